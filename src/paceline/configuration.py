@@ -1,0 +1,310 @@
+"""The configuration file: TOML in, checked frozen types out; every error names file, line and key.
+
+The descriptions on the fields are the documentation: ``docs/configuration.md`` is generated from them.
+"""
+
+import re
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from paceline.types import Lane, Strategy
+
+EngineKind = Literal["llama.cpp", "openai"]
+StrategyKind = Literal["autoregressive", "ngram", "draft", "eagle3", "mtp", "dflash"]
+EMBEDDED = "embedded"
+"""As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class ConfigurationError(Exception):
+    """A configuration that can't be used. ``str()`` gives one line per problem: file, line, key, what to do."""
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the gateway listens and what it accepts."""
+
+    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback should have `api_keys`.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    api_keys: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Keys that clients may use (`Authorization: Bearer KEY` or `x-api-key: KEY`). "
+            "Empty: no key is asked for. Only `/health` is open to all."
+        ),
+    ] = ()
+    default_lane: Annotated[
+        str | None,
+        Meta(description="Lane for requests that are passed through, and when routing fails. Default: the first."),
+    ] = None
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest request body in bytes; a larger one is answered with 413.")
+    ] = 64 * 1024 * 1024
+    connect_timeout_s: Annotated[
+        Seconds, Meta(description="Time to connect to an engine before the next lane is tried, in seconds.")
+    ] = 3.0
+    health_interval_s: Annotated[Seconds, Meta(description="Seconds between two looks at an engine's health.")] = 2.0
+    shutdown_grace_s: Annotated[
+        float, Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C.")
+    ] = 5.0
+    log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
+
+
+class DeviceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the engines of one device share it."""
+
+    name: Annotated[Name, Meta(description="The name that engines give as their `device`.")]
+    sharing: Annotated[
+        Literal["turns", "together"] | None,
+        Meta(
+            description="`turns`: one engine decodes at a time. `together`: all may. Default: `turns` for devices "
+            "whose name begins with `cpu`, where engines that decode together slow each other to a crawl, "
+            "else `together`."
+        ),
+    ] = None
+    patience_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="With `turns`: how long a waiting request lets others join the engine that has the turn, "
+            "in seconds. More is better for throughput, less for fairness.",
+        ),
+    ] = 2.0
+    queue_limit: Annotated[
+        int, Meta(ge=1, description="With `turns`: most requests that may wait; one more is answered with 503.")
+    ] = 256
+
+    @property
+    def takes_turns(self) -> bool:
+        return (self.sharing or ("turns" if self.name.startswith("cpu") else "together")) == "turns"
+
+
+class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One engine: already running (`url`), or started and supervised by Paceline (`launch`)."""
+
+    name: Annotated[Name, Meta(description="Name of the engine and of its lane.")]
+    kind: Annotated[EngineKind, Meta(description="Which engine module talks to it.")]
+    url: Annotated[
+        str | None, Meta(pattern=r"^https?://", description="Base URL of a running engine, without `/v1`.")
+    ] = None
+    launch: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Command that starts the engine. `{port}` becomes a free port. `embedded` as the first word "
+            "is llama.cpp's server from the `xllamacpp` package; it takes llama-server's flags."
+        ),
+    ] = ()
+    strategy: Annotated[StrategyKind, Meta(description="How the engine drafts, as it was started.")] = "autoregressive"
+    n_max: Annotated[
+        int | None, Meta(ge=1, description="Cap on the draft length the engine was started with, in tokens.")
+    ] = None
+    device: Annotated[Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")] = (
+        None
+    )
+    slots: Annotated[
+        int | None, Meta(ge=1, description="Requests it decodes at once. Default: what the engine reports.")
+    ] = None
+    api_key: Annotated[
+        str | None,
+        Meta(description="Key that Paceline sends to this engine in place of the client's. `env:NAME` reads it from NAME."),
+    ] = None
+    start_timeout_s: Annotated[
+        Seconds, Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds.")
+    ] = 300.0
+
+    def lane(self) -> Lane:
+        """The lane this engine offers as it was started."""
+        return Lane(self.name, self.name, Strategy(self.strategy, self.n_max), self.device)
+
+
+class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole configuration file."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    device: tuple[DeviceSettings, ...] = ()
+    engine: tuple[EngineSettings, ...] = ()
+
+    def device_settings(self, name: str) -> DeviceSettings:
+        """The settings of a device; the defaults where the file has none."""
+        return next((d for d in self.device if d.name == name), DeviceSettings(name))
+
+
+def load(path: Path) -> Configuration:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigurationError: the file can't be read, is no TOML, or holds a wrong or missing key.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "configuration") -> Configuration:
+    """Like :func:`load`, from a string; ``source`` is the name used in errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = re.sub(r" \(at (line (\d+), column \d+|end of document)\)$", "", str(error))
+        at = re.search(r"line (\d+)", str(error))
+        line = int(at[1]) if at else text.count("\n") + 1
+        raise ConfigurationError(f"{source}:{line}: {message}") from error
+    problems = [
+        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in _problems(table, Configuration)
+    ]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    configuration = msgspec.convert(table, Configuration, strict=True)
+    problems = [
+        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in _contradictions(configuration)
+    ]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return configuration
+
+
+type_Key = tuple[str | int, ...]
+
+
+def _problems(table: Mapping[str, Any], kind: type[Struct], at: type_Key = ()) -> list[tuple[type_Key, str]]:
+    """All wrong keys and values, where msgspec alone would stop at the first."""
+    found: list[tuple[type_Key, str]] = []
+    hints = get_type_hints(kind, include_extras=True)
+    for key, value in table.items():
+        if key not in hints:
+            known = ", ".join(hints)
+            found.append(((*at, key), f"unknown key; known here: {known}"))
+            continue
+        inner = _struct_in(hints[key])
+        if inner and get_origin(hints[key]) is tuple and isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, dict):
+                    found += _problems(item, inner, (*at, key, index))
+                else:
+                    found.append(((*at, key, index), f"write it as a table: [[{key}]]"))
+        elif inner and isinstance(value, dict):
+            found += _problems(value, inner, (*at, key))
+        else:
+            try:
+                msgspec.convert(value, hints[key], strict=True)
+            except msgspec.ValidationError as error:
+                found.append(((*at, key), str(error).split(" - at `$")[0]))
+    for info in msgspec.structs.fields(kind):
+        if info.required and info.name not in table:
+            found.append((at, f"needs the key {info.name}"))
+    return found
+
+
+def _contradictions(configuration: Configuration) -> list[tuple[type_Key, str]]:
+    """What is well-formed but can't be meant."""
+    found: list[tuple[type_Key, str]] = []
+    seen: dict[str, int] = {}
+    for index, engine in enumerate(configuration.engine):
+        at = ("engine", index)
+        if engine.name in seen:
+            found.append(((*at, "name"), f"{engine.name!r} is the name of engine {seen[engine.name] + 1} already"))
+        seen.setdefault(engine.name, index)
+        if bool(engine.url) == bool(engine.launch):
+            found.append((at, "needs either url (a running engine) or launch (one to start), not both"))
+        if engine.launch and engine.launch[0] == EMBEDDED and engine.kind != "llama.cpp":
+            found.append(((*at, "kind"), 'the embedded engine is of kind "llama.cpp"'))
+        if engine.launch and engine.launch[0] != EMBEDDED and not any("{port}" in word for word in engine.launch):
+            found.append(((*at, "launch"), "has no {port}; Paceline chooses the port, so the command must take it"))
+        if engine.strategy == "autoregressive" and engine.n_max is not None:
+            found.append(((*at, "n_max"), "an autoregressive engine drafts nothing; drop n_max or name the strategy"))
+    if not configuration.engine:
+        found.append((("engine",), "no engine is configured; add an [[engine]] table"))
+    lanes = [engine.name for engine in configuration.engine]
+    default = configuration.server.default_lane
+    if default is not None and default not in lanes:
+        found.append((("server", "default_lane"), f"no lane {default!r}; there are: {', '.join(lanes)}"))
+    used = {engine.device for engine in configuration.engine}
+    for index, device in enumerate(configuration.device):
+        if device.name not in used:
+            found.append((("device", index, "name"), f"no engine runs on a device {device.name!r}"))
+    return found
+
+
+def _struct_in(annotation: Any) -> type[Struct] | None:
+    """The Struct that an annotation is, or is a tuple of."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, Struct):
+            return part
+    return None
+
+
+def _dotted(keys: type_Key) -> str:
+    """``("engine", 1, "n_max")`` as people say it: ``engine[2].n_max``; tables are counted from 1."""
+    text = ""
+    for key in keys:
+        text += f"[{key + 1}]" if isinstance(key, int) else f".{key}" if text else key
+    return text or "file"
+
+
+def _line_of(text: str, keys: type_Key) -> int:
+    """The line (from 1) where a key stands; that of its table where the key itself is not written."""
+    table = [str(key) for key in keys if isinstance(key, str)]
+    index = next((key for key in keys if isinstance(key, int)), 0)
+    line, inside, count = 1, False, -1
+    for number, content in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([\w.\-\"]+)\s*\]\]?", content)
+        if header:
+            count += header[1] == table[0] if table else 0
+            inside = bool(table) and header[1] == table[0] and count == index
+            if inside:
+                line = number
+        elif inside and len(table) > 1 and re.match(rf'\s*"?{re.escape(table[1])}"?\s*[=.]', content):
+            return number
+        elif not inside and table and line == 1 and re.match(rf'\s*"?{re.escape(table[0])}"?\s*[=.]', content):
+            line = number
+    return line
+
+
+def reference() -> str:
+    """The reference of all keys as Markdown; ``docs/configuration.md`` holds it between two markers."""
+    parts = []
+    for heading, kind in (("[server]", ServerSettings), ("[[device]]", DeviceSettings), ("[[engine]]", EngineSettings)):
+        rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+        hints = get_type_hints(kind, include_extras=True)
+        for info in msgspec.structs.fields(kind):
+            default = "**required**" if info.required else f"`{_as_toml(info.default)}`"
+            rows.append(f"| `{info.name}` | {_type_name(hints[info.name])} | {default} | {_description(hints[info.name])} |")
+        parts.append(f"## `{heading}`\n\n{kind.__doc__}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _as_toml(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return "[]"
+    return str(msgspec.json.encode(value), "ascii")
+
+
+def _description(annotation: Any) -> str:
+    metas = [meta for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, Meta)]
+    return next(meta.description for meta in metas if meta.description)
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin is Literal:
+        return " or ".join(f'`"{value}"`' for value in get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return _type_name(next(part for part in get_args(annotation) if part is not type(None)))
+    if origin is tuple:
+        return "list of strings"
+    return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]

@@ -1,0 +1,179 @@
+"""The nouns of Paceline. Read this file first.
+
+Data flows through the gateway as::
+
+    Request -> Signals -> Decision -> (bytes) -> Outcome
+
+Every type is immutable. Numbers carry their unit in the name (``_s``, ``_bytes``); a number that nobody
+reported is ``None``, never zero.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+
+class Api(StrEnum):
+    """The dialect a request speaks; it decides the shape of errors and where text and counts stand."""
+
+    OPENAI_CHAT = "openai-chat"
+    OPENAI_COMPLETIONS = "openai-completions"
+    OPENAI_RESPONSES = "openai-responses"
+    ANTHROPIC_MESSAGES = "anthropic-messages"
+    LLAMA_CPP = "llama.cpp"
+
+
+class Request(Struct, frozen=True):
+    """A generation request as the client sent it.
+
+    ``body`` holds the bytes that go to the engine; ``fields`` is the same body parsed, for reading only.
+    """
+
+    api: Api
+    path: str
+    body: bytes
+    fields: Mapping[str, Any]
+    model: str | None = None
+    """The model the client named; ``None`` when it named none."""
+    stream: bool = False
+    forced_lane: str | None = None
+    """The lane named in the request header ``x-paceline-lane``."""
+
+
+class Task(StrEnum):
+    """What a request asks for, as far as it matters to drafting."""
+
+    STRUCTURED = "structured"
+    TOOL_CALL = "tool-call"
+    EDIT = "edit"
+    EXTRACT = "extract"
+    OPEN_ENDED = "open-ended"
+
+
+class Signals(Struct, frozen=True):
+    """What inspection found in a request."""
+
+    task: Task = Task.OPEN_ENDED
+    evidence: str = ""
+    """What told the task, in a few words for people: ``"json_schema"``, ``"rename + fenced code"``."""
+    prompt_chars: int = 0
+    """Characters of text in the prompt; images and other binary parts are not counted."""
+    given_chars: int = 0
+    """Characters of given text that the answer may copy from: fenced code, documents, tool results."""
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class Strategy(Struct, frozen=True):
+    """How an engine drafts."""
+
+    kind: str = "autoregressive"
+    """``autoregressive``, ``ngram``, ``draft``, ``eagle3``, ``mtp`` ..."""
+    n_max: int | None = None
+    """Cap on the draft length in tokens; ``None`` leaves it to the engine."""
+
+    @property
+    def drafts(self) -> bool:
+        return self.kind != "autoregressive" and self.n_max != 0
+
+    def __str__(self) -> str:
+        return self.kind if self.n_max is None else f"{self.kind} n_max={self.n_max}"
+
+
+class Lane(Struct, frozen=True):
+    """One way to have a request decoded: an engine plus a strategy."""
+
+    name: str
+    engine: str
+    strategy: Strategy
+    device: str | None = None
+    """Engines with the same device are scheduled together; ``None`` shares with nobody."""
+
+
+class Measured(Struct, frozen=True):
+    """Sums over the requests that a lane has finished. Sums add, so two replicas' sums may be added.
+
+    ``prefill_*`` and ``decode_*`` count only answers that reported both the tokens and the time, and
+    ``drafted``/``accepted`` only answers that reported drafts, so a quotient is always over the same answers.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    prefill_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_tokens: int = 0
+    decode_s: float = 0.0
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Decoded tokens per second of decoding, weighted by tokens; ``None`` before the first report."""
+        return self.decode_tokens / self.decode_s if self.decode_s > 0 else None
+
+    @property
+    def acceptance(self) -> float | None:
+        """Accepted per drafted token; ``None`` before the first draft."""
+        return self.accepted / self.drafted if self.drafted > 0 else None
+
+
+class LaneState(Struct, frozen=True):
+    """A lane as the decision sees it at one moment."""
+
+    lane: Lane
+    healthy: bool = True
+    running: int = 0
+    """Requests the lane is decoding now."""
+    waiting: int = 0
+    """Requests that wait for the lane's turn on its device."""
+    can_join: bool = True
+    """Whether a request sent down this lane would start at once: the lane holds its device, or may take
+    it, and has a free slot."""
+    measured: Measured = Measured()
+
+
+class Decision(Struct, frozen=True):
+    """The chosen lane and why."""
+
+    lane: str
+    reason: str
+    """One line for people, with the numbers it stood on. Printable ASCII, so that it fits a header."""
+    propensity: float = 1.0
+    """Probability with which the policy picks this lane for this request in this state."""
+    alternatives: tuple[str, ...] = ()
+    """Lanes to try, in this order, if the chosen one can't be reached."""
+
+
+class Outcome(Struct, frozen=True):
+    """What was measured. ``None`` where the engine did not report it and it could not be observed."""
+
+    lane: str
+    status: int
+    """HTTP status that the client was sent; 499 when the client left first."""
+    total_s: float
+    """From the arrival of the request's last byte to the end of the answer."""
+    queue_s: float = 0.0
+    """Waiting for a turn on the device."""
+    first_byte_s: float | None = None
+    """From sending the request to the engine to the first byte of its answer's body."""
+    prompt_tokens: int | None = None
+    """Prompt tokens that were processed for this request, without those taken from a cache."""
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    prefill_s: float | None = None
+    decode_tokens: int | None = None
+    """Tokens decoded during ``decode_s``; one fewer than ``completion_tokens`` where the first token is
+    counted with the prefill."""
+    decode_s: float | None = None
+    drafted: int | None = None
+    accepted: int | None = None
+    error: str | None = None
+    """What went wrong, in one line; ``None`` for an answer that came whole."""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        if not self.decode_s or self.decode_tokens is None:
+            return None
+        return self.decode_tokens / self.decode_s
