@@ -54,7 +54,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 3.0
     health_interval_s: Annotated[Seconds, Meta(description="Seconds between two looks at an engine's health.")] = 2.0
     shutdown_grace_s: Annotated[
-        float, Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C.")
+        float,
+        Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C."),
     ] = 5.0
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
 
@@ -80,7 +81,8 @@ class DeviceSettings(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 2.0
     queue_limit: Annotated[
-        int, Meta(ge=1, description="With `turns`: most requests that may wait; one more is answered with 503.")
+        int,
+        Meta(ge=1, description="With `turns`: most requests that may wait; one more is answered with 503."),
     ] = 256
 
     @property
@@ -107,18 +109,19 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
     n_max: Annotated[
         int | None, Meta(ge=1, description="Cap on the draft length the engine was started with, in tokens.")
     ] = None
-    device: Annotated[Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")] = (
-        None
-    )
+    device: Annotated[
+        Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
+    ] = None
     slots: Annotated[
         int | None, Meta(ge=1, description="Requests it decodes at once. Default: what the engine reports.")
     ] = None
     api_key: Annotated[
         str | None,
-        Meta(description="Key that Paceline sends to this engine in place of the client's. `env:NAME` reads it from NAME."),
+        Meta(description="Key sent to this engine in place of the client's. `env:NAME` reads it from NAME."),
     ] = None
     start_timeout_s: Annotated[
-        Seconds, Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds.")
+        Seconds,
+        Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds."),
     ] = 300.0
 
     def lane(self) -> Lane:
@@ -161,25 +164,27 @@ def parse(text: str, source: str = "configuration") -> Configuration:
         line = int(at[1]) if at else text.count("\n") + 1
         raise ConfigurationError(f"{source}:{line}: {message}") from error
     problems = [
-        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in _problems(table, Configuration)
+        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}"
+        for keys, message in _problems(table, Configuration)
     ]
     if problems:
         raise ConfigurationError("\n".join(problems))
     configuration = msgspec.convert(table, Configuration, strict=True)
     problems = [
-        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in _contradictions(configuration)
+        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}"
+        for keys, message in _contradictions(configuration)
     ]
     if problems:
         raise ConfigurationError("\n".join(problems))
     return configuration
 
 
-type_Key = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
-def _problems(table: Mapping[str, Any], kind: type[Struct], at: type_Key = ()) -> list[tuple[type_Key, str]]:
+def _problems(table: Mapping[str, Any], kind: type[Struct], at: KeyPath = ()) -> list[tuple[KeyPath, str]]:
     """All wrong keys and values, where msgspec alone would stop at the first."""
-    found: list[tuple[type_Key, str]] = []
+    found: list[tuple[KeyPath, str]] = []
     hints = get_type_hints(kind, include_extras=True)
     for key, value in table.items():
         if key not in hints:
@@ -206,9 +211,9 @@ def _problems(table: Mapping[str, Any], kind: type[Struct], at: type_Key = ()) -
     return found
 
 
-def _contradictions(configuration: Configuration) -> list[tuple[type_Key, str]]:
+def _contradictions(configuration: Configuration) -> list[tuple[KeyPath, str]]:
     """What is well-formed but can't be meant."""
-    found: list[tuple[type_Key, str]] = []
+    found: list[tuple[KeyPath, str]] = []
     seen: dict[str, int] = {}
     for index, engine in enumerate(configuration.engine):
         at = ("engine", index)
@@ -244,7 +249,7 @@ def _struct_in(annotation: Any) -> type[Struct] | None:
     return None
 
 
-def _dotted(keys: type_Key) -> str:
+def _dotted(keys: KeyPath) -> str:
     """``("engine", 1, "n_max")`` as people say it: ``engine[2].n_max``; tables are counted from 1."""
     text = ""
     for key in keys:
@@ -252,7 +257,7 @@ def _dotted(keys: type_Key) -> str:
     return text or "file"
 
 
-def _line_of(text: str, keys: type_Key) -> int:
+def _line_of(text: str, keys: KeyPath) -> int:
     """The line (from 1) where a key stands; that of its table where the key itself is not written."""
     table = [str(key) for key in keys if isinstance(key, str)]
     index = next((key for key in keys if isinstance(key, int)), 0)
@@ -274,12 +279,18 @@ def _line_of(text: str, keys: type_Key) -> int:
 def reference() -> str:
     """The reference of all keys as Markdown; ``docs/configuration.md`` holds it between two markers."""
     parts = []
-    for heading, kind in (("[server]", ServerSettings), ("[[device]]", DeviceSettings), ("[[engine]]", EngineSettings)):
+    for heading, kind in (
+        ("[server]", ServerSettings),
+        ("[[device]]", DeviceSettings),
+        ("[[engine]]", EngineSettings),
+    ):
         rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
         hints = get_type_hints(kind, include_extras=True)
         for info in msgspec.structs.fields(kind):
             default = "**required**" if info.required else f"`{_as_toml(info.default)}`"
-            rows.append(f"| `{info.name}` | {_type_name(hints[info.name])} | {default} | {_description(hints[info.name])} |")
+            rows.append(
+                f"| `{info.name}` | {_type_name(hints[info.name])} | {default} | {_description(hints[info.name])} |"
+            )
         parts.append(f"## `{heading}`\n\n{kind.__doc__}\n\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
 

@@ -78,9 +78,10 @@ class Client:
     Args:
         url: the engine's base URL; a path in it is put before every request's path.
         connect_timeout_s: how long a new connection may take.
+        fetch_headers: sent with every :meth:`fetch`.
     """
 
-    def __init__(self, url: str, connect_timeout_s: float = 3.0) -> None:
+    def __init__(self, url: str, connect_timeout_s: float = 3.0, fetch_headers: Headers = ()) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not an http(s) URL: {url!r}")
@@ -90,6 +91,7 @@ class Client:
         self._base = parts.path.rstrip("/")
         self._authority = parts.netloc.rpartition("@")[2].encode()
         self._connect_timeout_s = connect_timeout_s
+        self._fetch_headers = fetch_headers
         self._idle: deque[_Connection] = deque()
         self._open: set[_Connection] = set()
 
@@ -98,7 +100,9 @@ class Client:
         """Connections that are open now, idle ones included."""
         return len(self._open)
 
-    async def send(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b"") -> Answer:
+    async def send(
+        self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
+    ) -> Answer:
         """Send a request and wait for the head of its answer.
 
         Cancelling the call closes the connection. Of the headers, ``host`` and ``content-length`` are written
@@ -131,7 +135,9 @@ class Client:
                 raise
             return Answer(connection)
 
-    async def fetch(self, method: str, path: str, headers: Headers = (), body: bytes = b"", timeout_s: float = 5.0) -> tuple[int, bytes]:
+    async def fetch(
+        self, method: str, path: str, headers: Headers = (), body: bytes = b"", timeout_s: float = 5.0
+    ) -> tuple[int, bytes]:
         """Status and whole body of a small request.
 
         Raises:
@@ -139,7 +145,7 @@ class Client:
             TimeoutError: no whole answer within ``timeout_s`` seconds.
         """
         async with asyncio.timeout(timeout_s):
-            async with await self.send(method, path, headers, body) as answer:
+            async with await self.send(method, path, [*self._fetch_headers, *headers], body) as answer:
                 return answer.status, await answer.read_all()
 
     def close(self) -> None:

@@ -129,8 +129,10 @@ class LaneState(Struct, frozen=True):
     waiting: int = 0
     """Requests that wait for the lane's turn on its device."""
     can_join: bool = True
-    """Whether a request sent down this lane would start at once: the lane holds its device, or may take
+    """Whether a request sent down this lane would start at once: the lane has its device's turn, or may take
     it, and has a free slot."""
+    has_turn: bool = True
+    """Whether the lane has its device's turn, or needs none: who waits for it does not wait for another lane."""
     measured: Measured = Measured()
 
 
@@ -146,18 +148,10 @@ class Decision(Struct, frozen=True):
     """Lanes to try, in this order, if the chosen one can't be reached."""
 
 
-class Outcome(Struct, frozen=True):
-    """What was measured. ``None`` where the engine did not report it and it could not be observed."""
+class Observation(Struct, frozen=True):
+    """What an engine's answer told about its making. ``None`` where the engine did not report it and it could
+    not be observed."""
 
-    lane: str
-    status: int
-    """HTTP status that the client was sent; 499 when the client left first."""
-    total_s: float
-    """From the arrival of the request's last byte to the end of the answer."""
-    queue_s: float = 0.0
-    """Waiting for a turn on the device."""
-    first_byte_s: float | None = None
-    """From sending the request to the engine to the first byte of its answer's body."""
     prompt_tokens: int | None = None
     """Prompt tokens that were processed for this request, without those taken from a cache."""
     cached_tokens: int | None = None
@@ -169,11 +163,20 @@ class Outcome(Struct, frozen=True):
     decode_s: float | None = None
     drafted: int | None = None
     accepted: int | None = None
+
+
+class Outcome(Struct, frozen=True):
+    """What became of a request."""
+
+    lane: str
+    status: int
+    """HTTP status that the client was sent; 499 when the client left first."""
+    total_s: float
+    """From the arrival of the request's last byte to the end of the answer."""
+    queue_s: float = 0.0
+    """Waiting for a turn on the device."""
+    first_byte_s: float | None = None
+    """From sending the request to the engine to the first byte of its answer's body."""
+    observed: Observation = Observation()
     error: str | None = None
     """What went wrong, in one line; ``None`` for an answer that came whole."""
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        if not self.decode_s or self.decode_tokens is None:
-            return None
-        return self.decode_tokens / self.decode_s

@@ -28,21 +28,22 @@ def _add(sums: Measured, outcome: Outcome) -> Measured:
     if outcome.error is not None or not 200 <= outcome.status < 300:
         gone = outcome.status == 499
         return replace(sums, requests=sums.requests + 1, failures=sums.failures + (not gone))
+    seen = outcome.observed
     sums = replace(sums, requests=sums.requests + 1)
-    if _sane(outcome.prompt_tokens, outcome.prefill_s):
+    if _sane(seen.prompt_tokens, seen.prefill_s):
         sums = replace(
             sums,
-            prefill_tokens=sums.prefill_tokens + (outcome.prompt_tokens or 0),
-            prefill_s=sums.prefill_s + (outcome.prefill_s or 0),
+            prefill_tokens=sums.prefill_tokens + (seen.prompt_tokens or 0),
+            prefill_s=sums.prefill_s + (seen.prefill_s or 0),
         )
-    if _sane(outcome.decode_tokens, outcome.decode_s):
+    if _sane(seen.decode_tokens, seen.decode_s):
         sums = replace(
             sums,
-            decode_tokens=sums.decode_tokens + (outcome.decode_tokens or 0),
-            decode_s=sums.decode_s + (outcome.decode_s or 0),
+            decode_tokens=sums.decode_tokens + (seen.decode_tokens or 0),
+            decode_s=sums.decode_s + (seen.decode_s or 0),
         )
-    if outcome.drafted is not None and outcome.accepted is not None and 0 <= outcome.accepted <= outcome.drafted:
-        sums = replace(sums, drafted=sums.drafted + outcome.drafted, accepted=sums.accepted + outcome.accepted)
+    if seen.drafted is not None and seen.accepted is not None and 0 <= seen.accepted <= seen.drafted:
+        sums = replace(sums, drafted=sums.drafted + seen.drafted, accepted=sums.accepted + seen.accepted)
     return sums
 
 

@@ -21,7 +21,8 @@ _EXTRACT = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(
-    r"```|^(?:diff --git|@@ |--- a/|import \w|from \w+ import|#include|def \w+\(|class \w+|function \w+\()", re.MULTILINE
+    r"```|^(?:diff --git|@@ |--- a/|import \w|from \w+ import|#include|def \w+\(|class \w+|function \w+\()",
+    re.MULTILINE,
 )
 
 
@@ -34,7 +35,9 @@ def inspect(request: Request) -> Signals:
         task=task,
         evidence=evidence,
         prompt_chars=sum(len(part.text) for part in texts),
-        given_chars=sum(len(part.text) for part in texts if part.role != "system" and len(part.text) >= GIVEN_TEXT_CHARS),
+        given_chars=sum(
+            len(part.text) for part in texts if part.role != "system" and len(part.text) >= GIVEN_TEXT_CHARS
+        ),
         temperature=_number(fields.get("temperature")),
         max_tokens=_first_count(fields, "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
     )
@@ -61,7 +64,13 @@ def _task(request: Request, texts: list[Part]) -> tuple[Task, str]:
     if any(len(text) >= GIVEN_TEXT_CHARS for text in given):
         if verb := _EXTRACT.search(edges):
             return Task.EXTRACT, f"{verb[0].strip().lower()} + given text"
-        if (verb := _EDIT.search(edges)) and verb[0].lower() in {"edit", "correct", "proofread", "fix", "replace"}:
+        if (verb := _EDIT.search(edges)) and verb[0].lower() in {
+            "edit",
+            "correct",
+            "proofread",
+            "fix",
+            "replace",
+        }:
             return Task.EDIT, f"{verb[0].lower()} + given text"
     return Task.OPEN_ENDED, "nothing to copy from"
 
@@ -77,7 +86,10 @@ def _structure(fields: Any) -> str:
     ):
         if isinstance(value, dict) and value.get("type") not in (None, "text"):
             return f"{name} {value['type']}"
-    return next((key for key in ("json_schema", "grammar", "structured_outputs", "guided_json") if fields.get(key)), "")
+    return next(
+        (key for key in ("json_schema", "grammar", "structured_outputs", "guided_json") if fields.get(key)),
+        "",
+    )
 
 
 def _tool_choice(fields: Any) -> Any:
@@ -91,4 +103,7 @@ def _number(value: Any) -> float | None:
 
 def _first_count(fields: Any, *keys: str) -> int | None:
     values = (fields.get(key) for key in keys)
-    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool) and value >= 0), None)
+    return next(
+        (value for value in values if isinstance(value, int) and not isinstance(value, bool) and value >= 0),
+        None,
+    )

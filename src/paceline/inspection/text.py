@@ -32,7 +32,9 @@ def parts(request: Request) -> list[Part]:
         for turn in turns[-MAX_PARTS:]:
             if isinstance(turn, dict):
                 found += _of_turn(turn)
-    found += [Part("user", text) for key in ("prompt", "input_prefix", "input_suffix") for text in _texts(fields.get(key))]
+    found += [
+        Part("user", text) for key in ("prompt", "input_prefix", "input_suffix") for text in _texts(fields.get(key))
+    ]
     return found[-MAX_PARTS:]
 
 

@@ -1,0 +1,43 @@
+"""What several commands share."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+Subparsers = Any
+"""argparse's own type of a set of subcommands is private."""
+
+
+def add_command(
+    commands: Subparsers, name: str, summary: str, description: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """A subcommand with its help texts; line breaks in ``epilog`` are kept."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def fail(message: str) -> int:
+    """Say on standard error what is wrong; returns the exit status for it."""
+    print(message, file=sys.stderr)
+    return 1
+
+
+def user_directory(variable: str, fallback: str) -> Path:
+    """Paceline's folder below one of the XDG base directories."""
+    return Path(os.environ.get(variable) or Path.home() / fallback) / "paceline"
+
+
+def cache_directory() -> Path:
+    return user_directory("XDG_CACHE_HOME", ".cache")
+
+
+def log_directory() -> Path:
+    return user_directory("XDG_STATE_HOME", ".local/state") / "log"

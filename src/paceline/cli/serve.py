@@ -1,0 +1,194 @@
+"""``paceline serve``: run the gateway."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from paceline import __version__
+from paceline.cli.common import Subparsers, add_command, cache_directory, fail, log_directory
+from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, load
+from paceline.engines import Health
+from paceline.engines.bundled_model import NAME, NoBundledModel, bundled_model
+from paceline.gateway.server import CannotListen, Gateway
+from paceline.types import Decision, Outcome, Request, Signals
+
+PROGRESS_INTERVAL_S = 5.0
+NGRAM_SIZE, NGRAM_DRAFT = 4, 12
+"""Tokens that have to match, and tokens drafted then: the best of those tried in docs/decisions/0004."""
+
+EXAMPLES = """examples:
+  paceline serve                              the bundled model, one plain and one n-gram lane
+  paceline serve --model model.gguf           the same with a model of yours
+  paceline serve --config paceline.toml       your engines; docs/configuration.md has every key
+"""
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "serve",
+        "run the gateway",
+        "Run the gateway until Ctrl-C, and the engines that it is to start.",
+        EXAMPLES,
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--config", type=Path, help="configuration file, TOML")
+    what.add_argument("--model", type=Path, help="GGUF file to serve, with a plain and an n-gram lane")
+    parser.add_argument(
+        "--llama-server", metavar="PROGRAM", help="start this llama-server instead of the embedded engine"
+    )
+    parser.add_argument(
+        "--slots", type=int, default=4, help="with --model: requests a lane decodes at once (default: 4)"
+    )
+    parser.add_argument(
+        "--context-tokens",
+        type=int,
+        default=4096,
+        help="with --model: context for each request (default: 4096)",
+    )
+    parser.add_argument("--host", help="address to listen on (default: the configuration's, else 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the configuration's, else 8080)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.config and options.llama_server:
+        return fail("--llama-server goes with --model; with --config, name the program in the engine's `launch`")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        model = None if options.config else _model(options)
+        gateway = Gateway(lambda: _configuration(options, model), log_directory(), _print_outcome)
+    except (ConfigurationError, NoBundledModel) as error:
+        return fail(str(error))
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(gateway))
+    except CannotListen as error:
+        return fail(str(error))
+    return 0
+
+
+def _model(options: argparse.Namespace) -> Path:
+    if options.model is None:
+        return bundled_model(cache_directory(), lambda: print("unpacking the bundled model (once) ...", flush=True))
+    model: Path = options.model
+    if not model.is_file():
+        raise ConfigurationError(f"--model: there is no file {model}")
+    return model.resolve()
+
+
+def _configuration(options: argparse.Namespace, model: Path | None) -> Configuration:
+    configuration = load(options.config) if model is None else _two_lanes(model, options)
+    server = configuration.server
+    changed = {key: value for key in ("host", "port") if (value := getattr(options, key)) is not None}
+    return replace(configuration, server=replace(server, **changed))
+
+
+def _two_lanes(model: Path, options: argparse.Namespace) -> Configuration:
+    """A plain and an n-gram lane of one model file; both processes map the same pages of it."""
+    name = NAME if options.model is None else model.stem
+    common = (
+        *(options.llama_server or EMBEDDED, "--model", str(model), "--alias", name, "--port", "{port}"),
+        *("--parallel", str(options.slots), "--ctx-size", str(options.slots * options.context_tokens)),
+    )
+    ngram = (
+        *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(NGRAM_SIZE)),
+        *("--spec-ngram-simple-size-m", str(NGRAM_DRAFT)),
+    )
+    return Configuration(
+        engine=(
+            EngineSettings("plain", "llama.cpp", launch=common, device="cpu"),
+            EngineSettings(
+                "ngram", "llama.cpp", launch=common + ngram, strategy="ngram", n_max=NGRAM_DRAFT, device="cpu"
+            ),
+        )
+    )
+
+
+async def _serve(gateway: Gateway) -> None:
+    announcer: asyncio.Task[None] | None = None
+
+    def announce(running: Gateway) -> None:
+        nonlocal announcer
+        announcer = asyncio.create_task(_announce(running))
+
+    try:
+        await gateway.run(announce)
+    finally:
+        if announcer:
+            announcer.cancel()
+        print("stopped", flush=True)
+
+
+async def _announce(gateway: Gateway) -> None:
+    """Say how the engines come up, and when all have or have failed, where to send what."""
+    loop = asyncio.get_running_loop()
+    started_s = said_s = loop.time()
+    pending = dict(gateway.fleet.lanes)
+    print(
+        f"paceline {__version__}: {len(pending)} lanes; logs of started engines: {log_directory()}",
+        flush=True,
+    )
+    while pending:
+        for name, lane in list(pending.items()):
+            supervisor, facts = lane.supervisor, lane.supervisor.facts
+            if supervisor.health is Health.UP and facts:
+                size = f"{facts.slots or '?'} slots of {facts.context_tokens or '?'} tokens"
+                model = ", ".join(facts.models)
+                print(f"  {name:<10} up after {loop.time() - started_s:.1f} s: {model}, {lane.lane.strategy}, {size}")
+                del pending[name]
+            elif supervisor.health in (Health.FAILED, Health.DOWN):
+                print(f"  {name:<10} {supervisor.health}: {supervisor.problem}")
+                del pending[name]
+        if pending and loop.time() - said_s >= PROGRESS_INTERVAL_S:
+            said_s = loop.time()
+            waiting = "; ".join(f"{name}: {lane.supervisor.problem}" for name, lane in pending.items())
+            print(f"  ... {said_s - started_s:.0f} s, {waiting}", flush=True)
+        await asyncio.sleep(0.05)
+    models = list(gateway.fleet.models())
+    body = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 64}
+    if models:
+        body = {"model": models[0], **body}
+    data = msgspec.json.encode(body).decode()
+    print(
+        f"""serving
+  OpenAI     {gateway.address}/v1
+  Anthropic  {gateway.address}/v1/messages
+  lanes      {gateway.address}/paceline/lanes
+try
+  curl -i {gateway.address}/v1/chat/completions -d '{data}'
+Ctrl-C stops.""",
+        flush=True,
+    )
+
+
+def _print_outcome(request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
+    """One line per request; what was not reported is left out."""
+    seen = outcome.observed
+    parts = [f"{outcome.status} {request.path} {outcome.lane} {outcome.total_s:.2f} s"]
+    if outcome.queue_s >= 0.01:
+        parts.append(f"{outcome.queue_s:.2f} s queued")
+    if seen.completion_tokens is not None:
+        parts.append(f"{seen.completion_tokens} tokens")
+    if seen.decode_tokens and seen.decode_s:
+        parts.append(f"{seen.decode_tokens / seen.decode_s:.1f} t/s")
+    if seen.drafted:
+        parts.append(f"{seen.accepted}/{seen.drafted} drafts accepted")
+    print(", ".join(parts) + f" | {outcome.error or decision.reason}", flush=True)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop, where there is one."""
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,17 @@
+"""One module per engine, and what keeps an engine usable.
+
+To add an engine: copy ``openai.py``, answer what ``interface.py`` asks, name the class here, and add its kind to
+``EngineKind`` in ``paceline/configuration.py``, a row in docs/engines.md and a test file.
+"""
+
+from collections.abc import Mapping
+
+from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
+from paceline.engines.llama_cpp import LlamaCpp
+from paceline.engines.observation import Observer
+from paceline.engines.openai import OpenAI
+from paceline.engines.supervisor import Health, Supervisor
+
+ENGINES: Mapping[str, Engine] = {"llama.cpp": LlamaCpp(), "openai": OpenAI()}
+
+__all__ = ["ENGINES", "Engine", "Facts", "Health", "LaunchError", "NotReady", "Observer", "Supervisor"]

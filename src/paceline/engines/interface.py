@@ -1,0 +1,71 @@
+"""What Paceline needs to know of an engine, and do with it. An engine module answers these questions, no more."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from paceline.engines.observation import Observer
+from paceline.http_client import Client
+from paceline.types import Request, Strategy
+
+
+class NotReady(Exception):
+    """The engine can't serve now: it is loading, it is not there, or it is not what the configuration says."""
+
+
+class LaunchError(Exception):
+    """The engine can't be started as asked; trying again would not help."""
+
+
+class Facts(Struct, frozen=True):
+    """What an engine says about itself. ``None`` where it does not say."""
+
+    models: Mapping[str, Mapping[str, Any]] = {}
+    """Its entries of ``/v1/models`` by every name they go by."""
+    build: str | None = None
+    context_tokens: int | None = None
+    """Tokens of context for one request."""
+    slots: int | None = None
+    """Requests it decodes at once."""
+
+
+class Engine(Protocol):
+    """How to talk to one kind of engine. Implementations keep no state."""
+
+    async def probe(self, client: Client) -> Facts:
+        """Ask the engine what it is; also the health check, so it has to be cheap.
+
+        Raises:
+            NotReady: it answered, but can't serve.
+            ConnectFailed, ConnectionLost, TimeoutError: no answer.
+        """
+        ...
+
+    async def contradictions(self, client: Client, strategy: Strategy) -> tuple[str, ...]:
+        """Where the running engine is not what the configuration says, in words for the operator.
+
+        Asked once each time the engine comes up; errors as for :meth:`probe`.
+        """
+        ...
+
+    def prepare(self, request: Request, strategy: Strategy) -> bytes:
+        """The request's body with the strategy written into it."""
+        ...
+
+    def observe(self, request: Request) -> Observer:
+        """A fresh observer for the answer to a request."""
+        ...
+
+    def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
+        """The command that starts the engine on a port, checked against what this build offers.
+
+        Raises:
+            LaunchError: the program is not there, or does not know a flag.
+        """
+        ...
+
+
+def put_port(command: Sequence[str], port: int) -> tuple[str, ...]:
+    """A launch command with its ``{port}`` filled in."""
+    return tuple(word.replace("{port}", str(port)) for word in command)

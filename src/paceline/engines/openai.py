@@ -1,0 +1,69 @@
+"""Any server that speaks OpenAI's API. What it can do is unknown: one lane, measured by usage and the clock."""
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from paceline.engines.interface import Facts, LaunchError, NotReady, put_port
+from paceline.engines.observation import Observer
+from paceline.http_client import Client
+from paceline.types import Request, Strategy
+
+
+class OpenAI:
+    async def probe(self, client: Client) -> Facts:
+        models = await fetch_models(client)
+        context = next((entry["max_model_len"] for entry in models.values() if "max_model_len" in entry), None)
+        return Facts(models, context_tokens=context if isinstance(context, int) else None)
+
+    async def contradictions(self, client: Client, strategy: Strategy) -> tuple[str, ...]:
+        return ()
+
+    def prepare(self, request: Request, strategy: Strategy) -> bytes:
+        return request.body
+
+    def observe(self, request: Request) -> Observer:
+        return Observer(request.stream)
+
+    def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
+        if shutil.which(command[0]) is None:
+            raise LaunchError(f"there is no program {command[0]!r}")
+        return put_port(command, port)
+
+
+async def fetch_models(client: Client) -> dict[str, dict[str, Any]]:
+    """The entries of ``/v1/models`` by every name they go by: their id, and llama.cpp's aliases.
+
+    Raises:
+        NotReady: the answer is an error or no model list.
+    """
+    listed = await fetch_json(client, "/v1/models")
+    entries = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(entries, list):
+        raise NotReady("/v1/models answers with no list of models")
+    models: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            aliases = entry.get("aliases")
+            for name in (entry["id"], *(aliases if isinstance(aliases, list) else ())):
+                if isinstance(name, str):
+                    models.setdefault(name, entry)
+    return models
+
+
+async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: float = 5.0) -> Any:
+    """The decoded answer to a GET, or to a POST where there is a body.
+
+    Raises:
+        NotReady: the status is not 200, or the answer is not JSON.
+    """
+    headers = [(b"content-type", b"application/json")] if body else []
+    status, answer = await client.fetch("POST" if body else "GET", path, headers, body, timeout_s)
+    if status != 200:
+        raise NotReady(f"{path} answers {status}: {answer[:200].decode('utf-8', 'replace')}")
+    try:
+        return msgspec.json.decode(answer)
+    except msgspec.DecodeError as error:
+        raise NotReady(f"{path} answers with something that is not JSON") from error

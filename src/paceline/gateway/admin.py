@@ -1,0 +1,85 @@
+"""What the gateway tells about itself: the documents behind ``/health``, ``/v1/models`` and ``/paceline/lanes``."""
+
+from typing import Any
+
+from paceline import __version__
+from paceline.gateway.errors import ApiError
+from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.pipeline import Pipeline
+from paceline.types import Measured
+
+
+def health(fleet: Fleet) -> tuple[int, dict[str, Any]]:
+    """200 while at least one lane serves, else 503."""
+    lanes = {name: str(handle.supervisor.health) for name, handle in fleet.lanes.items()}
+    is_up = any(handle.is_up for handle in fleet.lanes.values())
+    return (200 if is_up else 503), {"status": "ok" if is_up else "unavailable", "lanes": lanes}
+
+
+def models(fleet: Fleet) -> dict[str, Any]:
+    """All models that the lanes serve, each once."""
+    entries: dict[str, Any] = {}
+    for entry in fleet.models().values():
+        entries.setdefault(str(entry.get("id")), entry)
+    return {"object": "list", "data": list(entries.values())}
+
+
+def model(fleet: Fleet, name: str) -> Any:
+    """One entry of the list.
+
+    Raises:
+        ApiError: 404, no lane serves it.
+    """
+    entries = fleet.models()
+    if name not in entries:
+        raise ApiError(404, f"no lane serves the model {name!r}; there are: {', '.join(entries)}", "model_not_found")
+    return entries[name]
+
+
+def lanes(pipeline: Pipeline) -> dict[str, Any]:
+    """Every lane: what it is, how it is, and what was measured. What nobody reported is ``null``."""
+    fleet = pipeline.fleet
+    measured = pipeline.state.measured
+    return {
+        "version": __version__,
+        "default_lane": fleet.default.lane.name,
+        "in_flight": pipeline.in_flight,
+        "routing_failures": dict(pipeline.failures),
+        "lanes": [_lane(handle, measured.get(handle.lane.name, Measured())) for handle in fleet.lanes.values()],
+    }
+
+
+def _lane(handle: LaneHandle, measured: Measured) -> dict[str, Any]:
+    supervisor = handle.supervisor
+    facts = supervisor.facts
+    return {
+        "lane": handle.lane.name,
+        "engine": {
+            "name": supervisor.name,
+            "kind": handle.settings.kind,
+            "url": supervisor.url,
+            "pid": supervisor.pid,
+            "build": facts.build if facts else None,
+            "models": list(facts.models) if facts else None,
+            "context_tokens": facts.context_tokens if facts else None,
+            "slots": facts.slots if facts else None,
+            "restarts": supervisor.restarts,
+            "warnings": supervisor.warnings,
+        },
+        "strategy": {"kind": handle.lane.strategy.kind, "n_max": handle.lane.strategy.n_max},
+        "device": handle.lane.device,
+        "health": supervisor.health,
+        "problem": supervisor.problem,
+        "running": handle.running,
+        "waiting": handle.waiting,
+        "measured": _measured(measured),
+    }
+
+
+def _measured(sums: Measured) -> dict[str, Any]:
+    """The sums and what follows from them; ``null`` where no answer reported the number."""
+    document: dict[str, Any] = {"requests": sums.requests, "failures": sums.failures}
+    for name in ("prefill_tokens", "prefill_s", "decode_tokens", "decode_s", "drafted", "accepted"):
+        reported = sums.drafted if name == "accepted" else getattr(sums, name)
+        document[name] = getattr(sums, name) if reported else None
+    return document | {"tokens_per_s": sums.tokens_per_s, "acceptance": sums.acceptance}

@@ -1,0 +1,232 @@
+"""The lanes of one configuration, the engines and devices behind them, and how they are doing right now."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paceline.configuration import Configuration, DeviceSettings, EngineSettings
+from paceline.engines import ENGINES, Health, Supervisor
+from paceline.engines.supervisor import Timing
+from paceline.gateway.errors import ApiError
+from paceline.gateway.turns import Device
+from paceline.http_client import Client, ConnectFailed
+from paceline.types import Lane, LaneState, Measured
+
+UNKNOWN_SLOTS = 1
+"""On a device that takes turns, for an engine that reports no slots and has none configured."""
+
+
+@dataclass(eq=False)
+class LaneHandle:
+    """A lane with all it takes to send a request down it."""
+
+    lane: Lane
+    supervisor: Supervisor
+    device: Device
+    settings: EngineSettings
+    api_key: str | None
+    """The key to send to the engine."""
+    running: int = 0
+    waiting: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.supervisor.health is Health.UP
+
+    @property
+    def slots(self) -> int:
+        facts = self.supervisor.facts
+        return self.settings.slots or (facts and facts.slots) or UNKNOWN_SLOTS
+
+    @property
+    def client(self) -> Client:
+        """Connections to the engine.
+
+        Raises:
+            ConnectFailed: it was never started.
+        """
+        if self.supervisor.client is None:
+            raise ConnectFailed(self.supervisor.problem or "not started")
+        return self.supervisor.client
+
+    @property
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """Entries of ``/v1/models`` by name; empty until the engine was up once."""
+        return self.supervisor.facts.models if self.supervisor.facts else {}
+
+    def state(self, measured: Measured) -> LaneState:
+        engine = self.supervisor.name
+        return LaneState(
+            self.lane,
+            healthy=self.is_up,
+            running=self.running,
+            waiting=self.waiting,
+            can_join=self.device.can_start(engine, self.slots),
+            has_turn=not self.device.takes_turns or self.device.holder in (engine, None),
+            measured=measured,
+        )
+
+
+class Fleet:
+    """All lanes of a configuration, in its order.
+
+    Args:
+        previous: a fleet whose engines and devices are taken over where their settings did not change.
+    """
+
+    def __init__(self, configuration: Configuration, log_directory: Path, previous: "Fleet | None" = None) -> None:
+        self.configuration = configuration
+        self.changed: asyncio.Condition = previous.changed if previous else asyncio.Condition()
+        self.lanes: dict[str, LaneHandle] = {}
+        self.added: list[Supervisor] = []
+        """Engines that :meth:`start` has to start."""
+        self._notices: set[asyncio.Task[None]] = set()
+        self._devices: dict[DeviceSettings, Device] = dict(previous._devices) if previous else {}
+        old_lanes = previous.lanes if previous else {}
+        for settings in configuration.engine:
+            old = old_lanes.get(settings.name)
+            device = self._device(configuration, settings)
+            if old and old.settings == settings:
+                supervisor = old.supervisor
+            else:
+                supervisor = _supervisor(settings, log_directory, device)
+                self.added.append(supervisor)
+            supervisor.timing = _timing(settings, configuration)
+            supervisor.on_change = self._notify
+            lane = settings.lane()
+            same = old is not None and old.supervisor is supervisor and old.device is device
+            self.lanes[lane.name] = (
+                old if old and same else LaneHandle(lane, supervisor, device, settings, _api_key(settings))
+            )
+        in_use = {handle.supervisor for handle in self.lanes.values()}
+        self.retired = [handle for handle in old_lanes.values() if handle.supervisor not in in_use]
+        """Lanes of the previous fleet whose engine is gone or was changed."""
+
+    @property
+    def default(self) -> LaneHandle:
+        """The lane for everything that is not decided on: the configured one, else the first."""
+        return self.lanes[self.configuration.server.default_lane or next(iter(self.lanes))]
+
+    def start(self) -> None:
+        """Start what is new in this fleet; returns at once."""
+        for supervisor in self.added:
+            supervisor.start()
+
+    async def stop(self) -> None:
+        """Stop all engines of this fleet."""
+        await asyncio.gather(*(handle.supervisor.stop() for handle in self.lanes.values()))
+
+    def forced(self, name: str, model: str | None) -> LaneHandle:
+        """The lane that a client asked for by name.
+
+        Raises:
+            ApiError: 400, there is no such lane; 404, it does not serve the model.
+        """
+        handle = self.lanes.get(name)
+        if handle is None:
+            raise ApiError(
+                400,
+                f"x-paceline-lane: there is no lane {name!r}; there are: {', '.join(self.lanes)}",
+                "unknown_lane",
+            )
+        if model and handle.models and model not in handle.models:
+            raise ApiError(
+                404,
+                f"lane {name!r} does not serve the model {model!r}, but: {_listed(handle.models)}",
+                "model_not_found",
+            )
+        return handle
+
+    def serving(self, model: str | None) -> list[LaneHandle]:
+        """The lanes that serve a model, the default lane's own if none is named, in the configuration's order
+        but the default lane first. Lanes whose engine was never up are left out, unless there are no others.
+
+        Raises:
+            ApiError: 404, no lane serves the model.
+        """
+        ordered = sorted(self.lanes.values(), key=lambda handle: handle is not self.default)
+        if model:
+            found = [handle for handle in ordered if model in handle.models]
+        else:
+            own = self.default.models.keys()
+            found = [handle for handle in ordered if handle is self.default or own & handle.models.keys()]
+        if found:
+            return found
+        unknown = [handle for handle in ordered if handle.supervisor.facts is None]
+        if unknown:
+            return unknown
+        raise ApiError(
+            404, f"no lane serves the model {model!r}; there are: {_listed(self.models())}", "model_not_found"
+        )
+
+    async def wait_for_start(self, handles: Sequence[LaneHandle], timeout_s: float) -> None:
+        """If none of these lanes is up but one is starting, wait until one is up, at most ``timeout_s`` seconds."""
+
+        def settled() -> bool:
+            return any(handle.is_up for handle in handles) or not any(
+                handle.supervisor.health is Health.STARTING for handle in handles
+            )
+
+        if settled():
+            return
+        try:
+            async with asyncio.timeout(timeout_s), self.changed:
+                await self.changed.wait_for(settled)
+        except TimeoutError:
+            return
+
+    def models(self) -> dict[str, Mapping[str, Any]]:
+        """The entries of ``/v1/models`` of all lanes by name; where lanes serve the same model, the first one's."""
+        merged: dict[str, Mapping[str, Any]] = {}
+        for handle in sorted(self.lanes.values(), key=lambda handle: handle is not self.default):
+            for name, entry in handle.models.items():
+                merged.setdefault(name, entry)
+        return merged
+
+    def _device(self, configuration: Configuration, engine: EngineSettings) -> Device:
+        if engine.device is None:
+            return Device(takes_turns=False)
+        settings = configuration.device_settings(engine.device)
+        if settings not in self._devices:
+            self._devices[settings] = Device(settings.takes_turns, settings.patience_s, settings.queue_limit)
+        return self._devices[settings]
+
+    def _notify(self) -> None:
+        async def notify() -> None:
+            async with self.changed:
+                self.changed.notify_all()
+
+        task = asyncio.get_running_loop().create_task(notify())
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)
+
+
+def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -> Supervisor:
+    return Supervisor(
+        settings.name,
+        ENGINES[settings.kind],
+        strategy=settings.lane().strategy,
+        log_directory=log_directory,
+        url=settings.url,
+        launch=settings.launch,
+        api_key=_api_key(settings),
+        start_turn=device.start_turn if device.takes_turns else None,
+    )
+
+
+def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
+    server = configuration.server
+    return Timing(server.connect_timeout_s, server.health_interval_s, settings.start_timeout_s)
+
+
+def _api_key(settings: EngineSettings) -> str | None:
+    """The key to send to an engine, read from the environment where the configuration says so."""
+    key = settings.api_key
+    return os.environ.get(key.removeprefix("env:"), "") if key and key.startswith("env:") else key
+
+
+def _listed(models: Mapping[str, Any]) -> str:
+    return ", ".join(models) or "none yet"

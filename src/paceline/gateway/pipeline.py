@@ -1,0 +1,159 @@
+"""The way of a request: receive -> inspect -> decide -> dispatch -> relay -> learn -> record."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from time import perf_counter
+
+from paceline.decision import State, decide, learn
+from paceline.gateway.errors import ApiError
+from paceline.gateway.exchange import Exchange
+from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.relay import Reply
+from paceline.gateway.turns import QueueFull
+from paceline.http_client import ConnectFailed, ConnectionLost, Headers
+from paceline.inspection import inspect
+from paceline.types import Decision, Measured, Outcome, Request, Signals
+
+START_PATIENCE_S = 60.0
+"""How long a request waits for an engine that is starting, when none of its lanes is up."""
+SLOW_READER_S = 2.0
+"""A client that keeps a piece waiting this long no longer keeps others from the device: the rest of its answer
+waits in the engine for the client, not for the device."""
+REFUSALS = (429, 503)
+"""Statuses with which an engine says that it can't take a request now; another lane may."""
+MOST_LOST = 2
+"""A request on which this many engines were lost may be the cause; it is not tried on more."""
+
+log = logging.getLogger("paceline.gateway")
+Recorder = Callable[[Request, Signals, Decision, Outcome], None]
+
+
+class Pipeline:
+    """Takes requests down the lanes of a fleet.
+
+    Args:
+        record: told of every request that was served or failed; must not block.
+        seed: of the decision's random numbers.
+    """
+
+    def __init__(self, fleet: Fleet, record: Recorder, seed: int | None = None) -> None:
+        self.fleet = fleet
+        self.state = State()
+        self.failures: Counter[str] = Counter()
+        """How often a part of routing failed and a request was served without it."""
+        self._record = record
+        self._random = Random(seed)
+        self._exchanges: set[Exchange] = set()
+
+    async def serve(self, request: Request, headers: Headers, reply: Reply) -> None:
+        """Have one request answered.
+
+        Raises:
+            ApiError: it could not be; nothing has gone to the client.
+        """
+        exchange = Exchange(request, headers, reply, keep_key=not self.fleet.configuration.server.api_keys)
+        self._exchanges.add(exchange)
+        try:
+            exchange.signals = self._inspect(request)
+            exchange.decision = await self._decide(request, exchange.signals)
+            await self._dispatch(exchange)
+        except ApiError as error:
+            exchange.fail(error.status, error.message)
+            raise
+        except asyncio.CancelledError:
+            exchange.fail(499, "the client left")
+            raise
+        finally:
+            self._exchanges.discard(exchange)
+            exchange.close()
+            self._learn(exchange)
+
+    def release_slow_readers(self) -> None:
+        """Let devices go on without the clients that don't take their answers; to be called now and then."""
+        now_s = perf_counter()
+        for exchange in self._exchanges:
+            exchange.release_turn_if_reader_is_slower_than(SLOW_READER_S, now_s)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._exchanges)
+
+    def _inspect(self, request: Request) -> Signals:
+        try:
+            return inspect(request)
+        except Exception:
+            self._note_failure("inspection")
+            return Signals()
+
+    async def _decide(self, request: Request, signals: Signals) -> Decision:
+        if request.forced_lane is not None:
+            forced = self.fleet.forced(request.forced_lane, request.model)
+            await self.fleet.wait_for_start([forced], START_PATIENCE_S)
+            return Decision(forced.lane.name, "the request forces this lane")
+        lanes = self.fleet.serving(request.model)
+        if not any(lane.is_up for lane in lanes):
+            await self.fleet.wait_for_start(lanes, START_PATIENCE_S)
+            lanes = self.fleet.serving(request.model)
+        try:
+            states = [lane.state(self.state.measured.get(lane.lane.name, Measured())) for lane in lanes]
+            return decide(signals, states, self.state, self._random)
+        except Exception:
+            self._note_failure("decision")
+            names = [lane.lane.name for lane in lanes]
+            return Decision(names[0], "the default lane: the decision failed", alternatives=tuple(names[1:]))
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        """Send the request down the decided lane and relay the answer; while nothing has come back, try the next.
+
+        A generation has no side effects, so one whose engine was lost before its first byte may be sent again.
+        """
+        decision = exchange.decision
+        lanes = [self.fleet.lanes[name] for name in (decision.lane, *decision.alternatives) if name in self.fleet.lanes]
+        problems = [_problem(lane) for lane in lanes if not lane.is_up]
+        lanes = [lane for lane in lanes if lane.is_up]
+        lost = 0
+        for lane in lanes:
+            try:
+                status = await exchange.send(lane)
+                if status not in REFUSALS or lane is lanes[-1]:
+                    return await exchange.relay()
+                await exchange.set_refusal_aside()
+            except QueueFull as error:
+                problems.append(f"{lane.lane.name}: {error}")
+            except ConnectFailed as error:
+                lane.supervisor.report_failure(str(error))
+                problems.append(f"{lane.lane.name} can't be reached: {error}")
+            except ConnectionLost as error:
+                lane.supervisor.report_failure(str(error))
+                problems.append(f"{lane.lane.name} was lost: {error}")
+                lost += 1
+                if lost == MOST_LOST:
+                    break
+        if exchange.has_refusal:
+            return await exchange.pass_refusal_on()
+        status = 502 if lost else 503
+        raise ApiError(
+            status,
+            f"no engine could serve this: {'; '.join(problems)}",
+            "engine_unavailable",
+            retry_after_s=2,
+        )
+
+    def _learn(self, exchange: Exchange) -> None:
+        try:
+            outcome = exchange.outcome()
+            self.state = learn(self.state, exchange.signals, exchange.decision, outcome)
+            self._record(exchange.request, exchange.signals, exchange.decision, outcome)
+        except Exception:
+            self._note_failure("learning")
+
+    def _note_failure(self, part: str) -> None:
+        self.failures[part] += 1
+        log.exception("%s failed; the request goes on without it", part)
+
+
+def _problem(lane: LaneHandle) -> str:
+    return f"{lane.lane.name} is {lane.supervisor.health}: {lane.supervisor.problem}"

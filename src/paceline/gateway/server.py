@@ -1,0 +1,179 @@
+"""Runs the gateway in this process: listens, starts and stops the engines, takes up a changed configuration."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from paceline.configuration import Configuration, ConfigurationError
+from paceline.gateway.application import Application
+from paceline.gateway.errors import ApiError
+from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.pipeline import Pipeline, Recorder
+
+HOUSEKEEPING_INTERVAL_S = 0.5
+
+log = logging.getLogger("paceline")
+
+
+class CannotListen(Exception):
+    """The address is taken, or not ours."""
+
+
+class Gateway:
+    """The running gateway.
+
+    Args:
+        load: reads the configuration; called at start and at each reload.
+        record: told of every outcome.
+
+    Raises:
+        ConfigurationError: from ``load``.
+    """
+
+    def __init__(self, load: Callable[[], Configuration], log_directory: Path, record: Recorder) -> None:
+        self._load = load
+        self._log_directory = log_directory
+        self._configuration = load()
+        self._record = record
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.pipeline: Pipeline
+        self.fleet: Fleet
+        self.address = ""
+
+    async def run(self, on_start: Callable[["Gateway"], Any] = lambda _: None) -> None:
+        """Serve until SIGINT or SIGTERM; ``on_start`` is called when requests are accepted.
+
+        Raises:
+            CannotListen: the address is not to be had.
+        """
+        listening = _listen(self._configuration)
+        host, port = listening.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.fleet = Fleet(self._configuration, self._log_directory)
+        self.pipeline = Pipeline(self.fleet, self._record)
+        server = _Server(_uvicorn_settings(Application(self.pipeline, self.reload), self._configuration))
+        self._handle_signals(server)
+        self.fleet.start()
+        housekeeping = asyncio.create_task(self._keep_house())
+        on_start(self)
+        try:
+            await server.serve([listening])
+        finally:
+            housekeeping.cancel()
+            for task in list(self._retiring):
+                task.cancel()
+            await asyncio.gather(*self._retiring, return_exceptions=True)
+            await self.fleet.stop()
+
+    async def reload(self) -> dict[str, Any]:
+        """Take up the configuration as it is now; running answers and unchanged engines are left alone.
+
+        Raises:
+            ApiError: 422, the configuration has errors, and the old one stays in force.
+        """
+        try:
+            configuration = self._load()
+        except ConfigurationError as error:
+            raise ApiError(422, str(error), "invalid_configuration") from error
+        old, self._configuration = self._configuration, configuration
+        fleet = Fleet(configuration, self._log_directory, self.fleet)
+        self.fleet = self.pipeline.fleet = fleet
+        fleet.start()
+        for handle in fleet.retired:
+            task = asyncio.create_task(_retire(handle), name=f"retire {handle.lane.name}")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        fixed = [
+            key
+            for key in ("host", "port", "shutdown_grace_s")
+            if getattr(old.server, key) != getattr(configuration.server, key)
+        ]
+        started = [supervisor.name for supervisor in fleet.added]
+        return {
+            "started": started,
+            "stopped": [handle.lane.name for handle in fleet.retired],
+            "unchanged": [name for name in fleet.lanes if name not in started],
+            "needs_restart": [f"server.{key}" for key in fixed],
+        }
+
+    async def _reload_on_signal(self) -> None:
+        try:
+            changes = await self.reload()
+            log.info("configuration taken up: %s", changes)
+        except ApiError as error:
+            log.error("the configuration is not taken up, the old one stays in force:\n%s", error.message)
+
+    def _handle_signals(self, server: uvicorn.Server) -> None:
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            server.force_exit = server.should_exit  # at the second time: without waiting
+            server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, leave)
+        tasks: set[asyncio.Task[None]] = set()
+
+        def take_up() -> None:
+            task = loop.create_task(self._reload_on_signal())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, take_up)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+            self.pipeline.release_slow_readers()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the gateway: uvicorn would end the process before the engines are stopped."""
+        yield
+
+
+async def _retire(handle: LaneHandle) -> None:
+    """Stop an engine that is no longer configured when its last answer is out."""
+    while handle.running or handle.waiting:
+        await asyncio.sleep(0.05)
+    await handle.supervisor.stop()
+
+
+def _listen(configuration: Configuration) -> socket.socket:
+    host, port = configuration.server.host, configuration.server.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        raise CannotListen(
+            f"can't listen on {host}:{port} (server.host, server.port): {error.strerror or error}"
+        ) from error
+    return listening
+
+
+def _uvicorn_settings(application: Application, configuration: Configuration) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,  # the engine's own headers pass through
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(configuration.server.shutdown_grace_s),
+    )

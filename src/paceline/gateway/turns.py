@@ -1,0 +1,123 @@
+"""Turns on a device that several engines share.
+
+Two processes that decode at once on all threads of one CPU slow each other to a crawl, while one process decodes
+several requests together at little more than the cost of one. So one engine has the device at a time: requests for
+it join as long as it has free slots, and the turn passes on when it has none left to decode, or when someone who
+waits for another engine has run out of patience. Measured in docs/decisions/0003.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+class QueueFull(Exception):
+    """More requests wait for the device than may."""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    engine: str
+    slots: int
+    since_s: float
+    granted: "asyncio.Future[None]"
+
+
+@dataclass(eq=False)
+class Turn:
+    """A request's part in an engine's turn; held until :meth:`release`, which may be called twice."""
+
+    _device: "Device"
+    queued_s: float = 0.0
+    _held: bool = True
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._device._leave()
+
+
+@dataclass(eq=False)
+class Device:
+    """The queue of one device.
+
+    Args:
+        takes_turns: whether engines exclude one another; if not, everybody starts at once.
+        patience_s: how long the oldest waiter for another engine lets requests join, in seconds.
+        queue_limit: most requests that may wait.
+        clock: seconds, monotonic.
+    """
+
+    takes_turns: bool
+    patience_s: float = 2.0
+    queue_limit: int = 256
+    clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+    holder: str | None = None
+    """The engine that has the turn."""
+    running: int = 0
+    start_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """For engines that start: one at a time."""
+    _queue: "deque[_Waiter]" = field(default_factory=deque)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def can_start(self, engine: str, slots: int) -> bool:
+        """Whether a request for ``engine`` would start at once."""
+        if not self.takes_turns or self.holder is None:
+            return True
+        return self.holder == engine and self.running < slots and not self._someone_is_impatient()
+
+    async def acquire(self, engine: str, slots: int) -> Turn:
+        """Wait for a place in the engine's turn. Cancelling the call gives the place in the queue up.
+
+        Raises:
+            QueueFull: ``queue_limit`` requests wait already.
+        """
+        if not self.takes_turns:
+            self.running += 1
+            return Turn(self)
+        if self.can_start(engine, slots):
+            self.holder = engine
+            self.running += 1
+            return Turn(self)
+        if len(self._queue) >= self.queue_limit:
+            raise QueueFull(f"{len(self._queue)} requests wait for the device already")
+        waiter = _Waiter(engine, slots, self.clock(), asyncio.get_running_loop().create_future())
+        self._queue.append(waiter)
+        try:
+            await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled():
+                self._leave()
+            else:
+                self._queue.remove(waiter)
+                self._grant()  # its impatience no longer keeps others from joining
+            raise
+        return Turn(self, queued_s=self.clock() - waiter.since_s)
+
+    def _leave(self) -> None:
+        self.running -= 1
+        self._grant()
+
+    def _grant(self) -> None:
+        if self.running == 0:
+            self.holder = self._queue[0].engine if self._queue else None
+        refused: deque[_Waiter] = deque()
+        while self._queue:
+            waiter = self._queue.popleft()
+            older_is_impatient = any(self._is_impatient(other) for other in refused if other.engine != self.holder)
+            if waiter.engine == self.holder and self.running < waiter.slots and not older_is_impatient:
+                self.running += 1
+                waiter.granted.set_result(None)
+            else:
+                refused.append(waiter)
+        self._queue = refused
+
+    def _is_impatient(self, waiter: _Waiter) -> bool:
+        return self.clock() - waiter.since_s >= self.patience_s
+
+    def _someone_is_impatient(self) -> bool:
+        return any(waiter.engine != self.holder and self._is_impatient(waiter) for waiter in self._queue)
