@@ -21,7 +21,9 @@ EMBEDDED = "embedded"
 """As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Url = Annotated[str, Meta(pattern=r"^https?://")]
 Seconds = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
 class ConfigurationError(Exception):
@@ -95,9 +97,7 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[Name, Meta(description="Name of the engine and of its lane.")]
     kind: Annotated[EngineKind, Meta(description="Which engine module talks to it.")]
-    url: Annotated[
-        str | None, Meta(pattern=r"^https?://", description="Base URL of a running engine, without `/v1`.")
-    ] = None
+    url: Annotated[Url | None, Meta(description="Base URL of a running engine, without `/v1`.")] = None
     launch: Annotated[
         tuple[str, ...],
         Meta(
@@ -107,13 +107,13 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     strategy: Annotated[StrategyKind, Meta(description="How the engine drafts, as it was started.")] = "autoregressive"
     n_max: Annotated[
-        int | None, Meta(ge=1, description="Cap on the draft length the engine was started with, in tokens.")
+        AtLeastOne | None, Meta(description="Cap on the draft length the engine was started with, in tokens.")
     ] = None
     device: Annotated[
         Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
     ] = None
     slots: Annotated[
-        int | None, Meta(ge=1, description="Requests it decodes at once. Default: what the engine reports.")
+        AtLeastOne | None, Meta(description="Requests it decodes at once. Default: what the engine reports.")
     ] = None
     api_key: Annotated[
         str | None,

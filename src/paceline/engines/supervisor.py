@@ -108,6 +108,11 @@ class Supervisor:
                 await self._task
         await self._end_process()
 
+    @property
+    def is_coming(self) -> bool:
+        """Not up, but it may be soon: it is starting, or will be started again."""
+        return self.health is Health.STARTING or (self.health is Health.DOWN and bool(self._launch))
+
     def report_failure(self, problem: str) -> None:
         """Tell that a request could not reach the engine: it counts as down until a look says otherwise."""
         if self.health is Health.UP:

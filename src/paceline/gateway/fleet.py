@@ -163,12 +163,10 @@ class Fleet:
         )
 
     async def wait_for_start(self, handles: Sequence[LaneHandle], timeout_s: float) -> None:
-        """If none of these lanes is up but one is starting, wait until one is up, at most ``timeout_s`` seconds."""
+        """If none of these lanes is up but one is coming up, wait until one is up, at most ``timeout_s`` seconds."""
 
         def settled() -> bool:
-            return any(handle.is_up for handle in handles) or not any(
-                handle.supervisor.health is Health.STARTING for handle in handles
-            )
+            return any(handle.is_up for handle in handles) or not any(handle.supervisor.is_coming for handle in handles)
 
         if settled():
             return

@@ -174,6 +174,7 @@ def _uvicorn_settings(application: Application, configuration: Configuration) ->
         log_config=None,
         server_header=False,  # the engine's own headers pass through
         date_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(configuration.server.shutdown_grace_s),
     )

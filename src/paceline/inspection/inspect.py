@@ -9,20 +9,27 @@ from paceline.types import Request, Signals, Task
 GIVEN_TEXT_CHARS = 300
 """A prompt part at least this long is taken to carry text that the answer may copy from."""
 
-_EDIT = re.compile(
-    r"\b(edit|refactor|rename|renamed|rewrite|modify|replace|fix|correct|proofread|reformat|update|apply|convert|"
-    r"add (?:\w+ ){0,3}(?:to|in)\b|remove (?:\w+ ){0,3}from\b|change|(?:print|return|give|output|show) (?:me )?the "
-    r"(?:whole|full|complete|entire|updated|corrected) )",
-    re.IGNORECASE,
+EDGE_CHARS = 400
+"""Someone who pastes text says before or after it what is to be done; a verb in the middle is the text's own."""
+
+_WORD = re.compile("[a-z]+")
+_EDIT = frozenset(
+    "edit refactor rename renamed rewrite modify replace fix correct proofread reformat update apply convert "
+    "add remove change".split()
 )
-_EXTRACT = re.compile(
-    r"\b(extract|quote|verbatim|copy|cite|transcribe|find all|list (?:all|every|each)|identify (?:all|every|the)|"
-    r"pull out|(?:as|into|to|in) (?:json|csv|xml|yaml)|named entit)",
-    re.IGNORECASE,
+_EDIT_PROSE = frozenset("edit correct proofread fix replace".split())
+_EDIT_PHRASES = tuple(f"the {which} " for which in ("whole", "full", "complete", "entire", "updated", "corrected"))
+_EXTRACT = frozenset("extract quote verbatim copy cite transcribe".split())
+_EXTRACT_PHRASES = (
+    *(f"{verb} {which} " for verb in ("find", "list", "identify") for which in ("all", "every", "each")),
+    *(f" {word} {form}" for word in ("as", "into", "to", "in") for form in ("json", "csv", "xml", "yaml")),
+    "pull out",
+    "named entit",
 )
-_CODE = re.compile(
-    r"```|^(?:diff --git|@@ |--- a/|import \w|from \w+ import|#include|def \w+\(|class \w+|function \w+\()",
-    re.MULTILINE,
+_CODE = (
+    "```",
+    *(f"\n{begin}" for begin in ("diff --git", "@@ ", "--- a/", "import ", "#include", "def ", "class ", "function ")),
+    *(f"\n{begin}" for begin in ("public ", "private ", "const ", "fn ", "func ", "package ", "using ")),
 )
 
 
@@ -55,24 +62,28 @@ def _task(request: Request, texts: list[Part]) -> tuple[Task, str]:
         return Task.EDIT, "infill"
     asked = next((part.text for part in reversed(texts) if part.role == "user"), "")
     given = [part.text for part in texts if part.role in ("user", "tool")]
-    wish = excerpt(asked)
-    code = next((found for text in reversed(given) if (found := _CODE.search(excerpt(text)))), None)
-    # Someone who pastes text puts the wish before or after it; a verb in the middle is the text's own.
-    edges = f"{wish[:400]}\n{wish[-400:]}"
-    if code and (verb := _EDIT.search(edges)):
-        return Task.EDIT, f"{verb[0].strip().lower()} + code"
+    edges = f"{asked[:EDGE_CHARS]}\n{asked[-EDGE_CHARS:]}".lower()
+    words = _WORD.findall(edges)
+    if any(_holds_code(text) for text in reversed(given)) and (sign := _first(edges, words, _EDIT, _EDIT_PHRASES)):
+        return Task.EDIT, f"{sign} + code"
     if any(len(text) >= GIVEN_TEXT_CHARS for text in given):
-        if verb := _EXTRACT.search(edges):
-            return Task.EXTRACT, f"{verb[0].strip().lower()} + given text"
-        if (verb := _EDIT.search(edges)) and verb[0].lower() in {
-            "edit",
-            "correct",
-            "proofread",
-            "fix",
-            "replace",
-        }:
-            return Task.EDIT, f"{verb[0].lower()} + given text"
+        if sign := _first(edges, words, _EXTRACT, _EXTRACT_PHRASES):
+            return Task.EXTRACT, f"{sign} + given text"
+        if sign := _first(edges, words, _EDIT_PROSE, ()):
+            return Task.EDIT, f"{sign} + given text"
     return Task.OPEN_ENDED, "nothing to copy from"
+
+
+def _holds_code(text: str) -> bool:
+    begun = "\n" + excerpt(text)
+    return any(sign in begun for sign in _CODE)
+
+
+def _first(text: str, words: list[str], signs: frozenset[str], phrases: tuple[str, ...]) -> str:
+    """The first of the words or phrases that stands in the text; empty where none does."""
+    if found := next((word for word in words if word in signs), ""):
+        return found
+    return next((phrase.strip() for phrase in phrases if phrase in text), "")
 
 
 def _structure(fields: Any) -> str:

@@ -1,0 +1,189 @@
+"""What the gateway adds to a request, beside other gateways, in one run against one mock engine.
+
+    python -m benchmarks.gateway_overhead [--rounds N] [--seconds S] [--other-python PATH]
+
+Needs ``wrk``. Gateways that are not installed are left out and named. Each round measures every gateway once in
+every load, so that drift of the machine hits all alike; the figures are medians over the rounds.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from paceline.engines.supervisor import free_port
+
+HERE = Path(__file__).parent
+PROMPT = "def add(left, right):\n    return left + right\n" * 43  # 2,000 characters
+LOADS = {
+    "json": (PROMPT, False),
+    "stream": (PROMPT, True),
+    "2 MB": ("The quick brown fox jumps over the lazy dog. " * 46_000, False),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
+    parser.add_argument(
+        "--other-python", default=sys.executable, help="Python of an environment with vllm-router, litellm, aiohttp"
+    )
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is needed (Debian: apt-get install wrk)")
+    with tempfile.TemporaryDirectory() as folder:
+        _run(options, Path(folder))
+
+
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+    engine_port = free_port()
+    try:
+        processes.append(_start([sys.executable, str(HERE / "mock_engine.py"), str(engine_port)], folder / "mock.log"))
+        ports = {"direct": engine_port}
+        _wait(engine_port)
+        for name, command in _gateways(options.other_python, engine_port, folder).items():
+            port = free_port()
+            process = _start([word.replace("PORT", str(port)) for word in command], folder / f"{name}.log")
+            processes.append(process)
+            if _wait(port, process):
+                ports[name] = port
+            else:
+                print(f"{name} is left out: it does not start here", file=sys.stderr)
+        results = _measure(options, ports, folder)
+    finally:
+        for process in processes:
+            process.kill()
+    _print(results, ports)
+
+
+def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str]]:
+    url = f"http://127.0.0.1:{engine_port}"
+    lanes = "".join(
+        f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n'
+        for name, strategy in (("plain", "autoregressive"), ("ngram", "ngram"))
+    )
+    (folder / "paceline.toml").write_text(lanes)
+    (folder / "litellm.yaml").write_text(
+        "model_list:\n- model_name: m\n  litellm_params:\n"
+        f"    model: openai/m\n    api_base: {url}/v1\n    api_key: none\n"
+    )
+    other = Path(python).parent
+    return {
+        "Paceline": [
+            sys.executable,
+            "-m",
+            "paceline.cli",
+            "serve",
+            "--config",
+            f"{folder}/paceline.toml",
+            "--port",
+            "PORT",
+        ],
+        "bare relay": [python, str(HERE / "bare_relay.py"), "PORT", url],
+        "vllm-router": [str(other / "vllm-router"), "--worker-urls", url, "--host", "127.0.0.1", "--port", "PORT"],
+        "LiteLLM": [
+            str(other / "litellm"),
+            "--config",
+            f"{folder}/litellm.yaml",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "PORT",
+        ],
+    }
+
+
+def _start(command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+    try:
+        with log.open("wb") as file:
+            return subprocess.Popen(command, stdout=file, stderr=file)
+    except FileNotFoundError:
+        return subprocess.Popen(["false"])
+
+
+def _wait(port: int, process: "subprocess.Popen[bytes] | None" = None) -> bool:
+    deadline = time.monotonic() + 60
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        try:
+            headers = {"content-type": "application/json"}
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body, headers)
+            with urllib.request.urlopen(request, timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    return False
+
+
+Results = dict[tuple[str, str, int], list[tuple[float, float]]]
+
+
+def _measure(options: argparse.Namespace, ports: dict[str, int], folder: Path) -> Results:
+    scripts = {}
+    for load, (prompt, streamed) in LOADS.items():
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], "stream": streamed})
+        (folder / f"{load}.json").write_text(body)
+        scripts[load] = folder / f"{load}.lua"
+        scripts[load].write_text(
+            f'local file = io.open("{folder}/{load}.json")\nwrk.method = "POST"\nwrk.body = file:read("*a")\n'
+            'wrk.headers["content-type"] = "application/json"\n'
+        )
+    results: Results = defaultdict(list)
+    for number in range(options.rounds):
+        for load in LOADS:
+            for connections in (1, 32) if load != "2 MB" else (1,):
+                for name, port in ports.items():
+                    if load == "2 MB" and name == "LiteLLM":
+                        continue
+                    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+                    results[name, load, connections].append(_wrk(url, scripts[load], connections, options.seconds))
+        print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
+    return results
+
+
+def _wrk(url: str, script: Path, connections: int, seconds: int) -> tuple[float, float]:
+    """Median latency in ms, and requests/s."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said:
+        raise SystemExit(f"{url} answers with errors:\n{said}")
+    half = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert half and rate, said
+    return float(half[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[half[2]], float(rate[1])
+
+
+def _print(results: Results, ports: dict[str, int]) -> None:
+    def latency_ms(name: str, load: str) -> float | None:
+        rows = results.get((name, load, 1))
+        return median(row[0] for row in rows) if rows else None
+
+    def rate(name: str, load: str) -> float:
+        return median(row[1] for row in results[name, load, 32])
+
+    print("| | JSON: p50 added at 1 connection | requests/s at 32 | stream: p50 added | requests/s at 32 | 2 MB: p50 |")
+    print("|---|---|---|---|---|---|")
+    for name in ports:
+        cells = []
+        for load in ("json", "stream"):
+            base, own = latency_ms("direct", load), latency_ms(name, load)
+            assert base is not None and own is not None
+            cells.append(f"{own:.2f} ms" if name == "direct" else f"+{own - base:.2f} ms")
+            cells.append(f"{rate(name, load):,.0f}")
+        big = latency_ms(name, "2 MB")
+        print(f"| {name} | {' | '.join(cells)} | {'' if big is None else f'{big:.1f} ms'} |")
+
+
+if __name__ == "__main__":
+    main()
