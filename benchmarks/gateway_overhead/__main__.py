@@ -8,6 +8,7 @@ every load, so that drift of the machine hits all alike; the figures are medians
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from paceline.engines.supervisor import free_port
 
 HERE = Path(__file__).parent
 PROMPT = "def add(left, right):\n    return left + right\n" * 43  # 2,000 characters
+_LITELLM_WITHOUT_KEY = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
 LOADS = {
     "json": (PROMPT, False),
     "stream": (PROMPT, True),
@@ -107,7 +109,7 @@ def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str
 def _start(command: list[str], log: Path) -> "subprocess.Popen[bytes]":
     try:
         with log.open("wb") as file:
-            return subprocess.Popen(command, stdout=file, stderr=file)
+            return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | _LITELLM_WITHOUT_KEY)
     except FileNotFoundError:
         return subprocess.Popen(["false"])
 

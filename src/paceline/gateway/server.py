@@ -43,6 +43,7 @@ class Gateway:
         self._configuration = load()
         self._record = record
         self._retiring: set[asyncio.Task[None]] = set()
+        self._server: uvicorn.Server | None = None
         self.pipeline: Pipeline
         self.fleet: Fleet
         self.address = ""
@@ -59,7 +60,8 @@ class Gateway:
         self.fleet = Fleet(self._configuration, self._log_directory)
         self.pipeline = Pipeline(self.fleet, self._record)
         server = _Server(_uvicorn_settings(Application(self.pipeline, self.reload), self._configuration))
-        self._handle_signals(server)
+        self._server = server
+        self._handle_signals()
         self.fleet.start()
         housekeeping = asyncio.create_task(self._keep_house())
         on_start(self)
@@ -71,6 +73,13 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*self._retiring, return_exceptions=True)
             await self.fleet.stop()
+
+    def stop(self) -> None:
+        """End :meth:`run`: at the first call when the running answers are out, or their grace is over, at the
+        second at once."""
+        if self._server:
+            self._server.force_exit = self._server.should_exit
+            self._server.should_exit = True
 
     async def reload(self) -> dict[str, Any]:
         """Take up the configuration as it is now; running answers and unchanged engines are left alone.
@@ -110,15 +119,10 @@ class Gateway:
         except ApiError as error:
             log.error("the configuration is not taken up, the old one stays in force:\n%s", error.message)
 
-    def _handle_signals(self, server: uvicorn.Server) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-
-        def leave() -> None:
-            server.force_exit = server.should_exit  # at the second time: without waiting
-            server.should_exit = True
-
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, leave)
+            loop.add_signal_handler(number, self.stop)
         tasks: set[asyncio.Task[None]] = set()
 
         def take_up() -> None:

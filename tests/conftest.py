@@ -1,0 +1,163 @@
+"""Fixtures: gateways in this process before fake engines, and one real gateway before real engines."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from fake_engine import FakeEngine, Script, answer
+from paceline.configuration import parse
+from paceline.engines.bundled_model import bundled_model
+from paceline.engines.supervisor import free_port
+from paceline.gateway.server import Gateway
+from paceline.types import Decision, Outcome, Request, Signals
+
+
+@dataclass
+class RunningGateway:
+    """A gateway in this event loop; ``text`` is its configuration, read again at a reload."""
+
+    text: str
+    log_directory: Path
+    outcomes: list[tuple[Request, Signals, Decision, Outcome]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        started = asyncio.Event()
+        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self._record)
+        self._task = asyncio.create_task(self.gateway.run(lambda _: started.set()))
+        waiting = asyncio.create_task(started.wait())
+        await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            self._task.result()
+        self.url = self.gateway.address
+        self.http = httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
+
+    async def lanes_settle(self) -> None:
+        """Until no lane is starting any more."""
+        while any(str(lane.supervisor.health) == "starting" for lane in self.gateway.fleet.lanes.values()):
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        await self.http.aclose()
+        self.gateway.stop()
+        self.gateway.stop()
+        await self._task
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the last request."""
+        return self.outcomes[-1][3]
+
+    async def outcome_number(self, number: int) -> Outcome:
+        """Of the ``number``-th request, waiting until it is there."""
+        async with asyncio.timeout(10):
+            while len(self.outcomes) < number:
+                await asyncio.sleep(0.01)
+        return self.outcomes[number - 1][3]
+
+    def _record(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
+        self.outcomes.append((request, signals, decision, outcome))
+
+
+StartGateway = Callable[[str], Awaitable[RunningGateway]]
+StartEngine = Callable[..., Awaitable[FakeEngine]]
+
+
+@pytest.fixture
+async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """Start a gateway from a configuration; ``[server]`` must not be in it but by ``server.key = value`` lines."""
+    running: list[RunningGateway] = []
+
+    async def start(text: str) -> RunningGateway:
+        one = RunningGateway("server.port = 0\nserver.health_interval_s = 0.2\n" + text, tmp_path / "log")
+        await one.start()
+        running.append(one)
+        await one.lanes_settle()
+        return one
+
+    yield start
+    for one in running:
+        await one.stop()
+
+
+@pytest.fixture
+async def start_engine() -> AsyncIterator[StartEngine]:
+    running: list[FakeEngine] = []
+
+    async def start(script: Script = answer, models: tuple[str, ...] = ("m",)) -> FakeEngine:
+        engine = await FakeEngine(script, models).start()
+        running.append(engine)
+        return engine
+
+    yield start
+    for engine in running:
+        await engine.stop()
+
+
+def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") -> str:
+    """An ``[[engine]]`` table for a fake engine."""
+    return f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n{more}\n'
+
+
+@dataclass
+class RealGateway:
+    """``paceline serve`` in a process of its own, before two real engines."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def engine_url(self, lane: str) -> str:
+        return next(one["engine"]["url"] for one in self.lanes() if one["lane"] == lane)
+
+    def lanes(self) -> list[dict]:  # type: ignore[type-arg]
+        return httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The bundled model, in the same cache that ``paceline serve`` uses."""
+    from paceline.cli.common import cache_directory
+
+    return bundled_model(cache_directory())
+
+
+def embedded(name: str, model: Path, *flags: str, strategy: str = "autoregressive") -> str:
+    """An ``[[engine]]`` table of the embedded engine."""
+    words = ["embedded", "--model", str(model), "--alias", "smol", "--port", "{port}"]
+    words += ["--parallel", "2", "--ctx-size", "4096", *flags]
+    table = {"name": name, "kind": "llama.cpp", "launch": words, "strategy": strategy, "device": "cpu"}
+    return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+
+
+NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", "8")
+
+
+@pytest.fixture(scope="session")
+def real_gateway(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealGateway]:
+    folder = tmp_path_factory.mktemp("real")
+    configuration = folder / "paceline.toml"
+    configuration.write_text(embedded("plain", model) + embedded("ngram", model, *NGRAM, strategy="ngram"))
+    port = free_port()
+    command = [sys.executable, "-m", "paceline.cli", "serve", "--config", str(configuration), "--port", str(port)]
+    log = folder / "out.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"XDG_STATE_HOME": str(folder)})
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and "serving" not in log.read_text():
+        time.sleep(0.1)
+    if "serving" not in log.read_text():
+        process.kill()
+        pytest.fail(f"the gateway did not come up:\n{log.read_text()}")
+    yield RealGateway(url, process, log)
+    process.terminate()
+    assert process.wait(20) == 0
