@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
@@ -31,9 +32,14 @@ NGRAM = (
 )
 
 
+class Running(NamedTuple):
+    url: str
+    pid: int
+
+
 @contextmanager
-def gateway(configuration: str, folder: Path) -> Iterator[str]:
-    """A running Paceline with all lanes up; gives its address."""
+def gateway(configuration: str, folder: Path) -> Iterator[Running]:
+    """A running Paceline with all lanes up."""
     port = free_port()
     file = folder / f"{port}.toml"
     file.write_text(configuration)
@@ -43,7 +49,7 @@ def gateway(configuration: str, folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(url, process)
-        yield url
+        yield Running(url, process.pid)
     finally:
         process.terminate()
         process.wait(30)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
+import hypothesis
 import pytest
 
 from fake_engine import FakeEngine, Script, answer
@@ -19,6 +20,9 @@ from paceline.engines.bundled_model import bundled_model
 from paceline.engines.supervisor import free_port
 from paceline.gateway.server import Gateway
 from paceline.types import Decision, Outcome, Request, Signals
+
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @dataclass

@@ -74,7 +74,7 @@ def main() -> None:
         configurations = setups()
         if not options.with_collapse:
             configurations.pop("two lanes, all threads each")
-        urls = {name: stack.enter_context(gateway(text, Path(folder))) for name, text in configurations.items()}
+        urls = {name: stack.enter_context(gateway(text, Path(folder))).url for name, text in configurations.items()}
         for url in urls.values():
             asyncio.run(throughput(url, 1, 2))
         for number in range(options.rounds):

@@ -192,12 +192,12 @@ def _problems(table: Mapping[str, Any], kind: type[Struct], at: KeyPath = ()) ->
             found.append(((*at, key), f"unknown key; known here: {known}"))
             continue
         inner = _struct_in(hints[key])
-        if inner and get_origin(hints[key]) is tuple and isinstance(value, list):
+        if inner and get_origin(hints[key]) is tuple:
+            if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+                found.append(((*at, key), f"write it as tables, each under [[{key}]]"))
+                continue
             for index, item in enumerate(value):
-                if isinstance(item, dict):
-                    found += _problems(item, inner, (*at, key, index))
-                else:
-                    found.append(((*at, key, index), f"write it as a table: [[{key}]]"))
+                found += _problems(item, inner, (*at, key, index))
         elif inner and isinstance(value, dict):
             found += _problems(value, inner, (*at, key))
         else:
@@ -319,3 +319,7 @@ def _type_name(annotation: Any) -> str:
     if origin is tuple:
         return "list of strings"
     return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]
+
+
+if __name__ == "__main__":
+    print(reference())

@@ -93,7 +93,8 @@ class Device:
             if waiter.granted.done() and not waiter.granted.cancelled():
                 self._leave()
             else:
-                self._queue.remove(waiter)
+                if waiter in self._queue:
+                    self._queue.remove(waiter)
                 self._grant()  # its impatience no longer keeps others from joining
             raise
         return Turn(self, queued_s=self.clock() - waiter.since_s)
@@ -104,10 +105,12 @@ class Device:
 
     def _grant(self) -> None:
         if self.running == 0:
-            self.holder = self._queue[0].engine if self._queue else None
+            self.holder = next((waiter.engine for waiter in self._queue if not waiter.granted.cancelled()), None)
         refused: deque[_Waiter] = deque()
         while self._queue:
             waiter = self._queue.popleft()
+            if waiter.granted.cancelled():
+                continue  # it has given up, but had no time yet to leave the queue
             older_is_impatient = any(self._is_impatient(other) for other in refused if other.engine != self.holder)
             if waiter.engine == self.holder and self.running < waiter.slots and not older_is_impatient:
                 self.running += 1

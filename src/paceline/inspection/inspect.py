@@ -62,7 +62,7 @@ def _task(request: Request, texts: list[Part]) -> tuple[Task, str]:
         return Task.EDIT, "infill"
     asked = next((part.text for part in reversed(texts) if part.role == "user"), "")
     given = [part.text for part in texts if part.role in ("user", "tool")]
-    edges = f"{asked[:EDGE_CHARS]}\n{asked[-EDGE_CHARS:]}".lower()
+    edges = _edges(excerpt(asked)).lower()
     words = _WORD.findall(edges)
     if any(_holds_code(text) for text in reversed(given)) and (sign := _first(edges, words, _EDIT, _EDIT_PHRASES)):
         return Task.EDIT, f"{sign} + code"
@@ -72,6 +72,13 @@ def _task(request: Request, texts: list[Part]) -> tuple[Task, str]:
         if sign := _first(edges, words, _EDIT_PROSE, ()):
             return Task.EDIT, f"{sign} + given text"
     return Task.OPEN_ENDED, "nothing to copy from"
+
+
+def _edges(text: str) -> str:
+    """Where the wish stands: the beginning and the end, outside of fenced code."""
+    before, fence, rest = text.partition("```")
+    after = rest.rpartition("```")[2] if fence else text
+    return f"{before[:EDGE_CHARS]}\n{after[-EDGE_CHARS:]}"
 
 
 def _holds_code(text: str) -> bool:
