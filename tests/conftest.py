@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import hypothesis
@@ -111,19 +112,35 @@ def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") 
     return f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n{more}\n'
 
 
-@dataclass
-class RealGateway:
-    """``paceline serve`` in a process of its own, before two real engines."""
+class Serving:
+    """``paceline serve`` in a process of its own."""
 
-    url: str
-    process: "subprocess.Popen[bytes]"
-    log: Path
+    def __init__(self, *words: str, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "serve.log"
+        command = [sys.executable, "-m", "paceline.cli", "serve", "--port", str(self.port), *words]
+        with self.log.open("wb") as out:
+            environment = os.environ | {"XDG_STATE_HOME": str(folder)}
+            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        self.wait_for("Ctrl-C stops")
+
+    def lanes(self) -> list[Any]:
+        return httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]
 
     def engine_url(self, lane: str) -> str:
         return next(one["engine"]["url"] for one in self.lanes() if one["lane"] == lane)
 
-    def lanes(self) -> list[dict]:  # type: ignore[type-arg]
-        return httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        deadline_s = time.monotonic() + 60
+        while text not in self.said:
+            assert time.monotonic() < deadline_s, self.said
+            assert self.process.poll() is None, self.said
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
@@ -146,22 +163,14 @@ NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--sp
 
 
 @pytest.fixture(scope="session")
-def real_gateway(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealGateway]:
+def real_gateway(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A plain and an n-gram lane of the bundled model, on the embedded engine."""
     folder = tmp_path_factory.mktemp("real")
     configuration = folder / "paceline.toml"
-    configuration.write_text(embedded("plain", model) + embedded("ngram", model, *NGRAM, strategy="ngram"))
-    port = free_port()
-    command = [sys.executable, "-m", "paceline.cli", "serve", "--config", str(configuration), "--port", str(port)]
-    log = folder / "out.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"XDG_STATE_HOME": str(folder)})
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None and "serving" not in log.read_text():
-        time.sleep(0.1)
-    if "serving" not in log.read_text():
-        process.kill()
-        pytest.fail(f"the gateway did not come up:\n{log.read_text()}")
-    yield RealGateway(url, process, log)
-    process.terminate()
-    assert process.wait(20) == 0
+    template = ("--chat-template-file", str(Path(__file__).parent / "tools.jinja"))  # the model's own knows no tools
+    plain = embedded("plain", model, *template)
+    configuration.write_text(plain + embedded("ngram", model, *NGRAM, *template, strategy="ngram"))
+    serving = Serving("--config", str(configuration), folder=folder)
+    yield serving
+    serving.process.terminate()
+    assert serving.process.wait(20) == 0

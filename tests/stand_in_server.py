@@ -8,6 +8,7 @@ import http.server
 import json
 import signal
 import sys
+import time
 from typing import Any
 
 parser = argparse.ArgumentParser()
@@ -29,19 +30,58 @@ ANSWERS: dict[str, Any] = {
 }
 
 
+TIMINGS = {"prompt_n": 5, "prompt_ms": 5.0, "cache_n": 0, "predicted_n": 8, "predicted_ms": 14.0}
+ANSWER = {"choices": [], "content": "a", "usage": {"input_tokens": 5, "output_tokens": 8}, "timings": TIMINGS}
+TOKEN_S = 0.002
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = json.dumps(ANSWERS.get(self.path, {})).encode()
+        self._answer(ANSWERS.get(self.path, {}))
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+        if asked.get("prompt") == "1":
+            self._answer(ANSWERS["/completion"])
+        elif asked.get("stream"):
+            self._stream()
+        else:
+            time.sleep(8 * TOKEN_S)
+            self._answer(ANSWER)
+
+    def _answer(self, document: Any) -> None:
+        body = json.dumps(document).encode()
         self.send_response(503 if options.behave == "loading" else 200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        try:
+            for number in range(8):
+                time.sleep(TOKEN_S)
+                last = f"data: {json.dumps(ANSWER)}\n\ndata: [DONE]\n\n"
+                event = (last if number == 7 else 'data: {"content":"a"}\n\n').encode()
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+            self.wfile.write(b"0\r\n\r\n")
+        except ConnectionError:
+            self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Handler).serve_forever()
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, *_: object) -> None:
+        """A client that left is no news."""
+
+
+Server(("127.0.0.1", options.port), Handler).serve_forever()

@@ -9,12 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import psutil
 import pytest
 
-from conftest import embedded
-from paceline.engines.supervisor import free_port
+from conftest import Serving, embedded
 
 
 def paceline(*words: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -107,28 +105,6 @@ def test_serve_says_what_keeps_it_from_starting(configuration: Path, tmp_path: P
     assert "no gateway answers" in paceline("reload", "--url", "http://127.0.0.1:9").stderr
 
 
-class Serving:
-    """``paceline serve`` in a process of its own."""
-
-    def __init__(self, *words: str, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "paceline.cli", "serve", "--port", str(self.port), *words]
-        environment = os.environ | {"XDG_STATE_HOME": str(folder)}
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.said = ""
-        self.wait_for("Ctrl-C stops")
-
-    def wait_for(self, text: str) -> None:
-        assert self.process.stdout
-        while text not in self.said:
-            line = self.process.stdout.readline()
-            assert line, self.said
-            self.said += line
-
-
 @pytest.fixture
 def serving(model: Path, tmp_path: Path) -> Iterator[Serving]:
     """The bundled model with the two lanes that ``make run`` gives."""
@@ -146,7 +122,7 @@ def test_serve_with_the_bundled_model_until_ctrl_c(serving: Serving) -> None:
     assert "HTTP/1.1 200 OK" in done.stdout
     assert "x-paceline-lane: plain" in done.stdout
     serving.wait_for("open-ended")
-    lanes = httpx2.get(f"{serving.url}/paceline/lanes", trust_env=False).json()["lanes"]
+    lanes = serving.lanes()
     assert [(one["lane"], one["health"], one["strategy"]["kind"]) for one in lanes] == [
         ("plain", "up", "autoregressive"),
         ("ngram", "up", "ngram"),
@@ -163,7 +139,7 @@ def test_reload_by_command_and_by_signal(model: Path, tmp_path: Path) -> None:
     file.write_text(embedded("plain", model))
     one = Serving("--config", str(file), folder=tmp_path)
     try:
-        pid = httpx2.get(f"{one.url}/paceline/lanes", trust_env=False).json()["lanes"][0]["engine"]["pid"]
+        pid = one.lanes()[0]["engine"]["pid"]
         file.write_text(embedded("plain", model) + CONFIGURATION.replace('"plain"', '"far"'))
         done = paceline("reload", "--url", one.url)
         assert done.stdout == "started: far, mtp\nunchanged: plain\n"
@@ -174,7 +150,7 @@ def test_reload_by_command_and_by_signal(model: Path, tmp_path: Path) -> None:
         file.write_text(embedded("plain", model))
         one.process.send_signal(signal.SIGHUP)
         one.wait_for("configuration taken up")
-        lanes = httpx2.get(f"{one.url}/paceline/lanes", trust_env=False).json()["lanes"]
+        lanes = one.lanes()
         assert [lane["engine"]["pid"] for lane in lanes] == [pid]
     finally:
         one.process.send_signal(signal.SIGTERM)

@@ -89,7 +89,7 @@ def test_a_program_that_is_not_there(kind: str) -> None:
     ("flags", "message"),
     [
         (["--port", "{port}"], "required: -m/--model"),
-        (["-m", "/nowhere.gguf", "--port", "{port}"], "no model file /nowhere.gguf"),
+        (["-m", "/nowhere.gguf", "--port", "{port}"], "--model: there is no file /nowhere.gguf"),
         (["-m", __file__, "--port", "{port}", "--draft-max", "4"], "unrecognized arguments: --draft-max 4"),
         (["-m", __file__, "--port", "{port}", "--threads", "two"], "invalid int value: 'two'"),
     ],

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from conftest import RealGateway
+from conftest import Serving
 
 MODEL = "smol"
 CODE = "def add(left, right):\n    total = left + right\n    return total\n"
@@ -24,16 +23,19 @@ SCHEMA = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+CALL_IT = f"Repeat after me: {CALL} Again: {CALL} Again: {CALL}"
+"""A model of this size calls a tool when it is told every letter of the call, three times."""
 WEATHER = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
 
 
 @pytest.fixture
-def oai(real_gateway: RealGateway) -> openai.OpenAI:
+def oai(real_gateway: Serving) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{real_gateway.url}/v1", api_key="none", max_retries=0)
 
 
 @pytest.fixture
-def claude(real_gateway: RealGateway) -> anthropic.Anthropic:
+def claude(real_gateway: Serving) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=real_gateway.url, api_key="none", max_retries=0)
 
 
@@ -54,7 +56,8 @@ def test_openai_chat(oai: openai.OpenAI) -> None:
 
 
 def test_openai_chat_streamed_equals_the_whole(oai: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": MODEL, "messages": user(EDIT), "max_tokens": 40, "temperature": 0}
+    asked: dict[str, Any] = {"model": MODEL, "messages": user("Tell me a story."), "max_tokens": 40, "temperature": 0}
+    asked["extra_body"] = {"cache_prompt": False}  # greedy text depends on how the prompt is batched
     whole = oai.chat.completions.create(**asked).choices[0].message.content
     chunks = list(oai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole
@@ -75,10 +78,13 @@ def test_openai_json_schema_takes_the_drafting_lane(oai: openai.OpenAI) -> None:
 
 
 def test_openai_tools(oai: openai.OpenAI) -> None:
-    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
+    tool: Any = {
+        "type": "function",
+        "function": {"name": "weather", "description": "The weather in a city", "parameters": WEATHER},
+    }
     raw = oai.chat.completions.with_raw_response.create(
         model=MODEL,
-        messages=user("Weather in Oslo?"),
+        messages=user(CALL_IT),
         max_tokens=100,
         tools=[tool],
         tool_choice="required",
@@ -89,7 +95,7 @@ def test_openai_tools(oai: openai.OpenAI) -> None:
     assert calls
     assert calls[0].type == "function"
     assert calls[0].function.name == "weather"
-    assert "city" in json.loads(calls[0].function.arguments)
+    assert json.loads(calls[0].function.arguments)["city"]
 
 
 def test_openai_logprobs_pass(oai: openai.OpenAI) -> None:
@@ -144,19 +150,19 @@ def test_anthropic_messages_streamed(claude: anthropic.Anthropic) -> None:
 
 
 def test_anthropic_tools(claude: anthropic.Anthropic) -> None:
-    tool: Any = {"name": "weather", "input_schema": WEATHER}
+    tool: Any = {"name": "weather", "description": "The weather in a city", "input_schema": WEATHER}
     raw = claude.messages.with_raw_response.create(
         model=MODEL,
-        messages=user("Weather in Oslo?"),
+        messages=user(CALL_IT),
         max_tokens=100,
         tools=[tool],
         tool_choice={"type": "any"},
-        temperature=0,
+        extra_body={"temperature": 0},
     )
     assert raw.headers["x-paceline-lane"] == "ngram"
     uses = [block for block in raw.parse().content if block.type == "tool_use"]
     assert uses
-    assert "city" in uses[0].input
+    assert uses[0].input["city"]
 
 
 def test_anthropic_errors_are_the_sdks_own(claude: anthropic.Anthropic) -> None:
@@ -184,7 +190,7 @@ VOLATILE = re.compile(
 @pytest.mark.parametrize("path", REQUESTS)
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("lane", ["plain", "ngram"])
-def test_the_body_equals_the_engines(path: str, streamed: bool, lane: str, real_gateway: RealGateway) -> None:
+def test_the_body_equals_the_engines(path: str, streamed: bool, lane: str, real_gateway: Serving) -> None:
     body = REQUESTS[path] | {"temperature": 0, "stream": streamed, "cache_prompt": False, "seed": 1}
     direct = httpx2.post(real_gateway.engine_url(lane) + path, json=body, timeout=60, trust_env=False)
     headers = {"x-paceline-lane": lane}
@@ -201,7 +207,7 @@ def test_the_body_equals_the_engines(path: str, streamed: bool, lane: str, real_
 # Measuring and choosing
 
 
-def test_what_the_engine_reports_is_measured(real_gateway: RealGateway) -> None:
+def test_what_the_engine_reports_is_measured(real_gateway: Serving) -> None:
     def drafted() -> int:
         return next(one["measured"]["drafted"] or 0 for one in real_gateway.lanes() if one["lane"] == "ngram")
 
@@ -218,7 +224,7 @@ def test_what_the_engine_reports_is_measured(real_gateway: RealGateway) -> None:
     assert measured["tokens_per_s"] > 1
 
 
-def test_lanes_are_read_from_the_engines(real_gateway: RealGateway) -> None:
+def test_lanes_are_read_from_the_engines(real_gateway: Serving) -> None:
     for one in real_gateway.lanes():
         engine = one["engine"]
         assert (one["health"], one["problem"]) == ("up", None)
@@ -227,13 +233,13 @@ def test_lanes_are_read_from_the_engines(real_gateway: RealGateway) -> None:
         assert engine["warnings"] == []
 
 
-def test_both_lanes_map_the_same_file(real_gateway: RealGateway, model: Path) -> None:
+def test_both_lanes_map_the_same_file(real_gateway: Serving, model: Path) -> None:
     for one in real_gateway.lanes():
         maps = psutil.Process(one["engine"]["pid"]).memory_maps()
         assert any(entry.path == str(model) for entry in maps)
 
 
-def test_the_rest_of_the_engine_is_there(real_gateway: RealGateway) -> None:
+def test_the_rest_of_the_engine_is_there(real_gateway: Serving) -> None:
     tokens = httpx2.post(f"{real_gateway.url}/tokenize", json={"content": "hello there"}, trust_env=False).json()
     assert len(tokens["tokens"]) == 2
     assert httpx2.get(f"{real_gateway.url}/props", trust_env=False).json()["model_path"]
@@ -243,7 +249,7 @@ def test_the_rest_of_the_engine_is_there(real_gateway: RealGateway) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_client_that_leaves_makes_the_slot_idle(streamed: bool, real_gateway: RealGateway) -> None:
+async def test_a_client_that_leaves_makes_the_slot_idle(streamed: bool, real_gateway: Serving) -> None:
     engine = real_gateway.engine_url("plain")
 
     async def busy() -> bool:
@@ -267,10 +273,9 @@ async def test_a_client_that_leaves_makes_the_slot_idle(streamed: bool, real_gat
             await stream.close()
         else:
             task.cancel()
-        left_s = time.monotonic()
-        async with asyncio.timeout(20):
-            while await busy():
-                await asyncio.sleep(0.02)
-        # 1,800 tokens would take many times as long
-        assert time.monotonic() - left_s < 3
+        # llama.cpp looks once a second whether an unstreamed request is still wanted, and puts the look off while it
+        # is asked other things (``server_response::recv_with_timeout``): so not too often. Left alone, it would decode
+        # for twenty seconds.
+        await asyncio.sleep(0.1 if streamed else 1.5)
+        assert not await busy()
         await client.close()

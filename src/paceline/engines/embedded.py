@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 from paceline.engines.interface import LaunchError
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-b", "--batch-size", type=int)
     parser.add_argument("-ub", "--ubatch-size", type=int)
     parser.add_argument("-ngl", "--gpu-layers", type=int)
+    parser.add_argument("--chat-template-file", help="Jinja file that takes the place of the model's own template")
     parser.add_argument("-md", "--spec-draft-model", help="GGUF file of a draft model")
     parser.add_argument("--spec-type", default="none", help="drafters, separated by commas")
     parser.add_argument("--spec-draft-n-max", type=int, help="most tokens a draft model drafts")
@@ -58,9 +60,14 @@ def check(words: Sequence[str]) -> None:
     """
     if find_spec("xllamacpp") is None:
         raise LaunchError(MISSING)
-    model = _parser().parse_args(list(words)).model
-    if not os.path.isfile(model):
-        raise LaunchError(f"there is no model file {model}")
+    arguments = _parser().parse_args(list(words))
+    for flag, file in (
+        ("--model", arguments.model),
+        ("--chat-template-file", arguments.chat_template_file),
+        ("--spec-draft-model", arguments.spec_draft_model),
+    ):
+        if file and not Path(file).is_file():
+            raise LaunchError(f"{flag}: there is no file {file}")
 
 
 def _parameters(arguments: argparse.Namespace) -> Any:
@@ -77,6 +84,8 @@ def _parameters(arguments: argparse.Namespace) -> Any:
     parameters.cpuparams.n_threads = arguments.threads
     parameters.cpuparams_batch.n_threads = arguments.threads
     parameters.endpoint_metrics = True
+    if arguments.chat_template_file:
+        parameters.chat_template = Path(arguments.chat_template_file).read_text("utf-8")
     for name, value in (
         ("n_batch", arguments.batch_size),
         ("n_ubatch", arguments.ubatch_size),
