@@ -595,6 +595,56 @@ async def test_reload_of_a_wrong_file_changes_nothing(start_engine: StartEngine,
     assert (await running.http.post("/v1/chat/completions", json=CHAT)).status_code == 200
 
 
+async def test_a_gateway_that_stops_ends_its_streams_with_an_error_event(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def script(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(token("one"))
+        await asyncio.sleep(60)
+
+    engine = await start_engine(script)
+    running = await start_gateway("server.shutdown_grace_s = 0\n" + lane("plain", engine.url))
+    stream = asyncio.create_task(running.http.post("/v1/messages", json=CHAT | {"stream": True}))
+    await until(lambda: engine.requests)
+    await asyncio.sleep(0.1)
+    running.gateway.stop()
+    answer = await stream
+    assert answer.content.startswith(token("one") + b"event: error\n")
+    assert b"the gateway is stopping" in answer.content
+
+
+async def test_a_default_lane_that_never_came_up_does_not_take_the_others_along(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine()
+    running = await start_gateway(lane("default", "http://127.0.0.1:9") + lane("other", engine.url))
+    for body in (CHAT, {"messages": []}):
+        answer = await running.http.post("/v1/chat/completions", json=body)
+        assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "other")
+    assert (await running.http.get("/anything")).status_code == 200
+
+
+async def test_embeddings_wait_for_the_device_and_a_full_queue_is_said(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def never(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(60)
+
+    engine = await start_engine(never)
+    text = lane("plain", engine.url, more='device = "cpu"\nslots = 1') + '[[device]]\nname = "cpu"\nqueue_limit = 1\n'
+    running = await start_gateway(text)
+    held = [asyncio.create_task(running.http.post("/v1/embeddings", json={"input": "x"})) for _ in range(2)]
+    device = running.gateway.fleet.lanes["plain"].device
+    await until(lambda: (device.running, device.waiting) == (1, 1))
+    refused = await running.http.post("/v1/embeddings", json={"input": "x"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert len(engine.requests) == 1
+    for task in held:
+        task.cancel()
+    await until(lambda: (device.running, device.waiting) == (0, 0))
+
+
 async def test_nothing_is_left_behind(start_engine: StartEngine, start_gateway: StartGateway) -> None:
     """After a few hundred mixed requests no exchange, connection or task remains."""
     running, plain, _ = await two_lanes(start_engine, start_gateway)

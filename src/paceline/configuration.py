@@ -56,9 +56,9 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 3.0
     health_interval_s: Annotated[Seconds, Meta(description="Seconds between two looks at an engine's health.")] = 2.0
     shutdown_grace_s: Annotated[
-        float,
+        int,
         Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C."),
-    ] = 5.0
+    ] = 5
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
 
 

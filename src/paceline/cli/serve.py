@@ -62,9 +62,14 @@ def run(options: argparse.Namespace) -> int:
         return fail("--llama-server goes with --model; with --config, name the program in the engine's `launch`")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+    def record(request: Request, _: Signals, decision: Decision, outcome: Outcome) -> None:
+        if gateway.fleet.configuration.server.log_requests:
+            _print_outcome(request, decision, outcome)
+
     try:
         model = None if options.config else _model(options)
-        gateway = Gateway(lambda: _configuration(options, model), log_directory(), _print_outcome)
+        gateway = Gateway(lambda: _configuration(options, model), log_directory(), record)
     except (ConfigurationError, NoBundledModel) as error:
         return fail(str(error))
     try:
@@ -169,7 +174,7 @@ Ctrl-C stops.""",
     )
 
 
-def _print_outcome(request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
+def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:
     """One line per request; what was not reported is left out."""
     seen = outcome.observed
     parts = [f"{outcome.status} {request.path} {outcome.lane} {outcome.total_s:.2f} s"]

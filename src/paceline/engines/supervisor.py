@@ -27,6 +27,8 @@ DOWN_INTERVAL_S = 0.5
 TIMEOUTS_TO_BE_DOWN = 3
 """A busy engine may answer late; only this many looks in a row without an answer count."""
 STOP_GRACE_S = 5.0
+LOG_LIMIT_BYTES = 20_000_000
+"""An engine that starts with a log larger than this begins a new one; the old one is kept beside it."""
 
 log = logging.getLogger("paceline.engines")
 
@@ -222,11 +224,13 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{port}"
         self.client = self._connect(self.url)
         self._set(Health.STARTING, "starting")
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as file:
-            file.write(f"\n--- {' '.join(command)}\n".encode())
-            file.flush()
-            try:
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
+                self.log_path.replace(self.log_path.with_suffix(".log.1"))
+            with self.log_path.open("ab") as file:
+                file.write(f"\n--- {' '.join(command)}\n".encode())
+                file.flush()
                 self._process = await asyncio.create_subprocess_exec(
                     *command,
                     stdin=asyncio.subprocess.PIPE,
@@ -235,8 +239,8 @@ class Supervisor:
                     start_new_session=True,  # Ctrl-C is for the gateway, which lets answers finish first
                     preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 )
-            except OSError as error:
-                raise LaunchError(f"{command[0]} can't be started: {error}") from error
+        except OSError as error:
+            raise LaunchError(f"{command[0]} can't be started: {error}") from error
         self.pid = self._process.pid
         return self._process
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import to_client, to_engine
 from paceline.gateway.parse import parse_request
 from paceline.gateway.pipeline import Pipeline
+from paceline.gateway.turns import QueueFull, Turn
 from paceline.http_client import ConnectFailed, ConnectionLost
 from paceline.types import Api
 
@@ -35,6 +37,7 @@ GENERATION: dict[str, Api] = {
 """The paths whose requests are decided on. ``/completions`` without ``/v1`` is llama.cpp's own."""
 COMPUTING = ("/embedding", "/embeddings", "/rerank", "/reranking")
 """Endings of passed-through paths that make the engine compute, and so need its device's turn."""
+log = logging.getLogger("paceline.gateway")
 JSON = (b"content-type", b"application/json")
 
 
@@ -55,16 +58,16 @@ class Application:
         try:
             self._check_key(scope)
             await self._route(scope, receive, reply)
-        except ApiError as error:
-            if reply.started:
-                return  # the connection is cut: the client must not take the answer for whole
-            headers = [JSON]
-            if error.retry_after_s is not None:
-                headers.append((b"retry-after", b"%d" % error.retry_after_s))
-            await reply.start(error.status, headers)
-            await reply.end(error.body(api))
         except _ClientLeft:
             return
+        except ApiError as error:
+            await reply.error(error, api)
+        except asyncio.CancelledError:
+            await reply.error(ApiError(503, "the gateway is stopping", "stopping", 5), api)
+            raise
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            await reply.error(ApiError(500, "internal error; the gateway's log has more", "internal_error"), api)
 
     async def _route(self, scope: Scope, receive: Receive, reply: "AsgiReply") -> None:
         method, path = scope["method"], scope["path"]
@@ -97,8 +100,10 @@ class Application:
         path: str = scope["path"]
         keep_key = not self._pipeline.fleet.configuration.server.api_keys
         headers = to_engine(scope["headers"], api_key=lane.api_key, keep_key=keep_key, plain=False)
-        turn = await lane.device.acquire(lane.supervisor.name, lane.slots) if path.endswith(COMPUTING) else None
+        turn: Turn | None = None
         try:
+            if path.endswith(COMPUTING):
+                turn = await lane.device.acquire(lane.supervisor.name, lane.slots)
             async with await lane.client.send(scope["method"], _target(scope), headers, body) as answer:
                 own = [(b"x-paceline-lane", lane.lane.name.encode())]
                 await reply.start(answer.status, [*own, *to_client(answer.headers)])
@@ -108,6 +113,8 @@ class Application:
         except ConnectFailed as error:
             lane.supervisor.report_failure(str(error))
             raise ApiError(503, f"{lane.lane.name} can't be reached: {error}", "engine_unavailable", 2) from error
+        except QueueFull as error:
+            raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
         except ConnectionLost as error:
             raise ApiError(502, f"{lane.lane.name} was lost: {error}", "engine_lost") from error
         finally:
@@ -170,10 +177,13 @@ class AsgiReply:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.started = False
+        self._started = self._streams = False
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.started = True
+        self._started = True
+        self._streams = any(
+            name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
+        )
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, data: bytes) -> None:
@@ -181,6 +191,18 @@ class AsgiReply:
 
     async def end(self, data: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": data})
+
+    async def error(self, error: ApiError, api: Api) -> None:
+        """End with an error. An answer that has begun and is no stream of events can only be cut off: its client
+        must not take it for whole."""
+        if not self._started:
+            headers = [JSON]
+            if error.retry_after_s is not None:
+                headers.append((b"retry-after", b"%d" % error.retry_after_s))
+            await self.start(error.status, headers)
+            await self.end(error.body(api))
+        elif self._streams:
+            await self.end(error.event(api))
 
     async def json(self, status: int, document: Any) -> None:
         body = msgspec.json.encode(document)

@@ -152,7 +152,7 @@ class Fleet:
             found = [handle for handle in ordered if model in handle.models]
         else:
             own = self.default.models.keys()
-            found = [handle for handle in ordered if handle is self.default or own & handle.models.keys()]
+            found = [handle for handle in ordered if own & handle.models.keys()] if own else ordered
         if found:
             return found
         unknown = [handle for handle in ordered if handle.supervisor.facts is None]

@@ -52,31 +52,30 @@ class Relay:
         """Since when a piece waits for the client to take it; ``None`` while waiting for the engine."""
 
     async def run(self, api: Api) -> ApiError | None:
-        """Relay to the end. Returns the error that a broken stream was ended with, if it broke.
+        """Relay to the end. Returns the error that a broken stream of events was ended with, if it broke.
 
         Raises:
             ApiError: the engine was lost before anything went to the client.
         """
-        if (self._answer.header(b"content-type") or b"").startswith(b"text/event-stream"):
+        kind = self._answer.header(b"content-type") or b""
+        if kind.startswith(b"text/event-stream"):
             return await self._events(api)
-        await self._whole()
+        await self._bytes(hold_bytes=WHOLE_BYTES if kind.startswith(b"application/json") else 0)
         return None
 
-    async def _whole(self) -> None:
+    async def _bytes(self, hold_bytes: int) -> None:
+        """Relay anything, held back until it is whole or larger than ``hold_bytes``."""
         pieces: list[bytes] = []
         held_bytes = 0
-        while piece := await self._read():
+        while held_bytes <= hold_bytes and (piece := await self._read()):
             pieces.append(piece)
             held_bytes += len(piece)
-            if held_bytes > WHOLE_BYTES:
-                await self._start()
-                for piece in pieces:
-                    await self._send(piece)
-                while piece := await self._read():
-                    await self._send(piece)
-                await self._reply.end()
-                return
         await self._start()
+        if held_bytes > hold_bytes:
+            await self._send(b"".join(pieces))
+            pieces.clear()
+            while piece := await self._read():
+                await self._send(piece)
         await self._reply.end(b"".join(pieces))
 
     async def _events(self, api: Api) -> ApiError | None:

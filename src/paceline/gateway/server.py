@@ -180,5 +180,5 @@ def _uvicorn_settings(application: Application, configuration: Configuration) ->
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(configuration.server.shutdown_grace_s),
+        timeout_graceful_shutdown=configuration.server.shutdown_grace_s,
     )
