@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=16, help="of each measurement")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--only", nargs="+", default=[], help="set-ups whose names hold one of these words")
     parser.add_argument("--with-collapse", action="store_true", help="measure all threads each too; takes minutes")
     options = parser.parse_args()
     results: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -74,6 +75,9 @@ def main() -> None:
         configurations = setups()
         if not options.with_collapse:
             configurations.pop("two lanes, all threads each")
+        chosen = [name for name in configurations if name == BASE or any(word in name for word in options.only)]
+        if options.only:
+            configurations = {name: configurations[name] for name in chosen}
         urls = {name: stack.enter_context(gateway(text, Path(folder))).url for name, text in configurations.items()}
         for url in urls.values():
             asyncio.run(throughput(url, 1, 2))
