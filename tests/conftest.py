@@ -126,10 +126,11 @@ class Serving:
         self.wait_for("Ctrl-C stops")
 
     def lanes(self) -> list[Any]:
-        return httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]
+        lanes: list[Any] = httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]
+        return lanes
 
     def engine_url(self, lane: str) -> str:
-        return next(one["engine"]["url"] for one in self.lanes() if one["lane"] == lane)
+        return next(str(one["engine"]["url"]) for one in self.lanes() if one["lane"] == lane)
 
     @property
     def said(self) -> str:

@@ -2,22 +2,28 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx2
 import pytest
 
+import fake_engine
 from conftest import RunningGateway, StartEngine, StartGateway, lane
-from fake_engine import ANSWER, Received, Wire, event, token
+from fake_engine import ANSWER, FakeEngine, Received, Script, Wire, event, token
 
-CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+ODD: list[Any] = [None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role": 5, "content": [{"text": 5}]}]]
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/completion", "/infill"]
 
 
-async def two_lanes(start_engine: StartEngine, start_gateway: StartGateway, script: object = None):  # type: ignore[no-untyped-def]
+async def two_lanes(
+    start_engine: StartEngine, start_gateway: StartGateway, script: Script = fake_engine.answer
+) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
     """A plain and an n-gram lane before two fake engines."""
-    engines = [await (start_engine(script) if script else start_engine()) for _ in range(2)]
-    running = await start_gateway(lane("plain", engines[0].url) + lane("ngram", engines[1].url, "ngram"))
-    return running, *engines
+    plain, ngram = await start_engine(script), await start_engine(script)
+    running = await start_gateway(lane("plain", plain.url) + lane("ngram", ngram.url, "ngram"))
+    return running, plain, ngram
 
 
 # Bytes are sacred
@@ -214,7 +220,7 @@ async def test_a_body_over_the_limit_is_refused(start_engine: StartEngine, start
     running = await start_gateway("server.max_body_bytes = 2000\n" + lane("plain", engine.url))
     assert (await running.http.post("/v1/chat/completions", content=b"x" * 2001)).status_code == 413
 
-    async def pieces():  # type: ignore[no-untyped-def]
+    async def pieces() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b"x" * 100
 
@@ -239,7 +245,7 @@ async def test_odd_fields_reach_the_engine_and_no_further(
         "system",
         "max_tokens",
     ):
-        for value in (None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role": 5, "content": [{"text": 5}]}]):
+        for value in ODD:
             answer = await running.http.post("/v1/responses", json={field: value})
             assert answer.status_code == 200
     assert running.gateway.pipeline.failures == {}
@@ -300,7 +306,7 @@ async def test_an_engine_lost_before_its_first_byte_is_passed_over_once(
 
 
 async def test_no_engine_at_all_is_said_in_the_apis_shape(start_gateway: StartGateway) -> None:
-    running = await start_gateway(lane("plain", "http://127.0.0.1:9", more='models = ["m"]' * 0))
+    running = await start_gateway(lane("plain", "http://127.0.0.1:9"))
     answer = await running.http.post("/v1/messages", json={"messages": []})
     assert answer.status_code == 503
     assert answer.json()["error"]["type"] == "overloaded_error"
@@ -399,7 +405,7 @@ async def test_a_busy_engine_sends_the_request_on(start_engine: StartEngine, sta
 # Clients that leave or are slow
 
 
-async def until(condition) -> None:  # type: ignore[no-untyped-def]
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.01)
@@ -619,7 +625,8 @@ async def test_a_default_lane_that_never_came_up_does_not_take_the_others_along(
 ) -> None:
     engine = await start_engine()
     running = await start_gateway(lane("default", "http://127.0.0.1:9") + lane("other", engine.url))
-    for body in (CHAT, {"messages": []}):
+    bodies: list[dict[str, Any]] = [CHAT, {"messages": []}]
+    for body in bodies:
         answer = await running.http.post("/v1/chat/completions", json=body)
         assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "other")
     assert (await running.http.get("/anything")).status_code == 200
