@@ -181,7 +181,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "/infill": {"input_prefix": "def add(", "input_suffix": "return total", "n_predict": 8},
 }
 VOLATILE = re.compile(
-    rb'"(?:id|item_id|created|created_at|id_slot|tokens_cached|cache_n|cached_tokens|cache_read_input_tokens|input_tokens'
+    rb'"(?:id|item_id|created|created_at|completed_at|id_slot|tokens_cached|cache_n|cached_tokens|cache_read_input_tokens|input_tokens'
     rb'|prompt_n|(?:prompt|predicted)_(?:ms|per_token_ms|per_second))":(?:"[^"]*"|-?[\d.e+-]+)'
 )
 """What two answers of one engine to the same request differ in."""
