@@ -158,6 +158,9 @@ async def test_an_engine_that_crashes_at_once_says_its_last_words(supervise: Sup
     assert one.problem
     assert "exited with 3: cannot load the model: it is a teapot" in one.problem
     assert str(one.log_path) in one.problem
+    assert one.is_coming
+    await becomes(one, Health.DOWN, restarts=4)
+    assert not one.is_coming  # nobody waits for what keeps ending
 
 
 async def test_an_engine_that_never_comes_up_is_given_up(supervise: Supervise) -> None:

@@ -26,6 +26,8 @@ DOWN_INTERVAL_S = 0.5
 """Seconds between two looks at an engine that is not up."""
 TIMEOUTS_TO_BE_DOWN = 3
 """A busy engine may answer late; only this many looks in a row without an answer count."""
+ENDS_TO_BE_HOPELESS = 3
+"""An engine that ended more often than this in a row is started again, but no longer waited for."""
 STOP_GRACE_S = 5.0
 LOG_LIMIT_BYTES = 20_000_000
 """An engine that starts with a log larger than this begins a new one; the old one is kept beside it."""
@@ -92,6 +94,8 @@ class Supervisor:
         self._launch = launch
         self._api_key = api_key
         self._start_turn = start_turn or asyncio.Lock()
+        self._ends_in_a_row = 0
+        """How often it ended without having been up for long."""
         self._checked = False
         """Whether the engine that is up was compared with its configuration."""
         self._look_now = asyncio.Event()
@@ -113,7 +117,8 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Not up, but it may be soon: it is starting, or will be started again."""
-        return self.health is Health.STARTING or (self.health is Health.DOWN and bool(self._launch))
+        will_start = bool(self._launch) and self._ends_in_a_row <= ENDS_TO_BE_HOPELESS
+        return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
     def report_failure(self, problem: str) -> None:
         """Tell that a request could not reach the engine: it counts as down until a look says otherwise."""
@@ -139,7 +144,6 @@ class Supervisor:
 
     async def _keep_running(self) -> None:
         loop = asyncio.get_running_loop()
-        in_a_row = 0
         while True:
             async with self._start_turn:
                 started_s = loop.time()
@@ -155,9 +159,10 @@ class Supervisor:
                 problem = f"not up within {self.timing.start_timeout_s:g} s (log: {self.log_path})"
             self._set(Health.DOWN, problem)
             await self._end_process()
-            in_a_row = 0 if loop.time() - started_s > STEADY_AFTER_S else in_a_row
-            pause_s = BACKOFF_S[min(in_a_row, len(BACKOFF_S) - 1)]
-            in_a_row += 1
+            if loop.time() - started_s > STEADY_AFTER_S:
+                self._ends_in_a_row = 0
+            pause_s = BACKOFF_S[min(self._ends_in_a_row, len(BACKOFF_S) - 1)]
+            self._ends_in_a_row += 1
             self.restarts += 1
             log.warning("%s %s; starting it again in %g s", self.name, problem, pause_s)
             await asyncio.sleep(pause_s)
