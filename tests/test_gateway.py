@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 import fake_engine
@@ -423,18 +426,16 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(
 
     engine = await start_engine(endless)
     running = await start_gateway(lane("plain", engine.url, more='device = "cpu"'))
-    idle = engine.connections
+    client = running.gateway.fleet.lanes["plain"].client
     task = asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT | {"stream": streamed}))
     await until(lambda: engine.requests)
-    await asyncio.sleep(0.1)
-    assert engine.connections >= idle
+    await until(lambda: client.open_connections == 2)  # the request's, and that of the looks at its health
     task.cancel()
     await until(lambda: running.outcomes)
     assert (running.outcome.status, running.outcome.error) == (499, "the client left")
     assert running.gateway.fleet.lanes["plain"].device.running == 0
     assert running.gateway.fleet.lanes["plain"].running == 0
     assert running.gateway.pipeline.state.measured["plain"].failures == 0
-    client = running.gateway.fleet.lanes["plain"].client
     await until(lambda: client.open_connections <= 1)
 
 
@@ -677,3 +678,20 @@ async def _mixed_request(running: RunningGateway, number: int) -> None:
         await running.http.post("/v1/chat/completions", json=body, timeout=0.001 if number % 10 == 0 else 30)
     except httpx2.TimeoutException:
         assert number % 10 == 0
+
+
+async def test_an_engine_on_its_way_out_ends_with_the_gateway(start_gateway: StartGateway) -> None:
+    """Its lane was dropped by a reload while a stream ran on it; the gateway stops before the stream ends."""
+    command = [sys.executable, str(Path(__file__).parent / "stand_in_server.py"), "--port", "{port}"]
+    launched = f'[[engine]]\nname = "out"\nkind = "llama.cpp"\nlaunch = {json.dumps(command)}\n'
+    running = await start_gateway(launched)
+    handle = running.gateway.fleet.lanes["out"]
+    pid = handle.supervisor.pid
+    assert pid
+    handle.running += 1  # as if a stream were still on it
+    running.text = "server.port = 0\n" + lane("other", "http://127.0.0.1:9")
+    assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["out"]
+    await asyncio.sleep(0.2)
+    assert psutil.pid_exists(pid)
+    running.gateway.stop()
+    await until(lambda: not psutil.pid_exists(pid))

@@ -228,6 +228,7 @@ class Supervisor:
         command = await asyncio.to_thread(self.engine.launch, self._launch, port)
         self.url = f"http://127.0.0.1:{port}"
         self.client = self._connect(self.url)
+        self._checked = False
         self._set(Health.STARTING, "starting")
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)

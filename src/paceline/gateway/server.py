@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,15 @@ class Gateway:
         self._log_directory = log_directory
         self._configuration = load()
         self._record = record
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._server: uvicorn.Server | None = None
         self.pipeline: Pipeline
-        self.fleet: Fleet
         self.address = ""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The lanes of the configuration that is in force."""
+        return self.pipeline.fleet
 
     async def run(self, on_start: Callable[["Gateway"], Any] = lambda _: None) -> None:
         """Serve until SIGINT or SIGTERM; ``on_start`` is called when requests are accepted.
@@ -57,8 +61,7 @@ class Gateway:
         listening = _listen(self._configuration)
         host, port = listening.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self.fleet = Fleet(self._configuration, self._log_directory)
-        self.pipeline = Pipeline(self.fleet, self._record)
+        self.pipeline = Pipeline(Fleet(self._configuration, self._log_directory), self._record)
         server = _Server(_uvicorn_settings(Application(self.pipeline, self.reload), self._configuration))
         self._server = server
         self._handle_signals()
@@ -69,9 +72,9 @@ class Gateway:
             await server.serve([listening])
         finally:
             housekeeping.cancel()
-            for task in list(self._retiring):
+            for task in list(self._background):
                 task.cancel()
-            await asyncio.gather(*self._retiring, return_exceptions=True)
+            await asyncio.gather(*self._background, return_exceptions=True)
             await self.fleet.stop()
 
     def stop(self) -> None:
@@ -92,13 +95,10 @@ class Gateway:
         except ConfigurationError as error:
             raise ApiError(422, str(error), "invalid_configuration") from error
         old, self._configuration = self._configuration, configuration
-        fleet = Fleet(configuration, self._log_directory, self.fleet)
-        self.fleet = self.pipeline.fleet = fleet
+        self.pipeline.fleet = fleet = Fleet(configuration, self._log_directory, self.fleet)
         fleet.start()
         for handle in fleet.retired:
-            task = asyncio.create_task(_retire(handle), name=f"retire {handle.lane.name}")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._in_background(_retire(handle))
         fixed = [
             key
             for key in ("host", "port", "shutdown_grace_s")
@@ -123,14 +123,13 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
-        tasks: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload_on_signal()))
 
-        def take_up() -> None:
-            task = loop.create_task(self._reload_on_signal())
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        loop.add_signal_handler(signal.SIGHUP, take_up)
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the requests; it is cancelled when the gateway ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _keep_house(self) -> None:
         while True:
@@ -146,10 +145,12 @@ class _Server(uvicorn.Server):
 
 
 async def _retire(handle: LaneHandle) -> None:
-    """Stop an engine that is no longer configured when its last answer is out."""
-    while handle.running or handle.waiting:
-        await asyncio.sleep(0.05)
-    await handle.supervisor.stop()
+    """Stop an engine that is no longer configured when its last answer is out, or the gateway ends."""
+    try:
+        while handle.running or handle.waiting:
+            await asyncio.sleep(0.05)
+    finally:
+        await handle.supervisor.stop()
 
 
 def _listen(configuration: Configuration) -> socket.socket:
