@@ -16,9 +16,16 @@ from paceline.engines.bundled_model import bundled_model
 from paceline.engines.supervisor import free_port
 
 
-def engine(name: str, *flags: str, strategy: str = "autoregressive", threads: int | None = None, slots: int = 4) -> str:
+def engine(
+    name: str,
+    *flags: str,
+    strategy: str = "autoregressive",
+    threads: int | None = None,
+    slots: int = 4,
+    alias: str = "m",
+) -> str:
     """An ``[[engine]]`` table of the embedded engine with the bundled model."""
-    command = ["embedded", "--model", str(bundled_model(cache_directory())), "--alias", "m", "--port", "{port}"]
+    command = ["embedded", "--model", str(bundled_model(cache_directory())), "--alias", alias, "--port", "{port}"]
     command += ["--parallel", str(slots), "--ctx-size", str(2048 * slots), *flags]
     if threads:
         command += ["--threads", str(threads)]

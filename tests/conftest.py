@@ -1,21 +1,23 @@
 """Fixtures: gateways in this process before fake engines, and one real gateway before real engines."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import hypothesis
 import pytest
+from benchmarks.gateways import engine
 
 from fake_engine import FakeEngine, Script, answer
+from paceline.cli.common import cache_directory
 from paceline.configuration import parse
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.supervisor import free_port
@@ -98,13 +100,13 @@ async def start_engine() -> AsyncIterator[StartEngine]:
     running: list[FakeEngine] = []
 
     async def start(script: Script = answer, models: tuple[str, ...] = ("m",)) -> FakeEngine:
-        engine = await FakeEngine(script, models).start()
-        running.append(engine)
-        return engine
+        one = await FakeEngine(script, models).start()
+        running.append(one)
+        return one
 
     yield start
-    for engine in running:
-        await engine.stop()
+    for one in running:
+        await one.stop()
 
 
 def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") -> str:
@@ -147,30 +149,22 @@ class Serving:
 @pytest.fixture(scope="session")
 def model() -> Path:
     """The bundled model, in the same cache that ``paceline serve`` uses."""
-    from paceline.cli.common import cache_directory
-
     return bundled_model(cache_directory())
 
 
-def embedded(name: str, model: Path, *flags: str, strategy: str = "autoregressive") -> str:
-    """An ``[[engine]]`` table of the embedded engine."""
-    words = ["embedded", "--model", str(model), "--alias", "smol", "--port", "{port}"]
-    words += ["--parallel", "2", "--ctx-size", "4096", *flags]
-    table = {"name": name, "kind": "llama.cpp", "launch": words, "strategy": strategy, "device": "cpu"}
-    return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
-
-
+embedded = partial(engine, alias="smol", slots=2)
+"""An ``[[engine]]`` table of the embedded engine."""
 NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", "8")
 
 
 @pytest.fixture(scope="session")
-def real_gateway(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def real_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A plain and an n-gram lane of the bundled model, on the embedded engine."""
     folder = tmp_path_factory.mktemp("real")
     configuration = folder / "paceline.toml"
     template = ("--chat-template-file", str(Path(__file__).parent / "tools.jinja"))  # the model's own knows no tools
-    plain = embedded("plain", model, *template)
-    configuration.write_text(plain + embedded("ngram", model, *NGRAM, *template, strategy="ngram"))
+    plain = embedded("plain", *template)
+    configuration.write_text(plain + embedded("ngram", *NGRAM, *template, strategy="ngram"))
     serving = Serving("--config", str(configuration), folder=folder)
     yield serving
     serving.process.terminate()

@@ -3,7 +3,6 @@
 from typing import Any
 
 from paceline import __version__
-from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
 from paceline.types import Measured
@@ -32,7 +31,7 @@ def model(fleet: Fleet, name: str) -> Any:
     """
     entries = fleet.models()
     if name not in entries:
-        raise ApiError(404, f"no lane serves the model {name!r}; there are: {', '.join(entries)}", "model_not_found")
+        raise fleet.unknown_model(name)
     return entries[name]
 
 

@@ -136,26 +136,20 @@ class Application:
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self._pipeline.fleet.configuration.server.max_body_bytes
         declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
         pieces: list[bytes] = []
-        size = int(declared) if declared.isdigit() else 0
-        if size <= limit:
-            size = 0
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _ClientLeft
-                piece = message.get("body", b"")
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit or not message.get("more_body", False):
-                    break
-        if size > limit:
-            raise ApiError(
-                413,
-                f"the request body is larger than {limit} bytes (server.max_body_bytes)",
-                "body_too_large",
-            )
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientLeft
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise _too_large(limit)
+            more = message.get("more_body", False)
+        return b"".join(pieces)
 
     def _check_key(self, scope: Scope) -> None:
         keys = self._pipeline.fleet.configuration.server.api_keys
@@ -247,6 +241,10 @@ async def _until_client_leaves(work: Awaitable[None], receive: Receive) -> None:
     finally:
         finished = True
         watcher.cancel()
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the request body is larger than {limit} bytes (server.max_body_bytes)", "body_too_large")
 
 
 def _target(scope: Scope) -> str:

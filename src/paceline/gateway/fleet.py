@@ -147,7 +147,7 @@ class Fleet:
         Raises:
             ApiError: 404, no lane serves the model.
         """
-        ordered = sorted(self.lanes.values(), key=lambda handle: handle is not self.default)
+        ordered = self._default_first()
         if model:
             found = [handle for handle in ordered if model in handle.models]
         else:
@@ -158,9 +158,7 @@ class Fleet:
         unknown = [handle for handle in ordered if handle.supervisor.facts is None]
         if unknown:
             return unknown
-        raise ApiError(
-            404, f"no lane serves the model {model!r}; there are: {_listed(self.models())}", "model_not_found"
-        )
+        raise self.unknown_model(model)
 
     async def wait_for_start(self, handles: Sequence[LaneHandle], timeout_s: float) -> None:
         """If none of these lanes is up but one is coming up, wait until one is up, at most ``timeout_s`` seconds."""
@@ -179,10 +177,19 @@ class Fleet:
     def models(self) -> dict[str, Mapping[str, Any]]:
         """The entries of ``/v1/models`` of all lanes by name; where lanes serve the same model, the first one's."""
         merged: dict[str, Mapping[str, Any]] = {}
-        for handle in sorted(self.lanes.values(), key=lambda handle: handle is not self.default):
+        for handle in self._default_first():
             for name, entry in handle.models.items():
                 merged.setdefault(name, entry)
         return merged
+
+    def unknown_model(self, name: str | None) -> ApiError:
+        """The answer to a request for a model that no lane serves."""
+        return ApiError(
+            404, f"no lane serves the model {name!r}; there are: {_listed(self.models())}", "model_not_found"
+        )
+
+    def _default_first(self) -> list[LaneHandle]:
+        return sorted(self.lanes.values(), key=lambda handle: handle is not self.default)
 
     def _device(self, configuration: Configuration, engine: EngineSettings) -> Device:
         if engine.device is None:

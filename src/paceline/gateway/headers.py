@@ -10,6 +10,7 @@ _HOP_BY_HOP = frozenset(
 )
 """RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1."""
 _NOT_TO_ENGINE = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-paceline-lane"}
+_KEYS = frozenset((b"authorization", b"x-api-key"))
 
 
 def to_engine(headers: Iterable[tuple[bytes, bytes]], *, api_key: str | None, keep_key: bool, plain: bool) -> Headers:
@@ -20,13 +21,14 @@ def to_engine(headers: Iterable[tuple[bytes, bytes]], *, api_key: str | None, ke
         keep_key: whether the client's key is meant for the engine; else it is the gateway's and stays here.
         plain: ask for an uncompressed answer, so that it can be observed.
     """
-    kept = [(name, value) for name, value in headers if name not in _NOT_TO_ENGINE]
+    dropped = _NOT_TO_ENGINE
     if api_key is not None or not keep_key:
-        kept = [(name, value) for name, value in kept if name not in (b"authorization", b"x-api-key")]
+        dropped |= _KEYS
+    if plain:
+        dropped |= {b"accept-encoding"}
+    kept = [(name, value) for name, value in headers if name not in dropped]
     if api_key is not None:
         kept.append((b"authorization", b"Bearer " + api_key.encode()))
-    if plain:
-        kept = [(name, value) for name, value in kept if name != b"accept-encoding"]
     return kept
 
 
