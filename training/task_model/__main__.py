@@ -1,0 +1,177 @@
+"""Train the task model, or tell how well it can be trained.
+
+    python -m training.task_model                      write src/paceline/inspection/task_model.json
+    python -m training.task_model --evaluate [FILE]    cross-validate, with the prompts of FILE beside our own
+
+Multinomial logistic regression on the features of ``paceline.inspection.features``. A word that stands in one of the
+lexicons has, in training, the lexicon as a feature too; the lexicon's weights are added to those of its words when the
+model is written, so serving knows words that no prompt held, and looks up nothing more for it.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.model_selection import GroupKFold
+
+import paceline.inspection
+from paceline.inspection.features import features
+from training.task_model.prompts import Prompt, lexicons, own_prompts, read_prompts
+
+OUTPUT = Path(paceline.inspection.__file__).parent / "task_model.json"
+STRENGTH = 18.0
+"""Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60."""
+FEWEST_WISHES = 2
+"""A feature that fewer wishes have is not learned."""
+FOLDS = 10
+SCALE = 100
+"""Weights are written as integers, in hundredths."""
+Row = Mapping[Hashable, float]
+
+_lexicons_of: dict[str, list[str]] = {}
+for _name, _words in lexicons().items():
+    for _word in sorted(_words):
+        _lexicons_of.setdefault(_word, []).append(_name)
+
+
+def row(text: str) -> Row:
+    """Features and lexicon counts of a text, over the square root of how many features it has."""
+    found = features(text)
+    counted: Counter[Hashable] = Counter(dict.fromkeys(found, 1))
+    for feature in found:
+        place, word = _place_and_word(feature)
+        for name in _lexicons_of.get(word, ()):
+            counted["lexicon", place, name] += 1
+    return {feature: count / len(found) ** 0.5 for feature, count in counted.items()}
+
+
+def _place_and_word(feature: Hashable) -> tuple[str, str]:
+    """``"sort"`` -> ``("", "sort")``, ``("^", "sort")`` -> itself; no word for other features."""
+    if isinstance(feature, str):
+        return "", feature
+    if isinstance(feature, tuple) and feature[0] in ("^", "$"):
+        return feature[0], feature[1]
+    return "", ""
+
+
+class Trained:
+    """A fitted model with its vocabulary."""
+
+    def __init__(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
+        wishes: dict[Hashable, set[str]] = {}
+        for prompt, one in zip(prompts, rows, strict=True):
+            for feature in one:
+                wishes.setdefault(feature, set()).add(prompt.wish)
+        known = sorted((feature for feature, held in wishes.items() if len(held) >= FEWEST_WISHES), key=repr)
+        self.vocabulary = {feature: index for index, feature in enumerate(known)}
+        forms = Counter(prompt.wish for prompt in prompts)
+        in_task: Counter[str] = Counter()
+        for prompt in prompts:
+            in_task[prompt.task] += 1 / forms[prompt.wish]  # type: ignore[assignment]
+        # Every wish counts once, and a task with many wishes less than in proportion to them.
+        weights = np.array([in_task[prompt.task] ** -0.7 / forms[prompt.wish] for prompt in prompts])
+        self.model = LogisticRegression(C=STRENGTH, max_iter=300)
+        self.model.fit(
+            self._matrix(rows), [prompt.task for prompt in prompts], sample_weight=weights / weights.mean()
+        )
+
+    def predict(self, rows: Sequence[Row]) -> list[str]:
+        return [str(task) for task in self.model.predict(self._matrix(rows))]
+
+    def _matrix(self, rows: Sequence[Row]) -> csr_matrix:
+        entries = [
+            (number, self.vocabulary[feature], value)
+            for number, one in enumerate(rows)
+            for feature, value in one.items()
+            if feature in self.vocabulary
+        ]
+        at, column, values = zip(*entries, strict=True)
+        return csr_matrix((values, (at, column)), shape=(len(rows), len(self.vocabulary)))
+
+    def write(self, path: Path) -> int:
+        """Write the weights for serving; returns the number of bytes."""
+        of_feature = {feature: self.model.coef_[:, index] for feature, index in self.vocabulary.items()}
+        weights: dict[Hashable, np.ndarray] = {
+            feature: weight
+            for feature, weight in of_feature.items()
+            if not (isinstance(feature, tuple) and feature[0] == "lexicon")
+        }
+        for word, names in _lexicons_of.items():
+            for place in ("", "^", "$"):
+                shared = [of_feature[key] for name in names if (key := ("lexicon", place, name)) in of_feature]
+                feature = (place, word) if place else word
+                if shared:
+                    weights[feature] = weights.get(feature, np.zeros(len(self.model.classes_))) + sum(shared)
+        rounded = [(feature, np.rint(weight * SCALE).astype(int)) for feature, weight in weights.items()]
+        lines = [
+            [feature if isinstance(feature, str) else list(feature), weight.tolist()]
+            for feature, weight in sorted(rounded, key=lambda entry: repr(entry[0]))
+            if np.abs(weight).max() >= SCALE // 10
+        ]
+        document = {
+            "scale": SCALE,
+            "tasks": self.model.classes_.tolist(),
+            "bias": np.rint(self.model.intercept_ * SCALE).astype(int).tolist(),
+            "weights": lines,
+        }
+        encoded = msgspec.json.encode(document).replace(b"]],", b"]],\n")
+        return path.write_bytes(encoded + b"\n")
+
+
+def evaluate(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> None:
+    """Cross-validation in which no wish stands on both sides, and our prompts alone tried on the others."""
+    everything = [*prompts, *others]
+    rows = [row(prompt.text) for prompt in everything]
+    predicted = np.empty(len(everything), dtype=object)
+    folds = GroupKFold(FOLDS, shuffle=True, random_state=0)
+    for train, test in folds.split(rows, groups=[prompt.wish for prompt in everything]):
+        trained = Trained([everything[i] for i in train], [rows[i] for i in train])
+        predicted[test] = trained.predict([rows[i] for i in test])
+    print(f"{FOLDS}-fold cross-validation, no wish in two folds, every wish counted once\n")
+    _report("all", everything, predicted)
+    if others:
+        _report("the given file's part", everything[len(prompts) :], predicted[len(prompts) :])
+        alone = Trained(prompts, rows[: len(prompts)]).predict(rows[len(prompts) :])
+        print("trained on our own prompts alone, tried on the given file\n")
+        _report("the given file", others, np.array(alone, dtype=object))
+
+
+def _report(name: str, prompts: Sequence[Prompt], predicted: np.ndarray) -> None:
+    forms = Counter(prompt.wish for prompt in prompts)
+    weights = [1 / forms[prompt.wish] for prompt in prompts]
+    truth = [prompt.task for prompt in prompts]
+    labels = sorted(set(truth))
+    accuracy = accuracy_score(truth, predicted, sample_weight=weights)
+    f1 = f1_score(truth, predicted, labels=labels, average="macro", sample_weight=weights)
+    print(f"**{name}**: {len(prompts)} prompts of {len(forms)} wishes, accuracy {accuracy:.3f}, macro-F1 {f1:.3f}\n")
+    columns = sorted(set(truth) | set(predicted))
+    table = confusion_matrix(truth, predicted, labels=columns, sample_weight=weights)
+    print("| is \\ told | " + " | ".join(columns) + " | right |")
+    print("|---" * (len(columns) + 2) + "|")
+    for task, counts in zip(columns, table, strict=True):
+        if counts.sum():
+            right = counts[columns.index(task)] / counts.sum()
+            print(f"| {task} | " + " | ".join(f"{n:.0f}" if n >= 0.5 else "" for n in counts) + f" | {right:.2f} |")
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--evaluate", nargs="?", const="", metavar="FILE", help="cross-validate instead")
+    options = parser.parse_args()
+    prompts = own_prompts()
+    if options.evaluate is None:
+        size_bytes = Trained(prompts, [row(prompt.text) for prompt in prompts]).write(OUTPUT)
+        print(f"{OUTPUT}: {size_bytes:,} bytes, from {len(prompts)} prompts")
+    else:
+        evaluate(prompts, read_prompts(Path(options.evaluate)) if options.evaluate else [])
+
+
+if __name__ == "__main__":
+    main()

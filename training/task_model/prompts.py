@@ -1,0 +1,62 @@
+"""The training prompts: wishes of each task, their alternatives chosen and their given texts filled in."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+FORMS = 12
+"""Most prompts made of one wish."""
+LONG = ("prose", "passages")
+_FILLED = re.compile(r"\{(\w+)\}")
+_CHOICE = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
+
+
+class Prompt(NamedTuple):
+    task: str
+    text: str
+    wish: str
+    """What it was made of; prompts of one wish must not stand on both sides of a split."""
+
+
+def own_prompts(seed: int = 0) -> list[Prompt]:
+    """All wishes of ``prompts/*.txt``, in several forms where they have any.
+
+    A line is one wish: ``(a|b|)`` stands for one of the alternatives, ``{text}`` for one of the texts in
+    ``given/text.txt``, ``\\n`` for a line break.
+    """
+    random = Random(seed)
+    given = {path.stem: path.read_text("utf-8").strip("\n").split("\n---\n") for path in (HERE / "given").glob("*.txt")}
+
+    def form(wish: str) -> str:
+        chosen = _CHOICE.sub(lambda match: random.choice(match[1].split("|")), wish).replace("\\n", "\n")
+        return _FILLED.sub(lambda match: _text(match, given, random), chosen)
+
+    found = []
+    for path in sorted((HERE / "prompts").glob("*.txt")):
+        for wish in path.read_text("utf-8").splitlines():
+            found += [Prompt(path.stem, text, wish) for text in sorted({form(wish) for _ in range(FORMS)})]
+    return found
+
+
+def _text(match: re.Match[str], given: dict[str, list[str]], random: Random) -> str:
+    """A given text for a placeholder; long kinds come as up to five texts in a row, so that no length tells a task."""
+    name = match[1]
+    if name not in given:
+        return match[0]
+    most = 5 if name in LONG else 1
+    return "\n\n".join(random.sample(given[name], min(random.randint(1, most), len(given[name]))))
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a JSON Lines file with ``id``, ``task`` and ``turns``, a list of texts of which the first is taken."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [Prompt({"summarize": "summarise"}.get(row["task"], row["task"]), row["turns"][0], row["id"]) for row in rows]
+
+
+def lexicons() -> dict[str, frozenset[str]]:
+    """Word lists by name: what is known about words that no training prompt holds."""
+    return {path.stem: frozenset(path.read_text("utf-8").split()) for path in (HERE / "lexicon").glob("*.txt")}
