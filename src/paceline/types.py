@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class Api(StrEnum):
@@ -45,25 +45,55 @@ class Request(Struct, frozen=True):
 class Task(StrEnum):
     """What a request asks for, as far as it matters to drafting."""
 
-    STRUCTURED = "structured"
-    TOOL_CALL = "tool-call"
+    CODE = "code"
     EDIT = "edit"
     EXTRACT = "extract"
-    OPEN_ENDED = "open-ended"
+    TOOL_CALL = "tool-call"
+    MATH = "math"
+    REASON = "reason"
+    ANSWER = "answer"
+    RETRIEVE = "retrieve"
+    SUMMARISE = "summarise"
+    TRANSLATE = "translate"
+    CHAT = "chat"
+    CREATE = "create"
 
 
 class Signals(Struct, frozen=True):
     """What inspection found in a request."""
 
-    task: Task = Task.OPEN_ENDED
+    tasks: Mapping[Task, float] = field(default_factory=lambda: {Task.ANSWER: 1.0})
+    """Probability of each task that may be meant, the likeliest first; they sum to 1."""
     evidence: str = ""
-    """What told the task, in a few words for people: ``"json_schema"``, ``"rename + fenced code"``."""
+    """What else than the words told the task: ``"json_schema"``, ``"tools"``; empty where only the words did."""
+    structure: str = ""
+    """The field that demands a structured answer: ``"response_format json_schema"``, ``"tool_choice"``."""
+    copy: float = 0.0
+    """Share of the answer, 0 to 1, that is likely to stand in the prompt already."""
     prompt_chars: int = 0
     """Characters of text in the prompt; images and other binary parts are not counted."""
     given_chars: int = 0
-    """Characters of given text that the answer may copy from: fenced code, documents, tool results."""
+    """Characters of given text that the answer may copy from: pasted text, tool results, earlier answers."""
     temperature: float | None = None
+    top_p: float | None = None
     max_tokens: int | None = None
+    reasoning: bool | None = None
+    """Whether thinking before the answer is asked for; ``None`` where the request does not say."""
+    language: str = ""
+    """Language of what is asked, by ISO 639-1 code; empty where it can't be told."""
+    images: bool = False
+    """Whether the prompt holds images, audio or files."""
+    agent: str = ""
+    """The agent framework by its telltales; ``"unnamed"`` where only tool results give it away."""
+    turns: int = 1
+    """Messages of the user, tool results not counted."""
+    conversation: str = ""
+    """Hash of how the conversation began; the same for all its turns."""
+
+    @property
+    def task(self) -> Task:
+        """The likeliest task."""
+        return next(iter(self.tasks))
 
 
 class Strategy(Struct, frozen=True):

@@ -11,41 +11,48 @@ EDGE_CHARS = 60
 """Of a longer line, only so much at the beginning, or the last sentence."""
 FIRST_WORDS = 10
 LAST_WORDS = 14
-LOOKED_AT_CHARS = 2000
+LOOKED_AT_CHARS = 600
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.?!:;]\s|\n")
-_LINE_OF_CODE = re.compile(
-    r"(?:^|\n)\s*(?:def |class |import |from \w+ import|#include|function |public |private |const |let |var |fn |func |"
-    r"package |using |diff --git|@@ |--- a/|return\b|SELECT )|[;{]\s*\n"
-)
+_CODE = ("\ndef ", "\nclass ", "\nimport ", "\npublic ", "#include", "function ", "return ", ");\n", "{\n")
 
 
-def features(text: str) -> set[Hashable]:
+def features(text: str, asked: tuple[str, str] | None = None) -> set[Hashable]:
     """What the task model sees of a user's text: the words of what is asked for, those at its beginning and end
     marked as such, and a few properties of the whole. Takes bounded time.
+
+    Args:
+        asked: ``wish(text)``, for who has it already.
     """
-    length = len(text)
-    head, tail = wish(text)
-    first = _WORD.findall(head.lower())
-    last = _WORD.findall(tail.lower()) if tail else first
-    words = first + last if tail else first
+    head, tail = asked or wish(text)
+    first = last = words = _WORD.findall(head.lower())
+    if tail:
+        last = _WORD.findall(tail.lower())
+        words = first + last
     begun = text[:LOOKED_AT_CHARS]
     found: set[Hashable] = set(words)
-    found.update([("^", word) for word in first[:FIRST_WORDS]])
-    found.update([("$", word) for word in last[-LAST_WORDS:]])
-    found.add(("last", *last[-1:]))
-    asks = _WORD.findall(_SENTENCE_END.split((tail or head).rstrip(" \n.?!:\"'”"))[-1].lower())[:3]
+    found.update([("^", word) for word in first[:FIRST_WORDS]], [("$", word) for word in last[-LAST_WORDS:]])
+    asks = _WORD.findall(_SENTENCE_END.split((tail or head).rstrip(" \n.?!:\"'”"))[-1][:EDGE_CHARS].lower())[:3]
     found.update([("asks", *asks[:count]) for count in range(1, len(asks) + 1)])
-    found.add(("length", length.bit_length()))
+    found.add(("last", *last[-1:]))
+    found.add(("length", len(text).bit_length()))
     found.add(("lines", min(begun.count("\n"), 40).bit_length()))
-    fenced = "```" in begun
-    if fenced:
-        found.add(("fenced",))
-    if fenced or _LINE_OF_CODE.search(begun):
+    found.add(("numbers", min(sum([word.isdigit() for word in words]), 15).bit_length()))
+    if "```" in begun:
+        found.update((("fenced",), ("code",)))
+    elif holds_code(begun):
         found.add(("code",))
-    found.add(("numbers", min(sum(map(str.isdigit, words)), 15).bit_length()))
     return found
+
+
+def holds_code(begun: str) -> bool:
+    """Whether a text begins with or holds what only code does."""
+    begun = "\n" + begun
+    for sign in _CODE:  # noqa: SIM110 - a generator costs more than the search
+        if sign in begun:
+            return True
+    return False
 
 
 def wish(text: str) -> tuple[str, str]:

@@ -1,127 +1,119 @@
-"""The first inspector: explicit fields, and a few words that people use when they want text back changed."""
+"""A request's signals, from explicit fields and a bounded part of its text."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from hashlib import blake2b
 
-from paceline.inspection.text import Part, excerpt, parts
+from paceline.inspection import fields as read
+from paceline.inspection.features import features, wish
+from paceline.inspection.language import language
+from paceline.inspection.task_model import mixed, task_model
+from paceline.inspection.text import holds_media, parts
 from paceline.types import Request, Signals, Task
 
-GIVEN_TEXT_CHARS = 300
-"""A prompt part at least this long is taken to carry text that the answer may copy from."""
-
-EDGE_CHARS = 400
-"""Someone who pastes text says before or after it what is to be done; a verb in the middle is the text's own."""
-
-_WORD = re.compile("[a-z]+")
-_EDIT = frozenset(
-    "edit refactor rename renamed rewrite modify replace fix correct proofread reformat update apply convert "
-    "add remove change".split()
-)
-_EDIT_PROSE = frozenset("edit correct proofread fix replace".split())
-_EDIT_PHRASES = tuple(f"the {which} " for which in ("whole", "full", "complete", "entire", "updated", "corrected"))
-_EXTRACT = frozenset("extract quote verbatim copy cite transcribe".split())
-_EXTRACT_PHRASES = (
-    *(f"{verb} {which} " for verb in ("find", "list", "identify") for which in ("all", "every", "each")),
-    *(f" {word} {form}" for word in ("as", "into", "to", "in") for form in ("json", "csv", "xml", "yaml")),
-    "pull out",
-    "named entit",
-)
-_CODE = (
-    "```",
-    *(f"\n{begin}" for begin in ("diff --git", "@@ ", "--- a/", "import ", "#include", "def ", "class ", "function ")),
-    *(f"\n{begin}" for begin in ("public ", "private ", "const ", "fn ", "func ", "package ", "using ")),
-)
+STRUCTURED_IS_EXTRACT = 0.8
+"""Probability that a request for a structured answer extracts; the words share the rest."""
+OFFERED_IS_CALLED = 0.7
+"""Probability that a tool is called where some are offered; the words share the rest."""
+FOLLOW_UP_CHARS = 80
+"""A later message no longer than this is understood with the conversation's first."""
+FIRST_MESSAGE_SHARE = 0.4
+ENOUGH_GIVEN_CHARS = 200
+"""With less given text than this there is in proportion less to copy."""
+HASHED_CHARS = 400
+COPIED = {
+    Task.EDIT: 0.8,
+    Task.EXTRACT: 0.5,
+    Task.RETRIEVE: 0.35,
+    Task.CODE: 0.35,
+    Task.TOOL_CALL: 0.3,
+    Task.SUMMARISE: 0.25,
+    Task.MATH: 0.2,
+    Task.REASON: 0.1,
+    Task.ANSWER: 0.1,
+    Task.TRANSLATE: 0.05,
+}
+"""Share of an answer that repeats given text, by task; estimates, corrected by what each drafter's coverage shows."""
+PREDICTED_COPIED = 0.9
+INFILL_COPIED = 0.3
+WHOLE_COPIED = 0.85
+PART_COPIED = 0.4
+_WHOLE = re.compile(r"verbatim|word for word|\b(?:whole|full|complete|entire|updated|corrected) (?:file|code|text|class)")
+_PART = re.compile(r"\b(?:just|only) (?:show|print|return|output|the (?:new|changed|diff))")
 
 
 def inspect(request: Request) -> Signals:
     """What a request asks for. Time is bounded however long the request is; unknown shapes are no error."""
     fields = request.fields
     texts = parts(request)
-    task, evidence = _task(request, texts)
+    users = [part.text for part in texts if part.role == "user"]
+    asked = users[-1] if users else ""
+    head, tail = wish(asked)
+    found = features(asked, (head, tail))
+    structure = read.structure(fields)
+    tasks, evidence = _tasks(request, users, task_model().probabilities(found), structure)
+    system = next((part.text for part in texts if part.role == "system"), "")
+    prompt_chars = sum([len(part.text) for part in texts])
+    given_chars = sum([len(part.text) for part in texts if part.role != "system"]) - len(head) - len(tail)
     return Signals(
-        task=task,
+        tasks=tasks,
         evidence=evidence,
-        prompt_chars=sum(len(part.text) for part in texts),
-        given_chars=sum(
-            len(part.text) for part in texts if part.role != "system" and len(part.text) >= GIVEN_TEXT_CHARS
-        ),
-        temperature=_number(fields.get("temperature")),
-        max_tokens=_first_count(fields, "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
+        structure=structure,
+        copy=_copy(request, tasks, max(0, given_chars), f"{head} {tail}"),
+        prompt_chars=prompt_chars,
+        given_chars=max(0, given_chars),
+        temperature=read.number(fields, "temperature"),
+        top_p=read.number(fields, "top_p"),
+        max_tokens=read.first_count(fields, "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
+        reasoning=read.reasoning(fields),
+        language=language(found, asked[:HASHED_CHARS]),
+        images=holds_media(request),
+        agent=read.agent(system, any(part.role == "tool" for part in texts)),
+        turns=max(1, len(users)),
+        conversation=_conversation(request, system, users),
     )
 
 
-def _task(request: Request, texts: list[Part]) -> tuple[Task, str]:
+def _tasks(
+    request: Request, users: list[str], told: dict[Task, float], structure: str
+) -> tuple[Mapping[Task, float], str]:
+    """Probabilities of the tasks, and the field that told them, if one did."""
     fields = request.fields
-    if structure := _structure(fields):
-        return Task.STRUCTURED, structure
-    if fields.get("tools") and _tool_choice(fields) != "none":
-        return Task.TOOL_CALL, "tools"
     if fields.get("prediction"):
-        return Task.EDIT, "prediction"
+        return {Task.EDIT: 1.0}, "prediction"
     if request.path.endswith("/infill"):
-        return Task.EDIT, "infill"
-    asked = next((part.text for part in reversed(texts) if part.role == "user"), "")
-    given = [part.text for part in texts if part.role in ("user", "tool")]
-    edges = _edges(excerpt(asked)).lower()
-    words = _WORD.findall(edges)
-    if any(_holds_code(text) for text in reversed(given)) and (sign := _first(edges, words, _EDIT, _EDIT_PHRASES)):
-        return Task.EDIT, f"{sign} + code"
-    if any(len(text) >= GIVEN_TEXT_CHARS for text in given):
-        if sign := _first(edges, words, _EXTRACT, _EXTRACT_PHRASES):
-            return Task.EXTRACT, f"{sign} + given text"
-        if sign := _first(edges, words, _EDIT_PROSE, ()):
-            return Task.EDIT, f"{sign} + given text"
-    return Task.OPEN_ENDED, "nothing to copy from"
+        return {Task.CODE: 1.0}, "infill"
+    if read.must_call_tool(fields):
+        return {Task.TOOL_CALL: 1.0}, "tool_choice"
+    if len(users) > 1 and len(users[-1]) <= FOLLOW_UP_CHARS:
+        told = mixed(told, task_model().probabilities(features(users[0])), FIRST_MESSAGE_SHARE)
+    if read.offers_tools(fields):
+        return mixed(told, {Task.TOOL_CALL: 1.0}, OFFERED_IS_CALLED), "tools"
+    if structure:
+        return mixed(told, {Task.EXTRACT: 1.0}, STRUCTURED_IS_EXTRACT), structure
+    return told, ""
 
 
-def _edges(text: str) -> str:
-    """Where the wish stands: the beginning and the end, outside of fenced code."""
-    before, fence, rest = text.partition("```")
-    after = rest.rpartition("```")[2] if fence else text
-    return f"{before[:EDGE_CHARS]}\n{after[-EDGE_CHARS:]}"
+def _copy(request: Request, tasks: Mapping[Task, float], given_chars: int, asked: str) -> float:
+    if request.fields.get("prediction"):
+        return PREDICTED_COPIED
+    if request.path.endswith("/infill"):
+        return INFILL_COPIED
+    if given_chars <= 0:
+        return 0.0
+    share = sum([COPIED.get(task, 0) * probability for task, probability in tasks.items()])
+    if tasks.get(Task.EDIT, 0) + tasks.get(Task.EXTRACT, 0) > 0.5:
+        asked = asked.lower()
+        if _WHOLE.search(asked):
+            share = max(share, WHOLE_COPIED)
+        elif _PART.search(asked):
+            share *= PART_COPIED
+    return share * min(1, given_chars / ENOUGH_GIVEN_CHARS)
 
 
-def _holds_code(text: str) -> bool:
-    begun = "\n" + excerpt(text)
-    return any(sign in begun for sign in _CODE)
+def _conversation(request: Request, system: str, users: list[str]) -> str:
+    name = read.conversation_name(request.fields)
+    begun = name or f"{system[:HASHED_CHARS]}\n{users[0][:HASHED_CHARS] if users else ''}"
+    return blake2b(begun.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def _first(text: str, words: list[str], signs: frozenset[str], phrases: tuple[str, ...]) -> str:
-    """The first of the words or phrases that stands in the text; empty where none does."""
-    if found := next((word for word in words if word in signs), ""):
-        return found
-    return next((phrase.strip() for phrase in phrases if phrase in text), "")
-
-
-def _structure(fields: Any) -> str:
-    """The field that demands a structured answer; empty where there is none."""
-    text = fields.get("text")
-    output = fields.get("output_config")
-    for name, value in (
-        ("response_format", fields.get("response_format")),
-        ("text.format", text.get("format") if isinstance(text, dict) else None),
-        ("output_config.format", output.get("format") if isinstance(output, dict) else None),
-    ):
-        if isinstance(value, dict) and value.get("type") not in (None, "text"):
-            return f"{name} {value['type']}"
-    return next(
-        (key for key in ("json_schema", "grammar", "structured_outputs", "guided_json") if fields.get(key)),
-        "",
-    )
-
-
-def _tool_choice(fields: Any) -> Any:
-    choice = fields.get("tool_choice")
-    return choice.get("type") if isinstance(choice, dict) else choice
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _first_count(fields: Any, *keys: str) -> int | None:
-    values = (fields.get(key) for key in keys)
-    return next(
-        (value for value in values if isinstance(value, int) and not isinstance(value, bool) and value >= 0),
-        None,
-    )

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 from paceline.types import Request
 
-HEAD_CHARS = 2000
-TAIL_CHARS = 2000
 MAX_PARTS = 64
-"""Of a conversation with more parts, the last ones are read."""
+"""Of a conversation with more parts, the first and the last ones are read."""
+MEDIA = ("image", "image_url", "input_image", "input_audio", "audio", "file", "input_file", "document")
 
 
 class Part(NamedTuple):
@@ -20,7 +19,7 @@ class Part(NamedTuple):
 
 
 def parts(request: Request) -> list[Part]:
-    """The texts of a request in their order, at most :data:`MAX_PARTS`, the last ones."""
+    """The texts of a request in their order, of long conversations a bounded number."""
     fields = request.fields
     found = [Part("system", text) for key in ("system", "instructions") for text in _texts(fields.get(key))]
     turns = fields.get("messages")
@@ -29,20 +28,24 @@ def parts(request: Request) -> list[Part]:
     if isinstance(turns, str):
         found.append(Part("user", turns))
     elif isinstance(turns, list):
-        for turn in turns[-MAX_PARTS:]:
+        for turn in turns if len(turns) <= MAX_PARTS else (*turns[:2], *turns[2 - MAX_PARTS :]):
             if isinstance(turn, dict):
                 found += _of_turn(turn)
     found += [
         Part("user", text) for key in ("prompt", "input_prefix", "input_suffix") for text in _texts(fields.get(key))
     ]
-    return found[-MAX_PARTS:]
+    return found
 
 
-def excerpt(text: str) -> str:
-    """The head and the tail of a text: where people put what they want."""
-    if len(text) <= HEAD_CHARS + TAIL_CHARS:
-        return text
-    return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+def holds_media(request: Request) -> bool:
+    """Whether one of the last messages holds something else than text."""
+    turns = request.fields.get("messages", request.fields.get("input"))
+    for turn in turns[-MAX_PARTS:] if isinstance(turns, list) else ():
+        content = turn.get("content") if isinstance(turn, dict) else None
+        for block in content[-MAX_PARTS:] if isinstance(content, list) else ():
+            if isinstance(block, dict) and block.get("type") in MEDIA:
+                return True
+    return False
 
 
 def _of_turn(turn: dict[str, Any]) -> Iterator[Part]:
