@@ -158,12 +158,54 @@ class LaneState(Struct, frozen=True):
     """Requests the lane is decoding now."""
     waiting: int = 0
     """Requests that wait for the lane's turn on its device."""
+    fingerprint: str = ""
+    """Of the engine: model, quantization, build, settings. What was learned of another fingerprint does not count.
+    Empty: the engine's name stands for it."""
+    model: str = ""
+    """Of the model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
     can_join: bool = True
     """Whether a request sent down this lane would start at once: the lane has its device's turn, or may take
     it, and has a free slot."""
     has_turn: bool = True
     """Whether the lane has its device's turn, or needs none: who waits for it does not wait for another lane."""
     measured: Measured = Measured()
+
+
+class Prediction(Struct, frozen=True):
+    """What is expected of a lane for a request, and what it stands on."""
+
+    fingerprint: str
+    """Under which the outcome is learned."""
+    model: str
+    strategy: Strategy
+    plain_steps_per_token: float
+    """Time per token, in units of a plain step made alone, as the models have it before any correction."""
+    correction: float = 1.0
+    """What past outcomes of this lane say the models miss: a factor on the time."""
+    spread: float = 0.0
+    """Standard deviation of the time's logarithm."""
+    plain_step_s: float | None = None
+    """Duration of a plain step alone, in seconds; ``None`` before anything was measured."""
+    step_cost: tuple[float, ...] = ()
+    """The step cost's coefficients at that moment (``decision/step_cost.py``)."""
+    acceptance: float | None = None
+    """Probability that a drafted token is accepted; ``None`` for a lane that drafts nothing."""
+    acceptance_spread: float | None = None
+    coverage: float | None = None
+    """Share of the tokens that come out of drafting steps; ``None`` for a lane that drafts nothing."""
+    tokens: float = 0.0
+    """Length of the answer."""
+    prefill_s: float = 0.0
+
+    @property
+    def s_per_token(self) -> float | None:
+        """Seconds per token; ``None`` before anything was measured."""
+        return None if self.plain_step_s is None else self.relative * self.plain_step_s
+
+    @property
+    def relative(self) -> float:
+        """Time per token in units of a plain step."""
+        return self.plain_steps_per_token * self.correction
 
 
 class Decision(Struct, frozen=True):
@@ -176,6 +218,10 @@ class Decision(Struct, frozen=True):
     """Probability with which the policy picks this lane for this request in this state."""
     alternatives: tuple[str, ...] = ()
     """Lanes to try, in this order, if the chosen one can't be reached."""
+    predictions: Mapping[str, Prediction] = {}
+    """By lane."""
+    exploring_s: float = 0.0
+    """Time that this choice is expected to cost beyond the best prediction; 0 for the best."""
 
 
 class Observation(Struct, frozen=True):
@@ -208,5 +254,9 @@ class Outcome(Struct, frozen=True):
     first_byte_s: float | None = None
     """From sending the request to the engine to the first byte of its answer's body."""
     observed: Observation = Observation()
+    beside: float = 0.0
+    """Other requests that decoded on the same device meanwhile, on average."""
+    at_s: float = 0.0
+    """When it ended, in seconds since 1970."""
     error: str | None = None
     """What went wrong, in one line; ``None`` for an answer that came whole."""

@@ -3,11 +3,12 @@
 >>> from random import Random
 >>> from paceline.types import Lane, LaneState, Signals, Strategy, Task
 >>> lanes = [LaneState(Lane("plain", "plain", Strategy())), LaneState(Lane("ngram", "ngram", Strategy("ngram")))]
->>> decide(Signals(task=Task.EDIT, evidence="rename + code"), lanes, State(), Random(0)).lane
+>>> decide(Signals(tasks={Task.EDIT: 1.0}, copy=0.8), lanes, State(), Random(0)).lane
 'ngram'
 """
 
-from paceline.decision.learn import State, learn
-from paceline.decision.rules import decide
+from paceline.decision.decide import EXPLORATION, decide
+from paceline.decision.learn import learn
+from paceline.decision.state import State, merge
 
-__all__ = ["State", "decide", "learn"]
+__all__ = ["EXPLORATION", "State", "decide", "learn", "merge"]

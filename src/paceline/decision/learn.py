@@ -1,52 +1,231 @@
-"""What the decision keeps about the past: additive sums per lane."""
+"""Outcomes -> a better state.
+
+What an outcome adds depends on the outcome and on what was predicted for it, not on the state it is added to: so
+states add up, and the order of outcomes does not matter.
+"""
 
 from collections.abc import Mapping
-from math import isfinite
+from math import isfinite, log
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paceline.types import Decision, Measured, Outcome, Signals
+from paceline.decision import priors, step_cost
+from paceline.decision.cells import Cell, with_value
+from paceline.decision.drafting import acceptance_of, logit
+from paceline.decision.predict import (
+    CHARS_PER_TOKEN,
+    cap_key,
+    considered,
+    conversation_key,
+    copy_key,
+    correction_keys,
+    draft_length,
+)
+from paceline.decision.state import Key, Served, State
+from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
+
+FEWEST_TOKENS = 4
+"""An answer with fewer decoded tokens tells nothing about speed."""
+SPEEDS = (0.01, 100_000.0)
+"""Tokens per second that an engine can have; other reports are not believed."""
+LEAST_OF_THE_CLOCK = 0.1
+"""An engine that says it worked for less than this share of the time that passed is not believed."""
+REQUEST_SPREAD = 0.5
+"""Standard deviation, in logits, of acceptance between requests of one task."""
+COVERAGE_SPREAD = 0.7
+TIME_NOISE = 0.15
+"""Relative standard deviation of a request's decode time."""
+BLIND_NOISE = 0.5
+"""The same where it is not known how many steps were taken."""
+LENGTH_SPREAD = 0.8
+FEWEST_PROMPT_TOKENS = 16
+MOST_CONVERSATIONS = 2000
 
 
-class State(Struct, frozen=True):
-    """Everything that was learned. Immutable: :func:`learn` returns a new one."""
+class Decoding(Struct, frozen=True):
+    """What an answer's decoding took, in sane numbers."""
 
-    measured: Mapping[str, Measured] = {}
-    """Sums by lane name."""
+    tokens: int
+    seconds: float
+    drafted: int | None
+    """``None`` where it is not known what was drafted and accepted."""
+    accepted: int
+
+    @property
+    def steps(self) -> int:
+        return self.tokens - self.accepted
 
 
 def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) -> State:
     """The state after one more outcome. An outcome counts for the lane that served it, which after a failed
     connection is not the lane that was decided on; an answer that failed adds nothing but a failure."""
-    measured = dict(state.measured)
-    measured[outcome.lane] = _add(measured.get(outcome.lane, Measured()), outcome)
-    return State(measured)
+    measured = {**state.measured, outcome.lane: _measured(state.measured.get(outcome.lane, Measured()), outcome)}
+    prediction = decision.predictions.get(outcome.lane)
+    if outcome.error is not None or not 200 <= outcome.status < 300 or not isfinite(outcome.at_s):
+        return replace(state, measured=measured)
+    if prediction is None:
+        return replace(state, measured=measured)
+    notes = _Notes(state, outcome.at_s)
+    decoding = _decoding(outcome, prediction)
+    if decoding:
+        notes.decoded(signals, prediction, decoding, max(0.0, outcome.beside) if isfinite(outcome.beside) else 0.0)
+    notes.lasted(signals, outcome.observed)
+    notes.prefilled(prediction, outcome)
+    served = dict(state.served)
+    served[signals.conversation, prediction.fingerprint] = Served(outcome.at_s, signals.prompt_chars)
+    return State(
+        measured=measured,
+        cells=notes.cells,
+        steps=notes.steps,
+        served=_bounded(served),
+        decode_s=state.decode_s + (decoding.seconds if decoding else 0.0),
+        exploring_s=state.exploring_s + (decision.exploring_s if outcome.lane == decision.lane else 0.0),
+    )
 
 
-def _add(sums: Measured, outcome: Outcome) -> Measured:
+class _Notes:
+    """The cells and step costs of a state that is being made."""
+
+    def __init__(self, state: State, at_s: float) -> None:
+        self.cells: dict[Key, Cell] = dict(state.cells)
+        self.steps = dict(state.steps)
+        self._at_s = at_s
+
+    def decoded(self, signals: Signals, prediction: Prediction, decoding: Decoding, beside: float) -> None:
+        """Acceptance, coverage, and what steps cost."""
+        strategy = prediction.strategy
+        tasks = considered(signals.tasks)
+        context_k = (signals.prompt_chars / CHARS_PER_TOKEN + decoding.tokens / 2) / 1000
+        noise = TIME_NOISE**2 + 1 / decoding.tokens
+        rounds = 0.0
+        if strategy.drafts and decoding.drafted is not None:
+            rounds = self._drafted(signals, tasks, prediction, decoding)
+        if strategy.drafts and decoding.drafted is None:
+            steps, relative = float(decoding.tokens), prediction.plain_steps_per_token
+            base_noise = noise + BLIND_NOISE**2
+        else:
+            steps = float(decoding.steps)
+            length = (decoding.drafted or 0) / rounds if rounds else 0.0
+            share = rounds / steps
+            relative = (1 - share) * step_cost.cost(prediction.step_cost, 0, beside, context_k)
+            relative += share * step_cost.cost(prediction.step_cost, length, beside, context_k)
+            base_noise = noise + (0.5 * (relative - 1)) ** 2
+        step_s = decoding.seconds / steps
+        self._add(("step", prediction.model), log(step_s / relative), 1 / base_noise)
+        if prediction.plain_step_s is None:
+            return
+        miss = log(step_s / (relative * prediction.plain_step_s))
+        for key in correction_keys(prediction.fingerprint, strategy, tasks):
+            self._add(key, max(-3.0, min(3.0, miss)), 1 / noise)
+        if decoding.drafted is not None or not strategy.drafts:
+            given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
+            about = (prediction.model, strategy.kind if strategy.drafts else "autoregressive")
+            known = self.steps.get(about, step_cost.NOTHING)
+            cost = min(1000.0, step_s / prediction.plain_step_s)
+            self.steps[about] = step_cost.with_request(known, given, cost, self._at_s)
+
+    def _drafted(
+        self, signals: Signals, tasks: Mapping[Task, float], prediction: Prediction, decoding: Decoding
+    ) -> float:
+        """Note acceptance and, of a lookup, coverage; returns the number of steps that drafted."""
+        strategy, kind = prediction.strategy, prediction.strategy.kind
+        about = (prediction.model, kind)
+        drafted, accepted, steps = decoding.drafted or 0, decoding.accepted, decoding.steps
+        is_lookup = priors.drafter(kind).lookup
+        # A lookup's drafts are as long as its cap; a model drafts in every step.
+        rounds = min(float(steps), max(1.0, drafted / draft_length(strategy))) if is_lookup else float(steps)
+        if not drafted:
+            rounds = 0.0
+        if is_lookup:
+            covered = logit((rounds + accepted + 0.25) / (decoding.tokens + 0.5))
+            weight = 1 / (1 / (rounds + 0.5) + 1 / (steps - rounds + 0.5) + COVERAGE_SPREAD**2)
+            for task, share in tasks.items():
+                deviation = covered - priors.coverage_logit(task, signals)
+                self._add(("cover", *about, task), deviation, share * weight)
+                self._add(copy_key(about, task, signals), deviation, share * weight)
+            deviation = covered - priors.coverage_logit(next(iter(tasks)), signals)
+            self._add(("cover", *about), deviation, weight)
+            self._add(conversation_key("cover", about, signals), deviation, weight)
+        if not rounds:
+            return 0.0
+        length = max(1.0, drafted / rounds)
+        acceptance = acceptance_of(accepted / rounds, length)
+        missed = rounds * (1 - acceptance**length)
+        weight = 1 / (1 / (accepted + 0.5) + 1 / (missed + 0.5) + REQUEST_SPREAD**2)
+        seen = logit(acceptance)
+        for task, share in tasks.items():
+            self._add(("accept", *about, task), seen - priors.acceptance_logit(kind, task, signals), share * weight)
+        deviation = seen - priors.acceptance_logit(kind, next(iter(tasks)), signals)
+        self._add(("accept", *about), deviation, weight)
+        self._add(cap_key(prediction.fingerprint, strategy, tasks), deviation, weight)
+        self._add(conversation_key("accept", about, signals), deviation, weight)
+        return rounds
+
+    def lasted(self, signals: Signals, seen: Observation) -> None:
+        """The answer's length."""
+        if seen.completion_tokens and 0 < seen.completion_tokens < 10**7:
+            self._add(("tokens", signals.task), log(seen.completion_tokens), LENGTH_SPREAD**-2)
+
+    def prefilled(self, prediction: Prediction, outcome: Outcome) -> None:
+        """What a prompt token costs."""
+        seen = outcome.observed
+        if seen.prompt_tokens is None or seen.prompt_tokens < FEWEST_PROMPT_TOKENS:
+            return
+        if _is_sane(seen.prompt_tokens, seen.prefill_s, outcome) and seen.prefill_s:
+            self._add(("prefill", prediction.model), log(seen.prefill_s / seen.prompt_tokens), TIME_NOISE**-2)
+
+    def _add(self, key: Key, value: float, weight: float) -> None:
+        self.cells[key] = with_value(self.cells.get(key), value, weight, self._at_s)
+
+
+def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:
+    """What can be believed of a report; ``None`` where nothing can."""
+    seen = outcome.observed
+    tokens, seconds = seen.decode_tokens, seen.decode_s
+    if tokens is None or seconds is None or tokens < FEWEST_TOKENS or not _is_sane(tokens, seconds, outcome):
+        return None
+    told_s = seconds + (seen.prefill_s or 0.0)
+    if not told_s >= LEAST_OF_THE_CLOCK * (outcome.total_s - outcome.queue_s):
+        return None
+    drafted, accepted = seen.drafted, seen.accepted
+    if not prediction.strategy.drafts or drafted is None or accepted is None:
+        return Decoding(tokens, seconds, None, 0)
+    if not 0 <= accepted <= drafted < 10**9 or accepted >= tokens or (accepted and not drafted):
+        return Decoding(tokens, seconds, None, 0)
+    return Decoding(tokens, seconds, drafted, accepted)
+
+
+def _is_sane(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
+    """Both can be true; an engine's clock or counter may be anything."""
+    if seconds is None or not isfinite(seconds) or seconds <= 0 or not isfinite(outcome.total_s) or tokens >= 10**9:
+        return False
+    return seconds <= 1.1 * outcome.total_s + 0.05 and SPEEDS[0] < tokens / seconds < SPEEDS[1]
+
+
+def _measured(sums: Measured, outcome: Outcome) -> Measured:
     if outcome.error is not None or not 200 <= outcome.status < 300:
         gone = outcome.status == 499
         return replace(sums, requests=sums.requests + 1, failures=sums.failures + (not gone))
     seen = outcome.observed
-    sums = replace(sums, requests=sums.requests + 1)
-    if _sane(seen.prompt_tokens, seen.prefill_s):
-        sums = replace(
-            sums,
-            prefill_tokens=sums.prefill_tokens + (seen.prompt_tokens or 0),
-            prefill_s=sums.prefill_s + (seen.prefill_s or 0),
-        )
-    if _sane(seen.decode_tokens, seen.decode_s):
-        sums = replace(
-            sums,
-            decode_tokens=sums.decode_tokens + (seen.decode_tokens or 0),
-            decode_s=sums.decode_s + (seen.decode_s or 0),
-        )
+    added = {"requests": sums.requests + 1}
+    extra: dict[str, float] = {}
+    if seen.prompt_tokens and _is_sane(seen.prompt_tokens, seen.prefill_s, outcome):
+        added["prefill_tokens"] = sums.prefill_tokens + seen.prompt_tokens
+        extra["prefill_s"] = sums.prefill_s + (seen.prefill_s or 0)
+    if seen.decode_tokens and seen.decode_tokens > 0 and _is_sane(seen.decode_tokens, seen.decode_s, outcome):
+        added["decode_tokens"] = sums.decode_tokens + seen.decode_tokens
+        extra["decode_s"] = sums.decode_s + (seen.decode_s or 0)
     if seen.drafted is not None and seen.accepted is not None and 0 <= seen.accepted <= seen.drafted:
-        sums = replace(sums, drafted=sums.drafted + seen.drafted, accepted=sums.accepted + seen.accepted)
-    return sums
+        added["drafted"] = sums.drafted + seen.drafted
+        added["accepted"] = sums.accepted + seen.accepted
+    return replace(sums, **added, **extra)
 
 
-def _sane(tokens: int | None, seconds: float | None) -> bool:
-    """Both were reported and can be true; an engine's clock or counter may be anything."""
-    return tokens is not None and seconds is not None and tokens > 0 and isfinite(seconds) and 0 < seconds < 86_400
+def _bounded(served: dict[Key, Served]) -> dict[Key, Served]:
+    if len(served) <= MOST_CONVERSATIONS:
+        return served
+    newest = sorted(served.items(), key=lambda entry: entry[1].at_s)[MOST_CONVERSATIONS // 4 :]
+    return dict(newest)
+
+

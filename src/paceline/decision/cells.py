@@ -1,0 +1,83 @@
+"""A learned number: evidence that is forgotten at several speeds at once.
+
+A sum of weighted values that halves every ``h`` seconds forgets what is old, and still adds: two replicas' sums,
+brought to the same moment, add up to the sum of one that saw both. Which ``h`` is right nobody knows beforehand, so a
+cell keeps sums for several, from a minute to weeks, and decides when it is read: it trusts the slowest whose mean the
+quicker ones do not contradict (Lepski's choice of a window; Lepskii 1991, Theory of Probability and its
+Applications 35). A sudden change is so noticed within a few values, and a quiet hour forgets nothing.
+"""
+
+from collections.abc import Iterable
+from math import exp2, sqrt
+
+from msgspec import Struct
+
+HALF_LIVES_S = (60.0, 480.0, 3_840.0, 30_720.0, 245_760.0, 1_966_080.0)
+"""A minute to three weeks."""
+CONTRADICTION = 3.0
+"""Standard deviations by which a quicker mean must differ from a slower one to be believed instead."""
+LEAST_WEIGHT = 0.3
+"""A sum that has faded below this no longer has a say."""
+
+
+class Cell(Struct, frozen=True):
+    """Evidence about one number."""
+
+    at_s: float
+    """The moment to which the sums have faded, in seconds since 1970."""
+    weights: tuple[float, ...]
+    """Sum of weights (inverse variances) by half-life."""
+    sums: tuple[float, ...]
+    """Sum of weighted values by half-life."""
+    mean: float
+    """Weighted mean of what still counts."""
+    weight: float
+    """Its weight."""
+
+
+def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> Cell:
+    """The evidence with one more value; it may be older than what is known.
+
+    Args:
+        weight: inverse variance of the value.
+    """
+    one = _cell(at_s, (weight,) * len(HALF_LIVES_S), (weight * value,) * len(HALF_LIVES_S))
+    return one if cell is None else merged(cell, one)
+
+
+def merged(one: Cell, other: Cell) -> Cell:
+    """Both cells' evidence. Commutative and associative, up to rounding."""
+    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    age_s = late.at_s - early.at_s
+    fades = [exp2(-age_s / half_life_s) for half_life_s in HALF_LIVES_S]
+    weights = tuple([a * fade + b for a, fade, b in zip(early.weights, fades, late.weights, strict=True)])
+    sums = tuple([a * fade + b for a, fade, b in zip(early.sums, fades, late.sums, strict=True)])
+    return _cell(late.at_s, weights, sums)
+
+
+def estimate(prior: tuple[float, float], levels: Iterable[tuple[Cell | None, float]]) -> tuple[float, float]:
+    """Mean and variance of a number known through nested levels, from the most general to the most special: each is
+    the next one's prior, from which it may deviate.
+
+    Args:
+        prior: mean and variance before all evidence.
+        levels: a cell, and the variance with which its number deviates from the level above.
+    """
+    mean, variance = prior
+    for cell, deviation in levels:
+        variance += deviation
+        if cell is not None:
+            gain = cell.weight * variance
+            mean = (mean + gain * cell.mean) / (1 + gain)
+            variance /= 1 + gain
+    return mean, variance
+
+
+def _cell(at_s: float, weights: tuple[float, ...], sums: tuple[float, ...]) -> Cell:
+    weight, mean = weights[-1], sums[-1] / weights[-1] if weights[-1] > 0 else 0.0
+    for quicker, total in zip(weights[-2::-1], sums[-2::-1], strict=True):
+        if quicker < LEAST_WEIGHT:
+            break
+        if abs(total / quicker - mean) > CONTRADICTION / sqrt(quicker):
+            weight, mean = quicker, total / quicker
+    return Cell(at_s, weights, sums, mean, weight)

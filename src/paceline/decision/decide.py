@@ -1,0 +1,240 @@
+"""Predictions -> a lane."""
+
+from collections.abc import Mapping, Sequence
+from math import erf, log, sqrt
+from random import Random
+
+from msgspec import Struct
+
+from paceline.decision.predict import considered, draft_length, in_flight_beside, predict
+from paceline.decision.state import State
+from paceline.types import Decision, LaneState, Prediction, Signals
+
+EXPLORATION = 0.01
+"""Share of decode time that may be spent on lanes that are not predicted to be the fastest."""
+FAR_WORSE = 1.5
+"""A lane that is predicted to take so many times the best one's time is not explored."""
+MOST_PROBED = 0.12
+"""Probability, at most, with which a drafter that lost before is tried again to see whether it changed."""
+PATIENCE = 10.0
+"""Times the budget's share that a single decision may be expected to cost."""
+CREDIT = 10.0
+"""Requests' worth of budget to begin with."""
+LEAST_SPREAD = 0.01
+GRID = 16
+MOST_BESIDE_TURNS = 1
+"""Where engines take turns: with more requests than this in flight all go plain and meet in one engine's turn, for a
+turn that keeps changing costs more than drafts bring (docs/decisions/0003 has the measurement)."""
+
+
+class Choice(Struct):
+    """A lane that may be chosen."""
+
+    one: LaneState
+    prediction: Prediction
+    cost: float
+    """What is compared: seconds for the whole answer, or plain steps while no second is known."""
+
+
+def decide(
+    signals: Signals, lanes: Sequence[LaneState], state: State, rng: Random, exploration: float = EXPLORATION
+) -> Decision:
+    """Choose one of ``lanes`` for a request.
+
+    The lanes come in the operator's order, the default lane first; unhealthy ones are used only when no other is
+    left. Among the healthy ones the predicted time decides; now and then another one is tried, as far as the budget
+    allows, with the probability of being the best (Thompson sampling), so that what changed is noticed.
+
+    Args:
+        exploration: share of the decode time that may be spent exploring; 0 never explores.
+
+    Raises:
+        ValueError: ``lanes`` is empty.
+    """
+    if not lanes:
+        raise ValueError("no lane to choose from")
+    predictions = predict(signals, lanes, state)
+    is_known = all(prediction.plain_step_s is not None for prediction in predictions.values())
+    choices = [Choice(one, predictions[one.lane.name], 0.0) for one in lanes]
+    for choice in choices:
+        choice.cost = _cost(choice, lanes, is_known)
+    choices.sort(key=lambda choice: _rank(choice, lanes))
+    candidates = _candidates(choices)
+    probabilities = _probabilities(candidates, state, exploration) if exploration > 0 else [1.0]
+    picked = _draw(probabilities, rng) if len(probabilities) > 1 else 0
+    chosen = candidates[picked]
+    rest = [choice.one.lane.name for choice in choices if choice is not chosen]
+    return Decision(
+        lane=chosen.one.lane.name,
+        reason=_reason(signals, chosen, choices, is_explored=picked > 0),
+        propensity=probabilities[picked],
+        alternatives=tuple(rest),
+        predictions=predictions,
+        exploring_s=chosen.cost - candidates[0].cost if is_known else 0.0,
+    )
+
+
+def _cost(choice: Choice, lanes: Sequence[LaneState], is_known: bool) -> float:
+    """Seconds that the request takes from its device. Beside others, its share of the batch's time: a step that drafts
+    keeps all of them waiting for the tokens of one."""
+    prediction = choice.prediction
+    relative = prediction.relative
+    beside = in_flight_beside(choice.one, lanes)
+    if beside and choice.one.lane.strategy.drafts:
+        step = prediction.step_cost
+        # Tokens per step: what the time per token would be at a cost of 1 per step.
+        covered = prediction.coverage or 0.0
+        accepted = _accepted(prediction)
+        tokens_per_step = 1 / ((1 - covered) + covered / (1 + accepted))
+        relative *= tokens_per_step * (1 + beside) / (tokens_per_step + beside)
+        del step
+    if not is_known or prediction.plain_step_s is None:
+        return relative
+    return prediction.prefill_s + prediction.tokens * relative * prediction.plain_step_s
+
+
+def _accepted(prediction: Prediction) -> float:
+    from paceline.decision.drafting import accepted_per_draft
+
+    return accepted_per_draft(prediction.acceptance or 0.0, draft_length(prediction.strategy))
+
+
+def _rank(choice: Choice, lanes: Sequence[LaneState]) -> tuple[float, ...]:
+    """The lower, the better. While little goes on, a lane on which the request would start at once goes before one where
+    it would wait for its device's turn, since one step that decodes two requests costs less than two steps."""
+    one = choice.one
+    if _takes_turns(one, lanes):
+        waits = (not one.can_join, not one.has_turn)
+        if _in_flight(one, lanes) > MOST_BESIDE_TURNS:
+            return (not one.healthy, one.lane.strategy.drafts, *waits, choice.cost, one.running + one.waiting)
+        return (not one.healthy, 0, *waits, choice.cost, one.running + one.waiting)
+    return (not one.healthy, 0, 0, 0, choice.cost, one.running + one.waiting)
+
+
+def _takes_turns(one: LaneState, lanes: Sequence[LaneState]) -> bool:
+    """Whether the device's turn is held by some engine now."""
+    device = one.lane.device
+    return device is not None and any(not other.has_turn for other in lanes if other.lane.device == device)
+
+
+def _in_flight(one: LaneState, lanes: Sequence[LaneState]) -> int:
+    return sum(other.running + other.waiting for other in lanes if other.lane.device == one.lane.device)
+
+
+def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
+    """The best choice first, then those that may be explored: of every other drafter the lane that is predicted to be its
+    best, which is also where it shows its acceptance at the least cost."""
+    best = ranked[0]
+    candidates = [best]
+    seen = {(best.prediction.model, best.one.lane.strategy.kind)}
+    for choice in ranked[1:]:
+        one = choice.one
+        kind = (choice.prediction.model, one.lane.strategy.kind)
+        comparable = one.healthy == best.one.healthy and one.can_join == best.one.can_join
+        if kind in seen or not comparable or one.has_turn != best.one.has_turn or one.running or best.one.running:
+            continue
+        seen.add(kind)
+        if best.cost <= choice.cost <= FAR_WORSE * best.cost:
+            candidates.append(choice)
+    return candidates
+
+
+def _probabilities(candidates: Sequence[Choice], state: State, exploration: float) -> list[float]:
+    """With which each candidate is picked: that of being the fastest, and for drafters a little more, as far as the
+    budget allows."""
+    if len(candidates) == 1:
+        return [1.0]
+    best = candidates[0]
+    wins = best_of([(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates])
+    extra = [choice.cost - best.cost for choice in candidates]
+    for number, choice in enumerate(candidates[1:], 1):
+        if choice.one.lane.strategy.drafts:
+            affordable = exploration * best.cost / extra[number] if extra[number] > 0 else 1.0
+            wins[number] = max(wins[number], min(MOST_PROBED, affordable))
+    expected = sum([chance * cost for chance, cost in zip(wins, extra, strict=True)])
+    share = 1.0
+    if expected > 0:
+        is_known = best.prediction.plain_step_s is not None
+        spent_s = state.exploring_s if is_known else 0.0
+        budget = exploration * ((state.decode_s if is_known else 0.0) + CREDIT * best.cost) - spent_s
+        share = max(0.0, min(1.0, budget / expected, PATIENCE * exploration * best.cost / expected))
+    explored = [share * chance for chance in wins[1:]]
+    return [max(0.0, 1 - sum(explored)), *explored]
+
+
+def best_of(times: Sequence[tuple[float, float]]) -> list[float]:
+    """Probability of each to be the smallest, of independent normal (mean, deviation); by numerical integration."""
+    low = min(mean - 3 * deviation for mean, deviation in times)
+    high = min(mean + 3 * deviation for mean, deviation in times)
+    width = (high - low) / GRID
+    edges = [low + width * number for number in range(GRID + 1)]
+    below = [[erf((edge - mean) / (deviation * sqrt(2))) for edge in edges] for mean, deviation in times]
+    wins = []
+    for number, own in enumerate(below):
+        others = [other for index, other in enumerate(below) if index != number]
+        total = 0.0
+        for cell in range(GRID):
+            mass = own[cell + 1] - own[cell]
+            for other in others:
+                mass *= 1 - (other[cell] + other[cell + 1]) / 2
+            total += mass
+        wins.append(max(0.0, total))
+    total = sum(wins) or 1.0
+    return [win / total for win in wins]
+
+
+def _draw(probabilities: Sequence[float], rng: Random) -> int:
+    left = rng.random()
+    for number, share in enumerate(probabilities):
+        left -= share
+        if left < 0:
+            return number
+    return 0
+
+
+def _reason(signals: Signals, chosen: Choice, ranked: Sequence[Choice], is_explored: bool) -> str:
+    """Like ``edit 0.94, accept 0.81+-0.03 -> 8 drafted: 6.1 ms/token, plain 9.4``."""
+    told = ", ".join([f"{task} {share:.2f}" for task, share in considered(signals.tasks).items()])
+    if signals.evidence:
+        told += f" ({signals.evidence})"
+    if len(ranked) == 1:
+        return f"{told} -> {_name(chosen)}: the only lane of this model"
+    drafting = chosen if chosen.one.lane.strategy.drafts else _first(ranked, drafts=True)
+    if drafting:
+        prediction = drafting.prediction
+        told += f", accept {prediction.acceptance:.2f}+-{prediction.acceptance_spread:.2f}"
+        if prediction.coverage is not None and prediction.coverage < 1:
+            told += f" of {prediction.coverage:.2f}"
+    other = next((choice for choice in ranked if choice is not chosen and choice.one.lane.strategy.drafts
+                  != chosen.one.lane.strategy.drafts), ranked[1] if ranked[0] is chosen else ranked[0])
+    text = f"{told} -> {_name(chosen)}: {_time(chosen.prediction, True)}, {_name(other)} {_time(other.prediction, False)}"
+    if is_explored:
+        return f"{text}; explored"
+    if not other.one.healthy:
+        return f"{text}; {other.one.lane.name} is down"
+    if other.cost < chosen.cost:
+        in_flight = sum(choice.one.running + choice.one.waiting for choice in ranked)
+        return f"{text}; with {in_flight} in flight, {other.one.lane.name} would wait or slow all down"
+    return text
+
+
+def _first(ranked: Sequence[Choice], drafts: bool) -> Choice | None:
+    return next((choice for choice in ranked if choice.one.lane.strategy.drafts == drafts), None)
+
+
+def _name(choice: Choice) -> str:
+    strategy = choice.one.lane.strategy
+    if not strategy.drafts:
+        return "plain"
+    return f"{strategy.n_max} drafted" if strategy.n_max else f"{strategy.kind} drafts"
+
+
+def _time(prediction: Prediction, with_unit: bool) -> str:
+    if prediction.s_per_token is None:
+        return f"{prediction.relative:.2f}" + (" plain steps/token" if with_unit else "")
+    return f"{1000 * prediction.s_per_token:.1f}" + (" ms/token" if with_unit else "")
+
+
+def expected_times(decision: Decision) -> Mapping[str, float]:
+    """Predicted time per token by lane, in plain steps."""
+    return {name: prediction.relative for name, prediction in decision.predictions.items()}

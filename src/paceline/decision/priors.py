@@ -1,0 +1,112 @@
+"""What is believed before anything was measured here.
+
+Acceptance by task: Qwen3.6-27B with its MTP head, three drafted (llama.cpp issue 23052 and the counts published beside
+it), turned into a probability per token. Coverage of n-gram lookup by task: counts of this project's bench on
+SmolLM2-135M (docs/decisions/0004), and the speed-ups of prompt lookup on Spec-Bench for the tasks in between.
+"""
+
+from math import log
+from typing import NamedTuple
+
+from paceline.decision.drafting import logit
+from paceline.types import Signals, Task
+
+_MODEL_ACCEPTANCE = {
+    Task.CODE: 0.88,
+    Task.EDIT: 0.92,
+    Task.EXTRACT: 0.86,
+    Task.TOOL_CALL: 0.86,
+    Task.MATH: 0.86,
+    Task.REASON: 0.82,
+    Task.ANSWER: 0.80,
+    Task.RETRIEVE: 0.80,
+    Task.SUMMARISE: 0.82,
+    Task.TRANSLATE: 0.72,
+    Task.CHAT: 0.76,
+    Task.CREATE: 0.72,
+}
+_NGRAM_COVERAGE = {
+    Task.CODE: 0.30,
+    Task.EDIT: 0.60,
+    Task.EXTRACT: 0.45,
+    Task.TOOL_CALL: 0.40,
+    Task.MATH: 0.25,
+    Task.REASON: 0.15,
+    Task.ANSWER: 0.12,
+    Task.RETRIEVE: 0.20,
+    Task.SUMMARISE: 0.20,
+    Task.TRANSLATE: 0.06,
+    Task.CHAT: 0.08,
+    Task.CREATE: 0.06,
+}
+_TOKENS = {
+    Task.CODE: 350.0,
+    Task.EDIT: 400.0,
+    Task.EXTRACT: 150.0,
+    Task.TOOL_CALL: 80.0,
+    Task.MATH: 250.0,
+    Task.REASON: 250.0,
+    Task.ANSWER: 250.0,
+    Task.RETRIEVE: 80.0,
+    Task.SUMMARISE: 120.0,
+    Task.TRANSLATE: 100.0,
+    Task.CHAT: 120.0,
+    Task.CREATE: 500.0,
+}
+
+
+class Drafter(NamedTuple):
+    """What is believed of a kind of drafter."""
+
+    acceptance_shift: float
+    """Its acceptance against an MTP head's, in logits."""
+    default_length: int
+    """Drafted tokens where the engine's cap is not known."""
+    lookup: bool = False
+    """Whether it only drafts where it finds something; else it drafts in every step."""
+
+
+DRAFTERS = {
+    "ngram": Drafter(0.0, 8, lookup=True),
+    "mtp": Drafter(0.0, 3),
+    "eagle3": Drafter(-0.3, 4),
+    "draft": Drafter(-0.4, 8),
+    "dflash": Drafter(-0.3, 8),
+}
+UNKNOWN_DRAFTER = Drafter(-0.5, 4)
+_LOOKUP_ACCEPTANCE = 0.75
+_COPY_ACCEPTANCE = 1.5
+"""Logits by which a lookup's acceptance rises from nothing to copy to everything to copy."""
+_COPY_COVERAGE = 2.0
+_TYPICAL_COPY = 0.35
+_HOT = -0.4
+"""Logits per unit of temperature: the hotter, the less likely is the drafted token."""
+_STRUCTURED = 0.4
+
+
+def drafter(kind: str) -> Drafter:
+    return DRAFTERS.get(kind, UNKNOWN_DRAFTER)
+
+
+def acceptance_logit(kind: str, task: Task, signals: Signals) -> float:
+    """Before any evidence; what is learned is the deviation from this."""
+    known = drafter(kind)
+    base = logit(_LOOKUP_ACCEPTANCE) + _COPY_ACCEPTANCE * signals.copy if known.lookup else _MODEL_LOGIT[task]
+    heat = min(2.0, max(0.0, signals.temperature)) if signals.temperature is not None else 0.7
+    return base + known.acceptance_shift + _HOT * heat + (_STRUCTURED if signals.structure else 0.0)
+
+
+def coverage_logit(task: Task, signals: Signals) -> float:
+    """Of a lookup drafter, before any evidence."""
+    typical = _TYPICAL_COPY if _NGRAM_COVERAGE[task] >= 0.3 else 0.1
+    return _COVERAGE_LOGIT[task] + _COPY_COVERAGE * (signals.copy - typical)
+
+
+def tokens_log(task: Task) -> float:
+    """Logarithm of the answer's length in tokens, before any evidence."""
+    return _TOKENS_LOG[task]
+
+
+_MODEL_LOGIT = {task: logit(value) for task, value in _MODEL_ACCEPTANCE.items()}
+_COVERAGE_LOGIT = {task: logit(value) for task, value in _NGRAM_COVERAGE.items()}
+_TOKENS_LOG = {task: log(value) for task, value in _TOKENS.items()}

@@ -1,0 +1,64 @@
+"""Everything that was learned. Immutable; two states add up to the one that saw both their outcomes."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from msgspec import Struct
+
+from paceline.decision import cells, step_cost
+from paceline.decision.cells import Cell
+from paceline.decision.step_cost import StepCost
+from paceline.types import Measured
+
+K = TypeVar("K")
+V = TypeVar("V")
+Key = tuple[str, ...]
+"""What a number is about: its kind, then the fingerprint or model, then the rest."""
+
+
+class Served(Struct, frozen=True):
+    """The last turn of a conversation on one engine."""
+
+    at_s: float
+    chars: int
+    """Length of the prompt, which the engine's cache is taken to hold still."""
+
+
+class State(Struct, frozen=True):
+    """What is known of lanes, drafters and machines."""
+
+    measured: Mapping[str, Measured] = {}
+    """Sums by lane."""
+    cells: Mapping[Key, Cell] = {}
+    steps: Mapping[Key, StepCost] = {}
+    """Step costs by model and kind of drafter."""
+    served: Mapping[Key, Served] = {}
+    """By conversation and fingerprint."""
+    decode_s: float = 0.0
+    """Time spent decoding, of all answers that told."""
+    exploring_s: float = 0.0
+    """Part of it that exploration was expected to cost."""
+
+
+def merge(one: State, other: State) -> State:
+    """The state that saw the outcomes of both. Commutative and associative, up to rounding and to what was dropped
+    where conversations are bounded in number."""
+    return State(
+        measured=_merged(one.measured, other.measured, _added),
+        cells=_merged(one.cells, other.cells, cells.merged),
+        steps=_merged(one.steps, other.steps, step_cost.merged),
+        served=_merged(one.served, other.served, lambda a, b: max(a, b, key=lambda turn: (turn.at_s, turn.chars))),
+        decode_s=one.decode_s + other.decode_s,
+        exploring_s=one.exploring_s + other.exploring_s,
+    )
+
+
+def _merged(one: Mapping[K, V], other: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:
+    merged = dict(one)
+    for key, value in other.items():
+        merged[key] = both(merged[key], value) if key in merged else value
+    return merged
+
+
+def _added(one: Measured, other: Measured) -> Measured:
+    return Measured(*(getattr(one, name) + getattr(other, name) for name in Measured.__struct_fields__))

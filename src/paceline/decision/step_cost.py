@@ -1,0 +1,84 @@
+"""What a step costs on a machine, in units of a plain step made alone.
+
+    cost = 1 + jump * [batch holds more than one token] + draft * drafted tokens + other * other requests + context * k
+
+where ``k`` is the context in thousands of tokens. A batch of two costs more than one by more than a batch of three
+than two (on CPUs by far), hence the jump. Linear regression with a normal prior; its sums fade, and add.
+"""
+
+from math import exp2
+
+from msgspec import Struct
+
+PRIOR_MEAN = (0.3, 0.1, 0.2, 0.01)
+PRIOR_DEVIATION = (0.3, 0.08, 0.2, 0.02)
+"""Between a GPU, where a batch of eight costs little more than one token, and a small quantized model on a CPU, where it
+costs three times as much."""
+HALF_LIFE_S = 8 * 3600.0
+NOISE = 0.15
+"""Relative standard deviation of a request's mean step time."""
+SIZE = len(PRIOR_MEAN)
+
+
+class StepCost(Struct, frozen=True):
+    """The regression's sums, and the coefficients that follow from them."""
+
+    at_s: float
+    squares: tuple[float, ...]
+    """Sums of products of the inputs, row by row."""
+    products: tuple[float, ...]
+    """Sums of products of the inputs and the outcome."""
+    coefficients: tuple[float, ...]
+
+
+NOTHING = StepCost(0.0, (0.0,) * SIZE**2, (0.0,) * SIZE, PRIOR_MEAN)
+
+
+def cost(coefficients: tuple[float, ...], drafted: float, beside: float, context_k: float) -> float:
+    """Of a step that verifies ``drafted`` tokens while ``beside`` other requests are decoded in it."""
+    jump, draft, other, context = coefficients
+    return 1 + jump * min(1.0, drafted + beside) + draft * drafted + other * beside + context * context_k
+
+
+def inputs(steps: float, rounds: float, drafted: float, beside: float, context_k: float) -> tuple[float, ...]:
+    """The regression's inputs for a request of ``steps`` steps, ``rounds`` of which verified ``drafted`` tokens in all."""
+    crowded = min(1.0, beside)
+    return crowded + (1 - crowded) * rounds / steps, drafted / steps, beside, context_k
+
+
+def with_request(known: StepCost, given: tuple[float, ...], relative_cost: float, at_s: float) -> StepCost:
+    """The sums with one more request, whose steps took ``relative_cost`` plain steps on average."""
+    weight = 1 / (NOISE * max(1.0, relative_cost)) ** 2
+    squares = tuple([weight * a * b for a in given for b in given])
+    products = tuple([weight * a * (relative_cost - 1) for a in given])
+    return merged(known, StepCost(at_s, squares, products, PRIOR_MEAN))
+
+
+def merged(one: StepCost, other: StepCost) -> StepCost:
+    """Both sums. Commutative and associative, up to rounding."""
+    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
+    squares = tuple([a * fade + b for a, b in zip(early.squares, late.squares, strict=True)])
+    products = tuple([a * fade + b for a, b in zip(early.products, late.products, strict=True)])
+    return StepCost(late.at_s, squares, products, _coefficients(squares, products))
+
+
+def _coefficients(squares: tuple[float, ...], products: tuple[float, ...]) -> tuple[float, ...]:
+    """The posterior mean: (squares + P) c = products + P m, by elimination; the prior P is diagonal, so no pivot is 0.
+    Costs are not negative."""
+    rows = []
+    for i in range(SIZE):
+        row = list(squares[i * SIZE : (i + 1) * SIZE])
+        precision = PRIOR_DEVIATION[i] ** -2
+        row[i] += precision
+        rows.append([*row, products[i] + precision * PRIOR_MEAN[i]])
+    for i in range(SIZE):
+        for below in rows[i + 1 :]:
+            factor = below[i] / rows[i][i]
+            for j in range(i, SIZE + 1):
+                below[j] -= factor * rows[i][j]
+    found = [0.0] * SIZE
+    for i in reversed(range(SIZE)):
+        rest = sum(rows[i][j] * found[j] for j in range(i + 1, SIZE))
+        found[i] = (rows[i][SIZE] - rest) / rows[i][i]
+    return tuple(max(0.0, value) for value in found)
