@@ -7,13 +7,15 @@ import re
 import tomllib
 import types
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from paceline.types import Lane, Strategy
+from paceline.decision import EXPLORATION
+from paceline.types import Lane, Strategy, Task
 
 EngineKind = Literal["llama.cpp", "openai"]
 StrategyKind = Literal["autoregressive", "ngram", "draft", "eagle3", "mtp", "dflash"]
@@ -129,10 +131,43 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return Lane(self.name, self.name, Strategy(self.strategy, self.n_max), self.device)
 
 
+class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How lanes are chosen."""
+
+    exploration: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of the decode time that may be spent on lanes that are not predicted to be the fastest, so that "
+            "changes are noticed. 0 never explores.",
+        ),
+    ] = EXPLORATION
+    remember: Annotated[
+        bool, Meta(description="Keep what was learned in a file of the user's state directory, over restarts.")
+    ] = True
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests that go down a given lane, whatever is predicted. All keys that are given have to fit; the first rule that
+    fits counts."""
+
+    lane: Annotated[str, Meta(description="The lane. While it is down, the request is decided on as any other.")]
+    model: Annotated[str | None, Meta(description="The model that the request names.")] = None
+    task: Annotated[Task | None, Meta(description="The likeliest task.")] = None
+    header: Annotated[
+        str | None,
+        Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$", description="A header of the request: `x-team`, or with its value `x-team: batch`."),
+    ] = None
+    api_key: Annotated[str | None, Meta(description="The key that the client gave.")] = None
+
+
 class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
     """A whole configuration file."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    rule: tuple[Rule, ...] = ()
     device: tuple[DeviceSettings, ...] = ()
     engine: tuple[EngineSettings, ...] = ()
 
@@ -234,6 +269,11 @@ def _contradictions(configuration: Configuration) -> list[tuple[KeyPath, str]]:
     default = configuration.server.default_lane
     if default is not None and default not in lanes:
         found.append((("server", "default_lane"), f"no lane {default!r}; there are: {', '.join(lanes)}"))
+    for index, rule in enumerate(configuration.rule):
+        if rule.lane not in lanes:
+            found.append((("rule", index, "lane"), f"no lane {rule.lane!r}; there are: {', '.join(lanes)}"))
+        if rule.model is None and rule.task is None and rule.header is None and rule.api_key is None:
+            found.append((("rule", index), "fits every request; say which: model, task, header or api_key"))
     used = {engine.device for engine in configuration.engine}
     for index, device in enumerate(configuration.device):
         if device.name not in used:
@@ -281,6 +321,8 @@ def reference() -> str:
     parts = []
     for heading, kind in (
         ("[server]", ServerSettings),
+        ("[routing]", RoutingSettings),
+        ("[[rule]]", Rule),
         ("[[device]]", DeviceSettings),
         ("[[engine]]", EngineSettings),
     ):
@@ -312,6 +354,8 @@ def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(f'`"{value}"`' for value in annotation)
     if origin is Literal:
         return " or ".join(f'`"{value}"`' for value in get_args(annotation))
     if origin in (Union, types.UnionType):

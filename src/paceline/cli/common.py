@@ -39,5 +39,9 @@ def cache_directory() -> Path:
     return user_directory("XDG_CACHE_HOME", ".cache")
 
 
+def state_directory() -> Path:
+    return user_directory("XDG_STATE_HOME", ".local/state")
+
+
 def log_directory() -> Path:
-    return user_directory("XDG_STATE_HOME", ".local/state") / "log"
+    return state_directory() / "log"

@@ -2,15 +2,18 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
 
 from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.decision import State, decide
+from paceline.gateway.admin import explanation
 from paceline.gateway.application import GENERATION
 from paceline.gateway.errors import ApiError
 from paceline.gateway.parse import parse_request
@@ -19,6 +22,7 @@ from paceline.types import Lane, LaneState, Strategy
 
 EXAMPLES = """examples:
   paceline explain "Tell me a story about a lighthouse."
+  paceline explain --running request.json                 by the gateway on port 8080, with what it has learned
   paceline explain --config paceline.toml - < request.json
   paceline explain --path /v1/messages request.json
 """
@@ -29,14 +33,16 @@ def register(commands: Subparsers) -> None:
         commands,
         "explain",
         "show signals, decision and reason for a request",
-        "Show what Paceline finds in a request, which lane it would take with all engines up and idle, and why. "
-        "Nothing is started or sent.",
+        "Show what Paceline finds in a request, which lane it would take, and why: by a running gateway with what it has "
+        "learned, or else for the lanes of a configuration (default: one plain, one n-gram) with all engines up, idle and "
+        "unknown. Nothing is started or sent to an engine.",
         EXAMPLES,
     )
     parser.add_argument(
         "request", help="a prompt, a file with a request body (JSON), or - to read one from standard input"
     )
-    parser.add_argument("--config", type=Path, help="take the lanes from this file (default: one plain, one n-gram)")
+    parser.add_argument("--running", action="store_true", help="ask the running gateway")
+    add_address_options(parser)
     parser.add_argument(
         "--path", default="/v1/chat/completions", choices=sorted(GENERATION), help="where it would be sent"
     )
@@ -44,6 +50,13 @@ def register(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    body = _body(options.request, options.path)
+    if options.running or options.url:
+        try:
+            _print(ask(address(options), "POST", f"/paceline/explain{options.path}", body))
+        except (ConfigurationError, Unanswered) as error:
+            return fail(str(error))
+        return 0
     lanes = [Lane("plain", "plain", Strategy(), "cpu"), Lane("ngram", "ngram", Strategy("ngram"), "cpu")]
     if options.config:
         try:
@@ -51,20 +64,45 @@ def run(options: argparse.Namespace) -> int:
         except ConfigurationError as error:
             return fail(str(error))
     try:
-        request = parse_request(GENERATION[options.path], options.path, _body(options.request, options.path), [])
+        request = parse_request(GENERATION[options.path], options.path, body, [])
     except ApiError as error:
         return fail(error.message)
     signals = inspect(request)
-    decision = decide(signals, [LaneState(lane) for lane in lanes], State(), Random(0))
-    print("signals")
-    for name, value in asdict(signals).items():
-        print(f"  {name:<15}{'not given' if value is None else value}")
-    print("decision")
-    print(f"  {'lane':<15}{decision.lane}")
-    print(f"  {'reason':<15}{decision.reason}")
-    print(f"  {'propensity':<15}{decision.propensity:g}")
-    print(f"  {'then':<15}{', '.join(decision.alternatives) or 'no other lane'}")
+    states = [LaneState(lane, model=lane.device or lane.engine) for lane in lanes]
+    decision = decide(signals, states, State(), Random(0), exploration=0)
+    _print(msgspec.to_builtins(explanation(signals, decision)))
     return 0
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    print("signals")
+    for name, value in document["signals"].items():
+        _line(name, value)
+    print("decision")
+    for name, value in document["decision"].items():
+        _line(name, value)
+    print("predictions")
+    for lane, expected in document["predictions"].items():
+        time = expected["ms_per_token"]
+        parts = [f"{expected['plain_steps_per_token']:.2f} plain steps/token +-{100 * expected['relative_spread']:.0f} %"]
+        if time is not None:
+            parts.insert(0, f"{time:.1f} ms/token")
+        if expected["acceptance"] is not None:
+            parts.append(f"accept {expected['acceptance']:.2f}+-{expected['acceptance_spread']:.2f}")
+            parts.append(f"of {expected['coverage']:.2f} of the tokens")
+        _line(lane, ", ".join(parts))
+
+
+def _line(name: str, value: Any) -> None:
+    if value is None or value == "":
+        value = "not given"
+    elif isinstance(value, dict):
+        value = ", ".join(f"{key} {share:.2f}" for key, share in value.items())
+    elif isinstance(value, list):
+        value = ", ".join(value) or "none"
+    elif isinstance(value, float):
+        value = f"{value:g}"
+    print(f"  {name:<15}{value}")
 
 
 def _body(text: str, path: str) -> bytes:

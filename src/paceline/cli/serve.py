@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from paceline import __version__
-from paceline.cli.common import Subparsers, add_command, cache_directory, fail, log_directory
+from paceline.cli.common import Subparsers, add_command, cache_directory, fail, log_directory, state_directory
 from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, load
 from paceline.engines import Health
 from paceline.engines.bundled_model import NAME, NoBundledModel, bundled_model
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         model = None if options.config else _model(options)
-        gateway = Gateway(lambda: _configuration(options, model), log_directory(), record)
+        gateway = Gateway(lambda: _configuration(options, model), log_directory(), record, state_directory() / "learned.sqlite")
     except (ConfigurationError, NoBundledModel) as error:
         return fail(str(error))
     try:

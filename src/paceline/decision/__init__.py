@@ -9,6 +9,7 @@
 
 from paceline.decision.decide import EXPLORATION, decide
 from paceline.decision.learn import learn
+from paceline.decision.predict import predict
 from paceline.decision.state import State, merge
 
-__all__ = ["EXPLORATION", "State", "decide", "learn", "merge"]
+__all__ = ["EXPLORATION", "State", "decide", "learn", "merge", "predict"]

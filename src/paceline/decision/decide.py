@@ -1,12 +1,14 @@
 """Predictions -> a lane."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import erf, log, sqrt
 from random import Random
 
 from msgspec import Struct
 
-from paceline.decision.predict import considered, draft_length, in_flight_beside, predict
+from paceline.decision.drafting import accepted_per_draft
+from paceline.decision.load import Load
+from paceline.decision.predict import considered, draft_length, predict
 from paceline.decision.state import State
 from paceline.types import Decision, LaneState, Prediction, Signals
 
@@ -33,7 +35,9 @@ class Choice(Struct):
     one: LaneState
     prediction: Prediction
     cost: float
-    """What is compared: seconds for the whole answer, or plain steps while no second is known."""
+    """What is compared: seconds for the whole answer, or plain steps per token while no second is known."""
+    rank: tuple[float, ...]
+    """The lower, the better."""
 
 
 def decide(
@@ -53,72 +57,48 @@ def decide(
     """
     if not lanes:
         raise ValueError("no lane to choose from")
-    predictions = predict(signals, lanes, state)
-    is_known = all(prediction.plain_step_s is not None for prediction in predictions.values())
-    choices = [Choice(one, predictions[one.lane.name], 0.0) for one in lanes]
-    for choice in choices:
-        choice.cost = _cost(choice, lanes, is_known)
-    choices.sort(key=lambda choice: _rank(choice, lanes))
-    candidates = _candidates(choices)
-    probabilities = _probabilities(candidates, state, exploration) if exploration > 0 else [1.0]
+    load = Load(lanes)
+    predictions = predict(signals, lanes, state, load)
+    in_seconds = all([prediction.plain_step_s is not None for prediction in predictions.values()])
+    choices = [_choice(one, predictions[one.lane.name], load, in_seconds) for one in lanes]
+    choices.sort(key=lambda choice: choice.rank)
+    candidates = _candidates(choices) if exploration > 0 else choices[:1]
+    probabilities = _probabilities(candidates, state, exploration, in_seconds)
     picked = _draw(probabilities, rng) if len(probabilities) > 1 else 0
     chosen = candidates[picked]
-    rest = [choice.one.lane.name for choice in choices if choice is not chosen]
     return Decision(
         lane=chosen.one.lane.name,
-        reason=_reason(signals, chosen, choices, is_explored=picked > 0),
+        reason=_reason(signals, chosen, choices, load, is_explored=picked > 0),
         propensity=probabilities[picked],
-        alternatives=tuple(rest),
+        alternatives=tuple([choice.one.lane.name for choice in choices if choice is not chosen]),
         predictions=predictions,
-        exploring_s=chosen.cost - candidates[0].cost if is_known else 0.0,
+        exploring_s=chosen.cost - candidates[0].cost if in_seconds else 0.0,
     )
 
 
-def _cost(choice: Choice, lanes: Sequence[LaneState], is_known: bool) -> float:
-    """Seconds that the request takes from its device. Beside others, its share of the batch's time: a step that drafts
-    keeps all of them waiting for the tokens of one."""
-    prediction = choice.prediction
-    relative = prediction.relative
-    beside = in_flight_beside(choice.one, lanes)
-    if beside and choice.one.lane.strategy.drafts:
-        step = prediction.step_cost
-        # Tokens per step: what the time per token would be at a cost of 1 per step.
-        covered = prediction.coverage or 0.0
-        accepted = _accepted(prediction)
-        tokens_per_step = 1 / ((1 - covered) + covered / (1 + accepted))
-        relative *= tokens_per_step * (1 + beside) / (tokens_per_step + beside)
-        del step
-    if not is_known or prediction.plain_step_s is None:
-        return relative
-    return prediction.prefill_s + prediction.tokens * relative * prediction.plain_step_s
+def _choice(one: LaneState, prediction: Prediction, load: Load, in_seconds: bool) -> Choice:
+    cost = prediction.relative
+    beside = load.beside(one)
+    if beside and prediction.acceptance is not None:
+        cost *= _share_of_batch(prediction, beside)
+    if in_seconds and prediction.plain_step_s is not None:
+        cost = prediction.prefill_s + prediction.tokens * cost * prediction.plain_step_s
+    rank: tuple[float, ...] = (not one.healthy, 0, 0, 0, cost, one.running + one.waiting)
+    if load.takes_turns(one):
+        # While little goes on, a lane on which the request starts at once goes before one where it would wait, since one
+        # step that decodes two requests costs less than two steps.
+        is_crowded = load.in_flight(one) > MOST_BESIDE_TURNS
+        rank = (not one.healthy, is_crowded and one.lane.strategy.drafts, not one.can_join, not one.has_turn, *rank[4:])
+    return Choice(one, prediction, cost, rank)
 
 
-def _accepted(prediction: Prediction) -> float:
-    from paceline.decision.drafting import accepted_per_draft
-
-    return accepted_per_draft(prediction.acceptance or 0.0, draft_length(prediction.strategy))
-
-
-def _rank(choice: Choice, lanes: Sequence[LaneState]) -> tuple[float, ...]:
-    """The lower, the better. While little goes on, a lane on which the request would start at once goes before one where
-    it would wait for its device's turn, since one step that decodes two requests costs less than two steps."""
-    one = choice.one
-    if _takes_turns(one, lanes):
-        waits = (not one.can_join, not one.has_turn)
-        if _in_flight(one, lanes) > MOST_BESIDE_TURNS:
-            return (not one.healthy, one.lane.strategy.drafts, *waits, choice.cost, one.running + one.waiting)
-        return (not one.healthy, 0, *waits, choice.cost, one.running + one.waiting)
-    return (not one.healthy, 0, 0, 0, choice.cost, one.running + one.waiting)
-
-
-def _takes_turns(one: LaneState, lanes: Sequence[LaneState]) -> bool:
-    """Whether the device's turn is held by some engine now."""
-    device = one.lane.device
-    return device is not None and any(not other.has_turn for other in lanes if other.lane.device == device)
-
-
-def _in_flight(one: LaneState, lanes: Sequence[LaneState]) -> int:
-    return sum(other.running + other.waiting for other in lanes if other.lane.device == one.lane.device)
+def _share_of_batch(prediction: Prediction, beside: int) -> float:
+    """Beside others, a step that drafts keeps all of them waiting for the tokens of one: the time per token of the whole
+    batch, in which the others gain one token a step, over that of the request alone."""
+    covered = prediction.coverage or 0.0
+    accepted = accepted_per_draft(prediction.acceptance or 0.0, draft_length(prediction.strategy))
+    tokens_per_step = 1 / ((1 - covered) + covered / (1 + accepted))
+    return tokens_per_step * (1 + beside) / (tokens_per_step + beside)
 
 
 def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
@@ -139,7 +119,9 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
     return candidates
 
 
-def _probabilities(candidates: Sequence[Choice], state: State, exploration: float) -> list[float]:
+def _probabilities(
+    candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool
+) -> list[float]:
     """With which each candidate is picked: that of being the fastest, and for drafters a little more, as far as the
     budget allows."""
     if len(candidates) == 1:
@@ -154,9 +136,8 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
     expected = sum([chance * cost for chance, cost in zip(wins, extra, strict=True)])
     share = 1.0
     if expected > 0:
-        is_known = best.prediction.plain_step_s is not None
-        spent_s = state.exploring_s if is_known else 0.0
-        budget = exploration * ((state.decode_s if is_known else 0.0) + CREDIT * best.cost) - spent_s
+        past_s, spent_s = (state.decode_s, state.exploring_s) if in_seconds else (0.0, 0.0)
+        budget = exploration * (past_s + CREDIT * best.cost) - spent_s
         share = max(0.0, min(1.0, budget / expected, PATIENCE * exploration * best.cost / expected))
     explored = [share * chance for chance in wins[1:]]
     return [max(0.0, 1 - sum(explored)), *explored]
@@ -192,9 +173,11 @@ def _draw(probabilities: Sequence[float], rng: Random) -> int:
     return 0
 
 
-def _reason(signals: Signals, chosen: Choice, ranked: Sequence[Choice], is_explored: bool) -> str:
+def _reason(
+    signals: Signals, chosen: Choice, ranked: Sequence[Choice], load: Load, is_explored: bool
+) -> str:
     """Like ``edit 0.94, accept 0.81+-0.03 -> 8 drafted: 6.1 ms/token, plain 9.4``."""
-    told = ", ".join([f"{task} {share:.2f}" for task, share in considered(signals.tasks).items()])
+    told = ", ".join([f"{task} {signals.tasks.get(task, 1):.2f}" for task in considered(signals.tasks)])
     if signals.evidence:
         told += f" ({signals.evidence})"
     if len(ranked) == 1:
@@ -205,16 +188,15 @@ def _reason(signals: Signals, chosen: Choice, ranked: Sequence[Choice], is_explo
         told += f", accept {prediction.acceptance:.2f}+-{prediction.acceptance_spread:.2f}"
         if prediction.coverage is not None and prediction.coverage < 1:
             told += f" of {prediction.coverage:.2f}"
-    other = next((choice for choice in ranked if choice is not chosen and choice.one.lane.strategy.drafts
-                  != chosen.one.lane.strategy.drafts), ranked[1] if ranked[0] is chosen else ranked[0])
+    drafts = chosen.one.lane.strategy.drafts
+    other = _first(ranked, drafts=not drafts) or ranked[1 if ranked[0] is chosen else 0]
     text = f"{told} -> {_name(chosen)}: {_time(chosen.prediction, True)}, {_name(other)} {_time(other.prediction, False)}"
     if is_explored:
         return f"{text}; explored"
     if not other.one.healthy:
         return f"{text}; {other.one.lane.name} is down"
     if other.cost < chosen.cost:
-        in_flight = sum(choice.one.running + choice.one.waiting for choice in ranked)
-        return f"{text}; with {in_flight} in flight, {other.one.lane.name} would wait or slow all down"
+        return f"{text}; with {load.in_flight(other.one)} in flight, {other.one.lane.name} would wait or slow all down"
     return text
 
 
@@ -233,8 +215,3 @@ def _time(prediction: Prediction, with_unit: bool) -> str:
     if prediction.s_per_token is None:
         return f"{prediction.relative:.2f}" + (" plain steps/token" if with_unit else "")
     return f"{1000 * prediction.s_per_token:.1f}" + (" ms/token" if with_unit else "")
-
-
-def expected_times(decision: Decision) -> Mapping[str, float]:
-    """Predicted time per token by lane, in plain steps."""
-    return {name: prediction.relative for name, prediction in decision.predictions.items()}

@@ -116,7 +116,7 @@ class _Notes:
         if prediction.plain_step_s is None:
             return
         miss = log(step_s / (relative * prediction.plain_step_s))
-        for key in correction_keys(prediction.fingerprint, strategy, tasks):
+        for key in correction_keys(prediction.fingerprint, strategy, next(iter(tasks))):
             self._add(key, max(-3.0, min(3.0, miss)), 1 / noise)
         if decoding.drafted is not None or not strategy.drafts:
             given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
@@ -158,7 +158,7 @@ class _Notes:
             self._add(("accept", *about, task), seen - priors.acceptance_logit(kind, task, signals), share * weight)
         deviation = seen - priors.acceptance_logit(kind, next(iter(tasks)), signals)
         self._add(("accept", *about), deviation, weight)
-        self._add(cap_key(prediction.fingerprint, strategy, tasks), deviation, weight)
+        self._add(cap_key(prediction.fingerprint, strategy, next(iter(tasks))), deviation, weight)
         self._add(conversation_key("accept", about, signals), deviation, weight)
         return rounds
 

@@ -12,7 +12,7 @@ from paceline.types import Measured
 
 K = TypeVar("K")
 V = TypeVar("V")
-Key = tuple[str, ...]
+Key = tuple[str | int | None, ...]
 """What a number is about: its kind, then the fingerprint or model, then the rest."""
 
 

@@ -53,8 +53,8 @@ class Engine(Protocol):
         """The request's body with the strategy written into it."""
         ...
 
-    def observe(self, request: Request) -> Observer:
-        """A fresh observer for the answer to a request."""
+    def observe(self, request: Request, strategy: Strategy) -> Observer:
+        """A fresh observer for the answer to a request that was prepared with this strategy."""
         ...
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:

@@ -71,8 +71,8 @@ class LlamaCpp:
     def prepare(self, request: Request, strategy: Strategy) -> bytes:
         return request.body
 
-    def observe(self, request: Request) -> Observer:
-        return Observer(request.stream)
+    def observe(self, request: Request, strategy: Strategy) -> Observer:
+        return Observer(request.stream, counts_drafts=strategy.drafts)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         program, *words = put_port(command, port)

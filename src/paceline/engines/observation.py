@@ -24,10 +24,14 @@ class Observer:
 
     An engine that reports ``timings`` (llama.cpp) is believed; of one that reports only ``usage``, the time of
     a stream is taken from the clock: the first token's arrival ends the prefill, the last byte ends the decoding.
+
+    Args:
+        counts_drafts: whether the engine drafts and reports it with its ``timings``, leaving it out where it is zero.
     """
 
-    def __init__(self, streamed: bool) -> None:
+    def __init__(self, streamed: bool, counts_drafts: bool = False) -> None:
         self._streamed = streamed
+        self._counts_drafts = counts_drafts
         self._head = b""
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
@@ -54,7 +58,10 @@ class Observer:
         tail = b"".join(self._tail)
         usage = _last_report(self._head, b'"usage"') | _last_report(tail, b'"usage"')
         timings = _last_report(tail, b'"timings"')
-        return _from_timings(timings) if "predicted_n" in timings else self._from_usage(usage)
+        if "predicted_n" in timings:
+            none_drafted = {"draft_n": 0, "draft_n_accepted": 0} if self._counts_drafts else {}
+            return _from_timings(none_drafted | timings)
+        return self._from_usage(usage)
 
     def _from_usage(self, usage: dict[str, Any]) -> Observation:
         """OpenAI's and Anthropic's names for the same counts.
@@ -83,7 +90,7 @@ class Observer:
 def _from_timings(timings: dict[str, Any]) -> Observation:
     """llama.cpp's report (``server_slot::get_timings`` in its tools/server). It counts the first token's decoding
     with the prompt, so ``predicted_ms`` covers one token fewer than ``predicted_n``. The draft counts are absent
-    when nothing was drafted, which on a lane that drafts means zero and on another means nothing: left missing."""
+    when nothing was drafted."""
     predicted = _count(timings, "predicted_n")
     predicted_s, prompt_s = _milliseconds(timings, "predicted_ms"), _milliseconds(timings, "prompt_ms")
     return Observation(

@@ -24,7 +24,7 @@ class OpenAI:
     def prepare(self, request: Request, strategy: Strategy) -> bytes:
         return request.body
 
-    def observe(self, request: Request) -> Observer:
+    def observe(self, request: Request, strategy: Strategy) -> Observer:
         return Observer(request.stream)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:

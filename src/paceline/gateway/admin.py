@@ -2,10 +2,14 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from paceline import __version__
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
-from paceline.types import Measured
+from paceline.http_client import Headers
+from paceline.inspection import inspect
+from paceline.types import Decision, Measured, Prediction, Request, Signals
 
 
 def health(fleet: Fleet) -> tuple[int, dict[str, Any]]:
@@ -45,6 +49,45 @@ def lanes(pipeline: Pipeline) -> dict[str, Any]:
         "in_flight": pipeline.in_flight,
         "routing_failures": dict(pipeline.failures),
         "lanes": [_lane(handle, measured.get(handle.lane.name, Measured())) for handle in fleet.lanes.values()],
+    }
+
+
+def explain(pipeline: Pipeline, request: Request, headers: Headers) -> dict[str, Any]:
+    """Signals and decision for a request, as it would be decided now; nothing is sent.
+
+    Raises:
+        ApiError: 404, no lane serves its model.
+    """
+    signals = inspect(request)
+    decision = pipeline.choose(request, headers, signals, pipeline.fleet.serving(request.model))
+    return explanation(signals, decision)
+
+
+def explanation(signals: Signals, decision: Decision) -> dict[str, Any]:
+    """As a document: the signals, the decision, and by lane what is expected."""
+    return {
+        "signals": {"task": signals.task, **structs.asdict(signals)},
+        "decision": {
+            "lane": decision.lane,
+            "reason": decision.reason,
+            "propensity": decision.propensity,
+            "alternatives": decision.alternatives,
+        },
+        "predictions": {name: _prediction(prediction) for name, prediction in decision.predictions.items()},
+    }
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    s_per_token = prediction.s_per_token
+    return {
+        "ms_per_token": None if s_per_token is None else 1000 * s_per_token,
+        "plain_steps_per_token": prediction.relative,
+        "relative_spread": prediction.spread,
+        "acceptance": prediction.acceptance,
+        "acceptance_spread": prediction.acceptance_spread,
+        "coverage": prediction.coverage,
+        "tokens": prediction.tokens,
+        "prefill_s": prediction.prefill_s,
     }
 
 

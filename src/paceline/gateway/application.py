@@ -11,7 +11,7 @@ import msgspec
 from paceline.gateway import admin
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
-from paceline.gateway.headers import to_client, to_engine
+from paceline.gateway.headers import given_key, to_client, to_engine
 from paceline.gateway.parse import parse_request
 from paceline.gateway.pipeline import Pipeline
 from paceline.gateway.turns import QueueFull, Turn
@@ -87,8 +87,16 @@ class Application:
             await reply.json(200, admin.lanes(self._pipeline))
         elif method == "POST" and path == "/paceline/reload":
             await reply.json(200, await self._reload())
+        elif method == "POST" and path.startswith("/paceline/explain/"):
+            target = path.removeprefix("/paceline/explain")
+            if target not in GENERATION:
+                raise ApiError(404, f"{target} is no path that is decided on; those are: {', '.join(GENERATION)}")
+            body = await self._body(scope, receive)
+            request = parse_request(GENERATION[target], target, body, scope["headers"])
+            await reply.json(200, admin.explain(self._pipeline, request, scope["headers"]))
         elif path.startswith("/paceline/"):
-            raise ApiError(404, f"{method} {path} does not exist; there are GET /paceline/lanes, POST /paceline/reload")
+            known = "GET /paceline/lanes, POST /paceline/explain/PATH, POST /paceline/reload"
+            raise ApiError(404, f"{method} {path} does not exist; there are {known}")
         else:
             body = await self._body(scope, receive)
             await _until_client_leaves(self._pass_through(scope, body, reply), receive)
@@ -155,9 +163,7 @@ class Application:
         keys = self._pipeline.fleet.configuration.server.api_keys
         if not keys or scope["method"] == "OPTIONS" or scope["path"] in ("/health", "/v1/health"):
             return
-        headers = dict(scope["headers"])
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        given = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        given = given_key(scope["headers"])
         if not any(hmac.compare_digest(given, key.encode()) for key in keys):
             raise ApiError(
                 401,

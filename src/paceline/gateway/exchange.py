@@ -1,6 +1,6 @@
 """One request in flight: what has been decided, sent and seen for it so far."""
 
-from time import perf_counter
+from time import perf_counter, time
 
 from msgspec import Struct
 
@@ -46,6 +46,8 @@ class Exchange:
         self._observer: Observer | None = None
         self._relay: Relay | None = None
         self._sent_s = 0.0
+        self._request_s_before = 0.0
+        self._beside = 0.0
         self._set_aside: _SetAside | None = None
 
     async def send(self, lane: LaneHandle) -> int:
@@ -62,9 +64,10 @@ class Exchange:
             lane.waiting -= 1
         lane.running += 1
         self._queue_s += self._turn.queued_s
-        self._observer = lane.supervisor.engine.observe(self.request)
+        self._observer = lane.supervisor.engine.observe(self.request, lane.lane.strategy)
         headers = to_engine(self._headers, api_key=lane.api_key, keep_key=self._keep_key, plain=True)
         body = lane.supervisor.engine.prepare(self.request, lane.lane.strategy)
+        self._request_s_before = lane.device.request_s()
         self._sent_s = perf_counter()
         try:
             self._answer = await lane.client.send("POST", self.request.path, headers, body)
@@ -136,6 +139,8 @@ class Exchange:
             queue_s=self._queue_s,
             first_byte_s=self._relay.first_byte_s if self._relay else None,
             observed=observed,
+            beside=self._beside,
+            at_s=time(),
             error=self.error,
         )
 
@@ -150,6 +155,10 @@ class Exchange:
             self._answer.close()
             self._answer = None
         if self._turn and self._lane:
+            took_s = perf_counter() - self._sent_s
+            if took_s > 0:
+                run_s = self._lane.device.request_s() - self._request_s_before
+                self._beside = max(0.0, run_s / took_s - 1)
             self._turn.release()
             self._turn = None
             self._lane.running -= 1

@@ -4,11 +4,15 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from paceline.configuration import Configuration, DeviceSettings, EngineSettings
 from paceline.engines import ENGINES, Health, Supervisor
+from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError
 from paceline.gateway.turns import Device
@@ -31,6 +35,7 @@ class LaneHandle:
     """The key to send to the engine."""
     running: int = 0
     waiting: int = 0
+    _identity: tuple[Facts | None, tuple[str, str]] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -57,10 +62,27 @@ class LaneHandle:
         """Entries of ``/v1/models`` by name; empty until the engine was up once."""
         return self.supervisor.facts.models if self.supervisor.facts else {}
 
+    def identity(self) -> tuple[str, str]:
+        """Hashes of what the engine is and does, and of the model and the device alone: what was learned of an engine
+        holds as long as the first stays the same, the cost of a plain step as long as the second does."""
+        facts = self.supervisor.facts
+        if self._identity is None or self._identity[0] is not facts:
+            settings = self.settings
+            model = (
+                [[name, entry.get("meta")] for name, entry in sorted(self.models.items())],
+                settings.device or settings.name,
+            )
+            engine = (settings.name, settings.kind, settings.strategy, settings.n_max, settings.launch, facts and facts.build)
+            self._identity = (facts, (_hash((*model, *engine)), _hash(model)))
+        return self._identity[1]
+
     def state(self, measured: Measured) -> LaneState:
         engine = self.supervisor.name
+        fingerprint, model = self.identity()
         return LaneState(
             self.lane,
+            fingerprint=fingerprint,
+            model=model,
             healthy=self.is_up,
             running=self.running,
             waiting=self.waiting,
@@ -231,6 +253,10 @@ def _api_key(settings: EngineSettings) -> str | None:
     """The key to send to an engine, read from the environment where the configuration says so."""
     key = settings.api_key
     return os.environ.get(key.removeprefix("env:"), "") if key and key.startswith("env:") else key
+
+
+def _hash(document: Any) -> str:
+    return blake2b(msgspec.json.encode(document), digest_size=8).hexdigest()
 
 
 def _listed(models: Mapping[str, Any]) -> str:

@@ -32,6 +32,13 @@ def to_engine(headers: Iterable[tuple[bytes, bytes]], *, api_key: str | None, ke
     return kept
 
 
+def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The API key that a client sent, either way; empty where it sent none."""
+    found = dict(headers)
+    scheme, _, token = found.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else found.get(b"x-api-key", b"")
+
+
 def to_client(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers of an engine's answer as the client gets them."""
     return [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]

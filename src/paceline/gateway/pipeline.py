@@ -3,15 +3,16 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter
 
-from paceline.decision import State, decide, learn
+from paceline.decision import State, decide, learn, predict
 from paceline.gateway.errors import ApiError
 from paceline.gateway.exchange import Exchange
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.relay import Reply
+from paceline.gateway.rules import described, fitting
 from paceline.gateway.turns import QueueFull
 from paceline.http_client import ConnectFailed, ConnectionLost, Headers
 from paceline.inspection import inspect
@@ -37,11 +38,14 @@ class Pipeline:
     Args:
         record: told of every request that was served or failed; must not block.
         seed: of the decision's random numbers.
+        state: what was learned before.
     """
 
-    def __init__(self, fleet: Fleet, record: Recorder, seed: int | None = None) -> None:
+    def __init__(
+        self, fleet: Fleet, record: Recorder, seed: int | None = None, state: State | None = None
+    ) -> None:
         self.fleet = fleet
-        self.state = State()
+        self.state = state or State()
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and a request was served without it."""
         self._record = record
@@ -58,7 +62,7 @@ class Pipeline:
         self._exchanges.add(exchange)
         try:
             exchange.signals = self._inspect(request)
-            exchange.decision = await self._decide(request, exchange.signals)
+            exchange.decision = await self._decide(request, headers, exchange.signals)
             await self._dispatch(exchange)
         except ApiError as error:
             exchange.fail(error.status, error.message)
@@ -88,22 +92,45 @@ class Pipeline:
             self._note_failure("inspection")
             return Signals()
 
-    async def _decide(self, request: Request, signals: Signals) -> Decision:
+    async def _decide(self, request: Request, headers: Headers, signals: Signals) -> Decision:
         if request.forced_lane is not None:
             forced = self.fleet.forced(request.forced_lane, request.model)
             await self.fleet.wait_for_start([forced], START_PATIENCE_S)
-            return Decision(forced.lane.name, "the request forces this lane")
+            return self._pinned([forced], signals, "the request forces this lane")
         lanes = self.fleet.serving(request.model)
         if not any(lane.is_up for lane in lanes):
             await self.fleet.wait_for_start(lanes, START_PATIENCE_S)
             lanes = self.fleet.serving(request.model)
+        return self.choose(request, headers, signals, lanes)
+
+    def choose(
+        self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]
+    ) -> Decision:
+        """The operator's rule for a request, if one fits and its lane is up; else the predictions decide."""
+        rule = fitting(self.fleet.configuration.rule, request, headers, signals)
+        if rule is not None:
+            others = [lane for lane in lanes if lane.lane.name != rule.lane]
+            wanted = [lane for lane in lanes if lane.lane.name == rule.lane and lane.is_up]
+            if wanted:
+                return self._pinned([*wanted, *others], signals, f"rule: {described(rule)}")
         try:
             states = [lane.state(self.state.measured.get(lane.lane.name, Measured())) for lane in lanes]
-            return decide(signals, states, self.state, self._random)
+            exploration = self.fleet.configuration.routing.exploration
+            return decide(signals, states, self.state, self._random, exploration)
         except Exception:
             self._note_failure("decision")
-            names = [lane.lane.name for lane in lanes]
-            return Decision(names[0], "the default lane: the decision failed", alternatives=tuple(names[1:]))
+            return self._pinned(lanes, signals, "the default lane: the decision failed")
+
+    def _pinned(self, lanes: Sequence[LaneHandle], signals: Signals, reason: str) -> Decision:
+        """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
+        first, *others = lanes
+        try:
+            predictions = predict(signals, [first.state(Measured())], self.state)
+        except Exception:
+            self._note_failure("prediction")
+            predictions = {}
+        names = tuple(lane.lane.name for lane in others)
+        return Decision(first.lane.name, reason, alternatives=names, predictions=predictions)
 
     async def _dispatch(self, exchange: Exchange) -> None:
         """Send the request down the decided lane and relay the answer; while nothing has come back, try the next.

@@ -16,8 +16,11 @@ from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline, Recorder
+from paceline.memory import Memory, MemoryUnusable
 
 HOUSEKEEPING_INTERVAL_S = 0.5
+SAVE_EVERY = 20
+"""Rounds of housekeeping between two savings of what was learned."""
 
 log = logging.getLogger("paceline")
 
@@ -32,16 +35,25 @@ class Gateway:
     Args:
         load: reads the configuration; called at start and at each reload.
         record: told of every outcome.
+        memory_path: where what was learned is kept, if the configuration wants that; ``None`` keeps nothing.
 
     Raises:
         ConfigurationError: from ``load``.
     """
 
-    def __init__(self, load: Callable[[], Configuration], log_directory: Path, record: Recorder) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Configuration],
+        log_directory: Path,
+        record: Recorder,
+        memory_path: Path | None = None,
+    ) -> None:
         self._load = load
         self._log_directory = log_directory
         self._configuration = load()
         self._record = record
+        self._memory_path = memory_path
+        self._memory: Memory | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._server: uvicorn.Server | None = None
         self.pipeline: Pipeline
@@ -61,7 +73,10 @@ class Gateway:
         listening = _listen(self._configuration)
         host, port = listening.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self.pipeline = Pipeline(Fleet(self._configuration, self._log_directory), self._record)
+        self._memory = self._open_memory()
+        learned = self._memory.load() if self._memory else None
+        fleet = Fleet(self._configuration, self._log_directory)
+        self.pipeline = Pipeline(fleet, self._record, state=learned)
         server = _Server(_uvicorn_settings(Application(self.pipeline, self.reload), self._configuration))
         self._server = server
         self._handle_signals()
@@ -76,6 +91,9 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             await self.fleet.stop()
+            if self._memory:
+                await self._save()
+                self._memory.close()
 
     def stop(self) -> None:
         """End :meth:`run`: at the first call when the running answers are out, or their grace is over, at the
@@ -131,10 +149,34 @@ class Gateway:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    def _open_memory(self) -> Memory | None:
+        if self._memory_path is None or not self._configuration.routing.remember:
+            return None
+        try:
+            return Memory(self._memory_path)
+        except MemoryUnusable as error:
+            log.warning("what is learned will not be kept: %s", error)
+            return None
+
+    async def _save(self) -> None:
+        """In a thread: a slow disk keeps no request waiting, a full one stops none."""
+        memory, state = self._memory, self.pipeline.state
+        if memory is None:
+            return
+        try:
+            await asyncio.to_thread(memory.save, state)
+        except MemoryUnusable as error:
+            log.warning("what was learned could not be saved: %s", error)
+
     async def _keep_house(self) -> None:
+        saved, rounds = self.pipeline.state, 0
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
             self.pipeline.release_slow_readers()
+            rounds += 1
+            if rounds % SAVE_EVERY == 0 and self.pipeline.state is not saved:
+                saved = self.pipeline.state
+                await self._save()
 
 
 class _Server(uvicorn.Server):

@@ -56,9 +56,17 @@ class Device:
     holder: str | None = None
     """The engine that has the turn."""
     running: int = 0
+    _request_s: float = 0.0
+    _counted_at_s: float = 0.0
     start_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """For engines that start: one at a time."""
     _queue: "deque[_Waiter]" = field(default_factory=deque)
+
+    def request_s(self) -> float:
+        """Time that all requests so far have run, added up: what two readings differ by, over the time between them, is
+        how many ran on average."""
+        self._change(0)
+        return self._request_s
 
     @property
     def waiting(self) -> int:
@@ -77,11 +85,11 @@ class Device:
             QueueFull: ``queue_limit`` requests wait already.
         """
         if not self.takes_turns:
-            self.running += 1
+            self._change(1)
             return Turn(self)
         if self.can_start(engine, slots):
             self.holder = engine
-            self.running += 1
+            self._change(1)
             return Turn(self)
         if len(self._queue) >= self.queue_limit:
             raise QueueFull(f"{len(self._queue)} requests wait for the device already")
@@ -99,8 +107,14 @@ class Device:
             raise
         return Turn(self, queued_s=self.clock() - waiter.since_s)
 
+    def _change(self, by: int) -> None:
+        now_s = self.clock()
+        self._request_s += self.running * (now_s - self._counted_at_s)
+        self._counted_at_s = now_s
+        self.running += by
+
     def _leave(self) -> None:
-        self.running -= 1
+        self._change(-1)
         self._grant()
 
     def _grant(self) -> None:
@@ -113,7 +127,7 @@ class Device:
                 continue  # it has given up, but had no time yet to leave the queue
             older_is_impatient = any(self._is_impatient(other) for other in refused if other.engine != self.holder)
             if waiter.engine == self.holder and self.running < waiter.slots and not older_is_impatient:
-                self.running += 1
+                self._change(1)
                 waiter.granted.set_result(None)
             else:
                 refused.append(waiter)

@@ -3,7 +3,7 @@
 >>> from paceline.types import Api, Request
 >>> fields = {"messages": [{"role": "user", "content": "Tell me a story."}]}
 >>> inspect(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields)).task
-<Task.OPEN_ENDED: 'open-ended'>
+<Task.CREATE: 'create'>
 """
 
 from paceline.inspection.inspect import inspect
