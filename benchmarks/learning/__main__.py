@@ -2,7 +2,7 @@
 
     python -m benchmarks.learning [--seeds N] [--requests N] [--figures FOLDER]
 
-After two thirds of the requests the acceptance of one task changes to that of the task that drafting treats most
+After so many requests the acceptance of one task changes to that of the task that drafting treats most
 differently. Shares are of the oracle's time, which knows what every lane would take for the very request.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from statistics import mean
 
-from benchmarks.learning.policies import EpsilonGreedy, Fixed, Paceline, Policy, Thompson, Ucb
+from benchmarks.learning.policies import EpsilonGreedy, Fixed, KnowsTasks, Paceline, Policy, Thompson, Ucb
 from benchmarks.learning.worlds import Draw, World, signals_by_task, worlds
 from paceline.types import Signals, Task
 
@@ -47,8 +47,9 @@ def run(world: World, policy: Policy, signals: dict[Task, list[Signals]], reques
     drawing, choosing = Random(seed), Random(seed + 1000)
     done, now_s = Run(), 1.7e9
     world.behaves_as = {}
-    for number in range(requests):
-        if number == requests * 2 // 3:
+    left = 2 * RECOVERY
+    while left:
+        if len(done.tasks) == requests:
             world.behaves_as = {change[0]: change[1]}
         draw: Draw = world.draw(signals, drawing)
         lane = policy.choose(draw, world.lanes, choosing)
@@ -57,6 +58,7 @@ def run(world: World, policy: Policy, signals: dict[Task, list[Signals]], reques
         done.taken_s.append(draw.expected_s[lane])
         done.oracle_s.append(min(draw.expected_s.values()))
         done.tasks.append(draw.task)
+        left -= bool(world.behaves_as) and draw.task is change[0]
     return done
 
 
@@ -77,6 +79,7 @@ def policies(world: World) -> dict[str, Callable[[], Policy]]:
         "epsilon-greedy": EpsilonGreedy,
         "UCB": Ucb,
         "Thompson, no features": Thompson,
+        "knows the tasks": lambda: KnowsTasks(world),
         "Thompson by task": lambda: Thompson(by_task=True),
     }
 
@@ -84,12 +87,12 @@ def policies(world: World) -> dict[str, Callable[[], Policy]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--requests", type=int, default=900)
+    parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--figures", type=Path, help="write SVG and PNG of the regret there")
     parser.add_argument("--only", nargs="*", help="policies")
     options = parser.parse_args()
     signals = signals_by_task()
-    changed_at = options.requests * 2 // 3
+    changed_at = options.requests
     regrets: dict[str, dict[str, list[Run]]] = {}
     for world in worlds():
         gains = speed_ups(world)

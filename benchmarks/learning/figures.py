@@ -21,7 +21,9 @@ def draw_regret(runs: Mapping[str, Mapping[str, Sequence[Any]]], changed_at: int
         for name, done in policies.items():
             if name.startswith("always") and name not in (best, "always plain"):
                 continue
-            regret = np.cumsum([np.subtract(one.taken_s, one.oracle_s) for one in done], axis=1)
+            length = min(len(one.taken_s) for one in done)
+            beyond = [np.subtract(one.taken_s[:length], one.oracle_s[:length]) for one in done]
+            regret = np.cumsum(beyond, axis=1)
             low, high = np.percentile(regret, (10, 90), axis=0)
             label = f"{name} (best fixed)" if name == best else name
             line = panel.plot(regret.mean(axis=0), label=label, linewidth=2.2 if name == "Paceline" else 1.2)[0]

@@ -17,7 +17,7 @@ from benchmarks.prompts import chat
 from paceline.http_client import Client
 from training.task_model.prompts import Prompt, own_prompts
 
-CAPS = (2, 4, 8, 12)
+CAPS = (4, 8, 12)
 OUTPUT = Path(__file__).parent / "measured.json"
 
 

@@ -5,7 +5,7 @@ from math import log, sqrt
 from random import Random
 from typing import Protocol
 
-from benchmarks.learning.worlds import Draw
+from benchmarks.learning.worlds import Draw, World
 from paceline.decision import EXPLORATION, State, decide, learn
 from paceline.types import Decision, LaneState, Outcome
 
@@ -38,6 +38,23 @@ class Fixed:
 
     def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
         return self._lane
+
+    def tell(self, draw: Draw, lane: str, now_s: float) -> None:
+        pass
+
+
+class KnowsTasks:
+    """Knows every lane's mean time for each task, before and after a change, but like the others only the told task: what
+    no policy that looks at the task alone can beat."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
+        task = draw.signals.task
+        rows = self._world.rows.get(self._world.behaves_as.get(task, task), [])
+        names = [one.lane.name for one in lanes]
+        return min(names, key=lambda name: sum(row[name][0] for row in rows)) if rows else names[0]
 
     def tell(self, draw: Draw, lane: str, now_s: float) -> None:
         pass

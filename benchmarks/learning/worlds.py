@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paceline.decision.drafting import accepted_per_draft
 from paceline.inspection import inspect
@@ -42,13 +43,19 @@ class World(Struct):
     name: str
     lanes: list[LaneState]
     rows: dict[Task, list[dict[str, tuple[float, float | None, float | None]]]]
+    own_signals: dict[Task, list[Signals]] = {}
+    """Of the very requests that the rows were measured on, in their order."""
     behaves_as: dict[Task, Task] = {}
     """Tasks whose acceptance has changed to another's."""
 
     def draw(self, signals: dict[Task, list[Signals]], rng: Random) -> Draw:
         task = rng.choice(list(self.rows))
         told = rng.choice(list(self.rows)) if rng.random() < MISTOLD else task
-        row = rng.choice(self.rows[self.behaves_as.get(task, task)])
+        source = self.behaves_as.get(task, task)
+        number = rng.randrange(len(self.rows[source]))
+        row = self.rows[source][number]
+        is_own = told is task is source and task in self.own_signals
+        seen = self.own_signals[task][number] if is_own else rng.choice(signals[told])
         tokens = rng.choice((64, 128, 256))
         factor = exp(rng.gauss(0, DIFFERENCE))
         expected_s, observed = {}, {}
@@ -65,18 +72,21 @@ class World(Struct):
                 drafted=counts[0] if counts and drafts else None,
                 accepted=counts[1] if counts and drafts else None,
             )
-        return Draw(task, rng.choice(signals[told]), expected_s, observed)
+        return Draw(task, seen, expected_s, observed)
 
 
 def signals_by_task() -> dict[Task, list[Signals]]:
     """Signals of our own prompts, greedy."""
     found: dict[Task, list[Signals]] = {}
     for prompt in own_prompts():
-        fields = {"messages": [{"role": "user", "content": prompt.text}], "temperature": 0}
-        found.setdefault(Task(prompt.task), []).append(
-            inspect(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields))
-        )
+        found.setdefault(Task(prompt.task), []).append(_signals(prompt.text))
     return found
+
+
+def _signals(text: str) -> Signals:
+    """Without the conversation: no prompt comes twice in life."""
+    fields = {"messages": [{"role": "user", "content": text}], "temperature": 0}
+    return replace(inspect(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields)), conversation="")
 
 
 def lanes(strategies: Sequence[Strategy]) -> list[LaneState]:
@@ -105,6 +115,7 @@ def embedded() -> World:
         "SmolLM2-135M Q8_0, 2 CPU cores, n-gram",
         lanes(strategies),
         {task: list(prompts.values()) for task, prompts in rows.items()},
+        {task: [_signals(text) for text in prompts] for task, prompts in rows.items()},
     )
 
 

@@ -23,7 +23,7 @@ FORMAT = 1
 FORGOTTEN_AFTER_S = 90 * 86_400.0
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
 _PARTS: dict[str, type[Any]] = {"measured": Measured, "cells": Cell, "steps": StepCost, "served": Served}
-_TOTALS = ("decode_s", "exploring_s")
+_TOTALS = ("at_s", "decode_s", "exploring_s")
 
 
 class MemoryUnusable(Exception):

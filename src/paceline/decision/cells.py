@@ -14,6 +14,7 @@ from msgspec import Struct
 
 HALF_LIVES_S = (60.0, 480.0, 3_840.0, 30_720.0, 245_760.0, 1_966_080.0)
 """A minute to three weeks."""
+LONGEST = len(HALF_LIVES_S) - 1
 CONTRADICTION = 3.0
 """Standard deviations by which a quicker mean must differ from a slower one to be believed instead."""
 LEAST_WEIGHT = 0.3
@@ -29,10 +30,8 @@ class Cell(Struct, frozen=True):
     """Sum of weights (inverse variances) by half-life."""
     sums: tuple[float, ...]
     """Sum of weighted values by half-life."""
-    mean: float
-    """Weighted mean of what still counts."""
-    weight: float
-    """Its weight."""
+    window: int
+    """Index of the half-life that is trusted."""
 
 
 def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> Cell:
@@ -55,29 +54,42 @@ def merged(one: Cell, other: Cell) -> Cell:
     return _cell(late.at_s, weights, sums)
 
 
-def estimate(prior: tuple[float, float], levels: Iterable[tuple[Cell | None, float]]) -> tuple[float, float]:
-    """Mean and variance of a number known through nested levels, from the most general to the most special: each is
-    the next one's prior, from which it may deviate.
+def mean_of(cell: Cell) -> float:
+    """Weighted mean of what still counts."""
+    return cell.sums[cell.window] / cell.weights[cell.window]
+
+
+def estimate(
+    prior: tuple[float, float], levels: Iterable[tuple[Cell | None, float]], now_s: float, window: int = LONGEST
+) -> tuple[float, float]:
+    """Mean and variance of a number known through nested levels, from the more general to the more special: each is
+    the next one's prior, from which it may deviate. What a level forgot because it changed, those below it forget too.
 
     Args:
         prior: mean and variance before all evidence.
         levels: a cell, and the variance with which its number deviates from the level above.
+        window: index of the longest half-life to trust.
     """
     mean, variance = prior
     for cell, deviation in levels:
         variance += deviation
         if cell is not None:
-            gain = cell.weight * variance
-            mean = (mean + gain * cell.mean) / (1 + gain)
-            variance /= 1 + gain
+            window = min(window, cell.window)
+            weight = cell.weights[window]
+            if weight > 0:
+                gain = weight * variance * exp2(min(0.0, cell.at_s - now_s) / HALF_LIVES_S[window])
+                mean = (mean + gain * cell.sums[window] / weight) / (1 + gain)
+                variance /= 1 + gain
     return mean, variance
 
 
 def _cell(at_s: float, weights: tuple[float, ...], sums: tuple[float, ...]) -> Cell:
-    weight, mean = weights[-1], sums[-1] / weights[-1] if weights[-1] > 0 else 0.0
-    for quicker, total in zip(weights[-2::-1], sums[-2::-1], strict=True):
-        if quicker < LEAST_WEIGHT:
+    window = LONGEST
+    mean = sums[window] / weights[window] if weights[window] > 0 else 0.0
+    for quicker in range(window - 1, -1, -1):
+        weight = weights[quicker]
+        if weight < LEAST_WEIGHT:
             break
-        if abs(total / quicker - mean) > CONTRADICTION / sqrt(quicker):
-            weight, mean = quicker, total / quicker
-    return Cell(at_s, weights, sums, mean, weight)
+        if abs(sums[quicker] / weight - mean) > CONTRADICTION / sqrt(weight):
+            window, mean = quicker, sums[quicker] / weight
+    return Cell(at_s, weights, sums, window)

@@ -1,7 +1,7 @@
 """Predictions -> a lane."""
 
 from collections.abc import Sequence
-from math import erf, log, sqrt
+from math import erf, exp, log, log1p, sqrt
 from random import Random
 
 from msgspec import Struct
@@ -14,14 +14,17 @@ from paceline.types import Decision, LaneState, Prediction, Signals
 
 EXPLORATION = 0.01
 """Share of decode time that may be spent on lanes that are not predicted to be the fastest."""
-FAR_WORSE = 1.5
-"""A lane that is predicted to take so many times the best one's time is not explored."""
+FAR_WORSE = 1.4
+"""A lane that would take so many times the best one's time even if it were a standard deviation faster than predicted is not
+explored."""
 MOST_PROBED = 0.12
 """Probability, at most, with which a drafter that lost before is tried again to see whether it changed."""
-PATIENCE = 10.0
-"""Times the budget's share that a single decision may be expected to cost."""
-CREDIT = 10.0
-"""Requests' worth of budget to begin with."""
+HEAD_START = 5.0
+"""Times the set share that may be spent on the first requests, when there is most to learn; it falls off with
+:data:`HEAD_START_REQUESTS`."""
+HEAD_START_REQUESTS = 40.0
+PATIENCE = 3.0
+"""Times the present share that a single decision may be expected to cost."""
 LEAST_SPREAD = 0.01
 GRID = 16
 MOST_BESIDE_TURNS = 1
@@ -114,7 +117,7 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
         if kind in seen or not comparable or one.has_turn != best.one.has_turn or one.running or best.one.running:
             continue
         seen.add(kind)
-        if best.cost <= choice.cost <= FAR_WORSE * best.cost:
+        if best.cost <= choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
             candidates.append(choice)
     return candidates
 
@@ -137,8 +140,10 @@ def _probabilities(
     share = 1.0
     if expected > 0:
         past_s, spent_s = (state.decode_s, state.exploring_s) if in_seconds else (0.0, 0.0)
-        budget = exploration * (past_s + CREDIT * best.cost) - spent_s
-        share = max(0.0, min(1.0, budget / expected, PATIENCE * exploration * best.cost / expected))
+        age = past_s / best.cost / HEAD_START_REQUESTS  # in requests like this one
+        budget = exploration * (age + HEAD_START * log1p(age)) * HEAD_START_REQUESTS * best.cost - spent_s
+        now = PATIENCE * exploration * (1 + HEAD_START / (1 + age)) * best.cost
+        share = max(0.0, min(1.0, (budget + now) / expected, now / expected))
     explored = [share * chance for chance in wins[1:]]
     return [max(0.0, 1 - sum(explored)), *explored]
 

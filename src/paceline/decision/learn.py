@@ -79,6 +79,7 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
         cells=notes.cells,
         steps=notes.steps,
         served=_bounded(served),
+        at_s=max(state.at_s, outcome.at_s),
         decode_s=state.decode_s + (decoding.seconds if decoding else 0.0),
         exploring_s=state.exploring_s + (decision.exploring_s if outcome.lane == decision.lane else 0.0),
     )
@@ -103,16 +104,16 @@ class _Notes:
             rounds = self._drafted(signals, tasks, prediction, decoding)
         if strategy.drafts and decoding.drafted is None:
             steps, relative = float(decoding.tokens), prediction.plain_steps_per_token
-            base_noise = noise + BLIND_NOISE**2
+            base_noise, about_step = noise + BLIND_NOISE**2, "guessed step"
         else:
             steps = float(decoding.steps)
             length = (decoding.drafted or 0) / rounds if rounds else 0.0
             share = rounds / steps
             relative = (1 - share) * step_cost.cost(prediction.step_cost, 0, beside, context_k)
             relative += share * step_cost.cost(prediction.step_cost, length, beside, context_k)
-            base_noise = noise + (0.5 * (relative - 1)) ** 2
+            base_noise, about_step = noise + (0.5 * (relative - 1)) ** 2, "step"
         step_s = decoding.seconds / steps
-        self._add(("step", prediction.model), log(step_s / relative), 1 / base_noise)
+        self._add((about_step, prediction.model), log(step_s / relative), 1 / base_noise)
         if prediction.plain_step_s is None:
             return
         miss = log(step_s / (relative * prediction.plain_step_s))
@@ -146,7 +147,8 @@ class _Notes:
                 self._add(copy_key(about, task, signals), deviation, share * weight)
             deviation = covered - priors.coverage_logit(next(iter(tasks)), signals)
             self._add(("cover", *about), deviation, weight)
-            self._add(conversation_key("cover", about, signals), deviation, weight)
+            if signals.conversation:
+                self._add(conversation_key("cover", about, signals), deviation, weight)
         if not rounds:
             return 0.0
         length = max(1.0, drafted / rounds)
@@ -159,7 +161,8 @@ class _Notes:
         deviation = seen - priors.acceptance_logit(kind, next(iter(tasks)), signals)
         self._add(("accept", *about), deviation, weight)
         self._add(cap_key(prediction.fingerprint, strategy, next(iter(tasks))), deviation, weight)
-        self._add(conversation_key("accept", about, signals), deviation, weight)
+        if signals.conversation:
+            self._add(conversation_key("accept", about, signals), deviation, weight)
         return rounds
 
     def lasted(self, signals: Signals, seen: Observation) -> None:

@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 from msgspec import Struct
 
 from paceline.decision import priors
-from paceline.decision.cells import estimate
+from paceline.decision.cells import LONGEST, estimate, mean_of
 from paceline.decision.drafting import accepted_per_draft, probability
 from paceline.decision.load import Load
 from paceline.decision.state import Key, State
@@ -30,6 +30,10 @@ NEAR_SPREAD = 0.3
 """By which a cap, or an amount to copy, deviates from a task's other requests, and a conversation from its task."""
 MISFIT = 0.08
 """Standard deviation of what the model misses in a lane's time, and again in one task of a lane; as a logarithm."""
+BLIND_MISFIT = 0.25
+"""The same where the engine does not tell what was accepted, so that the time alone shows how wrong the prior is."""
+UNSEEN_SPREAD = 0.25
+"""Of a plain lane's time, as long as it follows only from what drafting lanes took."""
 PREFILL_S_PER_TOKEN = 0.001
 
 Estimate = tuple[float, float]
@@ -41,6 +45,10 @@ class _Drafter(Struct):
     acceptance: Estimate
     coverage: Estimate | None
     """``None`` where it drafts in every step."""
+    prior: float
+    """Of the acceptance, from which evidence counts."""
+    window: int
+    """Of the likeliest task's acceptance: what is older is forgotten about its caps, too."""
     is_blind: bool
     """Whether its engine never told what was accepted."""
 
@@ -48,7 +56,7 @@ class _Drafter(Struct):
 def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Load | None = None) -> dict[str, Prediction]:
     """What to expect of each lane, by its name."""
     load = load or Load(lanes)
-    cells = state.cells
+    cells, now_s = state.cells, state.at_s
     tasks = considered(signals.tasks)
     task = next(iter(tasks))
     tokens = _tokens(task, signals, state)
@@ -75,7 +83,9 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
             is_blind = drafter.is_blind
             mean, unsure = drafter.acceptance
             if cap := cells.get(cap_key(fingerprint, strategy, task)):
-                mean, unsure = estimate(drafter.acceptance, ((cap, NEAR_SPREAD**2),))
+                levels = ((cap, NEAR_SPREAD**2),)
+                mean, unsure = estimate((mean - drafter.prior, unsure), levels, now_s, drafter.window)
+                mean += drafter.prior
             length = draft_length(strategy)
             acceptance = probability(mean)
             less = probability(mean - sqrt(unsure))
@@ -94,10 +104,12 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
                 time = usual
                 variance = log(worse / usual) ** 2
         general, special = correction_keys(fingerprint, strategy, task)
-        levels = ((cells.get(general), MISFIT**2), (cells.get(special), MISFIT**2))
-        # Where nobody tells what was accepted, only the time can say how wrong the prior is.
-        correction, uncertain = estimate((0.0, variance if is_blind else 0.0), levels)
-        plain_step = cells.get(("step", model))
+        seen = cells.get(general)
+        misfit = BLIND_MISFIT**2 if is_blind else MISFIT**2
+        unseen = UNSEEN_SPREAD**2 if seen is None and not drafts else 0.0
+        correction, uncertain = estimate((0.0, variance if is_blind else unseen), ((seen, misfit),), now_s)
+        correction, uncertain = estimate((correction, uncertain), ((cells.get(special), misfit),), now_s)
+        plain_step = cells.get(("step", model)) or cells.get(("guessed step", model))
         found[one.lane.name] = Prediction(
             fingerprint,
             model,
@@ -105,7 +117,7 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
             time,
             exp(correction),
             sqrt(uncertain if is_blind else uncertain + variance),
-            exp(plain_step.mean) if plain_step else None,
+            exp(mean_of(plain_step)) if plain_step else None,
             step,
             acceptance,
             spread,
@@ -155,31 +167,35 @@ def correction_keys(fingerprint: str, strategy: Strategy, task: Task) -> tuple[K
 
 def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signals, state: State) -> _Drafter:
     kind = about[1]
-    cells = state.cells
+    cells, now_s = state.cells, state.at_s
+    task = next(iter(tasks))
+    # A drafter's mean over all tasks depends on which came lately, so its changes say nothing about one task.
     general = cells.get(("accept", *about))
-    talk = cells.get(conversation_key("accept", about, signals))
+    start = estimate((0.0, PRIOR_SPREAD**2), ((general, 0.0),), now_s)
+    talk = cells.get(conversation_key("accept", about, signals)) if signals.conversation else None
     accepts = []
-    for task, share in tasks.items():
-        levels = ((general, 0.0), (cells.get(("accept", *about, task)), TASK_SPREAD**2), (talk, NEAR_SPREAD**2))
-        mean, variance = estimate((0.0, PRIOR_SPREAD**2), levels)
-        accepts.append((share, priors.acceptance_logit(kind, task, signals) + mean, variance))
+    for one, share in tasks.items():
+        levels = ((cells.get(("accept", *about, one)), TASK_SPREAD**2), (talk, NEAR_SPREAD**2))
+        mean, variance = estimate(start, levels, now_s)
+        accepts.append((share, priors.acceptance_logit(kind, one, signals) + mean, variance))
+    prior = priors.acceptance_logit(kind, task, signals)
+    known = cells.get(("accept", *about, task))
+    window = known.window if known else LONGEST
     if not priors.drafter(kind).lookup:
-        return _Drafter(_mixture(accepts), None, general is None)
-    general_cover = cells.get(("cover", *about))
-    talk = cells.get(conversation_key("cover", about, signals))
+        return _Drafter(_mixture(accepts), None, prior, window, general is None)
+    general = cells.get(("cover", *about))
+    start = estimate((0.0, PRIOR_SPREAD**2), ((general, 0.0),), now_s)
+    talk = cells.get(conversation_key("cover", about, signals)) if signals.conversation else None
     covers = []
-    for task, share in tasks.items():
-        mean, variance = estimate(
-            (0.0, PRIOR_SPREAD**2),
-            (
-                (general_cover, 0.0),
-                (cells.get(("cover", *about, task)), TASK_SPREAD**2),
-                (cells.get(copy_key(about, task, signals)), NEAR_SPREAD**2),
-                (talk, NEAR_SPREAD**2),
-            ),
+    for one, share in tasks.items():
+        levels = (
+            (cells.get(("cover", *about, one)), TASK_SPREAD**2),
+            (cells.get(copy_key(about, one, signals)), NEAR_SPREAD**2),
+            (talk, NEAR_SPREAD**2),
         )
-        covers.append((share, priors.coverage_logit(task, signals) + mean, variance))
-    return _Drafter(_mixture(accepts), _mixture(covers), general_cover is None)
+        mean, variance = estimate(start, levels, now_s)
+        covers.append((share, priors.coverage_logit(one, signals) + mean, variance))
+    return _Drafter(_mixture(accepts), _mixture(covers), prior, window, general is None)
 
 
 def _mixture(parts: Sequence[tuple[float, float, float]]) -> Estimate:
@@ -192,7 +208,7 @@ def _mixture(parts: Sequence[tuple[float, float, float]]) -> Estimate:
 
 def _tokens(task: Task, signals: Signals, state: State) -> float:
     """Expected length of the answer."""
-    mean, _ = estimate((priors.tokens_log(task), 1.0), ((state.cells.get(("tokens", task)), 0.0),))
+    mean, _ = estimate((priors.tokens_log(task), 1.0), ((state.cells.get(("tokens", task)), 0.0),), state.at_s)
     tokens = exp(mean)
     return tokens if signals.max_tokens is None else min(tokens, max(1.0, float(signals.max_tokens)))
 
@@ -202,4 +218,4 @@ def _prefill_s(model: str, fingerprint: str, prompt_tokens: float, signals: Sign
     if signals.turns > 1 and (turn := state.served.get((signals.conversation, fingerprint))):
         prompt_tokens = max(0.0, prompt_tokens - turn.chars / CHARS_PER_TOKEN)
     rate = state.cells.get(("prefill", model))
-    return prompt_tokens * (exp(rate.mean) if rate else PREFILL_S_PER_TOKEN)
+    return prompt_tokens * (exp(mean_of(rate)) if rate else PREFILL_S_PER_TOKEN)

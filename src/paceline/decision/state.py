@@ -34,6 +34,8 @@ class State(Struct, frozen=True):
     """Step costs by model and kind of drafter."""
     served: Mapping[Key, Served] = {}
     """By conversation and fingerprint."""
+    at_s: float = 0.0
+    """When the latest outcome was learned, in seconds since 1970."""
     decode_s: float = 0.0
     """Time spent decoding, of all answers that told."""
     exploring_s: float = 0.0
@@ -48,6 +50,7 @@ def merge(one: State, other: State) -> State:
         cells=_merged(one.cells, other.cells, cells.merged),
         steps=_merged(one.steps, other.steps, step_cost.merged),
         served=_merged(one.served, other.served, lambda a, b: max(a, b, key=lambda turn: (turn.at_s, turn.chars))),
+        at_s=max(one.at_s, other.at_s),
         decode_s=one.decode_s + other.decode_s,
         exploring_s=one.exploring_s + other.exploring_s,
     )

@@ -10,8 +10,8 @@ from math import exp2
 
 from msgspec import Struct
 
-PRIOR_MEAN = (0.3, 0.1, 0.2, 0.01)
-PRIOR_DEVIATION = (0.3, 0.08, 0.2, 0.02)
+PRIOR_MEAN = (0.4, 0.12, 0.2, 0.01)
+PRIOR_DEVIATION = (0.5, 0.12, 0.2, 0.02)
 """Between a GPU, where a batch of eight costs little more than one token, and a small quantized model on a CPU, where it
 costs three times as much."""
 HALF_LIFE_S = 8 * 3600.0
