@@ -12,8 +12,8 @@ from math import exp2, sqrt
 
 from msgspec import Struct
 
-HALF_LIVES_S = (60.0, 480.0, 3_840.0, 30_720.0, 245_760.0, 1_966_080.0)
-"""A minute to three weeks."""
+HALF_LIVES_S = tuple(30.0 * 4.0**number for number in range(9))
+"""Half a minute to three weeks."""
 LONGEST = len(HALF_LIVES_S) - 1
 CONTRADICTION = 3.0
 """Standard deviations by which a quicker mean must differ from a slower one to be believed instead."""
@@ -60,7 +60,7 @@ def mean_of(cell: Cell) -> float:
 
 
 def estimate(
-    prior: tuple[float, float], levels: Iterable[tuple[Cell | None, float]], now_s: float, window: int = LONGEST
+    prior: tuple[float, float], levels: Iterable[tuple[Cell | None, float]], now_s: float
 ) -> tuple[float, float]:
     """Mean and variance of a number known through nested levels, from the more general to the more special: each is
     the next one's prior, from which it may deviate. What a level forgot because it changed, those below it forget too.
@@ -68,9 +68,9 @@ def estimate(
     Args:
         prior: mean and variance before all evidence.
         levels: a cell, and the variance with which its number deviates from the level above.
-        window: index of the longest half-life to trust.
     """
     mean, variance = prior
+    window = LONGEST
     for cell, deviation in levels:
         variance += deviation
         if cell is not None:

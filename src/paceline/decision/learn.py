@@ -15,7 +15,6 @@ from paceline.decision.cells import Cell, with_value
 from paceline.decision.drafting import acceptance_of, logit
 from paceline.decision.predict import (
     CHARS_PER_TOKEN,
-    cap_key,
     considered,
     conversation_key,
     copy_key,
@@ -160,7 +159,6 @@ class _Notes:
             self._add(("accept", *about, task), seen - priors.acceptance_logit(kind, task, signals), share * weight)
         deviation = seen - priors.acceptance_logit(kind, next(iter(tasks)), signals)
         self._add(("accept", *about), deviation, weight)
-        self._add(cap_key(prediction.fingerprint, strategy, next(iter(tasks))), deviation, weight)
         if signals.conversation:
             self._add(conversation_key("accept", about, signals), deviation, weight)
         return rounds

@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 from msgspec import Struct
 
 from paceline.decision import priors
-from paceline.decision.cells import LONGEST, estimate, mean_of
+from paceline.decision.cells import estimate, mean_of
 from paceline.decision.drafting import accepted_per_draft, probability
 from paceline.decision.load import Load
 from paceline.decision.state import Key, State
@@ -27,7 +27,7 @@ PRIOR_SPREAD = 0.9
 TASK_SPREAD = 0.6
 """By which a task deviates from a drafter's other tasks."""
 NEAR_SPREAD = 0.3
-"""By which a cap, or an amount to copy, deviates from a task's other requests, and a conversation from its task."""
+"""By which an amount to copy deviates from a task's other requests, and a conversation from its task."""
 MISFIT = 0.08
 """Standard deviation of what the model misses in a lane's time, and again in one task of a lane; as a logarithm."""
 BLIND_MISFIT = 0.25
@@ -45,10 +45,6 @@ class _Drafter(Struct):
     acceptance: Estimate
     coverage: Estimate | None
     """``None`` where it drafts in every step."""
-    prior: float
-    """Of the acceptance, from which evidence counts."""
-    window: int
-    """Of the likeliest task's acceptance: what is older is forgotten about its caps, too."""
     is_blind: bool
     """Whether its engine never told what was accepted."""
 
@@ -82,10 +78,6 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
                 drafter = drafters[about] = _drafter(about, tasks, signals, state)
             is_blind = drafter.is_blind
             mean, unsure = drafter.acceptance
-            if cap := cells.get(cap_key(fingerprint, strategy, task)):
-                levels = ((cap, NEAR_SPREAD**2),)
-                mean, unsure = estimate((mean - drafter.prior, unsure), levels, now_s, drafter.window)
-                mean += drafter.prior
             length = draft_length(strategy)
             acceptance = probability(mean)
             less = probability(mean - sqrt(unsure))
@@ -104,11 +96,12 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
                 time = usual
                 variance = log(worse / usual) ** 2
         general, special = correction_keys(fingerprint, strategy, task)
-        seen = cells.get(general)
-        misfit = BLIND_MISFIT**2 if is_blind else MISFIT**2
-        unseen = UNSEEN_SPREAD**2 if seen is None and not drafts else 0.0
-        correction, uncertain = estimate((0.0, variance if is_blind else unseen), ((seen, misfit),), now_s)
-        correction, uncertain = estimate((correction, uncertain), ((cells.get(special), misfit),), now_s)
+        correction, uncertain = 0.0, MISFIT**2
+        if is_blind:
+            levels = ((cells.get(general), BLIND_MISFIT**2), (cells.get(special), BLIND_MISFIT**2))
+            correction, variance = estimate((0.0, variance), levels, now_s)
+        elif not drafts and general not in cells:
+            uncertain = UNSEEN_SPREAD**2
         plain_step = cells.get(("step", model)) or cells.get(("guessed step", model))
         found[one.lane.name] = Prediction(
             fingerprint,
@@ -116,7 +109,7 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
             strategy,
             time,
             exp(correction),
-            sqrt(uncertain if is_blind else uncertain + variance),
+            sqrt(uncertain + variance),
             exp(mean_of(plain_step)) if plain_step else None,
             step,
             acceptance,
@@ -144,10 +137,6 @@ def draft_length(strategy: Strategy) -> int:
     return strategy.n_max or priors.drafter(strategy.kind).default_length
 
 
-def cap_key(fingerprint: str, strategy: Strategy, task: Task) -> Key:
-    return ("accept at cap", fingerprint, strategy.kind, task, strategy.n_max)
-
-
 def copy_key(about: tuple[str, str], task: Task, signals: Signals) -> Key:
     """Coverage by how much there is to copy: nothing, some, most."""
     return ("cover by copy", *about, task, int(min(0.99, signals.copy) * 3))
@@ -168,7 +157,6 @@ def correction_keys(fingerprint: str, strategy: Strategy, task: Task) -> tuple[K
 def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signals, state: State) -> _Drafter:
     kind = about[1]
     cells, now_s = state.cells, state.at_s
-    task = next(iter(tasks))
     # A drafter's mean over all tasks depends on which came lately, so its changes say nothing about one task.
     general = cells.get(("accept", *about))
     start = estimate((0.0, PRIOR_SPREAD**2), ((general, 0.0),), now_s)
@@ -178,11 +166,8 @@ def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signa
         levels = ((cells.get(("accept", *about, one)), TASK_SPREAD**2), (talk, NEAR_SPREAD**2))
         mean, variance = estimate(start, levels, now_s)
         accepts.append((share, priors.acceptance_logit(kind, one, signals) + mean, variance))
-    prior = priors.acceptance_logit(kind, task, signals)
-    known = cells.get(("accept", *about, task))
-    window = known.window if known else LONGEST
     if not priors.drafter(kind).lookup:
-        return _Drafter(_mixture(accepts), None, prior, window, general is None)
+        return _Drafter(_mixture(accepts), None, general is None)
     general = cells.get(("cover", *about))
     start = estimate((0.0, PRIOR_SPREAD**2), ((general, 0.0),), now_s)
     talk = cells.get(conversation_key("cover", about, signals)) if signals.conversation else None
@@ -195,7 +180,7 @@ def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signa
         )
         mean, variance = estimate(start, levels, now_s)
         covers.append((share, priors.coverage_logit(one, signals) + mean, variance))
-    return _Drafter(_mixture(accepts), _mixture(covers), prior, window, general is None)
+    return _Drafter(_mixture(accepts), _mixture(covers), general is None)
 
 
 def _mixture(parts: Sequence[tuple[float, float, float]]) -> Estimate:
