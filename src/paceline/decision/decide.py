@@ -12,7 +12,7 @@ from paceline.decision.predict import considered, draft_length, predict
 from paceline.decision.state import State
 from paceline.types import Decision, LaneState, Prediction, Signals
 
-EXPLORATION = 0.01
+EXPLORATION = 0.005
 """Share of decode time that may be spent on lanes that are not predicted to be the fastest."""
 FAR_WORSE = 1.4
 """A lane that would take so many times the best one's time even if it were a standard deviation faster than predicted is not
@@ -25,6 +25,7 @@ HEAD_START = 5.0
 HEAD_START_REQUESTS = 40.0
 PATIENCE = 3.0
 """Times the present share that a single decision may be expected to cost."""
+MOST_CANDIDATES = 5
 LEAST_SPREAD = 0.01
 GRID = 16
 MOST_BESIDE_TURNS = 1
@@ -105,20 +106,21 @@ def _share_of_batch(prediction: Prediction, beside: int) -> float:
 
 
 def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
-    """The best choice first, then those that may be explored: of every other drafter the lane that is predicted to be its
-    best, which is also where it shows its acceptance at the least cost."""
+    """The best choice first, then those that may be explored instead: where the request would start as soon, and which
+    may be about as fast."""
     best = ranked[0]
     candidates = [best]
-    seen = {(best.prediction.model, best.one.lane.strategy.kind)}
+    if best.one.running:
+        return candidates  # who joins others does not try things out on them
     for choice in ranked[1:]:
         one = choice.one
-        kind = (choice.prediction.model, one.lane.strategy.kind)
-        comparable = one.healthy == best.one.healthy and one.can_join == best.one.can_join
-        if kind in seen or not comparable or one.has_turn != best.one.has_turn or one.running or best.one.running:
+        is_alike = one.healthy == best.one.healthy and one.can_join == best.one.can_join
+        if not is_alike or one.has_turn != best.one.has_turn or one.running or choice.cost < best.cost:
             continue
-        seen.add(kind)
-        if best.cost <= choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
+        if choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
             candidates.append(choice)
+            if len(candidates) == MOST_CANDIDATES:
+                break
     return candidates
 
 

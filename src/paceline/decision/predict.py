@@ -34,6 +34,8 @@ BLIND_MISFIT = 0.25
 """The same where the engine does not tell what was accepted, so that the time alone shows how wrong the prior is."""
 UNSEEN_SPREAD = 0.25
 """Of a plain lane's time, as long as it follows only from what drafting lanes took."""
+GUESSED_SPREAD = 0.5
+"""The same where those lanes' engines do not even tell what was accepted."""
 PREFILL_S_PER_TOKEN = 0.001
 
 Estimate = tuple[float, float]
@@ -101,7 +103,7 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
             levels = ((cells.get(general), BLIND_MISFIT**2), (cells.get(special), BLIND_MISFIT**2))
             correction, variance = estimate((0.0, variance), levels, now_s)
         elif not drafts and general not in cells:
-            uncertain = UNSEEN_SPREAD**2
+            uncertain = UNSEEN_SPREAD**2 if ("step", model) in cells else GUESSED_SPREAD**2
         plain_step = cells.get(("step", model)) or cells.get(("guessed step", model))
         found[one.lane.name] = Prediction(
             fingerprint,
