@@ -35,6 +35,7 @@ REQUEST_SPREAD = 0.5
 COVERAGE_SPREAD = 0.7
 TIME_NOISE = 0.15
 """Relative standard deviation of a request's decode time."""
+CORRECTION_NOISE = 0.3
 BLIND_NOISE = 0.5
 """The same where it is not known how many steps were taken."""
 LENGTH_SPREAD = 0.8
@@ -103,6 +104,7 @@ class _Notes:
             rounds = self._drafted(signals, tasks, prediction, decoding)
         if strategy.drafts and decoding.drafted is None:
             steps, relative = float(decoding.tokens), prediction.plain_steps_per_token
+            believed = relative
             base_noise, about_step = noise + BLIND_NOISE**2, "guessed step"
         else:
             steps = float(decoding.steps)
@@ -110,14 +112,16 @@ class _Notes:
             share = rounds / steps
             relative = (1 - share) * step_cost.cost(prediction.step_cost, 0, beside, context_k)
             relative += share * step_cost.cost(prediction.step_cost, length, beside, context_k)
+            believed = (1 - share) * step_cost.cost(step_cost.PRIOR_MEAN, 0, beside, context_k)
+            believed += share * step_cost.cost(step_cost.PRIOR_MEAN, length, beside, context_k)
             base_noise, about_step = noise + (0.5 * (relative - 1)) ** 2, "step"
         step_s = decoding.seconds / steps
         self._add((about_step, prediction.model), log(step_s / relative), 1 / base_noise)
         if prediction.plain_step_s is None:
             return
-        miss = log(step_s / (relative * prediction.plain_step_s))
+        miss = log(step_s / (believed * prediction.plain_step_s))
         for key in correction_keys(prediction.fingerprint, strategy, next(iter(tasks))):
-            self._add(key, max(-3.0, min(3.0, miss)), 1 / noise)
+            self._add(key, max(-3.0, min(3.0, miss)), 1 / (noise + CORRECTION_NOISE**2 * (decoding.drafted is not None)))
         if decoding.drafted is not None or not strategy.drafts:
             given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
             about = (prediction.model, strategy.kind if strategy.drafts else "autoregressive")

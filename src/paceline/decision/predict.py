@@ -16,7 +16,7 @@ from paceline.decision.cells import estimate, mean_of
 from paceline.decision.drafting import accepted_per_draft, probability
 from paceline.decision.load import Load
 from paceline.decision.state import Key, State
-from paceline.decision.step_cost import NOTHING, cost
+from paceline.decision.step_cost import NOTHING, PRIOR_MEAN, cost
 from paceline.types import LaneState, Prediction, Signals, Strategy, Task
 
 LEAST_TASK = 0.15
@@ -85,13 +85,16 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
             less = probability(mean - sqrt(unsure))
             spread = acceptance - less
             drafting = cost(step, length, beside, context_k)
-            usual = drafting / (1 + accepted_per_draft(acceptance, length))
+            yielded = 1 + accepted_per_draft(acceptance, length)
+            usual = drafting / yielded
             worse = drafting / (1 + accepted_per_draft(less, length))
+            believed = cost(PRIOR_MEAN, length, beside, context_k) / yielded
             coverage = 1.0
             if drafter.coverage:
                 coverage = probability(drafter.coverage[0])
                 rarer = probability(drafter.coverage[0] - sqrt(drafter.coverage[1]))
                 time = (1 - coverage) * plain + coverage * usual
+                believed = (1 - coverage) * cost(PRIOR_MEAN, 0, beside, context_k) + coverage * believed
                 variance = log(((1 - coverage) * plain + coverage * worse) / time) ** 2
                 variance += log(((1 - rarer) * plain + rarer * usual) / time) ** 2
             else:
@@ -99,7 +102,12 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
                 variance = log(worse / usual) ** 2
         general, special = correction_keys(fingerprint, strategy, task)
         correction, uncertain = 0.0, MISFIT**2
-        if is_blind:
+        if drafts and not is_blind:
+            start = log(time / believed)
+            levels = ((cells.get(general), MISFIT**2), (cells.get(special), MISFIT**2))
+            correction, uncertain = estimate((start, 0.0), levels, now_s)
+            correction -= start
+        elif is_blind:
             levels = ((cells.get(general), BLIND_MISFIT**2), (cells.get(special), BLIND_MISFIT**2))
             correction, variance = estimate((0.0, variance), levels, now_s)
         elif not drafts and general not in cells:
