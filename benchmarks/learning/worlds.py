@@ -18,8 +18,9 @@ from training.task_model.prompts import own_prompts
 
 NOISE = 0.05
 """Of a measured time, as standard deviation of its logarithm."""
-DIFFERENCE = 0.08
-"""By which requests of one task differ in what drafting does to their time."""
+DIFFERENCE = 0.05
+"""By which requests of one task differ in what drafting does to their time, where a table has one row for a task; as standard
+deviation of its logarithm."""
 MISTOLD = 0.06
 """Share of requests whose signals are those of another task: the task model was trained on these prompts, so here it
 errs as often as it did in cross-validation."""
@@ -59,7 +60,7 @@ class World(Struct):
         is_own = told is task is source and task in self.own_signals
         seen = self.own_signals[task][number] if is_own else rng.choice(signals[told])
         tokens = rng.choice((64, 128, 256))
-        factor = exp(rng.gauss(0, DIFFERENCE))
+        factor = exp(rng.gauss(0, DIFFERENCE if len(self.rows[source]) == 1 else 0.0))
         expected_s, observed = {}, {}
         for one in self.lanes:
             s_per_token, drafted, accepted = row[one.lane.name]

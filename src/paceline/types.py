@@ -196,6 +196,8 @@ class Prediction(Struct, frozen=True):
     tokens: float = 0.0
     """Length of the answer."""
     prefill_s: float = 0.0
+    is_blind: bool = False
+    """Whether it drafts but its engine never told what was accepted, so that only times teach."""
 
     @property
     def s_per_token(self) -> float | None:

@@ -12,14 +12,14 @@ from paceline.decision.predict import considered, draft_length, predict
 from paceline.decision.state import State
 from paceline.types import Decision, LaneState, Prediction, Signals
 
-EXPLORATION = 0.005
+EXPLORATION = 0.01
 """Share of decode time that may be spent on lanes that are not predicted to be the fastest."""
 FAR_WORSE = 1.4
 """A lane that would take so many times the best one's time even if it were a standard deviation faster than predicted is not
 explored."""
 MOST_PROBED = 0.12
 """Probability, at most, with which a drafter that lost before is tried again to see whether it changed."""
-HEAD_START = 5.0
+HEAD_START = 0.5
 """Times the set share that may be spent on the first requests, when there is most to learn; it falls off with
 :data:`HEAD_START_REQUESTS`."""
 HEAD_START_REQUESTS = 40.0
@@ -110,18 +110,28 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
     may be about as fast."""
     best = ranked[0]
     candidates = [best]
+    seen = {_drafter(best)}
     if best.one.running:
         return candidates  # who joins others does not try things out on them
     for choice in ranked[1:]:
-        one = choice.one
+        one, drafter = choice.one, _drafter(choice)
+        if drafter in seen:
+            continue
         is_alike = one.healthy == best.one.healthy and one.can_join == best.one.can_join
         if not is_alike or one.has_turn != best.one.has_turn or one.running or choice.cost < best.cost:
             continue
         if choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
+            seen.add(drafter)
             candidates.append(choice)
             if len(candidates) == MOST_CANDIDATES:
                 break
     return candidates
+
+
+def _drafter(choice: Choice) -> tuple[str, ...]:
+    """What a try of the lane teaches about: a drafter, whichever cap shows its acceptance; where only times teach, the lane."""
+    lane = choice.one.lane
+    return (lane.name,) if choice.prediction.is_blind else (choice.prediction.model, lane.strategy.kind)
 
 
 def _probabilities(

@@ -28,7 +28,7 @@ TASK_SPREAD = 0.6
 """By which a task deviates from a drafter's other tasks."""
 NEAR_SPREAD = 0.3
 """By which an amount to copy deviates from a task's other requests, and a conversation from its task."""
-MISFIT = 0.08
+MISFIT = 0.06
 """Standard deviation of what the model misses in a lane's time, and again in one task of a lane; as a logarithm."""
 BLIND_MISFIT = 0.25
 """The same where the engine does not tell what was accepted, so that the time alone shows how wrong the prior is."""
@@ -127,6 +127,7 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
             coverage,
             tokens,
             _prefill_s(model, fingerprint, prompt_tokens, signals, state),
+            is_blind,
         )
     return found
 
