@@ -27,7 +27,7 @@ PATIENCE = 3.0
 """Times the present share that a single decision may be expected to cost."""
 MOST_CANDIDATES = 5
 LEAST_SPREAD = 0.01
-GRID = 16
+GRID = 10
 MOST_BESIDE_TURNS = 1
 """Where engines take turns: with more requests than this in flight all go plain and meet in one engine's turn, for a
 turn that keeps changing costs more than drafts bring (docs/decisions/0003 has the measurement)."""
@@ -142,7 +142,8 @@ def _probabilities(
     if len(candidates) == 1:
         return [1.0]
     best = candidates[0]
-    wins = best_of([(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates])
+    times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates]
+    wins = best_of(times)
     extra = [choice.cost - best.cost for choice in candidates]
     for number, choice in enumerate(candidates[1:], 1):
         if choice.one.lane.strategy.drafts:
@@ -161,22 +162,28 @@ def _probabilities(
 
 
 def best_of(times: Sequence[tuple[float, float]]) -> list[float]:
-    """Probability of each to be the smallest, of independent normal (mean, deviation); by numerical integration."""
-    low = min(mean - 3 * deviation for mean, deviation in times)
-    high = min(mean + 3 * deviation for mean, deviation in times)
+    """Probability of each to be the smallest, of independent normal (mean, deviation), of which the first has the smallest
+    mean: for two by formula, for more by numerical integration."""
+    mean, deviation = times[0]
+    if len(times) == 2:
+        chance = (1 + erf((mean - times[1][0]) / sqrt(2 * (deviation**2 + times[1][1] ** 2)))) / 2
+        return [1 - chance, chance]
+    low = min([mean - 3 * deviation for mean, deviation in times])
+    high = min([mean + 3 * deviation for mean, deviation in times])
     width = (high - low) / GRID
-    edges = [low + width * number for number in range(GRID + 1)]
-    below = [[erf((edge - mean) / (deviation * sqrt(2))) for edge in edges] for mean, deviation in times]
+    slices = range(GRID)
+    above = []
+    for mean, deviation in times:
+        scale = 1 / (deviation * sqrt(2))
+        first = (low - mean) * scale
+        above.append([1 - erf(first + width * scale * number) for number in range(GRID + 1)])
     wins = []
-    for number, own in enumerate(below):
-        others = [other for index, other in enumerate(below) if index != number]
-        total = 0.0
-        for cell in range(GRID):
-            mass = own[cell + 1] - own[cell]
-            for other in others:
-                mass *= 1 - (other[cell] + other[cell + 1]) / 2
-            total += mass
-        wins.append(max(0.0, total))
+    for own in above:
+        masses = [own[number] - own[number + 1] for number in slices]
+        for other in above:
+            if other is not own:
+                masses = [mass * (other[n] + other[n + 1]) for mass, n in zip(masses, slices, strict=True)]
+        wins.append(sum(masses))
     total = sum(wins) or 1.0
     return [win / total for win in wins]
 

@@ -15,10 +15,10 @@ from paceline.decision.cells import Cell, with_value
 from paceline.decision.drafting import acceptance_of, logit
 from paceline.decision.predict import (
     CHARS_PER_TOKEN,
+    PLAIN,
     considered,
     conversation_key,
     copy_key,
-    correction_keys,
     draft_length,
 )
 from paceline.decision.state import Key, Served, State
@@ -120,11 +120,12 @@ class _Notes:
         if prediction.plain_step_s is None:
             return
         miss = log(step_s / (believed * prediction.plain_step_s))
-        for key in correction_keys(prediction.fingerprint, strategy, next(iter(tasks))):
+        general = ("correct", prediction.fingerprint, strategy.kind, strategy.n_max)
+        for key in (general, (*general, next(iter(tasks)))):
             self._add(key, max(-3.0, min(3.0, miss)), 1 / (noise + CORRECTION_NOISE**2 * (decoding.drafted is not None)))
         if decoding.drafted is not None or not strategy.drafts:
             given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
-            about = (prediction.model, strategy.kind if strategy.drafts else "autoregressive")
+            about = (prediction.model, strategy.kind if strategy.drafts else PLAIN)
             known = self.steps.get(about, step_cost.NOTHING)
             cost = min(1000.0, step_s / prediction.plain_step_s)
             self.steps[about] = step_cost.with_request(known, given, cost, self._at_s)

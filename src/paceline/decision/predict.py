@@ -38,20 +38,26 @@ GUESSED_SPREAD = 0.5
 """The same where those lanes' engines do not even tell what was accepted."""
 PREFILL_S_PER_TOKEN = 0.001
 
+PLAIN = "autoregressive"
 Estimate = tuple[float, float]
 
 
 class _Drafter(Struct):
-    """What a drafter will do with a request; logits with their variances."""
+    """What a drafter will do with a request."""
 
-    acceptance: Estimate
-    coverage: Estimate | None
-    """``None`` where it drafts in every step."""
+    acceptance: float
+    less: float
+    """The acceptance, one standard deviation lower."""
+    coverage: float
+    rarer: float
+    """The coverage, one standard deviation lower."""
     is_blind: bool
     """Whether its engine never told what was accepted."""
 
 
-def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Load | None = None) -> dict[str, Prediction]:
+def predict(
+    signals: Signals, lanes: Sequence[LaneState], state: State, load: Load | None = None
+) -> dict[str, Prediction]:
     """What to expect of each lane, by its name."""
     load = load or Load(lanes)
     cells, now_s = state.cells, state.at_s
@@ -61,72 +67,72 @@ def predict(signals: Signals, lanes: Sequence[LaneState], state: State, load: Lo
     prompt_tokens = signals.prompt_chars / CHARS_PER_TOKEN
     context_k = (prompt_tokens + tokens / 2) / 1000
     drafters: dict[tuple[str, str], _Drafter] = {}
+    machines: dict[tuple[str, str], tuple[float | None, float]] = {}
     found = {}
     for one in lanes:
         strategy = one.lane.strategy
         fingerprint = one.fingerprint or one.lane.engine
         model = one.model or fingerprint
-        drafts = strategy.drafts
-        step = state.steps.get((model, strategy.kind if drafts else "autoregressive"), NOTHING).coefficients
+        kind = strategy.kind if strategy.drafts else PLAIN
         beside = load.beside(one)
-        time = plain = cost(step, 0, beside, context_k)
-        variance = 0.0
+        step = state.steps.get((model, kind), NOTHING).coefficients
+        general = ("correct", fingerprint, strategy.kind, strategy.n_max)
+        machine = machines.get((model, fingerprint))
+        if machine is None:
+            machine = machines[model, fingerprint] = _machine(model, fingerprint, prompt_tokens, signals, state)
         acceptance = spread = coverage = None
         is_blind = False
-        if drafts:
-            about = (model, strategy.kind)
+        correction = 0.0
+        if kind is PLAIN:
+            time = cost(step, 0, beside, context_k)
+            variance = MISFIT**2
+            if general not in cells:
+                variance = UNSEEN_SPREAD**2 if ("step", model) in cells else GUESSED_SPREAD**2
+        else:
+            about = (model, kind)
             drafter = drafters.get(about)
             if drafter is None:
                 drafter = drafters[about] = _drafter(about, tasks, signals, state)
-            is_blind = drafter.is_blind
-            mean, unsure = drafter.acceptance
+            is_blind, acceptance, coverage = drafter.is_blind, drafter.acceptance, drafter.coverage
+            spread = acceptance - drafter.less
             length = draft_length(strategy)
-            acceptance = probability(mean)
-            less = probability(mean - sqrt(unsure))
-            spread = acceptance - less
+            plain = cost(step, 0, beside, context_k)
             drafting = cost(step, length, beside, context_k)
             yielded = 1 + accepted_per_draft(acceptance, length)
             usual = drafting / yielded
-            worse = drafting / (1 + accepted_per_draft(less, length))
-            believed = cost(PRIOR_MEAN, length, beside, context_k) / yielded
-            coverage = 1.0
-            if drafter.coverage:
-                coverage = probability(drafter.coverage[0])
-                rarer = probability(drafter.coverage[0] - sqrt(drafter.coverage[1]))
-                time = (1 - coverage) * plain + coverage * usual
-                believed = (1 - coverage) * cost(PRIOR_MEAN, 0, beside, context_k) + coverage * believed
-                variance = log(((1 - coverage) * plain + coverage * worse) / time) ** 2
-                variance += log(((1 - rarer) * plain + rarer * usual) / time) ** 2
+            time = plain + coverage * (usual - plain)
+            worse = coverage * drafting * (1 / (1 + accepted_per_draft(drafter.less, length)) - 1 / yielded)
+            rarer = (coverage - drafter.rarer) * (plain - usual)
+            variance = (worse / time) ** 2 + (rarer / time) ** 2
+            special = (*general, task)
+            if is_blind:
+                levels = ((cells.get(general), BLIND_MISFIT**2), (cells.get(special), BLIND_MISFIT**2))
+                correction, variance = estimate((0.0, variance), levels, now_s)
+            elif general in cells:
+                # Its evidence is kept against the prior's costs, which never change, so it has to be read against them.
+                plain = cost(PRIOR_MEAN, 0, beside, context_k)
+                usual = cost(PRIOR_MEAN, length, beside, context_k) / yielded
+                start = log(time / (plain + coverage * (usual - plain)))
+                levels = ((cells.get(general), MISFIT**2), (cells.get(special), MISFIT**2))
+                correction, uncertain = estimate((start, 0.0), levels, now_s)
+                correction -= start
+                variance += uncertain
             else:
-                time = usual
-                variance = log(worse / usual) ** 2
-        general, special = correction_keys(fingerprint, strategy, task)
-        correction, uncertain = 0.0, MISFIT**2
-        if drafts and not is_blind:
-            start = log(time / believed)
-            levels = ((cells.get(general), MISFIT**2), (cells.get(special), MISFIT**2))
-            correction, uncertain = estimate((start, 0.0), levels, now_s)
-            correction -= start
-        elif is_blind:
-            levels = ((cells.get(general), BLIND_MISFIT**2), (cells.get(special), BLIND_MISFIT**2))
-            correction, variance = estimate((0.0, variance), levels, now_s)
-        elif not drafts and general not in cells:
-            uncertain = UNSEEN_SPREAD**2 if ("step", model) in cells else GUESSED_SPREAD**2
-        plain_step = cells.get(("step", model)) or cells.get(("guessed step", model))
+                variance += 2 * MISFIT**2
         found[one.lane.name] = Prediction(
             fingerprint,
             model,
             strategy,
             time,
             exp(correction),
-            sqrt(uncertain + variance),
-            exp(mean_of(plain_step)) if plain_step else None,
+            sqrt(variance),
+            machine[0],
             step,
             acceptance,
             spread,
             coverage,
             tokens,
-            _prefill_s(model, fingerprint, prompt_tokens, signals, state),
+            machine[1],
             is_blind,
         )
     return found
@@ -157,14 +163,6 @@ def conversation_key(what: str, about: tuple[str, str], signals: Signals) -> Key
     return ("conversation", what, *about, signals.conversation)
 
 
-def correction_keys(fingerprint: str, strategy: Strategy, task: Task) -> tuple[Key, Key]:
-    """Of what the model misses in a lane, and in one task of it."""
-    return (
-        ("correct", fingerprint, strategy.kind, strategy.n_max),
-        ("correct", fingerprint, strategy.kind, strategy.n_max, task),
-    )
-
-
 def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signals, state: State) -> _Drafter:
     kind = about[1]
     cells, now_s = state.cells, state.at_s
@@ -178,7 +176,7 @@ def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signa
         mean, variance = estimate(start, levels, now_s)
         accepts.append((share, priors.acceptance_logit(kind, one, signals) + mean, variance))
     if not priors.drafter(kind).lookup:
-        return _Drafter(_mixture(accepts), None, general is None)
+        return _Drafter(*_with_less(_mixture(accepts)), 1.0, 1.0, general is None)
     general = cells.get(("cover", *about))
     start = estimate((0.0, PRIOR_SPREAD**2), ((general, 0.0),), now_s)
     talk = cells.get(conversation_key("cover", about, signals)) if signals.conversation else None
@@ -191,7 +189,12 @@ def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signa
         )
         mean, variance = estimate(start, levels, now_s)
         covers.append((share, priors.coverage_logit(one, signals) + mean, variance))
-    return _Drafter(_mixture(accepts), _mixture(covers), general is None)
+    return _Drafter(*_with_less(_mixture(accepts)), *_with_less(_mixture(covers)), general is None)
+
+
+def _with_less(logit: Estimate) -> tuple[float, float]:
+    """The probability, and that of a standard deviation less."""
+    return probability(logit[0]), probability(logit[0] - sqrt(logit[1]))
 
 
 def _mixture(parts: Sequence[tuple[float, float, float]]) -> Estimate:
@@ -209,9 +212,14 @@ def _tokens(task: Task, signals: Signals, state: State) -> float:
     return tokens if signals.max_tokens is None else min(tokens, max(1.0, float(signals.max_tokens)))
 
 
-def _prefill_s(model: str, fingerprint: str, prompt_tokens: float, signals: Signals, state: State) -> float:
-    """For the part of the prompt that the engine's cache is not taken to hold."""
+def _machine(
+    model: str, fingerprint: str, prompt_tokens: float, signals: Signals, state: State
+) -> tuple[float | None, float]:
+    """Seconds of a plain step, ``None`` before anything was measured, and of the prefill: for the part of the prompt
+    that the engine's cache is not taken to hold."""
     if signals.turns > 1 and (turn := state.served.get((signals.conversation, fingerprint))):
         prompt_tokens = max(0.0, prompt_tokens - turn.chars / CHARS_PER_TOKEN)
     rate = state.cells.get(("prefill", model))
-    return prompt_tokens * (exp(mean_of(rate)) if rate else PREFILL_S_PER_TOKEN)
+    step = state.cells.get(("step", model)) or state.cells.get(("guessed step", model))
+    prefill_s = prompt_tokens * (exp(mean_of(rate)) if rate else PREFILL_S_PER_TOKEN)
+    return exp(mean_of(step)) if step else None, prefill_s
