@@ -25,7 +25,8 @@ HEAD_START = 0.5
 HEAD_START_REQUESTS = 40.0
 PATIENCE = 3.0
 """Times the present share that a single decision may be expected to cost."""
-MOST_CANDIDATES = 5
+MOST_CANDIDATES = 4
+MOST_DEVIATIONS = 2.5
 LEAST_SPREAD = 0.01
 GRID = 10
 MOST_BESIDE_TURNS = 1
@@ -143,7 +144,10 @@ def _probabilities(
         return [1.0]
     best = candidates[0]
     times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates]
-    wins = best_of(times)
+    wins = [0.0] * len(times)
+    near = [number for number, time in enumerate(times) if _may_win(time, times[0])]
+    for number, chance in zip(near, best_of([times[number] for number in near]), strict=True):
+        wins[number] = chance
     extra = [choice.cost - best.cost for choice in candidates]
     for number, choice in enumerate(candidates[1:], 1):
         if choice.one.lane.strategy.drafts:
@@ -161,10 +165,17 @@ def _probabilities(
     return [max(0.0, 1 - sum(explored)), *explored]
 
 
+def _may_win(time: tuple[float, float], best: tuple[float, float]) -> bool:
+    """Whether the chance of being faster is not too small to be worth computing."""
+    return time is best or time[0] - best[0] < MOST_DEVIATIONS * sqrt(time[1] ** 2 + best[1] ** 2)
+
+
 def best_of(times: Sequence[tuple[float, float]]) -> list[float]:
     """Probability of each to be the smallest, of independent normal (mean, deviation), of which the first has the smallest
     mean: for two by formula, for more by numerical integration."""
     mean, deviation = times[0]
+    if len(times) == 1:
+        return [1.0]
     if len(times) == 2:
         chance = (1 + erf((mean - times[1][0]) / sqrt(2 * (deviation**2 + times[1][1] ** 2)))) / 2
         return [1 - chance, chance]

@@ -121,8 +121,12 @@ class _Notes:
             return
         miss = log(step_s / (believed * prediction.plain_step_s))
         general = ("correct", prediction.fingerprint, strategy.kind, strategy.n_max)
-        for key in (general, (*general, next(iter(tasks)))):
-            self._add(key, max(-3.0, min(3.0, miss)), 1 / (noise + CORRECTION_NOISE**2 * (decoding.drafted is not None)))
+        miss = max(-3.0, min(3.0, miss))
+        if strategy.drafts and decoding.drafted is None:
+            self._add((*general, next(iter(tasks))), miss, 1 / noise)
+        else:
+            noise += CORRECTION_NOISE**2
+        self._add(general, miss, 1 / noise)
         if decoding.drafted is not None or not strategy.drafts:
             given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
             about = (prediction.model, strategy.kind if strategy.drafts else PLAIN)

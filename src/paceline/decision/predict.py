@@ -29,9 +29,10 @@ TASK_SPREAD = 0.6
 NEAR_SPREAD = 0.3
 """By which an amount to copy deviates from a task's other requests, and a conversation from its task."""
 MISFIT = 0.06
-"""Standard deviation of what the model misses in a lane's time, and again in one task of a lane; as a logarithm."""
+"""Standard deviation of what the model misses in a lane's time; as a logarithm."""
 BLIND_MISFIT = 0.25
-"""The same where the engine does not tell what was accepted, so that the time alone shows how wrong the prior is."""
+"""The same where the engine does not tell what was accepted, so that the time alone shows how wrong the prior is; and
+again by which a task deviates from the lane's others."""
 UNSEEN_SPREAD = 0.25
 """Of a plain lane's time, as long as it follows only from what drafting lanes took."""
 GUESSED_SPREAD = 0.5
@@ -104,21 +105,20 @@ def predict(
             worse = coverage * drafting * (1 / (1 + accepted_per_draft(drafter.less, length)) - 1 / yielded)
             rarer = (coverage - drafter.rarer) * (plain - usual)
             variance = (worse / time) ** 2 + (rarer / time) ** 2
-            special = (*general, task)
+            seen = cells.get(general)
             if is_blind:
-                levels = ((cells.get(general), BLIND_MISFIT**2), (cells.get(special), BLIND_MISFIT**2))
+                levels = ((seen, BLIND_MISFIT**2), (cells.get((*general, task)), BLIND_MISFIT**2))
                 correction, variance = estimate((0.0, variance), levels, now_s)
-            elif general in cells:
+            elif seen is not None:
                 # Its evidence is kept against the prior's costs, which never change, so it has to be read against them.
                 plain = cost(PRIOR_MEAN, 0, beside, context_k)
                 usual = cost(PRIOR_MEAN, length, beside, context_k) / yielded
                 start = log(time / (plain + coverage * (usual - plain)))
-                levels = ((cells.get(general), MISFIT**2), (cells.get(special), MISFIT**2))
-                correction, uncertain = estimate((start, 0.0), levels, now_s)
+                correction, uncertain = estimate((start, 0.0), ((seen, MISFIT**2),), now_s)
                 correction -= start
                 variance += uncertain
             else:
-                variance += 2 * MISFIT**2
+                variance += MISFIT**2
         found[one.lane.name] = Prediction(
             fingerprint,
             model,
