@@ -42,8 +42,14 @@ class Run:
         return sum(self.oracle_s[n] for n in numbers) / sum(self.taken_s[n] for n in numbers)
 
 
-def run(world: World, policy: Policy, signals: dict[Task, list[Signals]], requests: int, seed: int,
-        change: tuple[Task, Task]) -> Run:
+def run(
+    world: World,
+    policy: Policy,
+    signals: dict[Task, list[Signals]],
+    requests: int,
+    seed: int,
+    change: tuple[Task, Task],
+) -> Run:
     drawing, choosing = Random(seed), Random(seed + 1000)
     done, now_s = Run(), 1.7e9
     world.behaves_as = {}

@@ -67,7 +67,9 @@ class World(Struct):
             drafts = one.lane.strategy.drafts
             expected_s[one.lane.name] = tokens * s_per_token * (factor if drafts else 1.0)
             took_s = expected_s[one.lane.name] * exp(rng.gauss(0, NOISE))
-            counts = None if drafted is None or accepted is None else (round(tokens * drafted), round(tokens * accepted))
+            counts = (
+                None if drafted is None or accepted is None else (round(tokens * drafted), round(tokens * accepted))
+            )
             observed[one.lane.name] = Observation(
                 completion_tokens=tokens,
                 decode_tokens=tokens,
@@ -201,9 +203,7 @@ def mtp_counts() -> World:
             step = 1 + 0.15 + 0.22 * cap
             row[f"mtp-{cap}"] = (plain_s * step / (1 + accepted), cap / (1 + accepted), accepted / (1 + accepted))
         rows[task] = [row]
-    return World(
-        "Qwen3.6-27B, RX 7900 XTX, MTP", lanes([Strategy(), *(Strategy("mtp", cap) for cap in caps)]), rows
-    )
+    return World("Qwen3.6-27B, RX 7900 XTX, MTP", lanes([Strategy(), *(Strategy("mtp", cap) for cap in caps)]), rows)
 
 
 def worlds() -> list[World]:

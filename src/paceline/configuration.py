@@ -157,7 +157,10 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     task: Annotated[Task | None, Meta(description="The likeliest task.")] = None
     header: Annotated[
         str | None,
-        Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$", description="A header of the request: `x-team`, or with its value `x-team: batch`."),
+        Meta(
+            pattern=r"^[A-Za-z0-9-]+(: .+)?$",
+            description="A header of the request: `x-team`, or with its value `x-team: batch`.",
+        ),
     ] = None
     api_key: Annotated[str | None, Meta(description="The key that the client gave.")] = None
 

@@ -77,9 +77,7 @@ class Trained:
         # Every wish counts once, and a task with many wishes less than in proportion to them.
         weights = np.array([in_task[prompt.task] ** -0.7 / forms[prompt.wish] for prompt in prompts])
         self.model = LogisticRegression(C=STRENGTH, max_iter=300)
-        self.model.fit(
-            self._matrix(rows), [prompt.task for prompt in prompts], sample_weight=weights / weights.mean()
-        )
+        self.model.fit(self._matrix(rows), [prompt.task for prompt in prompts], sample_weight=weights / weights.mean())
 
     def predict(self, rows: Sequence[Row]) -> list[str]:
         return [str(task) for task in self.model.predict(self._matrix(rows))]

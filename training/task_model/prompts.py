@@ -54,7 +54,9 @@ def _text(match: re.Match[str], given: dict[str, list[str]], random: Random) -> 
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts of a JSON Lines file with ``id``, ``task`` and ``turns``, a list of texts of which the first is taken."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return [Prompt({"summarize": "summarise"}.get(row["task"], row["task"]), row["turns"][0], row["id"]) for row in rows]
+    return [
+        Prompt({"summarize": "summarise"}.get(row["task"], row["task"]), row["turns"][0], row["id"]) for row in rows
+    ]
 
 
 def lexicons() -> dict[str, frozenset[str]]:

@@ -16,8 +16,10 @@ TOKENS = 96
 AT_ONCE = (1, 1, 2, 4)
 """Requests at a time, in turn: a step's cost grows with them."""
 NAMES = ("Ada", "Boris", "Chen", "Dora", "Emil", "Fay", "Gus", "Hana")
-LIST = "\n".join(f"- {name} lives at {number} Mill Street and can be reached under {number}-00{number}."
-                 for number, name in enumerate(NAMES, 11))
+LIST = "\n".join(
+    f"- {name} lives at {number} Mill Street and can be reached under {number}-00{number}."
+    for number, name in enumerate(NAMES, 11)
+)
 PROMPTS = (
     f"Print this list again, word for word, with the heading Neighbours.\n\n{LIST}",
     "Tell me about a walk along a river on a windy day, in as many words as you like.",
@@ -79,10 +81,6 @@ async def _send(client: Client, lane: str, prompt: str, ends_s: float) -> None:
     fields = {"messages": [{"role": "user", "content": prompt}], "max_tokens": TOKENS, "temperature": 0}
     headers = [(b"x-paceline-lane", lane.encode()), (b"content-type", b"application/json")]
     timeout_s = max(60.0, 2 * (ends_s - time.monotonic()))
-    status, answer = await client.fetch(
-        "POST", "/v1/chat/completions", headers, msgspec.json.encode(fields), timeout_s
-    )
+    status, answer = await client.fetch("POST", "/v1/chat/completions", headers, msgspec.json.encode(fields), timeout_s)
     if status != 200:
         raise Unanswered(f"{lane} answers {status}: {answer[:200].decode('utf-8', 'replace')}")
-
-

@@ -84,7 +84,9 @@ def _print(document: Mapping[str, Any]) -> None:
     print("predictions")
     for lane, expected in document["predictions"].items():
         time = expected["ms_per_token"]
-        parts = [f"{expected['plain_steps_per_token']:.2f} plain steps/token +-{100 * expected['relative_spread']:.0f} %"]
+        parts = [
+            f"{expected['plain_steps_per_token']:.2f} plain steps/token +-{100 * expected['relative_spread']:.0f} %"
+        ]
         if time is not None:
             parts.insert(0, f"{time:.1f} ms/token")
         if expected["acceptance"] is not None:

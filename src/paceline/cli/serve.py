@@ -69,7 +69,9 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         model = None if options.config else _model(options)
-        gateway = Gateway(lambda: _configuration(options, model), log_directory(), record, state_directory() / "learned.sqlite")
+        gateway = Gateway(
+            lambda: _configuration(options, model), log_directory(), record, state_directory() / "learned.sqlite"
+        )
     except (ConfigurationError, NoBundledModel) as error:
         return fail(str(error))
     try:

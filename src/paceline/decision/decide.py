@@ -135,9 +135,7 @@ def _drafter(choice: Choice) -> tuple[str, ...]:
     return (lane.name,) if choice.prediction.is_blind else (choice.prediction.model, lane.strategy.kind)
 
 
-def _probabilities(
-    candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool
-) -> list[float]:
+def _probabilities(candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool) -> list[float]:
     """With which each candidate is picked: that of being the fastest, and for drafters a little more, as far as the
     budget allows."""
     if len(candidates) == 1:
@@ -208,9 +206,7 @@ def _draw(probabilities: Sequence[float], rng: Random) -> int:
     return 0
 
 
-def _reason(
-    signals: Signals, chosen: Choice, ranked: Sequence[Choice], load: Load, is_explored: bool
-) -> str:
+def _reason(signals: Signals, chosen: Choice, ranked: Sequence[Choice], load: Load, is_explored: bool) -> str:
     """Like ``edit 0.94, accept 0.81+-0.03 -> 8 drafted: 6.1 ms/token, plain 9.4``."""
     told = ", ".join([f"{task} {signals.tasks.get(task, 1):.2f}" for task in considered(signals.tasks)])
     if signals.evidence:
@@ -225,7 +221,9 @@ def _reason(
             told += f" of {prediction.coverage:.2f}"
     drafts = chosen.one.lane.strategy.drafts
     other = _first(ranked, drafts=not drafts) or ranked[1 if ranked[0] is chosen else 0]
-    text = f"{told} -> {_name(chosen)}: {_time(chosen.prediction, True)}, {_name(other)} {_time(other.prediction, False)}"
+    text = (
+        f"{told} -> {_name(chosen)}: {_time(chosen.prediction, True)}, {_name(other)} {_time(other.prediction, False)}"
+    )
     if is_explored:
         return f"{text}; explored"
     if not other.one.healthy:

@@ -237,5 +237,3 @@ def _bounded(served: dict[Key, Served]) -> dict[Key, Served]:
         return served
     newest = sorted(served.items(), key=lambda entry: entry[1].at_s)[MOST_CONVERSATIONS // 4 :]
     return dict(newest)
-
-

@@ -56,6 +56,24 @@ class _Drafter(Struct):
     """Whether its engine never told what was accepted."""
 
 
+class _Group(Struct):
+    """What lanes have in common that differ in nothing but their cap."""
+
+    fingerprint: str
+    model: str
+    kind: str
+    plain_step_s: float | None
+    prefill_s: float
+    step_cost: tuple[float, ...]
+    plain: float
+    """Cost of a step without a draft, and of one with a draft but for its tokens; in plain steps made alone."""
+    drafting: float
+    drafter: _Drafter | None
+    plain_before: float
+    """The same by the prior's coefficients, against which evidence is kept since they never change."""
+    drafting_before: float
+
+
 def predict(
     signals: Signals, lanes: Sequence[LaneState], state: State, load: Load | None = None
 ) -> dict[str, Prediction]:
@@ -67,82 +85,92 @@ def predict(
     tokens = _tokens(task, signals, state)
     prompt_tokens = signals.prompt_chars / CHARS_PER_TOKEN
     context_k = (prompt_tokens + tokens / 2) / 1000
-    drafters: dict[tuple[str, str], _Drafter] = {}
-    machines: dict[tuple[str, str], tuple[float | None, float]] = {}
+    groups: dict[tuple[str, str, str, int], _Group] = {}
     found = {}
     for one in lanes:
-        strategy = one.lane.strategy
-        fingerprint = one.fingerprint or one.lane.engine
-        model = one.model or fingerprint
-        kind = strategy.kind if strategy.drafts else PLAIN
+        lane = one.lane
+        strategy = lane.strategy
+        kind, length = strategy.kind, strategy.n_max
+        if length == 0:
+            kind = PLAIN
+        fingerprint = one.fingerprint or lane.engine
         beside = load.beside(one)
-        step = state.steps.get((model, kind), NOTHING).coefficients
-        general = ("correct", fingerprint, strategy.kind, strategy.n_max)
-        machine = machines.get((model, fingerprint))
-        if machine is None:
-            machine = machines[model, fingerprint] = _machine(model, fingerprint, prompt_tokens, signals, state)
-        acceptance = spread = coverage = None
-        is_blind = False
+        group = groups.get((fingerprint, one.model, kind, beside))
+        if group is None:
+            model = one.model or fingerprint
+            group = _group(fingerprint, model, kind, beside, context_k, prompt_tokens, tasks, signals, state)
+            groups[fingerprint, one.model, kind, beside] = group
+        key = ("correct", fingerprint, kind, length)
+        seen = cells.get(key)
+        drafter = group.drafter
         correction = 0.0
-        if kind is PLAIN:
-            time = cost(step, 0, beside, context_k)
+        if drafter is None:
+            time = group.plain
             variance = MISFIT**2
-            if general not in cells:
-                variance = UNSEEN_SPREAD**2 if ("step", model) in cells else GUESSED_SPREAD**2
+            if seen is None:
+                variance = UNSEEN_SPREAD**2 if ("step", group.model) in cells else GUESSED_SPREAD**2
+            found[lane.name] = Prediction(
+                fingerprint, group.model, strategy, time, 1.0, sqrt(variance), group.plain_step_s, group.step_cost,
+                None, None, None, tokens, group.prefill_s,
+            )  # fmt: skip
+            continue
+        length = length or priors.drafter(kind).default_length
+        acceptance, less, coverage = drafter.acceptance, drafter.less, drafter.coverage
+        drafting = group.drafting + group.step_cost[1] * length
+        yielded = 1 + accepted_per_draft(acceptance, length)
+        gain = group.plain - drafting / yielded
+        time = group.plain - coverage * gain
+        worse = coverage * drafting * (1 / (1 + accepted_per_draft(less, length)) - 1 / yielded)
+        variance = (worse**2 + ((coverage - drafter.rarer) * gain) ** 2) / time**2
+        if drafter.is_blind:
+            levels = ((seen, BLIND_MISFIT**2), (cells.get((*key, task)), BLIND_MISFIT**2))
+            correction, variance = estimate((0.0, variance), levels, now_s)
+        elif seen is not None:
+            before = (group.drafting_before + PRIOR_MEAN[1] * length) / yielded
+            start = log(time / (group.plain_before + coverage * (before - group.plain_before)))
+            correction, uncertain = estimate((start, 0.0), ((seen, MISFIT**2),), now_s)
+            correction -= start
+            variance += uncertain
         else:
-            about = (model, kind)
-            drafter = drafters.get(about)
-            if drafter is None:
-                drafter = drafters[about] = _drafter(about, tasks, signals, state)
-            is_blind, acceptance, coverage = drafter.is_blind, drafter.acceptance, drafter.coverage
-            spread = acceptance - drafter.less
-            length = draft_length(strategy)
-            plain = cost(step, 0, beside, context_k)
-            drafting = cost(step, length, beside, context_k)
-            yielded = 1 + accepted_per_draft(acceptance, length)
-            usual = drafting / yielded
-            time = plain + coverage * (usual - plain)
-            worse = coverage * drafting * (1 / (1 + accepted_per_draft(drafter.less, length)) - 1 / yielded)
-            rarer = (coverage - drafter.rarer) * (plain - usual)
-            variance = (worse / time) ** 2 + (rarer / time) ** 2
-            seen = cells.get(general)
-            if is_blind:
-                levels = ((seen, BLIND_MISFIT**2), (cells.get((*general, task)), BLIND_MISFIT**2))
-                correction, variance = estimate((0.0, variance), levels, now_s)
-            elif seen is not None:
-                # Its evidence is kept against the prior's costs, which never change, so it has to be read against them.
-                plain = cost(PRIOR_MEAN, 0, beside, context_k)
-                usual = cost(PRIOR_MEAN, length, beside, context_k) / yielded
-                start = log(time / (plain + coverage * (usual - plain)))
-                correction, uncertain = estimate((start, 0.0), ((seen, MISFIT**2),), now_s)
-                correction -= start
-                variance += uncertain
-            else:
-                variance += MISFIT**2
-        found[one.lane.name] = Prediction(
-            fingerprint,
-            model,
-            strategy,
-            time,
-            exp(correction),
-            sqrt(variance),
-            machine[0],
-            step,
-            acceptance,
-            spread,
-            coverage,
-            tokens,
-            machine[1],
-            is_blind,
-        )
+            variance += MISFIT**2
+        found[lane.name] = Prediction(
+            fingerprint, group.model, strategy, time, exp(correction), sqrt(variance), group.plain_step_s,
+            group.step_cost, acceptance, acceptance - less, coverage, tokens, group.prefill_s, drafter.is_blind,
+        )  # fmt: skip
     return found
+
+
+def _group(
+    fingerprint: str,
+    model: str,
+    kind: str,
+    beside: int,
+    context_k: float,
+    prompt_tokens: float,
+    tasks: Mapping[Task, float],
+    signals: Signals,
+    state: State,
+) -> _Group:
+    coefficients = state.steps.get((model, kind), NOTHING).coefficients
+    plain_step_s, prefill_s = _machine(model, fingerprint, prompt_tokens, signals, state)
+    return _Group(
+        fingerprint,
+        model,
+        kind,
+        plain_step_s,
+        prefill_s,
+        coefficients,
+        cost(coefficients, 0, beside, context_k),
+        cost(coefficients, 1, beside, context_k) - coefficients[1],
+        None if kind == PLAIN else _drafter((model, kind), tasks, signals, state),
+        cost(PRIOR_MEAN, 0, beside, context_k),
+        cost(PRIOR_MEAN, 1, beside, context_k) - PRIOR_MEAN[1],
+    )
 
 
 def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:
     """The tasks that are likely enough, summing to 1."""
     likely = {task: share for task, share in tasks.items() if share >= LEAST_TASK}
-    if len(likely) == 1:
-        return {next(iter(likely)): 1.0}
     total = sum(likely.values())
     if not total:
         return {next(iter(tasks), Task.ANSWER): 1.0}

@@ -72,7 +72,14 @@ class LaneHandle:
                 [[name, entry.get("meta")] for name, entry in sorted(self.models.items())],
                 settings.device or settings.name,
             )
-            engine = (settings.name, settings.kind, settings.strategy, settings.n_max, settings.launch, facts and facts.build)
+            engine = (
+                settings.name,
+                settings.kind,
+                settings.strategy,
+                settings.n_max,
+                settings.launch,
+                facts and facts.build,
+            )
             self._identity = (facts, (_hash((*model, *engine)), _hash(model)))
         return self._identity[1]
 

@@ -41,9 +41,7 @@ class Pipeline:
         state: what was learned before.
     """
 
-    def __init__(
-        self, fleet: Fleet, record: Recorder, seed: int | None = None, state: State | None = None
-    ) -> None:
+    def __init__(self, fleet: Fleet, record: Recorder, seed: int | None = None, state: State | None = None) -> None:
         self.fleet = fleet
         self.state = state or State()
         self.failures: Counter[str] = Counter()
@@ -103,9 +101,7 @@ class Pipeline:
             lanes = self.fleet.serving(request.model)
         return self.choose(request, headers, signals, lanes)
 
-    def choose(
-        self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]
-    ) -> Decision:
+    def choose(self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
         """The operator's rule for a request, if one fits and its lane is up; else the predictions decide."""
         rule = fitting(self.fleet.configuration.rule, request, headers, signals)
         if rule is not None:

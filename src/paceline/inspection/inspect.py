@@ -38,7 +38,9 @@ PREDICTED_COPIED = 0.9
 INFILL_COPIED = 0.3
 WHOLE_COPIED = 0.85
 PART_COPIED = 0.4
-_WHOLE = re.compile(r"verbatim|word for word|\b(?:whole|full|complete|entire|updated|corrected) (?:file|code|text|class)")
+_WHOLE = re.compile(
+    r"verbatim|word for word|\b(?:whole|full|complete|entire|updated|corrected) (?:file|code|text|class)"
+)
 _PART = re.compile(r"\b(?:just|only) (?:show|print|return|output|the (?:new|changed|diff))")
 
 
@@ -115,5 +117,3 @@ def _conversation(request: Request, system: str, users: list[str]) -> str:
     name = read.conversation_name(request.fields)
     begun = name or f"{system[:HASHED_CHARS]}\n{users[0][:HASHED_CHARS] if users else ''}"
     return blake2b(begun.encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
