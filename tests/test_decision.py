@@ -1,64 +1,150 @@
-"""The first policy, and what it keeps of outcomes."""
+"""The decision: what it expects, chooses and learns."""
 
+from collections.abc import Sequence
+from math import isfinite
 from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from paceline.decision import State, decide, learn
+from paceline.decision import State, decide, learn, merge, predict
+from paceline.decision.cells import HALF_LIVES_S, Cell, estimate, mean_of, merged, with_value
+from paceline.decision.decide import FAR_WORSE, best_of
+from paceline.decision.drafting import acceptance_of, accepted_per_draft
+from paceline.decision.step_cost import NOTHING, cost, inputs, with_request
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 
-PLAIN = Lane("plain", "plain", Strategy(), "cpu")
-NGRAM = Lane("ngram", "ngram", Strategy("ngram", 8), "cpu")
-STORY, EDIT = Signals(Task.OPEN_ENDED), Signals(Task.EDIT, "rename + code")
+PLAIN = LaneState(Lane("plain", "plain", Strategy(), "cpu"), model="m")
+NGRAM = LaneState(Lane("ngram", "ngram", Strategy("ngram", 8), "cpu"), model="m")
+LADDER = [
+    LaneState(Lane(f"mtp/{cap}", "engine", Strategy("mtp", cap), "gpu"), model="m", fingerprint="engine")
+    for cap in (0, 1, 2, 3, 4, 6, 8)
+]
+STORY = Signals(tasks={Task.CREATE: 1.0}, temperature=1.0)
+EDIT = Signals(tasks={Task.EDIT: 0.94, Task.CODE: 0.06}, copy=0.8, temperature=0)
+START_S = 1_700_000_000.0
 
 
-def choose(signals: Signals, *states: LaneState) -> Decision:
-    return decide(signals, states, State(), Random(0))
+def choose(signals: Signals, *lanes: LaneState, state: State | None = None) -> Decision:
+    return decide(signals, lanes, state or State(), Random(0), exploration=0)
 
 
-@pytest.mark.parametrize("task", [Task.EDIT, Task.EXTRACT, Task.STRUCTURED, Task.TOOL_CALL])
-def test_what_repeats_is_drafted(task: Task) -> None:
-    assert choose(Signals(task), LaneState(PLAIN), LaneState(NGRAM)).lane == "ngram"
+class Machine:
+    """A simulated engine with a known acceptance by task and known step costs."""
+
+    def __init__(
+        self,
+        acceptance: dict[Task, float],
+        per_drafted: float,
+        tells_counts: bool = True,
+        plain_step_s: float = 0.02,
+        seed: int = 0,
+    ) -> None:
+        self.acceptance, self.per_drafted, self.tells_counts = acceptance, per_drafted, tells_counts
+        self.plain_step_s = plain_step_s
+        self.rng = Random(seed)
+        self.now_s = START_S
+
+    def s_per_token(self, task: Task, strategy: Strategy) -> float:
+        if not strategy.drafts:
+            return self.plain_step_s
+        length = strategy.n_max or 1
+        yielded = 1 + accepted_per_draft(self.acceptance[task], length)
+        return self.plain_step_s * (1.2 + self.per_drafted * length) / yielded
+
+    def answer(self, signals: Signals, lane: Lane) -> Outcome:
+        tokens = 128
+        seconds = tokens * self.s_per_token(signals.task, lane.strategy) * (1 + self.rng.gauss(0, 0.03))
+        drafted = accepted = None
+        if lane.strategy.drafts and self.tells_counts:
+            length = lane.strategy.n_max or 1
+            each = accepted_per_draft(self.acceptance[signals.task], length)
+            rounds = tokens / (1 + each)
+            drafted, accepted = round(rounds * length), round(rounds * each)
+        self.now_s += seconds + 1
+        seen = Observation(completion_tokens=tokens, decode_tokens=tokens, decode_s=seconds)
+        seen = replace(seen, drafted=drafted, accepted=accepted)
+        return Outcome(lane.name, 200, seconds + 0.1, observed=seen, at_s=self.now_s)
 
 
-def test_open_ended_text_goes_plain() -> None:
-    decision = choose(STORY, LaneState(NGRAM), LaneState(PLAIN))
-    assert (decision.lane, decision.alternatives, decision.propensity) == ("plain", ("ngram",), 1.0)
+def taught(
+    machine: Machine, lanes: Sequence[LaneState], asked: Sequence[Signals], exploration: float = 0.01
+) -> tuple[State, list[str]]:
+    """The state after some requests, and the lanes they took."""
+    state, rng, taken = State(), Random(1), []
+    by_name = {one.lane.name: one.lane for one in lanes}
+    for signals in asked:
+        decision = decide(signals, lanes, state, rng, exploration)
+        state = learn(state, signals, decision, machine.answer(signals, by_name[decision.lane]))
+        taken.append(decision.lane)
+    return state, taken
+
+
+# Choosing
+
+
+@pytest.mark.parametrize("task", [Task.EDIT, Task.EXTRACT, Task.TOOL_CALL])
+def test_before_anything_is_known_what_repeats_is_drafted(task: Task) -> None:
+    decision = choose(Signals(tasks={task: 1.0}, copy=0.6), PLAIN, NGRAM)
+    assert (decision.lane, decision.alternatives, decision.propensity) == ("ngram", ("plain",), 1.0)
 
 
 def test_a_lane_that_is_down_is_the_last_resort() -> None:
-    decision = choose(EDIT, LaneState(PLAIN), LaneState(NGRAM, healthy=False))
+    decision = choose(EDIT, PLAIN, replace(NGRAM, healthy=False))
     assert decision.lane == "plain"
     assert "ngram is down" in decision.reason
-    assert choose(EDIT, LaneState(NGRAM, healthy=False)).lane == "ngram"
+    assert choose(EDIT, replace(NGRAM, healthy=False)).lane == "ngram"
 
 
 def test_joining_goes_before_waiting() -> None:
-    plain = LaneState(PLAIN, can_join=False, has_turn=False)
-    ngram = LaneState(NGRAM, running=1)
-    decision = choose(STORY, plain, ngram)
-    assert decision.lane == "ngram"
-    assert "joins 1 running here" in decision.reason
+    plain = replace(PLAIN, can_join=False, has_turn=False)
+    assert choose(STORY, plain, replace(NGRAM, running=1)).lane == "ngram"
 
 
-def test_under_load_all_meet_in_the_plain_lane() -> None:
-    plain = LaneState(PLAIN, can_join=False, has_turn=False)
-    ngram = LaneState(NGRAM, running=2)
+def test_where_engines_take_turns_all_meet_in_the_plain_lane_under_load() -> None:
+    plain = replace(PLAIN, can_join=False, has_turn=False)
+    ngram = replace(NGRAM, running=2)
     for signals in (STORY, EDIT):
         assert choose(signals, plain, ngram).lane == "plain"
-    assert "2 others in flight" in choose(EDIT, plain, ngram).reason
+    assert "2 in flight" in choose(EDIT, plain, ngram).reason
+
+
+def test_the_best_cap_falls_as_load_rises() -> None:
+    machine = Machine({Task.CODE: 0.8}, per_drafted=0.1)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    state, _ = taught(machine, LADDER, [code] * 60)
+    caps = []
+    for running in (0, 1, 2, 4, 8, 16):
+        lanes = [replace(one, running=running if one is LADDER[0] else 0) for one in LADDER]
+        caps.append(int(choose(code, *lanes, state=state).lane.removeprefix("mtp/")))
+    assert caps == sorted(caps, reverse=True)
+    assert caps[0] > caps[-1]
 
 
 def test_load_on_another_device_does_not_count() -> None:
     other = LaneState(Lane("other", "other", Strategy(), "gpu0"), running=9)
-    assert choose(EDIT, LaneState(PLAIN), LaneState(NGRAM), other).lane == "ngram"
+    assert choose(EDIT, PLAIN, NGRAM, other).lane == "ngram"
 
 
 def test_equal_lanes_share_the_load() -> None:
-    second = Lane("second", "second", Strategy(), "gpu1")
-    assert choose(STORY, LaneState(PLAIN, running=1), LaneState(second)).lane == "second"
+    second = LaneState(Lane("second", "second", Strategy(), "gpu1"), model="m")
+    assert choose(STORY, replace(PLAIN, running=1), second).lane == "second"
+
+
+def test_a_conversation_stays_where_its_prompt_is_cached() -> None:
+    lanes = [LaneState(Lane(name, name, Strategy(), name)) for name in ("one", "two")]
+    signals = Signals(tasks={Task.CHAT: 1.0}, prompt_chars=80_000, turns=5, conversation="c")
+    state = State()
+    for name in ("one", "two"):
+        seen = Observation(20_000, 0, 50, 20.0, 50, 1.0)
+        decision = choose(signals, *lanes, state=state)
+        first = replace(signals, conversation="c" if name == "two" else "other")
+        state = learn(state, first, decision, Outcome(name, 200, 21.5, observed=seen, at_s=START_S))
+    assert choose(signals, *lanes, state=state).lane == "two"
+    assert choose(replace(signals, conversation="other"), *lanes, state=state).lane == "one"
 
 
 def test_no_lane_is_an_error() -> None:
@@ -66,60 +152,367 @@ def test_no_lane_is_an_error() -> None:
         choose(STORY)
 
 
-def test_the_reason_names_its_evidence() -> None:
-    assert choose(EDIT, LaneState(PLAIN), LaneState(NGRAM)).reason == ("edit (rename + code), 0 chars -> ngram n_max=8")
-    assert "only lane" in choose(STORY, LaneState(NGRAM)).reason
+def test_the_reason_gives_its_numbers() -> None:
+    assert choose(EDIT, PLAIN, NGRAM).reason.startswith("edit 0.94, accept 0.9")
+    assert "8 drafted: 0.5" in choose(EDIT, PLAIN, NGRAM).reason
+    assert "only lane" in choose(STORY, NGRAM).reason
+    machine = Machine({Task.EDIT: 0.9}, per_drafted=0.05)
+    state, _ = taught(machine, LADDER, [EDIT] * 5)
+    reason = choose(EDIT, *LADDER, state=state).reason
+    assert "ms/token, plain" in reason
+    assert reason.isascii()
+
+
+# Exploring
+
+
+def test_propensities_are_the_frequencies_of_the_choices() -> None:
+    machine = Machine({Task.EDIT: 0.5, Task.CREATE: 0.5}, per_drafted=0.2)
+    state, _ = taught(machine, LADDER[::2], [EDIT, STORY])
+    rng, counts, told = Random(3), dict.fromkeys([one.lane.name for one in LADDER], 0), {}
+    for _ in range(4000):
+        decision = decide(STORY, LADDER, state, rng, exploration=0.2)
+        counts[decision.lane] += 1
+        told[decision.lane] = decision.propensity
+    assert len(told) > 1, "nothing was explored"
+    for lane, propensity in told.items():
+        assert counts[lane] / 4000 == pytest.approx(propensity, abs=0.03)
+    assert sum(told.values()) == pytest.approx(1, abs=0.01)
+
+
+def test_without_exploration_the_best_prediction_is_taken() -> None:
+    for seed in range(20):
+        decision = decide(STORY, LADDER, State(), Random(seed), exploration=0)
+        best = min(decision.predictions.items(), key=lambda entry: entry[1].relative)[0]
+        assert (decision.lane, decision.propensity, decision.exploring_s) == (best, 1.0, 0.0)
+
+
+def test_exploration_stays_within_its_budget() -> None:
+    machine = Machine(dict.fromkeys(Task, 0.3), per_drafted=0.4)
+    rng = Random(5)
+    asked = [Signals(tasks={rng.choice(list(Task)): 1.0}) for _ in range(600)]
+    state, taken = taught(machine, LADDER, asked, exploration=0.01)
+    assert set(taken[300:]) != {"mtp/0"}, "nothing was explored"
+    assert state.exploring_s <= 0.03 * state.decode_s
+
+
+def test_a_lane_far_behind_is_not_explored() -> None:
+    machine = Machine({Task.CREATE: 0.05}, per_drafted=0.5)
+    state, _ = taught(machine, LADDER, [STORY] * 100)
+    predictions = predict(STORY, LADDER, state)
+    rng = Random(7)
+    for _ in range(500):
+        lane = decide(STORY, LADDER, state, rng, exploration=0.3).lane
+        assert predictions[lane].relative <= FAR_WORSE * predictions["mtp/0"].relative * 1.3
+
+
+@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0.01, 1)), min_size=2, max_size=4))
+@settings(max_examples=40)
+def test_the_chance_to_be_the_fastest(times: list[tuple[float, float]]) -> None:
+    times.sort()
+    rng = Random(1)
+    wins = [0] * len(times)
+    for _ in range(2000):
+        drawn = [rng.gauss(mean, deviation) for mean, deviation in times]
+        wins[drawn.index(min(drawn))] += 1
+    for chance, won in zip(best_of(times), wins, strict=True):
+        assert chance == pytest.approx(won / 2000, abs=0.08)
 
 
 # Learning
 
 
-def after(*outcomes: Outcome) -> Measured:
+def test_a_cap_that_was_never_tried_follows_from_the_models() -> None:
+    machine = Machine({Task.CODE: 0.95, Task.CREATE: 0.3}, per_drafted=0.08)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    state, _ = taught(machine, [LADDER[0], LADDER[2]], [code, STORY] * 40)
+    assert choose(code, *LADDER, state=state).lane == "mtp/8"
+    assert choose(STORY, *LADDER, state=state).lane in ("mtp/0", "mtp/1")
+    for signals in (code, STORY):
+        predictions = predict(signals, LADDER, state)
+        for one in LADDER:
+            truth = machine.s_per_token(signals.task, one.lane.strategy)
+            assert predictions[one.lane.name].s_per_token == pytest.approx(truth, rel=0.2)
+
+
+def test_engines_that_tell_no_counts_are_learned_by_time() -> None:
+    machine = Machine({Task.CODE: 0.9, Task.CREATE: 0.05}, per_drafted=0.3, tells_counts=False)
+    lanes = [LADDER[0], LADDER[4]]
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    state, _ = taught(machine, lanes, [code, STORY] * 40)
+    assert choose(code, *lanes, state=state).lane == "mtp/4"
+    assert choose(STORY, *lanes, state=state).lane == "mtp/0"
+
+
+def test_a_drafter_that_changes_is_noticed() -> None:
+    machine = Machine({Task.CODE: 0.9}, per_drafted=0.25)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    state, rng = State(), Random(1)
+    by_name = {one.lane.name: one.lane for one in LADDER}
+    taken = []
+    for number in range(130):
+        if number == 100:
+            machine.acceptance[Task.CODE] = 0.1
+        decision = decide(code, LADDER, state, rng)
+        taken.append(decision.lane)
+        state = learn(state, code, decision, machine.answer(code, by_name[decision.lane]))
+    assert taken[99] == "mtp/8"
+    assert taken[-12:].count("mtp/0") >= 10
+
+
+def test_a_machine_that_slows_down_is_noticed() -> None:
+    machine = Machine({Task.CODE: 0.9}, per_drafted=0.25)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    lanes = [LADDER[0]]
+    state, _ = taught(machine, lanes, [code] * 200)
+    machine.plain_step_s *= 3
+    for _ in range(12):
+        decision = choose(code, *lanes, state=state)
+        state = learn(state, code, decision, machine.answer(code, LADDER[0].lane))
+    assert predict(code, lanes, state)["mtp/0"].s_per_token == pytest.approx(0.06, rel=0.25)
+
+
+def test_another_fingerprint_knows_nothing() -> None:
+    machine = Machine({Task.CODE: 0.05}, per_drafted=0.5)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    state, _ = taught(machine, LADDER, [code] * 50)
+    anew = [replace(one, fingerprint="newer", model="other") for one in LADDER]
+    known = {name: one.relative for name, one in predict(code, anew, state).items()}
+    assert known == {
+        name: pytest.approx(one.relative, rel=0.01) for name, one in predict(code, LADDER, State()).items()
+    }
+
+
+def test_the_same_log_replays_to_the_same_decisions() -> None:
+    asked = [EDIT, STORY] * 30
+    runs = [taught(Machine({Task.EDIT: 0.9, Task.CREATE: 0.2}, 0.2), LADDER, asked) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_an_outcome_counts_for_the_lane_that_served() -> None:
+    decision = choose(EDIT, PLAIN, NGRAM)
+    seen = Observation(decode_tokens=100, decode_s=1.0)
+    state = learn(State(), EDIT, decision, Outcome("plain", 200, 1.2, observed=seen, at_s=START_S))
+    assert ("correct", "plain", "autoregressive", None) not in state.cells  # no step time was known to compare with
+    assert mean_of(state.cells["step", "m"]) == pytest.approx(-4.605, abs=0.05)
+    assert set(state.measured) == {"plain"}
+
+
+# Adding states up
+
+outcomes = st.builds(
+    lambda lane, tokens, seconds, drafted, share, at_s, task, conversation: (
+        Signals(tasks={task: 1.0}, conversation=conversation, prompt_chars=100),
+        Outcome(
+            lane,
+            200,
+            seconds + 1,
+            observed=Observation(20, 0, tokens, 0.5, tokens, seconds, drafted, int(drafted * share)),
+            beside=share,
+            at_s=START_S + at_s,
+        ),
+    ),
+    st.sampled_from([one.lane.name for one in LADDER]),
+    st.integers(4, 500),
+    st.floats(0.5, 20),
+    st.integers(0, 100),
+    st.floats(0, 1),
+    st.floats(0, 100_000),
+    st.sampled_from(list(Task)),
+    st.sampled_from(["a", "b"]),
+)
+
+
+def flat(state: State) -> dict[Any, Any]:
+    """All sums of a state, for comparing."""
+    found: dict[Any, Any] = {("totals",): (state.at_s, state.decode_s, state.exploring_s)}
+    found |= {("cell", *key): (cell.at_s, *cell.weights, *cell.sums) for key, cell in state.cells.items()}
+    found |= {("step", *key): (step.at_s, *step.squares, *step.products) for key, step in state.steps.items()}
+    found |= {("served", *key): (turn.at_s, turn.chars) for key, turn in state.served.items()}
+    for lane, sums in state.measured.items():
+        found["measured", lane] = tuple(getattr(sums, name) for name in Measured.__struct_fields__)
+    return found
+
+
+@given(st.lists(st.tuples(outcomes, st.booleans()), max_size=12))
+@settings(max_examples=60)
+def test_states_of_replicas_add_up(stream: list[tuple[tuple[Signals, Outcome], bool]]) -> None:
+    decision = choose(EDIT, *LADDER)
+    warm = learn(
+        State(), EDIT, decision, Outcome("mtp/0", 200, 2.0, observed=Observation(decode_tokens=90, decode_s=1.0))
+    )
+    decision = choose(EDIT, *LADDER, state=warm)
+    both = one = other = State()
+    for (signals, outcome), left in stream:
+        both = learn(both, signals, decision, outcome)
+        if left:
+            one = learn(one, signals, decision, outcome)
+        else:
+            other = learn(other, signals, decision, outcome)
+    for added in (merge(one, other), merge(other, one)):
+        assert flat(added).keys() == flat(both).keys()
+        for key, sums in flat(both).items():
+            assert flat(added)[key] == pytest.approx(sums, rel=1e-6, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0.1, 10), st.floats(0, 1e6)), min_size=1, max_size=8))
+def test_the_order_of_evidence_does_not_matter(values: list[tuple[float, float, float]]) -> None:
+    def cell_of(some: Sequence[tuple[float, float, float]]) -> Cell:
+        cell = None
+        for value, weight, at_s in some:
+            cell = with_value(cell, value, weight, at_s)
+        assert cell is not None
+        return cell
+
+    there, back = cell_of(values), cell_of(values[::-1])
+    assert there.sums == pytest.approx(back.sums, rel=1e-6, abs=1e-9)
+    assert merged(there, back).weights == pytest.approx([2 * weight for weight in there.weights])
+
+
+# The parts
+
+
+def test_a_cell_forgets_what_newer_evidence_contradicts_and_nothing_else() -> None:
+    cell = None
+    for number in range(200):
+        cell = with_value(cell, 1.0 + 0.1 * (-1) ** number, 4.0, 10.0 * number)
+    assert cell is not None
+    assert (mean_of(cell), cell.window) == (pytest.approx(1.0, abs=0.01), len(HALF_LIVES_S) - 1)
+    for number in range(4):
+        cell = with_value(cell, -2.0, 4.0, 2000.0 + 10 * number)
+    assert mean_of(cell) < -0.8
+    assert cell.window < 3
+
+
+def test_levels_shrink_towards_what_is_more_general() -> None:
+    general = with_value(None, 1.0, 100.0, 0.0)
+    special = with_value(None, 3.0, 1.0, 0.0)
+    mean, variance = estimate((0.0, 1.0), ((general, 0.0), (special, 0.5)), 0.0)
+    assert 1.0 < mean < 3.0
+    assert mean == pytest.approx((0.990 / 0.51 + 3.0) / (1 / 0.51 + 1), abs=0.01)
+    assert variance == pytest.approx(1 / (1 / 0.51 + 1), abs=0.01)
+    assert estimate((0.5, 2.0), ((None, 1.0),), 0.0) == (0.5, 3.0)
+
+
+@given(st.floats(0.01, 0.98), st.integers(1, 16))
+def test_acceptance_and_accepted_tokens_are_inverse(acceptance: float, length: int) -> None:
+    accepted = accepted_per_draft(acceptance, length)
+    assert accepted == pytest.approx(sum(acceptance**number for number in range(1, length + 1)))
+    assert acceptance_of(accepted, length) == pytest.approx(acceptance, abs=1e-4)
+
+
+def test_step_costs_are_found_from_requests() -> None:
+    truth = (0.8, 0.25, 0.3, 0.0)
+    rng, known = Random(2), NOTHING
+    for number in range(300):
+        steps, rounds, length = 100.0, rng.uniform(0, 100), rng.choice((2, 4, 8))
+        beside = rng.choice((0.0, 1.0, 3.0))
+        share = rounds / steps
+        took = share * cost(truth, length, beside, 0.5) + (1 - share) * cost(truth, 0, beside, 0.5)
+        given_ = inputs(steps, rounds, rounds * length, beside, 0.5)
+        known = with_request(known, given_, took * (1 + rng.gauss(0, 0.03)), float(number))
+    assert known.coefficients[:3] == pytest.approx(truth[:3], abs=0.08)
+
+
+# What engines may report
+
+GOOD = Observation(prompt_tokens=20, prefill_s=0.5, decode_tokens=40, decode_s=2.0, drafted=16, accepted=12)
+
+
+def measured(*some: Outcome) -> Measured:
     state = State()
-    for outcome in outcomes:
-        state = learn(state, STORY, Decision("plain", ""), outcome)
+    for outcome in some:
+        state = learn(state, STORY, choose(STORY, PLAIN, NGRAM), outcome)
     return state.measured["plain"]
-
-
-GOOD = Observation(prompt_tokens=10, prefill_s=0.5, decode_tokens=20, decode_s=2.0, drafted=8, accepted=6)
 
 
 def test_sums_are_weighted_by_tokens() -> None:
     slow = Observation(decode_tokens=10, decode_s=10.0)
-    sums = after(Outcome("plain", 200, 1.0, observed=GOOD), Outcome("plain", 200, 1.0, observed=slow))
-    assert sums.tokens_per_s == 30 / 12
-    assert sums.acceptance == 6 / 8
+    sums = measured(Outcome("plain", 200, 3.0, observed=GOOD), Outcome("plain", 200, 11.0, observed=slow))
+    assert sums.tokens_per_s == 50 / 12
+    assert sums.acceptance == 12 / 16
     assert sums.requests == 2
 
 
 def test_what_was_not_reported_is_missing() -> None:
-    sums = after(Outcome("plain", 200, 1.0))
+    sums = measured(Outcome("plain", 200, 1.0))
     assert (sums.requests, sums.tokens_per_s, sums.acceptance) == (1, None, None)
 
 
-def test_an_error_never_looks_fast() -> None:
-    sums = after(
-        Outcome("plain", 500, 0.001, observed=GOOD, error="x"), Outcome("plain", 499, 1.0, error="the client left")
+def test_an_engine_that_fails_fast_is_never_taken_for_a_fast_one() -> None:
+    machine = Machine({Task.EDIT: 0.9}, per_drafted=0.1)
+    state, _ = taught(machine, LADDER, [EDIT] * 20)
+    before = predict(EDIT, LADDER, state)
+    for status, error in ((500, "broken"), (200, "cut off"), (499, "the client left"), (503, "busy")):
+        decision = choose(EDIT, *LADDER, state=state)
+        for one in LADDER:
+            failed = Outcome(one.lane.name, status, 0.001, observed=GOOD, error=error, at_s=machine.now_s)
+            state = learn(state, EDIT, decision, failed)
+    assert predict(EDIT, LADDER, state) == before
+    assert state.measured["mtp/0"].failures == 3
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Observation(decode_tokens=100, decode_s=1e-6, drafted=0, accepted=0),
+        Observation(decode_tokens=100, decode_s=0.01, drafted=90, accepted=80),
+        Observation(decode_tokens=10**12, decode_s=5.0),
+        Observation(decode_tokens=0, decode_s=5.0),
+        Observation(decode_tokens=100, decode_s=float("nan")),
+        Observation(decode_tokens=100, decode_s=float("inf")),
+        Observation(decode_tokens=100, decode_s=-1.0),
+        Observation(decode_tokens=100, decode_s=5000.0),
+    ],
+)
+def test_what_can_not_be_is_not_believed(lie: Observation) -> None:
+    decision = choose(EDIT, *LADDER)
+    state = learn(State(), EDIT, decision, Outcome("mtp/8", 200, 6.0, observed=lie, at_s=START_S))
+    assert not state.cells.keys() & {("step", "m"), ("guessed step", "m")}
+    assert predict(EDIT, LADDER, state) == decision.predictions
+
+
+def test_an_engine_that_lies_about_its_counts_is_found_out_by_the_clock() -> None:
+    """It says that all drafts are accepted, and takes three times as long as without."""
+    plain = Machine({Task.EDIT: 0.9}, per_drafted=0.1)
+    state, rng = State(), Random(1)
+    lanes = [LADDER[0], LADDER[4]]
+    taken = []
+    for _ in range(200):
+        decision = decide(EDIT, lanes, state, rng)
+        taken.append(decision.lane)
+        if decision.lane == "mtp/0":
+            outcome = plain.answer(EDIT, LADDER[0].lane)
+        else:
+            plain.now_s += 9
+            seen = Observation(decode_tokens=128, decode_s=7.7, drafted=104, accepted=102)
+            outcome = Outcome("mtp/4", 200, 8.0, observed=seen, at_s=plain.now_s)
+        state = learn(state, EDIT, decision, outcome)
+    assert taken[-40:].count("mtp/0") >= 36
+
+
+anything = st.none() | st.integers(-5, 10**12) | st.sampled_from([0, 1, 10**30])
+any_time = st.none() | st.floats()
+
+
+@given(
+    st.lists(
+        st.tuples(anything, any_time, anything, any_time, anything, anything, st.floats(), st.floats(), st.floats()),
+        max_size=6,
     )
-    assert (sums.requests, sums.failures, sums.tokens_per_s) == (2, 1, None)
-
-
-numbers = st.none() | st.integers(-5, 10**12) | st.floats()
-counts = st.none() | st.integers(-5, 10**12)
-
-
-@given(counts, st.none() | st.floats(), counts, st.none() | st.floats(), counts, counts)
-def test_no_report_spoils_the_state(
-    prompt: int | None,
-    prefill: float | None,
-    decoded: int | None,
-    decode: float | None,
-    drafted: int | None,
-    accepted: int | None,
-) -> None:
-    observed = Observation(prompt, None, None, prefill, decoded, decode, drafted, accepted)
-    sums = after(Outcome("plain", 200, 1.0, observed=observed), Outcome("plain", 200, 1.0, observed=GOOD))
-    assert sums.tokens_per_s is not None
-    assert 0 < sums.tokens_per_s < float("inf")
-    assert sums.acceptance is not None
-    assert 0 <= sums.acceptance <= 1
+)
+def test_no_report_spoils_the_state(reports: list[Any]) -> None:
+    state = State()
+    for prompt, prefill_s, decoded, decode_s, drafted, accepted, total_s, beside, at_s in reports:
+        for one in LADDER:
+            seen = Observation(prompt, None, decoded, prefill_s, decoded, decode_s, drafted, accepted)
+            outcome = Outcome(one.lane.name, 200, total_s, observed=seen, beside=beside, at_s=at_s)
+            state = learn(state, EDIT, choose(EDIT, *LADDER, state=state), outcome)
+    good = Outcome("mtp/0", 200, 3.0, observed=GOOD, at_s=START_S)
+    state = learn(state, EDIT, choose(EDIT, *LADDER, state=state), good)
+    for prediction in predict(EDIT, LADDER, state).values():
+        assert isfinite(prediction.relative)
+        assert prediction.relative > 0
+        assert prediction.s_per_token is not None
+        assert 0 < prediction.s_per_token < float("inf")
+    assert isfinite(state.decode_s)

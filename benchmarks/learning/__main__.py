@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import mean
@@ -80,13 +81,13 @@ def speed_ups(world: World) -> dict[Task, float]:
 def policies(world: World) -> dict[str, Callable[[], Policy]]:
     found: dict[str, Callable[[], Policy]] = {"Paceline": Paceline}
     for one in world.lanes:
-        found[f"always {one.lane.name}"] = lambda name=one.lane.name: Fixed(name)
+        found[f"always {one.lane.name}"] = partial(Fixed, one.lane.name)
     return found | {
         "epsilon-greedy": EpsilonGreedy,
         "UCB": Ucb,
         "Thompson, no features": Thompson,
-        "knows the tasks": lambda: KnowsTasks(world),
-        "Thompson by task": lambda: Thompson(by_task=True),
+        "knows the tasks": partial(KnowsTasks, world),
+        "Thompson by task": partial(Thompson, by_task=True),
     }
 
 
@@ -121,8 +122,8 @@ def main() -> None:
         for name, done in runs.items():
             cells = [mean(one.share(*span) for one in done) for span in ((0, 20), (50, 100), (200, 400))]
             for task, some in ((best_task, done), (worst_task, back[name])):
-                for span in ((0, RECOVERY), (RECOVERY, 2 * RECOVERY)):
-                    cells.append(mean(one.share_of_task(task, changed_at, *span) for one in some))
+                spans = ((0, RECOVERY), (RECOVERY, 2 * RECOVERY))
+                cells += [mean(one.share_of_task(task, changed_at, *span) for one in some) for span in spans]
             print(f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
         ours = mean(one.share(0, 20) for one in runs["Paceline"])
         print(f"\nfirst 20 requests: {ours / best_first:.3f} of the best fixed lane", flush=True)

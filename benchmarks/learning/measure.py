@@ -12,10 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from training.task_model.prompts import Prompt, own_prompts
+
 from benchmarks.gateways import engine, gateway
 from benchmarks.prompts import chat
 from paceline.http_client import Client
-from training.task_model.prompts import Prompt, own_prompts
 
 CAPS = (4, 8, 12)
 OUTPUT = Path(__file__).parent / "measured.json"

@@ -44,8 +44,8 @@ class Fixed:
 
 
 class KnowsTasks:
-    """Knows every lane's mean time for each task, before and after a change, but like the others only the told task: what
-    no policy that looks at the task alone can beat."""
+    """Knows every lane's mean time for each task, before and after a change, but like the others only the told task:
+    what no policy that looks at the task alone can beat."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,7 +1,7 @@
 """Simulated machines. Each draws outcomes from a measured table; which table, its docstring says."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
 from pathlib import Path
 from random import Random
@@ -10,23 +10,23 @@ from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
+from training.task_model.prompts import own_prompts
 
 from paceline.decision.drafting import accepted_per_draft
 from paceline.inspection import inspect
 from paceline.types import Api, Lane, LaneState, Observation, Request, Signals, Strategy, Task
-from training.task_model.prompts import own_prompts
 
 NOISE = 0.05
 """Of a measured time, as standard deviation of its logarithm."""
 DIFFERENCE = 0.05
-"""By which requests of one task differ in what drafting does to their time, where a table has one row for a task; as standard
-deviation of its logarithm."""
+"""By which requests of one task differ in what drafting does to their time, where a table has one row for a task; as
+standard deviation of its logarithm."""
 MISTOLD = 0.06
 """Share of requests whose signals are those of another task: the task model was trained on these prompts, so here it
 errs as often as it did in cross-validation."""
 FEWEST_ROUNDS = 6
 MEASURED = Path(__file__).parent / "measured.json"
-Answers = dict[str, tuple[float, Observation]]
+Row = dict[str, tuple[float, float | None, float | None]]
 
 
 class Draw(NamedTuple):
@@ -45,7 +45,7 @@ class World(Struct):
 
     name: str
     lanes: list[LaneState]
-    rows: dict[Task, list[dict[str, tuple[float, float | None, float | None]]]]
+    rows: dict[Task, list[Row]]
     own_signals: dict[Task, list[Signals]] = {}
     """Of the very requests that the rows were measured on, in their order."""
     behaves_as: dict[Task, Task] = {}
@@ -105,14 +105,14 @@ def lanes(strategies: Sequence[Strategy]) -> list[LaneState]:
 def embedded() -> World:
     """SmolLM2-135M Q8_0 on two CPU cores, n-gram lookup at three caps: ``python -m benchmarks.learning.measure``.
 
-    What each prompt drafts and accepts at each cap is as measured. Its times are one run each on a shared machine, so the
-    machine's side is their median: a plain step's, and by cap a drafting step's.
+    What each prompt drafts and accepts at each cap is as measured. Its times are one run each on a shared machine, so
+    the machine's side is their median: a plain step's, and by cap a drafting step's.
     """
     measured = json.loads(MEASURED.read_text())
     plain_s = median(row["decode_s"] / row["tokens"] for row in measured if not row["cap"])
     caps = sorted({row["cap"] for row in measured} - {0})
     step_cost = {cap: _drafting_step(measured, cap, plain_s) for cap in caps}
-    rows: dict[Task, dict[str, dict[str, tuple[float, float | None, float | None]]]] = {}
+    rows: dict[Task, dict[str, Row]] = {}
     for row in measured:
         cap, tokens, drafted, accepted = (row[key] for key in ("cap", "tokens", "drafted", "accepted"))
         rounds = drafted / cap if cap else 0.0
@@ -139,7 +139,7 @@ def _drafting_step(measured: list[dict[str, float]], cap: int, plain_s: float) -
 
 
 def f16() -> World:
-    """SmolLM2-135M F16 on two CPU cores, ngram-simple 3/16, tokens/s by cap, one run each; the engine tells no counts."""
+    """SmolLM2-135M F16 on two CPU cores, ngram-simple 3/16, tokens/s by cap, one run each; no counts are known."""
     table = {
         Task.EDIT: (95, 105, 122, 121, 110),
         Task.EXTRACT: (102, 106, 123, 121, 103),
@@ -195,9 +195,9 @@ def mtp_counts() -> World:
     }
     plain_s = 1 / 32
     caps = (1, 2, 3, 4, 6)
-    rows: dict[Task, list[dict[str, tuple[float, float | None, float | None]]]] = {}
+    rows: dict[Task, list[Row]] = {}
     for task, alpha in acceptance.items():
-        row: dict[str, tuple[float, float | None, float | None]] = {"plain": (plain_s, None, None)}
+        row: Row = {"plain": (plain_s, None, None)}
         for cap in caps:
             accepted = accepted_per_draft(alpha, cap)
             step = 1 + 0.15 + 0.22 * cap
@@ -210,8 +210,8 @@ def worlds() -> list[World]:
     return [embedded(), mtp_counts(), f16(), m2_ultra(), spec_bench()]
 
 
-def _by_speed(name: str, strategies: Sequence[Strategy], table: dict[Task, tuple[float, ...]]) -> World:
-    rows = {
+def _by_speed(name: str, strategies: Sequence[Strategy], table: Mapping[Task, tuple[float, ...]]) -> World:
+    rows: dict[Task, list[Row]] = {
         task: [{_name(strategy): (1 / speed, None, None) for strategy, speed in zip(strategies, speeds, strict=True)}]
         for task, speeds in table.items()
     }

@@ -24,6 +24,7 @@ EMBEDDED = "embedded"
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Url = Annotated[str, Meta(pattern=r"^https?://")]
+Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
@@ -139,8 +140,8 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=0.5,
-            description="Share of the decode time that may be spent on lanes that are not predicted to be the fastest, so that "
-            "changes are noticed. 0 never explores.",
+            description="Share of the decode time that may be spent on lanes that are not predicted to be the fastest, "
+            "so that changes are noticed. 0 never explores.",
         ),
     ] = EXPLORATION
     remember: Annotated[
@@ -149,18 +150,14 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests that go down a given lane, whatever is predicted. All keys that are given have to fit; the first rule that
-    fits counts."""
+    """Requests that go down a given lane, whatever is predicted. All keys that are given have to fit; the first rule
+    that fits counts."""
 
     lane: Annotated[str, Meta(description="The lane. While it is down, the request is decided on as any other.")]
     model: Annotated[str | None, Meta(description="The model that the request names.")] = None
     task: Annotated[Task | None, Meta(description="The likeliest task.")] = None
     header: Annotated[
-        str | None,
-        Meta(
-            pattern=r"^[A-Za-z0-9-]+(: .+)?$",
-            description="A header of the request: `x-team`, or with its value `x-team: batch`.",
-        ),
+        Header | None, Meta(description="A header of the request: `x-team`, or with its value `x-team: batch`.")
     ] = None
     api_key: Annotated[str | None, Meta(description="The key that the client gave.")] = None
 

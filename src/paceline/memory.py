@@ -1,7 +1,8 @@
 """What was learned, kept in a SQLite file over restarts.
 
-A row for each entry of the state, so that saving writes what changed. Entries carry the fingerprint of the engine they are about:
-what is known of an engine that no longer exists as it was is never asked for again, and dropped when it is old.
+A row for each entry of the state, so that saving writes what changed. Entries carry the fingerprint of the engine they
+are about: what is known of an engine that no longer exists as it was is never asked for again, and dropped when it is
+old.
 """
 
 import sqlite3
@@ -66,7 +67,8 @@ class Memory:
                     parts[part][key if part == "measured" else tuple(msgspec.json.decode(key))] = entry
             except (msgspec.MsgspecError, KeyError, TypeError):
                 continue
-        self._saved = State(**parts, **totals)
+        fields: dict[str, Any] = {**parts, **totals}
+        self._saved = State(**fields)
         return self._saved
 
     def save(self, state: State) -> None:

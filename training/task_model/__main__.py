@@ -9,9 +9,10 @@ model is written, so serving knows words that no prompt held, and looks up nothi
 """
 
 import argparse
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -71,9 +72,9 @@ class Trained:
         known = sorted((feature for feature, held in wishes.items() if len(held) >= FEWEST_WISHES), key=repr)
         self.vocabulary = {feature: index for index, feature in enumerate(known)}
         forms = Counter(prompt.wish for prompt in prompts)
-        in_task: Counter[str] = Counter()
+        in_task: dict[str, float] = defaultdict(float)
         for prompt in prompts:
-            in_task[prompt.task] += 1 / forms[prompt.wish]  # type: ignore[assignment]
+            in_task[prompt.task] += 1 / forms[prompt.wish]
         # Every wish counts once, and a task with many wishes less than in proportion to them.
         weights = np.array([in_task[prompt.task] ** -0.7 / forms[prompt.wish] for prompt in prompts])
         self.model = LogisticRegression(C=STRENGTH, max_iter=300)
@@ -108,7 +109,7 @@ class Trained:
                     weights[feature] = weights.get(feature, np.zeros(len(self.model.classes_))) + sum(shared)
         rounded = [(feature, np.rint(weight * SCALE).astype(int)) for feature, weight in weights.items()]
         lines = [
-            [feature if isinstance(feature, str) else list(feature), weight.tolist()]
+            [list(feature) if isinstance(feature, tuple) else feature, weight.tolist()]
             for feature, weight in sorted(rounded, key=lambda entry: repr(entry[0]))
             if np.abs(weight).max() >= SCALE // 10
         ]
@@ -126,7 +127,7 @@ def evaluate(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> None:
     """Cross-validation in which no wish stands on both sides, and our prompts alone tried on the others."""
     everything = [*prompts, *others]
     rows = [row(prompt.text) for prompt in everything]
-    predicted = np.empty(len(everything), dtype=object)
+    predicted: Any = np.empty(len(everything), dtype=object)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=0)
     for train, test in folds.split(rows, groups=[prompt.wish for prompt in everything]):
         trained = Trained([everything[i] for i in train], [rows[i] for i in train])

@@ -32,9 +32,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "calibrate",
         "have a running gateway measure what its lanes' steps cost",
-        "Send a running gateway requests down each of its lanes, one and several at a time, for a minute. It learns from them as "
-        "from any others: what a step costs plain and drafting, alone and in company. Without this it learns the same "
-        "from the first requests, starting from what is usual.",
+        "Send a running gateway requests down each of its lanes, one and several at a time, for a minute. It learns "
+        "from them as from any others: what a step costs plain and drafting, alone and in company. Without this it "
+        "learns the same from the first requests, starting from what is usual.",
     )
     add_address_options(parser)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")

@@ -33,9 +33,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "explain",
         "show signals, decision and reason for a request",
-        "Show what Paceline finds in a request, which lane it would take, and why: by a running gateway with what it has "
-        "learned, or else for the lanes of a configuration (default: one plain, one n-gram) with all engines up, idle and "
-        "unknown. Nothing is started or sent to an engine.",
+        "Show what Paceline finds in a request, which lane it would take, and why: by a running gateway with what it "
+        "has learned, or else for the lanes of a configuration (default: one plain, one n-gram) with all engines up, "
+        "idle and unknown. Nothing is started or sent to an engine.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -100,7 +100,7 @@ def _line(name: str, value: Any) -> None:
         value = "not given"
     elif isinstance(value, dict):
         value = ", ".join(f"{key} {share:.2f}" for key, share in value.items())
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         value = ", ".join(value) or "none"
     elif isinstance(value, float):
         value = f"{value:g}"

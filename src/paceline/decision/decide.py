@@ -8,15 +8,15 @@ from msgspec import Struct
 
 from paceline.decision.drafting import accepted_per_draft
 from paceline.decision.load import Load
-from paceline.decision.predict import considered, draft_length, predict
+from paceline.decision.predict import PLAIN, UNSEEN_SPREAD, considered, draft_length, predict
 from paceline.decision.state import State
 from paceline.types import Decision, LaneState, Prediction, Signals
 
 EXPLORATION = 0.01
 """Share of decode time that may be spent on lanes that are not predicted to be the fastest."""
 FAR_WORSE = 1.4
-"""A lane that would take so many times the best one's time even if it were a standard deviation faster than predicted is not
-explored."""
+"""A lane that would take so many times the best one's time even if it were a standard deviation faster than predicted
+is not explored."""
 MOST_PROBED = 0.12
 """Probability, at most, with which a drafter that lost before is tried again to see whether it changed."""
 HEAD_START = 0.5
@@ -64,7 +64,7 @@ def decide(
         raise ValueError("no lane to choose from")
     load = Load(lanes)
     predictions = predict(signals, lanes, state, load)
-    in_seconds = all([prediction.plain_step_s is not None for prediction in predictions.values()])
+    in_seconds = None not in [prediction.plain_step_s for prediction in predictions.values()]
     choices = [_choice(one, predictions[one.lane.name], load, in_seconds) for one in lanes]
     choices.sort(key=lambda choice: choice.rank)
     candidates = _candidates(choices) if exploration > 0 else choices[:1]
@@ -90,16 +90,16 @@ def _choice(one: LaneState, prediction: Prediction, load: Load, in_seconds: bool
         cost = prediction.prefill_s + prediction.tokens * cost * prediction.plain_step_s
     rank: tuple[float, ...] = (not one.healthy, 0, 0, 0, cost, one.running + one.waiting)
     if load.takes_turns(one):
-        # While little goes on, a lane on which the request starts at once goes before one where it would wait, since one
-        # step that decodes two requests costs less than two steps.
+        # While little goes on, a lane on which the request starts at once goes before one where it would wait, since
+        # one step that decodes two requests costs less than two steps.
         is_crowded = load.in_flight(one) > MOST_BESIDE_TURNS
         rank = (not one.healthy, is_crowded and one.lane.strategy.drafts, not one.can_join, not one.has_turn, *rank[4:])
     return Choice(one, prediction, cost, rank)
 
 
 def _share_of_batch(prediction: Prediction, beside: int) -> float:
-    """Beside others, a step that drafts keeps all of them waiting for the tokens of one: the time per token of the whole
-    batch, in which the others gain one token a step, over that of the request alone."""
+    """Beside others, a step that drafts keeps all of them waiting for the tokens of one: the time per token of the
+    whole batch, in which the others gain one token a step, over that of the request alone."""
     covered = prediction.coverage or 0.0
     accepted = accepted_per_draft(prediction.acceptance or 0.0, draft_length(prediction.strategy))
     tokens_per_step = 1 / ((1 - covered) + covered / (1 + accepted))
@@ -121,7 +121,7 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
         is_alike = one.healthy == best.one.healthy and one.can_join == best.one.can_join
         if not is_alike or one.has_turn != best.one.has_turn or one.running or choice.cost < best.cost:
             continue
-        if choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
+        if _is_unseen(choice) or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
             seen.add(drafter)
             candidates.append(choice)
             if len(candidates) == MOST_CANDIDATES:
@@ -130,9 +130,12 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
 
 
 def _drafter(choice: Choice) -> tuple[str, ...]:
-    """What a try of the lane teaches about: a drafter, whichever cap shows its acceptance; where only times teach, the lane."""
+    """What a try of the lane teaches about: a drafter, whichever cap shows its acceptance; or where only times teach,
+    the lane."""
     lane = choice.one.lane
-    return (lane.name,) if choice.prediction.is_blind else (choice.prediction.model, lane.strategy.kind)
+    if choice.prediction.is_blind:
+        return (lane.name,)
+    return choice.prediction.model, lane.strategy.kind if lane.strategy.drafts else PLAIN
 
 
 def _probabilities(candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool) -> list[float]:
@@ -148,7 +151,9 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
         wins[number] = chance
     extra = [choice.cost - best.cost for choice in candidates]
     for number, choice in enumerate(candidates[1:], 1):
-        if choice.one.lane.strategy.drafts:
+        if _is_unseen(choice):
+            wins[number] = max(wins[number], MOST_PROBED)
+        elif choice.one.lane.strategy.drafts:
             affordable = exploration * best.cost / extra[number] if extra[number] > 0 else 1.0
             wins[number] = max(wins[number], min(MOST_PROBED, affordable))
     expected = sum([chance * cost for chance, cost in zip(wins, extra, strict=True)])
@@ -163,14 +168,20 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
     return [max(0.0, 1 - sum(explored)), *explored]
 
 
+def _is_unseen(choice: Choice) -> bool:
+    """Whether it is plain and was never measured. How much slower drafting steps are than plain ones is then mere belief,
+    on which all else stands."""
+    return not choice.one.lane.strategy.drafts and choice.prediction.spread >= UNSEEN_SPREAD
+
+
 def _may_win(time: tuple[float, float], best: tuple[float, float]) -> bool:
     """Whether the chance of being faster is not too small to be worth computing."""
     return time is best or time[0] - best[0] < MOST_DEVIATIONS * sqrt(time[1] ** 2 + best[1] ** 2)
 
 
 def best_of(times: Sequence[tuple[float, float]]) -> list[float]:
-    """Probability of each to be the smallest, of independent normal (mean, deviation), of which the first has the smallest
-    mean: for two by formula, for more by numerical integration."""
+    """Probability of each to be the smallest, of independent normal (mean, deviation), of which the first has the
+    smallest mean: for two by formula, for more by numerical integration."""
     mean, deviation = times[0]
     if len(times) == 1:
         return [1.0]
@@ -228,7 +239,7 @@ def _reason(signals: Signals, chosen: Choice, ranked: Sequence[Choice], load: Lo
         return f"{text}; explored"
     if not other.one.healthy:
         return f"{text}; {other.one.lane.name} is down"
-    if other.cost < chosen.cost:
+    if other.prediction.relative < chosen.prediction.relative and load.in_flight(other.one):
         return f"{text}; with {load.in_flight(other.one)} in flight, {other.one.lane.name} would wait or slow all down"
     return text
 

@@ -11,7 +11,7 @@ def accepted_per_draft(acceptance: float, length: float) -> float:
     ``a + a^2 + ... + a^length`` (Leviathan et al. 2023, arXiv:2211.17192, equation 1)."""
     if acceptance >= 0.9999:
         return length
-    return acceptance * (1 - acceptance**length) / (1 - acceptance)
+    return acceptance * (1 - float(acceptance**length)) / (1 - acceptance)
 
 
 def acceptance_of(accepted_per_draft_seen: float, length: float) -> float:

@@ -21,7 +21,7 @@ from paceline.decision.predict import (
     copy_key,
     draft_length,
 )
-from paceline.decision.state import Key, Served, State
+from paceline.decision.state import Key, Served, State, later
 from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
 
 FEWEST_TOKENS = 4
@@ -36,8 +36,11 @@ COVERAGE_SPREAD = 0.7
 TIME_NOISE = 0.15
 """Relative standard deviation of a request's decode time."""
 CORRECTION_NOISE = 0.3
+"""What is added to it between tasks, by which the model errs differently."""
 BLIND_NOISE = 0.5
-"""The same where it is not known how many steps were taken."""
+"""What is added to it where a plain step's time is told from drafting ones."""
+MOST_DRAFTING = 0.1
+"""With more drafting steps than this share a request does not show what a plain step takes."""
 LENGTH_SPREAD = 0.8
 FEWEST_PROMPT_TOKENS = 16
 MOST_CONVERSATIONS = 2000
@@ -73,7 +76,9 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
     notes.lasted(signals, outcome.observed)
     notes.prefilled(prediction, outcome)
     served = dict(state.served)
-    served[signals.conversation, prediction.fingerprint] = Served(outcome.at_s, signals.prompt_chars)
+    turn = Served(outcome.at_s, signals.prompt_chars)
+    talk = (signals.conversation, prediction.fingerprint)
+    served[talk] = later(served.get(talk, turn), turn)
     return State(
         measured=measured,
         cells=notes.cells,
@@ -99,13 +104,13 @@ class _Notes:
         tasks = considered(signals.tasks)
         context_k = (signals.prompt_chars / CHARS_PER_TOKEN + decoding.tokens / 2) / 1000
         noise = TIME_NOISE**2 + 1 / decoding.tokens
+        kind = strategy.kind if strategy.drafts else PLAIN
         rounds = 0.0
         if strategy.drafts and decoding.drafted is not None:
             rounds = self._drafted(signals, tasks, prediction, decoding)
         if strategy.drafts and decoding.drafted is None:
             steps, relative = float(decoding.tokens), prediction.plain_steps_per_token
-            believed = relative
-            base_noise, about_step = noise + BLIND_NOISE**2, "guessed step"
+            believed, is_plain = relative, False
         else:
             steps = float(decoding.steps)
             length = (decoding.drafted or 0) / rounds if rounds else 0.0
@@ -114,13 +119,15 @@ class _Notes:
             relative += share * step_cost.cost(prediction.step_cost, length, beside, context_k)
             believed = (1 - share) * step_cost.cost(step_cost.PRIOR_MEAN, 0, beside, context_k)
             believed += share * step_cost.cost(step_cost.PRIOR_MEAN, length, beside, context_k)
-            base_noise, about_step = noise + (0.5 * (relative - 1)) ** 2, "step"
+            is_plain = share <= MOST_DRAFTING
         step_s = decoding.seconds / steps
-        self._add((about_step, prediction.model), log(step_s / relative), 1 / base_noise)
+        # What a plain step takes is known from plain steps; from drafting ones it follows only if their cost is right.
+        about_step, step_noise = ("step", noise) if is_plain else ("guessed step", noise + BLIND_NOISE**2)
+        self._add((about_step, prediction.model), log(step_s / relative), 1 / step_noise)
         if prediction.plain_step_s is None:
             return
         miss = log(step_s / (believed * prediction.plain_step_s))
-        general = ("correct", prediction.fingerprint, strategy.kind, strategy.n_max)
+        general = ("correct", prediction.fingerprint, kind, strategy.n_max)
         miss = max(-3.0, min(3.0, miss))
         if strategy.drafts and decoding.drafted is None:
             self._add((*general, next(iter(tasks))), miss, 1 / noise)
@@ -129,7 +136,7 @@ class _Notes:
         self._add(general, miss, 1 / noise)
         if decoding.drafted is not None or not strategy.drafts:
             given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
-            about = (prediction.model, strategy.kind if strategy.drafts else PLAIN)
+            about = (prediction.model, kind)
             known = self.steps.get(about, step_cost.NOTHING)
             cost = min(1000.0, step_s / prediction.plain_step_s)
             self.steps[about] = step_cost.with_request(known, given, cost, self._at_s)

@@ -2,8 +2,8 @@
 
     time per token = (1 - coverage) * plain step + coverage * drafting step / (1 + accepted per draft)
 
-Acceptance and coverage come from the request and the drafter, the steps' cost from the machine. Coverage is the share of
-*tokens* that come out of drafting steps, which stays the same under another cap, as the share of steps would not.
+Acceptance and coverage come from the request and the drafter, the steps' cost from the machine. Coverage is the share
+of *tokens* that come out of drafting steps, which stays the same under another cap, as the share of steps would not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,9 @@ UNSEEN_SPREAD = 0.25
 """Of a plain lane's time, as long as it follows only from what drafting lanes took."""
 GUESSED_SPREAD = 0.5
 """The same where those lanes' engines do not even tell what was accepted."""
+LOOKUP_COST = 0.015
+"""What looking up costs in steps that find nothing, as a share of a plain step: lanes that never drafted were so much
+slower than plain ones (``benchmarks/learning/measure.py`` at a cap of 2, below the engine's shortest draft)."""
 PREFILL_S_PER_TOKEN = 0.001
 
 PLAIN = "autoregressive"
@@ -160,7 +163,7 @@ def _group(
         plain_step_s,
         prefill_s,
         coefficients,
-        cost(coefficients, 0, beside, context_k),
+        cost(coefficients, 0, beside, context_k) * (1 + LOOKUP_COST * priors.drafter(kind).lookup),
         cost(coefficients, 1, beside, context_k) - coefficients[1],
         None if kind == PLAIN else _drafter((model, kind), tasks, signals, state),
         cost(PRIOR_MEAN, 0, beside, context_k),
@@ -210,12 +213,12 @@ def _drafter(about: tuple[str, str], tasks: Mapping[Task, float], signals: Signa
     talk = cells.get(conversation_key("cover", about, signals)) if signals.conversation else None
     covers = []
     for one, share in tasks.items():
-        levels = (
+        special = (
             (cells.get(("cover", *about, one)), TASK_SPREAD**2),
             (cells.get(copy_key(about, one, signals)), NEAR_SPREAD**2),
             (talk, NEAR_SPREAD**2),
         )
-        mean, variance = estimate(start, levels, now_s)
+        mean, variance = estimate(start, special, now_s)
         covers.append((share, priors.coverage_logit(one, signals) + mean, variance))
     return _Drafter(*_with_less(_mixture(accepts)), *_with_less(_mixture(covers)), general is None)
 

@@ -42,6 +42,11 @@ class State(Struct, frozen=True):
     """Part of it that exploration was expected to cost."""
 
 
+def later(one: Served, other: Served) -> Served:
+    """The later turn of the two."""
+    return max(one, other, key=lambda turn: (turn.at_s, turn.chars))
+
+
 def merge(one: State, other: State) -> State:
     """The state that saw the outcomes of both. Commutative and associative, up to rounding and to what was dropped
     where conversations are bounded in number."""
@@ -49,7 +54,7 @@ def merge(one: State, other: State) -> State:
         measured=_merged(one.measured, other.measured, _added),
         cells=_merged(one.cells, other.cells, cells.merged),
         steps=_merged(one.steps, other.steps, step_cost.merged),
-        served=_merged(one.served, other.served, lambda a, b: max(a, b, key=lambda turn: (turn.at_s, turn.chars))),
+        served=_merged(one.served, other.served, later),
         at_s=max(one.at_s, other.at_s),
         decode_s=one.decode_s + other.decode_s,
         exploring_s=one.exploring_s + other.exploring_s,

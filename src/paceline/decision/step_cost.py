@@ -12,8 +12,8 @@ from msgspec import Struct
 
 PRIOR_MEAN = (0.4, 0.12, 0.2, 0.01)
 PRIOR_DEVIATION = (0.5, 0.12, 0.2, 0.02)
-"""Between a GPU, where a batch of eight costs little more than one token, and a small quantized model on a CPU, where it
-costs three times as much."""
+"""Between a GPU, where a batch of eight costs little more than one token, and a small quantized model on a CPU, where
+it costs three times as much."""
 HALF_LIFE_S = 8 * 3600.0
 NOISE = 0.15
 """Relative standard deviation of a request's mean step time."""
@@ -41,7 +41,7 @@ def cost(coefficients: tuple[float, ...], drafted: float, beside: float, context
 
 
 def inputs(steps: float, rounds: float, drafted: float, beside: float, context_k: float) -> tuple[float, ...]:
-    """The regression's inputs for a request of ``steps`` steps, ``rounds`` of which verified ``drafted`` tokens in all."""
+    """The regression's inputs for a request of ``steps`` steps, ``rounds`` of which verified ``drafted`` tokens."""
     crowded = min(1.0, beside)
     return crowded + (1 - crowded) * rounds / steps, drafted / steps, beside, context_k
 

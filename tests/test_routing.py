@@ -1,0 +1,125 @@
+"""Rules, what was learned, and explanations, in a running gateway before fake engines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import RunningGateway, StartEngine, StartGateway, lane
+from fake_engine import Received, Wire
+from paceline.gateway.server import Gateway
+
+STORY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Write a poem about the sea."}]}
+REPORT = {
+    "id": "x",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "sea"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 20, "completion_tokens": 41},
+}
+
+
+async def slow_to_tell(received: Received, wire: Wire) -> None:
+    """Says that it decoded 40 tokens in a time that the clock allows."""
+    await wire.json(json.dumps(REPORT | {"timings": TIMINGS}).encode())
+
+
+TIMINGS = {"prompt_n": 20, "prompt_ms": 0.2, "predicted_n": 41, "predicted_ms": 2.0, "cache_n": 0}
+
+
+@pytest.mark.parametrize(
+    ("rule", "headers", "expected"),
+    [
+        ('task = "create"', {}, "ngram"),
+        ('task = "math"', {}, "plain"),
+        ('model = "m"', {}, "ngram"),
+        ('model = "other"', {}, "plain"),
+        ('header = "x-team"', {"x-team": "any"}, "ngram"),
+        ('header = "X-Team: batch"', {"x-team": "batch"}, "ngram"),
+        ('header = "x-team: batch"', {"x-team": "other"}, "plain"),
+        ('header = "x-team"', {}, "plain"),
+        ('api_key = "secret"', {"authorization": "Bearer secret"}, "ngram"),
+        ('api_key = "secret"', {"x-api-key": "secret"}, "ngram"),
+        ('api_key = "secret"', {"authorization": "Bearer other"}, "plain"),
+        ('task = "create"\nheader = "x-team"', {}, "plain"),
+    ],
+)
+async def test_rules_come_before_predictions(
+    rule: str, headers: dict[str, str], expected: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine()
+    lanes = lane("plain", engine.url) + lane("ngram", engine.url, "ngram")
+    running = await start_gateway(f'routing.exploration = 0\n[[rule]]\nlane = "ngram"\n{rule}\n{lanes}')
+    answer = await running.http.post("/v1/chat/completions", json=STORY, headers=headers)
+    assert answer.headers["x-paceline-lane"] == expected
+    if expected == "ngram":
+        assert answer.headers["x-paceline-reason"].startswith("rule: ")
+        assert "secret" not in answer.headers["x-paceline-reason"]
+
+
+async def test_a_rule_whose_lane_is_down_does_not_lose_the_request(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine()
+    lanes = lane("plain", engine.url) + lane("ngram", "http://127.0.0.1:9", "ngram")
+    running = await start_gateway(f'[[rule]]\nlane = "ngram"\ntask = "create"\n{lanes}')
+    answer = await running.http.post("/v1/chat/completions", json=STORY)
+    assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "plain")
+
+
+async def test_the_decision_is_explained_with_what_was_learned(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine(slow_to_tell)
+    running = await start_gateway(lane("plain", engine.url) + lane("ngram", engine.url, "ngram"))
+    explain = "/paceline/explain/v1/chat/completions"
+    before = (await running.http.post(explain, json=STORY)).json()
+    assert before["signals"]["task"] == "create"
+    assert before["predictions"]["plain"]["ms_per_token"] is None
+    asked = len(engine.requests)
+    await running.http.post("/v1/chat/completions", json=STORY, headers={"x-paceline-lane": "plain"})
+    after = (await running.http.post(explain, json=STORY)).json()
+    assert after["predictions"]["plain"]["ms_per_token"] == pytest.approx(0.05, rel=0.3)
+    assert "ms/token" in after["decision"]["reason"]
+    assert len(engine.requests) == asked + 1, "explaining sends nothing"
+    wrong = await running.http.post("/paceline/explain/v1/models", json=STORY)
+    assert (wrong.status_code, "no path that is decided on" in wrong.text) == (404, True)
+
+
+async def test_what_was_learned_survives_a_restart(
+    start_engine: StartEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await start_engine(slow_to_tell)
+
+    class Remembering(RunningGateway):
+        pass
+
+    monkeypatch.setattr(
+        "conftest.Gateway",
+        lambda load, log, record: Gateway(load, log, record, tmp_path / "learned.sqlite"),
+    )
+    text = "server.port = 0\n" + lane("plain", engine.url)
+    for turn in range(2):
+        running = Remembering(text, tmp_path / "log")
+        await running.start()
+        await running.lanes_settle()
+        predictions = (await running.http.post("/paceline/explain/v1/chat/completions", json=STORY)).json()[
+            "predictions"
+        ]
+        assert (predictions["plain"]["ms_per_token"] is None) is (turn == 0)
+        await running.http.post("/v1/chat/completions", json=STORY)
+        await running.stop()
+
+
+async def test_load_beside_a_request_is_measured(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    import asyncio
+
+    async def script(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(0.3)
+        await slow_to_tell(received, wire)
+
+    engine = await start_engine(script)
+    running = await start_gateway(lane("plain", engine.url, more='device = "gpu0"'))
+    await running.http.post("/v1/chat/completions", json=STORY)
+    assert running.outcome.beside == pytest.approx(0, abs=0.05)
+    await asyncio.gather(*(running.http.post("/v1/chat/completions", json=STORY) for _ in range(3)))
+    assert running.outcome.beside == pytest.approx(2, abs=0.5)
