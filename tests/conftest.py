@@ -80,11 +80,14 @@ StartEngine = Callable[..., Awaitable[FakeEngine]]
 
 @pytest.fixture
 async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
-    """Start a gateway from a configuration; ``[server]`` must not be in it but by ``server.key = value`` lines."""
+    """Start a gateway that does not explore from a configuration; ``[server]`` must not be in it but by
+    ``server.key = value`` lines."""
     running: list[RunningGateway] = []
 
     async def start(text: str) -> RunningGateway:
-        one = RunningGateway("server.port = 0\nserver.health_interval_s = 0.2\n" + text, tmp_path / "log")
+        one = RunningGateway(
+            "server.port = 0\nserver.health_interval_s = 0.2\nrouting.exploration = 0\n" + text, tmp_path / "log"
+        )
         await one.start()
         running.append(one)
         await one.lanes_settle()

@@ -73,9 +73,9 @@ def test_explain_a_prompt(configuration: Path) -> None:
     done = paceline("explain", "Tell me a story.")
     assert done.returncode == 0
     assert "lane           plain" in done.stdout
-    assert "open-ended" in done.stdout
+    assert "task           create" in done.stdout
     assert "temperature    not given" in done.stdout
-    code = "Rename x to y.\n```python\nx = 1\n```"
+    code = "Rename x to y and print the whole file.\n```python\n" + "x = x + 1\n" * 40 + "```"
     assert "lane           mtp" in paceline("explain", "--config", str(configuration), code).stdout
 
 
@@ -84,7 +84,7 @@ def test_explain_a_request_body(tmp_path: Path) -> None:
     file = tmp_path / "request.json"
     file.write_text(body)
     for done in (paceline("explain", body), paceline("explain", str(file)), paceline("explain", "-", stdin=body)):
-        assert "structured" in done.stdout
+        assert "structure      response_format json_object" in done.stdout
         assert "lane           ngram" in done.stdout
     wrong = paceline("explain", "-", stdin='{"messages": [')
     assert wrong.returncode == 1
@@ -120,8 +120,8 @@ def test_serve_with_the_bundled_model_until_ctrl_c(serving: Serving) -> None:
     command = serving.said.partition("try\n")[2].splitlines()[0].strip()
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
     assert "HTTP/1.1 200 OK" in done.stdout
-    assert "x-paceline-lane: plain" in done.stdout
-    serving.wait_for("open-ended")
+    assert "x-paceline-reason: create" in done.stdout
+    serving.wait_for("| create 0.9")
     lanes = serving.lanes()
     assert [(one["lane"], one["health"], one["strategy"]["kind"]) for one in lanes] == [
         ("plain", "up", "autoregressive"),

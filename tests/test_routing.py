@@ -48,7 +48,7 @@ async def test_rules_come_before_predictions(
 ) -> None:
     engine = await start_engine()
     lanes = lane("plain", engine.url) + lane("ngram", engine.url, "ngram")
-    running = await start_gateway(f'routing.exploration = 0\n[[rule]]\nlane = "ngram"\n{rule}\n{lanes}')
+    running = await start_gateway(f'[[rule]]\nlane = "ngram"\n{rule}\n{lanes}')
     answer = await running.http.post("/v1/chat/completions", json=STORY, headers=headers)
     assert answer.headers["x-paceline-lane"] == expected
     if expected == "ngram":

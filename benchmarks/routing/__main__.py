@@ -1,10 +1,11 @@
 """Is routing faster than each fixed lane on mixed requests?
 
-    python -m benchmarks.routing [--rounds N] [--max-tokens N]
+    python -m benchmarks.routing [--rounds N] [--prompts N] [--max-tokens N]
 
-One client, one request after the other, all decoding the same number of tokens; every round sends every prompt down
+One client, one request after the other, all decoding the same number of tokens, greedily. The gateway starts knowing
+nothing, and first gets other prompts of the same tasks, routed, to learn from. Then every round sends every prompt down
 every lane and through the routing, in turn. Tokens/s of decoding, as the engine reports it; medians over the rounds.
-The oracle takes for each prompt the lane whose median is best.
+The oracle takes for each prompt the lane whose median is best. No request belongs to a conversation seen before.
 """
 
 import argparse
@@ -12,64 +13,106 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from training.task_model.prompts import Prompt, own_prompts
+
 from benchmarks.gateways import NGRAM, engine, gateway
-from benchmarks.prompts import BY_TASK, chat
+from benchmarks.prompts import chat
 from paceline.http_client import Client
 
 WAYS = ("plain", "ngram", "routed")
 
 
-async def seconds_per_token(client: Client, prompt: str, way: str, max_tokens: int) -> tuple[float, str]:
-    """Of the decoding, and the lane that served."""
-    headers = [] if way == "routed" else [(b"x-paceline-lane", way.encode())]
-    body = json.dumps(chat(prompt, max_tokens)).encode()
-    async with await client.send("POST", "/v1/chat/completions", headers, body) as answer:
-        timings = json.loads(await answer.read_all())["timings"]
-        lane = answer.header(b"x-paceline-lane") or b""
-    return timings["predicted_ms"] / 1000 / (timings["predicted_n"] - 1), lane.decode()
+def prompts_of(per_task: int, first: int) -> list[Prompt]:
+    """So many prompts of each task, each of another wish, from the ``first``-th wish on; the tasks in turn."""
+    by_task: dict[str, dict[str, Prompt]] = {}
+    for prompt in own_prompts():
+        by_task.setdefault(prompt.task, {}).setdefault(prompt.wish, prompt)
+    stride = 7  # neighbours in a file are alike
+    return [
+        list(wishes.values())[(first + number) * stride % len(wishes)]
+        for number in range(per_task)
+        for wishes in by_task.values()
+    ]
 
 
-async def measure(url: str, rounds: int, max_tokens: int) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
+class Asker:
+    def __init__(self, client: Client, max_tokens: int) -> None:
+        self._client = client
+        self._max_tokens = max_tokens
+        self._asked = 0
+
+    async def seconds_per_token(self, prompt: Prompt, way: str) -> tuple[float, str]:
+        """Of the decoding, and the lane that served."""
+        self._asked += 1
+        headers = [] if way == "routed" else [(b"x-paceline-lane", way.encode())]
+        body = chat(prompt.text, self._max_tokens) | {"prompt_cache_key": str(self._asked)}
+        async with await self._client.send(
+            "POST", "/v1/chat/completions", headers, json.dumps(body).encode()
+        ) as answer:
+            timings = json.loads(await answer.read_all())["timings"]
+            lane = answer.header(b"x-paceline-lane") or b""
+        return timings["predicted_ms"] / 1000 / (timings["predicted_n"] - 1), lane.decode()
+
+
+async def measure(
+    url: str, teaching: Sequence[Prompt], prompts: Sequence[Prompt], rounds: int, max_tokens: int
+) -> tuple[dict[tuple[Prompt, str], float], dict[str, Counter[str]]]:
     client = Client(url)
-    samples: dict[tuple[str, str], list[float]] = defaultdict(list)
-    routed_to: dict[str, str] = {}
-    for number in range(rounds + 1):
-        for task, prompt in BY_TASK.items():
+    asker = Asker(client, max_tokens)
+    for prompt in teaching:
+        await asker.seconds_per_token(prompt, "routed")
+    print(f"{len(teaching)} requests to learn from", file=sys.stderr)
+    samples: dict[tuple[Prompt, str], list[float]] = defaultdict(list)
+    routed_to: dict[str, Counter[str]] = defaultdict(Counter)
+    for number in range(rounds):
+        for place, prompt in enumerate(prompts):
             for shift in range(len(WAYS)):
-                way = WAYS[(number + shift) % len(WAYS)]
-                taken_s, lane = await seconds_per_token(client, prompt, way, max_tokens)
-                if number:  # the first round warms up
-                    samples[task, way].append(taken_s)
+                way = WAYS[(number + place + shift) % len(WAYS)]
+                taken_s, lane = await asker.seconds_per_token(prompt, way)
+                samples[prompt, way].append(taken_s)
                 if way == "routed":
-                    routed_to[task] = lane
-        print(f"round {number} of {rounds} done", file=sys.stderr)
+                    routed_to[prompt.task][lane] += 1
+        print(f"round {number + 1} of {rounds} done", file=sys.stderr)
     client.close()
     return {key: median(values) for key, values in samples.items()}, routed_to
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--max-tokens", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=2, help="per task")
+    parser.add_argument("--teaching", type=int, default=4, help="prompts per task to learn from before")
+    parser.add_argument("--max-tokens", type=int, default=128)
     options = parser.parse_args()
-    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram")
+    prompts = prompts_of(options.prompts, first=0)
+    teaching = prompts_of(options.teaching, first=options.prompts)
+    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram").replace(
+        "[[engine]]", "[[engine]]\nn_max = 12"
+    )
+    configuration = "routing.remember = false\n" + configuration
     with tempfile.TemporaryDirectory() as folder, gateway(configuration, Path(folder)) as running:
-        taken_s, routed_to = asyncio.run(measure(running.url, options.rounds, options.max_tokens))
-    print("| tokens/s | plain | n-gram | routed | routed to |")
-    print("|---|---|---|---|---|")
-    for task in BY_TASK:
-        cells = " | ".join(f"{1 / taken_s[task, way]:.0f}" for way in WAYS)
-        print(f"| {task} | {cells} | {routed_to[task]} |")
-    mix = {way: len(BY_TASK) / sum(taken_s[task, way] for task in BY_TASK) for way in WAYS}
-    print(f"| all, weighted by tokens | {' | '.join(f'{mix[way]:.0f}' for way in WAYS)} | |")
-    oracle = len(BY_TASK) / sum(min(taken_s[task, "plain"], taken_s[task, "ngram"]) for task in BY_TASK)
+        taken_s, routed_to = asyncio.run(measure(running.url, teaching, prompts, options.rounds, options.max_tokens))
+    print("| tokens/s | plain | n-gram | routed | oracle | routed to |")
+    print("|---|---|---|---|---|---|")
+    best = {prompt: min(taken_s[prompt, "plain"], taken_s[prompt, "ngram"]) for prompt in prompts}
+    for task in dict.fromkeys(prompt.task for prompt in prompts):
+        some = [prompt for prompt in prompts if prompt.task == task]
+        cells = [len(some) / sum(taken_s[prompt, way] for prompt in some) for way in WAYS]
+        cells.append(len(some) / sum(best[prompt] for prompt in some))
+        lanes = ", ".join(f"{lane} {count}" for lane, count in routed_to[task].most_common())
+        print(f"| {task} | {' | '.join(f'{cell:.0f}' for cell in cells)} | {lanes} |")
+    mix = {way: len(prompts) / sum(taken_s[prompt, way] for prompt in prompts) for way in WAYS}
+    oracle = len(prompts) / sum(best.values())
+    print(f"| all, weighted by tokens | {' | '.join(f'{mix[way]:.1f}' for way in WAYS)} | {oracle:.1f} | |")
     best_fixed = max(mix["plain"], mix["ngram"])
     print(
-        f"\nrouted: {mix['routed'] / best_fixed:.2f} of the best fixed lane, {mix['routed'] / oracle:.2f} of the oracle"
+        f"\nrouted: {mix['routed'] / best_fixed:.3f} of the best fixed lane, {mix['routed'] / oracle:.3f} of the "
+        f"oracle, {mix['routed'] / mix['plain']:.2f} of plain"
     )
 
 

@@ -40,8 +40,16 @@ def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> C
     Args:
         weight: inverse variance of the value.
     """
-    one = _cell(at_s, (weight,) * len(HALF_LIVES_S), (weight * value,) * len(HALF_LIVES_S))
-    return one if cell is None else merged(cell, one)
+    weighted = weight * value
+    if cell is None:
+        return _cell(at_s, (weight,) * len(HALF_LIVES_S), (weighted,) * len(HALF_LIVES_S))
+    age_s = at_s - cell.at_s
+    if age_s < 0:
+        return merged(cell, with_value(None, value, weight, at_s))
+    fades = [exp2(-age_s / half_life_s) for half_life_s in HALF_LIVES_S]
+    weights = [old * fade + weight for old, fade in zip(cell.weights, fades, strict=True)]
+    sums = [old * fade + weighted for old, fade in zip(cell.sums, fades, strict=True)]
+    return _cell(at_s, tuple(weights), tuple(sums))
 
 
 def merged(one: Cell, other: Cell) -> Cell:

@@ -169,8 +169,8 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
 
 
 def _is_unseen(choice: Choice) -> bool:
-    """Whether it is plain and was never measured. How much slower drafting steps are than plain ones is then mere belief,
-    on which all else stands."""
+    """Whether it is plain and was never measured. How much slower drafting steps are than plain ones is then mere
+    belief, on which all else stands."""
     return not choice.one.lane.strategy.drafts and choice.prediction.spread >= UNSEEN_SPREAD
 
 
@@ -232,9 +232,8 @@ def _reason(signals: Signals, chosen: Choice, ranked: Sequence[Choice], load: Lo
             told += f" of {prediction.coverage:.2f}"
     drafts = chosen.one.lane.strategy.drafts
     other = _first(ranked, drafts=not drafts) or ranked[1 if ranked[0] is chosen else 0]
-    text = (
-        f"{told} -> {_name(chosen)}: {_time(chosen.prediction, True)}, {_name(other)} {_time(other.prediction, False)}"
-    )
+    own, others = _times(chosen.prediction, other.prediction)
+    text = f"{told} -> {_name(chosen)}: {own}, {_name(other)} {others}"
     if is_explored:
         return f"{text}; explored"
     if not other.one.healthy:
@@ -255,7 +254,8 @@ def _name(choice: Choice) -> str:
     return f"{strategy.n_max} drafted" if strategy.n_max else f"{strategy.kind} drafts"
 
 
-def _time(prediction: Prediction, with_unit: bool) -> str:
-    if prediction.s_per_token is None:
-        return f"{prediction.relative:.2f}" + (" plain steps/token" if with_unit else "")
-    return f"{1000 * prediction.s_per_token:.1f}" + (" ms/token" if with_unit else "")
+def _times(chosen: Prediction, other: Prediction) -> tuple[str, str]:
+    """Both lanes' times per token: in seconds where both are known."""
+    if chosen.s_per_token is None or other.s_per_token is None:
+        return f"{chosen.relative:.2f} plain steps/token", f"{other.relative:.2f}"
+    return f"{1000 * chosen.s_per_token:.1f} ms/token", f"{1000 * other.s_per_token:.1f}"

@@ -43,7 +43,8 @@ MOST_DRAFTING = 0.1
 """With more drafting steps than this share a request does not show what a plain step takes."""
 LENGTH_SPREAD = 0.8
 FEWEST_PROMPT_TOKENS = 16
-MOST_CONVERSATIONS = 2000
+MOST_CONVERSATIONS = 1000
+"""Of more, those that were quiet for longest are forgotten."""
 
 
 class Decoding(Struct, frozen=True):
@@ -81,7 +82,7 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
     served[talk] = later(served.get(talk, turn), turn)
     return State(
         measured=measured,
-        cells=notes.cells,
+        cells=_without_old_conversations(notes.cells),
         steps=notes.steps,
         served=_bounded(served),
         at_s=max(state.at_s, outcome.at_s),
@@ -244,3 +245,12 @@ def _bounded(served: dict[Key, Served]) -> dict[Key, Served]:
         return served
     newest = sorted(served.items(), key=lambda entry: entry[1].at_s)[MOST_CONVERSATIONS // 4 :]
     return dict(newest)
+
+
+def _without_old_conversations(cells: dict[Key, Cell]) -> dict[Key, Cell]:
+    if len(cells) <= 2 * MOST_CONVERSATIONS:
+        return cells
+    talks = sorted((key for key in cells if key[0] == "conversation"), key=lambda key: cells[key].at_s)
+    for key in talks[: len(talks) // 2]:
+        del cells[key]
+    return cells
