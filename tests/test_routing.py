@@ -70,7 +70,9 @@ async def test_the_decision_is_explained_with_what_was_learned(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
     engine = await start_engine(slow_to_tell)
-    running = await start_gateway(lane("plain", engine.url) + lane("ngram", engine.url, "ngram"))
+    shared = 'device = "gpu0"'
+    lanes = lane("plain", engine.url, more=shared) + lane("ngram", engine.url, "ngram", more=shared)
+    running = await start_gateway(lanes)
     explain = "/paceline/explain/v1/chat/completions"
     before = (await running.http.post(explain, json=STORY)).json()
     assert before["signals"]["task"] == "create"

@@ -37,7 +37,7 @@ UNSEEN_SPREAD = 0.25
 """Of a plain lane's time, as long as it follows only from what drafting lanes took."""
 GUESSED_SPREAD = 0.5
 """The same where those lanes' engines do not even tell what was accepted."""
-LOOKUP_COST = 0.015
+LOOKUP_COST = 0.02
 """What looking up costs in steps that find nothing, as a share of a plain step: lanes that never drafted were so much
 slower than plain ones (``benchmarks/learning/measure.py`` at a cap of 2, below the engine's shortest draft)."""
 PREFILL_S_PER_TOKEN = 0.001

@@ -35,9 +35,9 @@ _NGRAM_COVERAGE = {
     Task.ANSWER: 0.12,
     Task.RETRIEVE: 0.20,
     Task.SUMMARISE: 0.20,
-    Task.TRANSLATE: 0.06,
-    Task.CHAT: 0.08,
-    Task.CREATE: 0.06,
+    Task.TRANSLATE: 0.05,
+    Task.CHAT: 0.06,
+    Task.CREATE: 0.05,
 }
 _TOKENS = {
     Task.CODE: 350.0,
