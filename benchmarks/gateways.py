@@ -1,6 +1,7 @@
 """Paceline processes for benchmarks: started from a configuration, asked, stopped."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -52,7 +53,8 @@ def gateway(configuration: str, folder: Path) -> Iterator[Running]:
     file.write_text(configuration)
     command = [sys.executable, "-m", "paceline.cli", "serve", "--config", str(file), "--port", str(port)]
     with (folder / f"{port}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        environment = os.environ | {"XDG_STATE_HOME": str(folder)}  # knows nothing of what earlier runs have taught
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(url, process)

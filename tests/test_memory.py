@@ -1,6 +1,7 @@
 """What was learned survives a restart."""
 
 import sqlite3
+import time
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ LANES = [
     LaneState(Lane("plain", "e", Strategy(), "gpu"), fingerprint="one", model="m"),
     LaneState(Lane("ngram", "e", Strategy("ngram", 8), "gpu"), fingerprint="one", model="m"),
 ]
+NOW_S = time.time()
 EDIT = Signals(tasks={Task.EDIT: 1.0}, copy=0.8, conversation="c")
 
 
@@ -22,7 +24,7 @@ def learned(state: State, count: int) -> State:
     for number in range(count):
         decision = decide(EDIT, LANES, state, rng)
         seen = Observation(50, 0, 90, 0.2, 90, 1.0 + rng.random(), 80, 40)
-        state = learn(state, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=2e9 + number))
+        state = learn(state, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S + number))
     return state
 
 
@@ -64,6 +66,15 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     memory.save(learned(State(), 2))
     memory.close()
     assert (tmp_path / "learned.damaged").exists()
+
+
+def test_what_a_wrong_clock_dated_is_left_out(tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "learned.sqlite")
+    decision = decide(EDIT, LANES, State(), Random(0))
+    seen = Observation(50, 0, 90, 0.2, 90, 1.0)
+    memory.save(learn(State(), EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S * 2)))
+    assert not memory.load().cells
+    memory.close()
 
 
 def test_damaged_entries_are_left_out(tmp_path: Path) -> None:

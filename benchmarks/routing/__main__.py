@@ -94,7 +94,6 @@ def main() -> None:
     configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram").replace(
         "[[engine]]", "[[engine]]\nn_max = 12"
     )
-    configuration = "routing.remember = false\n" + configuration
     with tempfile.TemporaryDirectory() as folder, gateway(configuration, Path(folder)) as running:
         taken_s, routed_to = asyncio.run(measure(running.url, teaching, prompts, options.rounds, options.max_tokens))
     print("| tokens/s | plain | n-gram | routed | oracle | routed to |")

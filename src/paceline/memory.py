@@ -22,6 +22,8 @@ from paceline.types import Measured
 FORMAT = 1
 """Changes when what is stored means something else; older files are begun anew."""
 FORGOTTEN_AFTER_S = 90 * 86_400.0
+CLOCKS_DIFFER_S = 3_600.0
+"""Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
 _PARTS: dict[str, type[Any]] = {"measured": Measured, "cells": Cell, "steps": StepCost, "served": Served}
 _TOTALS = ("at_s", "decode_s", "exploring_s")
@@ -56,14 +58,15 @@ class Memory:
         """What was saved last; entries that can't be read are left out."""
         parts: dict[str, dict[Any, Any]] = {name: {} for name in _PARTS}
         totals: dict[str, float] = {}
-        oldest_s = time.time() - FORGOTTEN_AFTER_S
+        newest_s = time.time() + CLOCKS_DIFFER_S
+        oldest_s = newest_s - FORGOTTEN_AFTER_S
         for part, key, value in self._connection.execute("SELECT part, key, value FROM learned"):
             try:
                 if part in _TOTALS:
-                    totals[part] = msgspec.msgpack.decode(value, type=float)
+                    totals[part] = min(msgspec.msgpack.decode(value, type=float), newest_s)
                     continue
                 entry = msgspec.msgpack.decode(value, type=_PARTS[part])
-                if getattr(entry, "at_s", oldest_s) >= oldest_s:
+                if oldest_s <= getattr(entry, "at_s", oldest_s) <= newest_s:
                     parts[part][key if part == "measured" else tuple(msgspec.json.decode(key))] = entry
             except (msgspec.MsgspecError, KeyError, TypeError):
                 continue

@@ -98,6 +98,7 @@ class _Notes:
         self.cells: dict[Key, Cell] = dict(state.cells)
         self.steps = dict(state.steps)
         self._at_s = at_s
+        self._fades: dict[float, list[float]] = {}
 
     def decoded(self, signals: Signals, prediction: Prediction, decoding: Decoding, beside: float) -> None:
         """Acceptance, coverage, and what steps cost."""
@@ -194,7 +195,7 @@ class _Notes:
             self._add(("prefill", prediction.model), log(seen.prefill_s / seen.prompt_tokens), TIME_NOISE**-2)
 
     def _add(self, key: Key, value: float, weight: float) -> None:
-        self.cells[key] = with_value(self.cells.get(key), value, weight, self._at_s)
+        self.cells[key] = with_value(self.cells.get(key), value, weight, self._at_s, self._fades)
 
 
 def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:

@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 from msgspec import Struct
 
 from paceline.decision import priors
-from paceline.decision.cells import estimate, mean_of
+from paceline.decision.cells import Cell, estimate, mean_of
 from paceline.decision.drafting import accepted_per_draft, probability
 from paceline.decision.load import Load
 from paceline.decision.state import Key, State
@@ -30,6 +30,8 @@ NEAR_SPREAD = 0.3
 """By which an amount to copy deviates from a task's other requests, and a conversation from its task."""
 MISFIT = 0.06
 """Standard deviation of what the model misses in a lane's time; as a logarithm."""
+PLAIN_GAP = 3.0
+"""Standard deviations from which on a lane is believed to deviate by more than that."""
 BLIND_MISFIT = 0.25
 """The same where the engine does not tell what was accepted, so that the time alone shows how wrong the prior is; and
 again by which a task deviates from the lane's others."""
@@ -131,7 +133,7 @@ def predict(
         elif seen is not None:
             before = (group.drafting_before + PRIOR_MEAN[1] * length) / yielded
             start = log(time / (group.plain_before + coverage * (before - group.plain_before)))
-            correction, uncertain = estimate((start, 0.0), ((seen, MISFIT**2),), now_s)
+            correction, uncertain = estimate((start, 0.0), ((seen, _misfit(seen, start)),), now_s)
             correction -= start
             variance += uncertain
         else:
@@ -169,6 +171,12 @@ def _group(
         cost(PRIOR_MEAN, 0, beside, context_k),
         cost(PRIOR_MEAN, 1, beside, context_k) - PRIOR_MEAN[1],
     )
+
+
+def _misfit(seen: Cell, expected: float) -> float:
+    """The variance that a lane's own evidence may deviate by: the usual, unless it plainly deviates by more."""
+    gap = mean_of(seen) - expected
+    return max(MISFIT**2, gap * gap) if gap * gap * seen.weights[seen.window] > PLAIN_GAP**2 else MISFIT**2
 
 
 def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:

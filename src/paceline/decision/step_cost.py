@@ -18,6 +18,8 @@ HALF_LIFE_S = 8 * 3600.0
 NOISE = 0.15
 """Relative standard deviation of a request's mean step time."""
 SIZE = len(PRIOR_MEAN)
+_PRIOR_PRECISION = [deviation**-2 for deviation in PRIOR_DEVIATION]
+_PRIOR_PRODUCTS = [precision * mean for precision, mean in zip(_PRIOR_PRECISION, PRIOR_MEAN, strict=True)]
 
 
 class StepCost(Struct, frozen=True):
@@ -66,19 +68,16 @@ def merged(one: StepCost, other: StepCost) -> StepCost:
 def _coefficients(squares: tuple[float, ...], products: tuple[float, ...]) -> tuple[float, ...]:
     """The posterior mean: (squares + P) c = products + P m, by elimination; the prior P is diagonal, so no pivot is 0.
     Costs are not negative."""
-    rows = []
+    rows = [[*squares[SIZE * i : SIZE * (i + 1)], products[i] + _PRIOR_PRODUCTS[i]] for i in range(SIZE)]
     for i in range(SIZE):
-        row = list(squares[i * SIZE : (i + 1) * SIZE])
-        precision = PRIOR_DEVIATION[i] ** -2
-        row[i] += precision
-        rows.append([*row, products[i] + precision * PRIOR_MEAN[i]])
-    for i in range(SIZE):
+        rows[i][i] += _PRIOR_PRECISION[i]
+    for i, row in enumerate(rows):
+        pivot = row[i]
         for below in rows[i + 1 :]:
-            factor = below[i] / rows[i][i]
-            for j in range(i, SIZE + 1):
-                below[j] -= factor * rows[i][j]
+            if factor := below[i] / pivot:
+                below[i:] = [low - factor * high for low, high in zip(below[i:], row[i:], strict=True)]
     found = [0.0] * SIZE
     for i in reversed(range(SIZE)):
-        rest = sum(rows[i][j] * found[j] for j in range(i + 1, SIZE))
-        found[i] = (rows[i][SIZE] - rest) / rows[i][i]
-    return tuple(max(0.0, value) for value in found)
+        row = rows[i]
+        found[i] = (row[SIZE] - sum([row[j] * found[j] for j in range(i + 1, SIZE)])) / row[i]
+    return tuple([max(0.0, value) for value in found])
