@@ -32,7 +32,7 @@ def draw_regret(runs: Mapping[str, Mapping[str, Sequence[Any]]], changed_at: int
             length = min(len(one.taken_s) for one in done)
             beyond = [np.subtract(one.taken_s[:length], one.oracle_s[:length]) for one in done]
             regret = np.cumsum(beyond, axis=1)[:, ::DRAWN_EVERY]
-            requests = np.arange(regret.shape[1]) * DRAWN_EVERY
+            requests: Any = np.arange(regret.shape[1]) * DRAWN_EVERY
             low, high = np.percentile(regret, (10, 90), axis=0)
             label = f"{name} (best fixed)" if name == best else name
             width = 2.4 if name == "Paceline" else 1.1
