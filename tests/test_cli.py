@@ -102,7 +102,8 @@ def test_serve_says_what_keeps_it_from_starting(configuration: Path, tmp_path: P
     assert "no file" in paceline("serve", "--model", str(tmp_path / "no.gguf")).stderr
     assert "not allowed with" in paceline("serve", "--model", "x", "--config", "y").stderr
     assert "nowhere.toml" in paceline("serve", "--config", "nowhere.toml").stderr
-    assert "no gateway answers" in paceline("reload", "--url", "http://127.0.0.1:9").stderr
+    for command in (["reload"], ["calibrate"], ["explain", "hi"]):
+        assert "no gateway answers" in paceline(*command, "--url", "http://127.0.0.1:9").stderr
 
 
 @pytest.fixture
@@ -127,6 +128,12 @@ def test_serve_with_the_bundled_model_until_ctrl_c(serving: Serving) -> None:
         ("plain", "up", "autoregressive"),
         ("ngram", "up", "ngram"),
     ]
+    calibrated = paceline("calibrate", "--url", serving.url, "--seconds", "4")
+    assert "requests down 2 lanes" in calibrated.stdout
+    assert calibrated.stdout.count("tokens/s") == 2
+    explained = paceline("explain", "--url", serving.url, "Tell me a story.")
+    assert "ms/token" in explained.stdout
+    assert "ms/token" not in paceline("explain", "Tell me a story.").stdout
     children = psutil.Process(serving.process.pid).children(recursive=True)
     assert len(children) == 2
     serving.process.send_signal(signal.SIGINT)

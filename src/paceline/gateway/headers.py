@@ -46,4 +46,7 @@ def to_client(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 def printable(text: str) -> bytes:
     """Text as a header value: printable ASCII, bounded."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text[:500]).encode()
+    text = text[:500]
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return text.encode()
