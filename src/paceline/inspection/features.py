@@ -11,7 +11,7 @@ EDGE_CHARS = 60
 """Of a longer line, only so much at the beginning, or the last sentence."""
 FIRST_WORDS = 10
 LAST_WORDS = 14
-LOOKED_AT_CHARS = 600
+LOOKED_AT_CHARS = 1000
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.?!:;]\s|\n")
