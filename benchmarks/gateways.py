@@ -21,6 +21,7 @@ def engine(
     name: str,
     *flags: str,
     strategy: str = "autoregressive",
+    n_max: int | None = None,
     threads: int | None = None,
     slots: int = 4,
     alias: str = "m",
@@ -30,13 +31,22 @@ def engine(
     command += ["--parallel", str(slots), "--ctx-size", str(2048 * slots), *flags]
     if threads:
         command += ["--threads", str(threads)]
-    table = {"name": name, "kind": "llama.cpp", "launch": command, "strategy": strategy, "device": "cpu"}
+    table: dict[str, object] = {
+        "name": name,
+        "kind": "llama.cpp",
+        "launch": command,
+        "strategy": strategy,
+        "device": "cpu",
+    }
+    if n_max:
+        table["n_max"] = n_max
     return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
 
 
+NGRAM_DRAFT = 12
 NGRAM = (
     *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "4"),
-    *("--spec-ngram-simple-size-m", "12"),
+    *("--spec-ngram-simple-size-m", str(NGRAM_DRAFT)),
 )
 
 

@@ -92,16 +92,13 @@ async def test_what_was_learned_survives_a_restart(
 ) -> None:
     engine = await start_engine(slow_to_tell)
 
-    class Remembering(RunningGateway):
-        pass
-
     monkeypatch.setattr(
         "conftest.Gateway",
         lambda load, log, record: Gateway(load, log, record, tmp_path / "learned.sqlite"),
     )
     text = "server.port = 0\n" + lane("plain", engine.url)
     for turn in range(2):
-        running = Remembering(text, tmp_path / "log")
+        running = RunningGateway(text, tmp_path / "log")
         await running.start()
         await running.lanes_settle()
         predictions = (await running.http.post("/paceline/explain/v1/chat/completions", json=STORY)).json()[

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from training.task_model.prompts import Prompt, own_prompts
+from training.task_model.prompts import Prompt, one_of_each_wish
 
 from benchmarks.gateways import engine, gateway
 from benchmarks.prompts import chat
@@ -24,12 +24,9 @@ OUTPUT = Path(__file__).parent / "measured.json"
 
 def chosen_prompts(per_task: int) -> list[Prompt]:
     """The same number of prompts of each task, each of another wish, spread over the task's wishes."""
-    by_task: dict[str, dict[str, Prompt]] = {}
-    for prompt in own_prompts():
-        by_task.setdefault(prompt.task, {}).setdefault(prompt.wish, prompt)
     return [
-        list(wishes.values())[number * len(wishes) // per_task]
-        for wishes in by_task.values()
+        prompts[number * len(prompts) // per_task]
+        for prompts in one_of_each_wish().values()
         for number in range(per_task)
     ]
 

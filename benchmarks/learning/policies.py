@@ -43,21 +43,20 @@ class Fixed:
         pass
 
 
-class KnowsTasks:
+class KnowsTasks(Fixed):
     """Knows every lane's mean time for each task, before and after a change, but like the others only the told task:
     what no policy that looks at the task alone can beat."""
 
     def __init__(self, world: World) -> None:
+        super().__init__(world.lanes[0].lane.name)
         self._world = world
 
     def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
         task = draw.signals.task
         rows = self._world.rows.get(self._world.behaves_as.get(task, task), [])
-        names = [one.lane.name for one in lanes]
-        return min(names, key=lambda name: sum(row[name][0] for row in rows)) if rows else names[0]
-
-    def tell(self, draw: Draw, lane: str, now_s: float) -> None:
-        pass
+        if not rows:
+            return super().choose(draw, lanes, rng)
+        return min((one.lane.name for one in lanes), key=lambda name: sum(row[name][0] for row in rows))
 
 
 class _Means:

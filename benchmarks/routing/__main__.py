@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from training.task_model.prompts import Prompt, own_prompts
+from training.task_model.prompts import Prompt, one_of_each_wish
 
-from benchmarks.gateways import NGRAM, engine, gateway
+from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import chat
 from paceline.http_client import Client
 
@@ -29,14 +29,10 @@ WAYS = ("plain", "ngram", "routed")
 
 def prompts_of(per_task: int, first: int) -> list[Prompt]:
     """So many prompts of each task, each of another wish, from the ``first``-th wish on; the tasks in turn."""
-    by_task: dict[str, dict[str, Prompt]] = {}
-    for prompt in own_prompts():
-        by_task.setdefault(prompt.task, {}).setdefault(prompt.wish, prompt)
+    by_task = one_of_each_wish()
     stride = 7  # neighbours in a file are alike
     return [
-        list(wishes.values())[(first + number) * stride % len(wishes)]
-        for number in range(per_task)
-        for wishes in by_task.values()
+        prompts[(first + number) * stride % len(prompts)] for number in range(per_task) for prompts in by_task.values()
     ]
 
 
@@ -91,9 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     prompts = prompts_of(options.prompts, first=0)
     teaching = prompts_of(options.teaching, first=options.prompts)
-    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram").replace(
-        "[[engine]]", "[[engine]]\nn_max = 12"
-    )
+    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT)
     with tempfile.TemporaryDirectory() as folder, gateway(configuration, Path(folder)) as running:
         taken_s, routed_to = asyncio.run(measure(running.url, teaching, prompts, options.rounds, options.max_tokens))
     print("| tokens/s | plain | n-gram | routed | oracle | routed to |")

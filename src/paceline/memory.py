@@ -75,11 +75,13 @@ class Memory:
         return self._saved
 
     def save(self, state: State) -> None:
-        """Write what changed since the last time.
+        """Write what changed since the last time, if anything did.
 
         Raises:
             MemoryUnusable: it can't be written; nothing is lost but this.
         """
+        if state is self._saved:
+            return
         rows: list[tuple[str, str, bytes]] = []
         gone: list[tuple[str, str]] = []
         for part in _PARTS:

@@ -168,7 +168,6 @@ class LaneState(Struct, frozen=True):
     it, and has a free slot."""
     has_turn: bool = True
     """Whether the lane has its device's turn, or needs none: who waits for it does not wait for another lane."""
-    measured: Measured = Measured()
 
 
 class Prediction(Struct, frozen=True):

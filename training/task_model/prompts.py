@@ -41,6 +41,14 @@ def own_prompts(seed: int = 0) -> list[Prompt]:
     return found
 
 
+def one_of_each_wish() -> dict[str, list[Prompt]]:
+    """By task, the first form of every wish."""
+    found: dict[str, dict[str, Prompt]] = {}
+    for prompt in own_prompts():
+        found.setdefault(prompt.task, {}).setdefault(prompt.wish, prompt)
+    return {task: list(wishes.values()) for task, wishes in found.items()}
+
+
 def _text(match: re.Match[str], given: dict[str, list[str]], random: Random) -> str:
     """A given text for a placeholder; long kinds come as up to five texts in a row, so that no length tells a task."""
     name = match[1]

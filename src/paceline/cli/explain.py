@@ -42,7 +42,7 @@ def register(commands: Subparsers) -> None:
         "request", help="a prompt, a file with a request body (JSON), or - to read one from standard input"
     )
     parser.add_argument("--running", action="store_true", help="ask the running gateway")
-    add_address_options(parser)
+    add_address_options(parser, also_for="; without --running, for the lanes to choose from")
     parser.add_argument(
         "--path", default="/v1/chat/completions", choices=sorted(GENERATION), help="where it would be sent"
     )

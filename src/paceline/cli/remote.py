@@ -24,8 +24,11 @@ class Address(NamedTuple):
         return [(b"authorization", b"Bearer " + self.key.encode())] if self.key else []
 
 
-def add_address_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, help="its configuration, for its address and key (default: port 8080)")
+def add_address_options(parser: argparse.ArgumentParser, also_for: str = "") -> None:
+    """Options that name a gateway; ``also_for`` tells what else the configuration is read for."""
+    parser.add_argument(
+        "--config", type=Path, help=f"its configuration, for its address and key (default: port 8080){also_for}"
+    )
     parser.add_argument("--url", help="its address, if it is not that of the configuration")
     parser.add_argument("--api-key", help="a key of it, if it is not that of the configuration")
 

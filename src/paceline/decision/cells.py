@@ -8,6 +8,7 @@ Applications 35). A sudden change is so noticed within a few values, and a quiet
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from math import exp2
 
 from msgspec import Struct
@@ -34,14 +35,11 @@ class Cell(Struct, frozen=True):
     """Index of the half-life that is trusted."""
 
 
-def with_value(
-    cell: Cell | None, value: float, weight: float, at_s: float, known_fades: dict[float, list[float]] | None = None
-) -> Cell:
+def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> Cell:
     """The evidence with one more value; it may be older than what is known.
 
     Args:
         weight: inverse variance of the value.
-        known_fades: for several values at a time: how much fades in a time, worked out once.
     """
     weighted = weight * value
     if cell is None:
@@ -49,11 +47,7 @@ def with_value(
     age_s = at_s - cell.at_s
     if age_s < 0:
         return merged(cell, with_value(None, value, weight, at_s))
-    fades = known_fades.get(age_s) if known_fades is not None else None
-    if fades is None:
-        fades = [exp2(-age_s / half_life_s) for half_life_s in HALF_LIVES_S]
-        if known_fades is not None:
-            known_fades[age_s] = fades
+    fades = _fades(age_s)
     weights = [old * fade + weight for old, fade in zip(cell.weights, fades, strict=True)]
     sums = [old * fade + weighted for old, fade in zip(cell.sums, fades, strict=True)]
     return _cell(at_s, tuple(weights), tuple(sums))
@@ -62,8 +56,7 @@ def with_value(
 def merged(one: Cell, other: Cell) -> Cell:
     """Both cells' evidence. Commutative and associative, up to rounding."""
     early, late = (one, other) if one.at_s <= other.at_s else (other, one)
-    age_s = late.at_s - early.at_s
-    fades = [exp2(-age_s / half_life_s) for half_life_s in HALF_LIVES_S]
+    fades = _fades(late.at_s - early.at_s)
     weights = tuple([a * fade + b for a, fade, b in zip(early.weights, fades, late.weights, strict=True)])
     sums = tuple([a * fade + b for a, fade, b in zip(early.sums, fades, late.sums, strict=True)])
     return _cell(late.at_s, weights, sums)
@@ -96,6 +89,12 @@ def estimate(
                 mean = (mean + gain * cell.sums[window] / weight) / (1 + gain)
                 variance /= 1 + gain
     return mean, variance
+
+
+@lru_cache(maxsize=64)
+def _fades(age_s: float) -> tuple[float, ...]:
+    """What is left after a time, by half-life; kept, since the cells that an outcome adds to are mostly of one age."""
+    return tuple([exp2(-age_s / half_life_s) for half_life_s in HALF_LIVES_S])
 
 
 def _cell(at_s: float, weights: tuple[float, ...], sums: tuple[float, ...]) -> Cell:

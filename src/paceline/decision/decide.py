@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from paceline.decision.drafting import accepted_per_draft
 from paceline.decision.load import Load
-from paceline.decision.predict import PLAIN, UNSEEN_SPREAD, considered, draft_length, predict
+from paceline.decision.predict import UNSEEN_SPREAD, considered, draft_length, drafter_of, predict
 from paceline.decision.state import State
 from paceline.types import Decision, LaneState, Prediction, Signals
 
@@ -136,7 +136,7 @@ def _drafter(choice: Choice) -> tuple[str, ...]:
     lane = choice.one.lane
     if choice.prediction.is_blind:
         return (lane.name,)
-    return choice.prediction.model, lane.strategy.kind if lane.strategy.drafts else PLAIN
+    return choice.prediction.model, drafter_of(lane.strategy)
 
 
 def _probabilities(candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool) -> list[float]:

@@ -15,11 +15,11 @@ from paceline.decision.cells import Cell, with_value
 from paceline.decision.drafting import acceptance_of, logit
 from paceline.decision.predict import (
     CHARS_PER_TOKEN,
-    PLAIN,
     considered,
     conversation_key,
     copy_key,
     draft_length,
+    drafter_of,
 )
 from paceline.decision.state import Key, Served, State, later
 from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
@@ -98,7 +98,6 @@ class _Notes:
         self.cells: dict[Key, Cell] = dict(state.cells)
         self.steps = dict(state.steps)
         self._at_s = at_s
-        self._fades: dict[float, list[float]] = {}
 
     def decoded(self, signals: Signals, prediction: Prediction, decoding: Decoding, beside: float) -> None:
         """Acceptance, coverage, and what steps cost."""
@@ -106,21 +105,23 @@ class _Notes:
         tasks = considered(signals.tasks)
         context_k = (signals.prompt_chars / CHARS_PER_TOKEN + decoding.tokens / 2) / 1000
         noise = TIME_NOISE**2 + 1 / decoding.tokens
-        kind = strategy.kind if strategy.drafts else PLAIN
+        kind = drafter_of(strategy)
+        is_blind = strategy.drafts and decoding.drafted is None
         rounds = 0.0
-        if strategy.drafts and decoding.drafted is not None:
-            rounds = self._drafted(signals, tasks, prediction, decoding)
-        if strategy.drafts and decoding.drafted is None:
+        if is_blind:
             steps, relative = float(decoding.tokens), prediction.plain_steps_per_token
             believed, is_plain = relative, False
         else:
+            if strategy.drafts:
+                rounds = self._drafted(signals, tasks, prediction, decoding)
             steps = float(decoding.steps)
             length = (decoding.drafted or 0) / rounds if rounds else 0.0
             share = rounds / steps
-            relative = (1 - share) * step_cost.cost(prediction.step_cost, 0, beside, context_k)
-            relative += share * step_cost.cost(prediction.step_cost, length, beside, context_k)
-            believed = (1 - share) * step_cost.cost(step_cost.PRIOR_MEAN, 0, beside, context_k)
-            believed += share * step_cost.cost(step_cost.PRIOR_MEAN, length, beside, context_k)
+            relative, believed = [
+                (1 - share) * step_cost.cost(coefficients, 0, beside, context_k)
+                + share * step_cost.cost(coefficients, length, beside, context_k)
+                for coefficients in (prediction.step_cost, step_cost.PRIOR_MEAN)
+            ]
             is_plain = share <= MOST_DRAFTING
         step_s = decoding.seconds / steps
         # What a plain step takes is known from plain steps; from drafting ones it follows only if their cost is right.
@@ -131,12 +132,12 @@ class _Notes:
         miss = log(step_s / (believed * prediction.plain_step_s))
         general = ("correct", prediction.fingerprint, kind, strategy.n_max)
         miss = max(-3.0, min(3.0, miss))
-        if strategy.drafts and decoding.drafted is None:
+        if is_blind:
             self._add((*general, next(iter(tasks))), miss, 1 / noise)
         else:
             noise += CORRECTION_NOISE**2
         self._add(general, miss, 1 / noise)
-        if decoding.drafted is not None or not strategy.drafts:
+        if not is_blind:
             given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
             about = (prediction.model, kind)
             known = self.steps.get(about, step_cost.NOTHING)
@@ -195,7 +196,7 @@ class _Notes:
             self._add(("prefill", prediction.model), log(seen.prefill_s / seen.prompt_tokens), TIME_NOISE**-2)
 
     def _add(self, key: Key, value: float, weight: float) -> None:
-        self.cells[key] = with_value(self.cells.get(key), value, weight, self._at_s, self._fades)
+        self.cells[key] = with_value(self.cells.get(key), value, weight, self._at_s)
 
 
 def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:

@@ -40,8 +40,8 @@ UNSEEN_SPREAD = 0.25
 GUESSED_SPREAD = 0.5
 """The same where those lanes' engines do not even tell what was accepted."""
 LOOKUP_COST = 0.02
-"""What looking up costs in steps that find nothing, as a share of a plain step: lanes that never drafted were so much
-slower than plain ones (``benchmarks/learning/measure.py`` at a cap of 2, below the engine's shortest draft)."""
+"""What looking up costs in steps that find nothing, as a share of a plain step: lanes that never drafted were
+slower than plain ones, by 1 to 2 % (seen at a cap below the engine's shortest draft)."""
 PREFILL_S_PER_TOKEN = 0.001
 
 PLAIN = "autoregressive"
@@ -95,9 +95,7 @@ def predict(
     for one in lanes:
         lane = one.lane
         strategy = lane.strategy
-        kind, length = strategy.kind, strategy.n_max
-        if length == 0:
-            kind = PLAIN
+        kind = drafter_of(strategy)
         fingerprint = one.fingerprint or lane.engine
         beside = load.beside(one)
         group = groups.get((fingerprint, one.model, kind, beside))
@@ -105,7 +103,7 @@ def predict(
             model = one.model or fingerprint
             group = _group(fingerprint, model, kind, beside, context_k, prompt_tokens, tasks, signals, state)
             groups[fingerprint, one.model, kind, beside] = group
-        key = ("correct", fingerprint, kind, length)
+        key = ("correct", fingerprint, kind, strategy.n_max)
         seen = cells.get(key)
         drafter = group.drafter
         correction = 0.0
@@ -119,7 +117,7 @@ def predict(
                 None, None, None, tokens, group.prefill_s,
             )  # fmt: skip
             continue
-        length = length or priors.drafter(kind).default_length
+        length = draft_length(strategy)
         acceptance, less, coverage = drafter.acceptance, drafter.less, drafter.coverage
         drafting = group.drafting + group.step_cost[1] * length
         yielded = 1 + accepted_per_draft(acceptance, length)
@@ -186,6 +184,11 @@ def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:
     if not total:
         return {next(iter(tasks), Task.ANSWER): 1.0}
     return {task: share / total for task, share in likely.items()}
+
+
+def drafter_of(strategy: Strategy) -> str:
+    """The kind of drafter that is at work; with a cap of 0 there is none."""
+    return strategy.kind if strategy.drafts else PLAIN
 
 
 def draft_length(strategy: Strategy) -> int:

@@ -2,7 +2,8 @@
 
 Acceptance by task: Qwen3.6-27B with its MTP head, three drafted (llama.cpp issue 23052 and the counts published beside
 it), turned into a probability per token. Coverage of n-gram lookup by task: counts of this project's bench on
-SmolLM2-135M (docs/decisions/0004), and the speed-ups of prompt lookup on Spec-Bench for the tasks in between.
+SmolLM2-135M (docs/decisions/0004), and the speed-ups of prompt lookup on Spec-Bench for the tasks in between. The
+answers' lengths are guesses.
 """
 
 from math import log
@@ -91,7 +92,7 @@ def drafter(kind: str) -> Drafter:
 def acceptance_logit(kind: str, task: Task, signals: Signals) -> float:
     """Before any evidence; what is learned is the deviation from this."""
     known = drafter(kind)
-    base = logit(_LOOKUP_ACCEPTANCE) + _COPY_ACCEPTANCE * signals.copy if known.lookup else _MODEL_LOGIT[task]
+    base = _LOOKUP_LOGIT + _COPY_ACCEPTANCE * signals.copy if known.lookup else _MODEL_LOGIT[task]
     heat = min(2.0, max(0.0, signals.temperature)) if signals.temperature is not None else 0.7
     return base + known.acceptance_shift + _HOT * heat + (_STRUCTURED if signals.structure else 0.0)
 
@@ -107,6 +108,7 @@ def tokens_log(task: Task) -> float:
     return _TOKENS_LOG[task]
 
 
+_LOOKUP_LOGIT = logit(_LOOKUP_ACCEPTANCE)
 _MODEL_LOGIT = {task: logit(value) for task, value in _MODEL_ACCEPTANCE.items()}
 _COVERAGE_LOGIT = {task: logit(value) for task, value in _NGRAM_COVERAGE.items()}
 _TOKENS_LOG = {task: log(value) for task, value in _TOKENS.items()}

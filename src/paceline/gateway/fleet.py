@@ -17,7 +17,7 @@ from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError
 from paceline.gateway.turns import Device
 from paceline.http_client import Client, ConnectFailed
-from paceline.types import Lane, LaneState, Measured
+from paceline.types import Lane, LaneState
 
 UNKNOWN_SLOTS = 1
 """On a device that takes turns, for an engine that reports no slots and has none configured."""
@@ -83,7 +83,7 @@ class LaneHandle:
             self._identity = (facts, (_hash((*model, *engine)), _hash(model)))
         return self._identity[1]
 
-    def state(self, measured: Measured) -> LaneState:
+    def state(self) -> LaneState:
         engine = self.supervisor.name
         fingerprint, model = self.identity()
         return LaneState(
@@ -95,7 +95,6 @@ class LaneHandle:
             waiting=self.waiting,
             can_join=self.device.can_start(engine, self.slots),
             has_turn=not self.device.takes_turns or self.device.holder in (engine, None),
-            measured=measured,
         )
 
 

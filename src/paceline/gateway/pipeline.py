@@ -16,7 +16,7 @@ from paceline.gateway.rules import described, fitting
 from paceline.gateway.turns import QueueFull
 from paceline.http_client import ConnectFailed, ConnectionLost, Headers
 from paceline.inspection import inspect
-from paceline.types import Decision, Measured, Outcome, Request, Signals
+from paceline.types import Decision, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -110,7 +110,7 @@ class Pipeline:
             if wanted:
                 return self._pinned([*wanted, *others], signals, f"rule: {described(rule)}")
         try:
-            states = [lane.state(self.state.measured.get(lane.lane.name, Measured())) for lane in lanes]
+            states = [lane.state() for lane in lanes]
             exploration = self.fleet.configuration.routing.exploration
             return decide(signals, states, self.state, self._random, exploration)
         except Exception:
@@ -121,7 +121,7 @@ class Pipeline:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
         first, *others = lanes
         try:
-            predictions = predict(signals, [first.state(Measured())], self.state)
+            predictions = predict(signals, [first.state()], self.state)
         except Exception:
             self._note_failure("prediction")
             predictions = {}

@@ -16,6 +16,7 @@ from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline, Recorder
+from paceline.inspection.task_model import task_model
 from paceline.memory import Memory, MemoryUnusable
 
 HOUSEKEEPING_INTERVAL_S = 0.5
@@ -70,6 +71,7 @@ class Gateway:
         Raises:
             CannotListen: the address is not to be had.
         """
+        task_model()  # reads its weights now, not in the first request's time
         listening = _listen(self._configuration)
         host, port = listening.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -169,13 +171,12 @@ class Gateway:
             log.warning("what was learned could not be saved: %s", error)
 
     async def _keep_house(self) -> None:
-        saved, rounds = self.pipeline.state, 0
+        rounds = 0
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
             self.pipeline.release_slow_readers()
             rounds += 1
-            if rounds % SAVE_EVERY == 0 and self.pipeline.state is not saved:
-                saved = self.pipeline.state
+            if rounds % SAVE_EVERY == 0:
                 await self._save()
 
 

@@ -1,7 +1,7 @@
 """A request's signals, from explicit fields and a bounded part of its text."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 
 from paceline.inspection import fields as read
@@ -34,8 +34,8 @@ COPIED = {
     Task.TRANSLATE: 0.05,
 }
 """Share of an answer that repeats given text, by task; estimates, corrected by what each drafter's coverage shows."""
-PREDICTED_COPIED = 0.9
-INFILL_COPIED = 0.3
+COPIED_OUTRIGHT = {"prediction": 0.9, "infill": 0.3}
+"""The same by the evidence that settles the task."""
 WHOLE_COPIED = 0.85
 PART_COPIED = 0.4
 _WHOLE = re.compile(
@@ -53,7 +53,7 @@ def inspect(request: Request) -> Signals:
     head, tail = wish(asked)
     found = features(asked, (head, tail))
     structure = read.structure(fields)
-    tasks, evidence = _tasks(request, users, task_model().probabilities(found), structure)
+    tasks, evidence = _tasks(request, users, found, structure)
     system = next((part.text for part in texts if part.role == "system"), "")
     prompt_chars = sum([len(part.text) for part in texts])
     given_chars = sum([len(part.text) for part in texts if part.role != "system"]) - len(head) - len(tail)
@@ -61,7 +61,7 @@ def inspect(request: Request) -> Signals:
         tasks=tasks,
         evidence=evidence,
         structure=structure,
-        copy=_copy(request, tasks, max(0, given_chars), f"{head} {tail}"),
+        copy=_copy(evidence, tasks, max(0, given_chars), f"{head} {tail}"),
         prompt_chars=prompt_chars,
         given_chars=max(0, given_chars),
         temperature=read.number(fields, "temperature"),
@@ -77,7 +77,7 @@ def inspect(request: Request) -> Signals:
 
 
 def _tasks(
-    request: Request, users: list[str], told: dict[Task, float], structure: str
+    request: Request, users: list[str], found: set[Hashable], structure: str
 ) -> tuple[Mapping[Task, float], str]:
     """Probabilities of the tasks, and the field that told them, if one did."""
     fields = request.fields
@@ -87,6 +87,7 @@ def _tasks(
         return {Task.CODE: 1.0}, "infill"
     if read.must_call_tool(fields):
         return {Task.TOOL_CALL: 1.0}, "tool_choice"
+    told = task_model().probabilities(found)
     if len(users) > 1 and len(users[-1]) <= FOLLOW_UP_CHARS:
         told = mixed(told, task_model().probabilities(features(users[0])), FIRST_MESSAGE_SHARE)
     if read.offers_tools(fields):
@@ -96,11 +97,9 @@ def _tasks(
     return told, ""
 
 
-def _copy(request: Request, tasks: Mapping[Task, float], given_chars: int, asked: str) -> float:
-    if request.fields.get("prediction"):
-        return PREDICTED_COPIED
-    if request.path.endswith("/infill"):
-        return INFILL_COPIED
+def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: str) -> float:
+    if evidence in COPIED_OUTRIGHT:
+        return COPIED_OUTRIGHT[evidence]
     if given_chars <= 0:
         return 0.0
     share = sum([COPIED.get(task, 0) * probability for task, probability in tasks.items()])
