@@ -8,7 +8,7 @@ import pytest
 from training.task_model.prompts import lexicons, own_prompts
 
 from paceline.inspection.features import features, wish
-from paceline.inspection.task_model import WEIGHTS, TaskModel, tasks_of
+from paceline.inspection.task_model import PLACES, WEIGHTS, TaskModel, tasks_of
 from paceline.types import Task
 
 
@@ -43,12 +43,14 @@ def test_it_tells_wishes_that_it_never_saw(text: str, task: Task) -> None:
 
 def test_packed_weights_add_up_like_plain_ones() -> None:
     file = msgspec.json.decode(WEIGHTS.read_bytes())
-    weights = {feature if isinstance(feature, str) else tuple(feature): numbers for feature, numbers in file["weights"]}
+    weights = {tuple(feature): numbers for feature, numbers in file["others"]}
+    weights |= {(place, word): numbers for place in PLACES for word, numbers in file["words"][place].items()}
     model = TaskModel()
     for prompt in own_prompts()[::97]:
         found = features(prompt.text)
-        sums = [sum(weights[one][task] for one in found if one in weights) for task in range(len(file["tasks"]))]
-        norm = sqrt(len(found))
+        every = [*found.others, *((place, word) for place in PLACES for word in getattr(found, place))]
+        sums = [sum(weights[one][task] for one in every if one in weights) for task in range(len(file["tasks"]))]
+        norm = sqrt(len(every))
         scores = [(bias + total / norm) / file["scale"] for bias, total in zip(file["bias"], sums, strict=True)]
         odds = {task: exp(score - max(scores)) for task, score in zip(file["tasks"], scores, strict=True)}
         for task, probability in model.probabilities(found).items():

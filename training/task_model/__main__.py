@@ -10,7 +10,7 @@ model is written, so serving knows words that no prompt held, and looks up nothi
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sklearn.model_selection import GroupKFold
 
 import paceline.inspection
 from paceline.inspection.features import features
+from paceline.inspection.task_model import PLACES
 from training.task_model.prompts import Prompt, lexicons, own_prompts, read_prompts
 
 OUTPUT = Path(paceline.inspection.__file__).parent / "task_model.json"
@@ -33,7 +34,9 @@ FEWEST_WISHES = 2
 FOLDS = 10
 SCALE = 100
 """Weights are written as integers, in hundredths."""
-Row = Mapping[Hashable, float]
+Feature = tuple[str | int, ...]
+"""A place and a word, a property of the whole, or a lexicon at a place."""
+Row = Mapping[Feature, float]
 
 _lexicons_of: dict[str, list[str]] = {}
 for _name, _words in lexicons().items():
@@ -44,28 +47,20 @@ for _name, _words in lexicons().items():
 def row(text: str) -> Row:
     """Features and lexicon counts of a text, over the square root of how many features it has."""
     found = features(text)
-    counted: Counter[Hashable] = Counter(dict.fromkeys(found, 1))
-    for feature in found:
-        place, word = _place_and_word(feature)
-        for name in _lexicons_of.get(word, ()):
-            counted["lexicon", place, name] += 1
-    return {feature: count / len(found) ** 0.5 for feature, count in counted.items()}
-
-
-def _place_and_word(feature: Hashable) -> tuple[str, str]:
-    """``"sort"`` -> ``("", "sort")``, ``("^", "sort")`` -> itself; no word for other features."""
-    if isinstance(feature, str):
-        return "", feature
-    if isinstance(feature, tuple) and feature[0] in ("^", "$"):
-        return feature[0], feature[1]
-    return "", ""
+    counted: Counter[Feature] = Counter(dict.fromkeys(found.others, 1))
+    for place in PLACES:
+        for word in getattr(found, place):
+            counted[place, word] = 1
+            for name in _lexicons_of.get(word, ()):
+                counted["lexicon", place, name] += 1
+    return {feature: count / found.size**0.5 for feature, count in counted.items()}
 
 
 class Trained:
     """A fitted model with its vocabulary."""
 
     def __init__(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
-        wishes: dict[Hashable, set[str]] = {}
+        wishes: dict[Feature, set[str]] = {}
         for prompt, one in zip(prompts, rows, strict=True):
             for feature in one:
                 wishes.setdefault(feature, set()).add(prompt.wish)
@@ -96,30 +91,28 @@ class Trained:
     def write(self, path: Path) -> int:
         """Write the weights for serving; returns the number of bytes."""
         of_feature = {feature: self.model.coef_[:, index] for feature, index in self.vocabulary.items()}
-        weights: dict[Hashable, np.ndarray] = {
-            feature: weight
-            for feature, weight in of_feature.items()
-            if not (isinstance(feature, tuple) and feature[0] == "lexicon")
-        }
+        weights = {feature: weight for feature, weight in of_feature.items() if feature[0] != "lexicon"}
         for word, names in _lexicons_of.items():
-            for place in ("", "^", "$"):
+            for place in PLACES:
                 shared = [of_feature[key] for name in names if (key := ("lexicon", place, name)) in of_feature]
-                feature = (place, word) if place else word
                 if shared:
-                    weights[feature] = weights.get(feature, np.zeros(len(self.model.classes_))) + sum(shared)
-        rounded = [(feature, np.rint(weight * SCALE).astype(int)) for feature, weight in weights.items()]
-        lines = [
-            [list(feature) if isinstance(feature, tuple) else feature, weight.tolist()]
-            for feature, weight in sorted(rounded, key=lambda entry: repr(entry[0]))
-            if np.abs(weight).max() >= SCALE // 10
-        ]
+                    weights[place, word] = weights.get((place, word), np.zeros(len(self.model.classes_))) + sum(shared)
+        rounded = {
+            feature: np.rint(weights[feature] * SCALE).astype(int).tolist()
+            for feature in sorted(weights, key=repr)
+            if np.abs(weights[feature]).max() * SCALE >= SCALE // 10 - 0.5
+        }
         document = {
             "scale": SCALE,
             "tasks": self.model.classes_.tolist(),
             "bias": np.rint(self.model.intercept_ * SCALE).astype(int).tolist(),
-            "weights": lines,
+            "words": {
+                place: {feature[1]: weight for feature, weight in rounded.items() if feature[0] == place}
+                for place in PLACES
+            },
+            "others": [[feature, weight] for feature, weight in rounded.items() if feature[0] not in PLACES],
         }
-        encoded = msgspec.json.encode(document).replace(b"]],", b"]],\n")
+        encoded = msgspec.json.encode(document).replace(b"],", b"],\n")
         return path.write_bytes(encoded + b"\n")
 
 

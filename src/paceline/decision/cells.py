@@ -67,6 +67,14 @@ def mean_of(cell: Cell) -> float:
     return cell.sums[cell.window] / cell.weights[cell.window]
 
 
+def evidence(cell: Cell, now_s: float) -> tuple[float, float]:
+    """Weighted mean of what still counts, and its weight by now."""
+    weight = cell.weights[cell.window]
+    if weight <= 0:
+        return 0.0, 0.0
+    return cell.sums[cell.window] / weight, weight * exp2(min(0.0, cell.at_s - now_s) / HALF_LIVES_S[cell.window])
+
+
 def estimate(
     prior: tuple[float, float], levels: Iterable[tuple[Cell | None, float]], now_s: float
 ) -> tuple[float, float]:

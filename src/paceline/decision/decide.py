@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from math import erf, exp, log, log1p, sqrt
 from random import Random
-from statistics import NormalDist
 
 from msgspec import Struct
 
@@ -27,9 +26,7 @@ HEAD_START_REQUESTS = 40.0
 PATIENCE = 3.0
 """Times the present share that a single decision may be expected to cost."""
 MOST_CANDIDATES = 4
-MOST_DEVIATIONS = 2.5
 LEAST_SPREAD = 0.01
-QUANTILES = [NormalDist().inv_cdf((number + 0.5) / 9) for number in range(9)]
 MOST_BESIDE_TURNS = 1
 """Where engines take turns: with more requests than this in flight all go plain and meet in one engine's turn, for a
 turn that keeps changing costs more than drafts bring (docs/decisions/0003 has the measurement)."""
@@ -140,16 +137,12 @@ def _drafter(choice: Choice) -> tuple[str, ...]:
 
 
 def _probabilities(candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool) -> list[float]:
-    """With which each candidate is picked: that of being the fastest, and for drafters a little more, as far as the
-    budget allows."""
+    """With which each candidate is picked: that of being faster than the best one after all, and for drafters a little
+    more, as far as the budget allows."""
     if len(candidates) == 1:
         return [1.0]
     best = candidates[0]
-    times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates]
-    wins = [0.0] * len(times)
-    near = [number for number, time in enumerate(times) if _may_win(time, times[0])]
-    for number, chance in zip(near, best_of([times[number] for number in near]), strict=True):
-        wins[number] = chance
+    wins = faster_than_first([(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates])
     extra = [choice.cost - best.cost for choice in candidates]
     for number, choice in enumerate(candidates[1:], 1):
         if _is_unseen(choice):
@@ -175,33 +168,16 @@ def _is_unseen(choice: Choice) -> bool:
     return not choice.one.lane.strategy.drafts and choice.prediction.spread >= UNSEEN_SPREAD
 
 
-def _may_win(time: tuple[float, float], best: tuple[float, float]) -> bool:
-    """Whether the chance of being faster is not too small to be worth computing."""
-    return time is best or time[0] - best[0] < MOST_DEVIATIONS * sqrt(time[1] ** 2 + best[1] ** 2)
-
-
-def best_of(times: Sequence[tuple[float, float]]) -> list[float]:
-    """Probability of each to be the smallest, of independent normal (mean, deviation): for two by formula, for more by
-    the mean over some quantiles of its own, of the probability that all others are larger."""
-    if len(times) == 1:
-        return [1.0]
-    if len(times) == 2:
-        (mean, deviation), (other, its) = times
-        chance = (1 + erf((mean - other) / sqrt(2 * (deviation**2 + its**2)))) / 2
-        return [1 - chance, chance]
-    scaled = [(mean, 1 / (deviation * sqrt(2))) for mean, deviation in times]
-    wins = []
-    for number, (mean, deviation) in enumerate(times):
-        others = scaled[:number] + scaled[number + 1 :]
-        total = 0.0
-        for quantile in QUANTILES:
-            at, larger = mean + deviation * quantile, 1.0
-            for other, scale in others:
-                larger *= 1 - erf((at - other) * scale)
-            total += larger
-        wins.append(total)
-    total = sum(wins) or 1.0
-    return [win / total for win in wins]
+def faster_than_first(times: Sequence[tuple[float, float]]) -> list[float]:
+    """Odds of each of some independent normal (mean, deviation) to be smaller than the first, as shares of their sum:
+    of two, exactly the probability of being the smaller one; of several equal ones, the same for all."""
+    (first, its_deviation), *others = times
+    odds = [1.0]
+    for mean, deviation in others:
+        larger = (1 + erf((mean - first) / sqrt(2 * (its_deviation * its_deviation + deviation * deviation)))) / 2
+        odds.append(1 / larger - 1)
+    total = sum(odds)
+    return [one / total for one in odds]
 
 
 def _draw(probabilities: Sequence[float], rng: Random) -> int:

@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 from msgspec import Struct
 
 from paceline.decision import priors
-from paceline.decision.cells import Cell, estimate, mean_of
+from paceline.decision.cells import Cell, estimate, evidence, mean_of
 from paceline.decision.drafting import accepted_per_draft, probability
 from paceline.decision.load import Load
 from paceline.decision.state import Key, State
@@ -93,46 +93,43 @@ def predict(
     groups: dict[tuple[str, str, str, int], _Group] = {}
     found = {}
     for one in lanes:
-        lane = one.lane
+        lane, model = one.lane, one.model
         strategy = lane.strategy
         kind = drafter_of(strategy)
         fingerprint = one.fingerprint or lane.engine
-        beside = load.beside(one)
-        group = groups.get((fingerprint, one.model, kind, beside))
+        about = (fingerprint, model, kind, load.beside(one))
+        group = groups.get(about)
         if group is None:
-            model = one.model or fingerprint
-            group = _group(fingerprint, model, kind, beside, context_k, prompt_tokens, tasks, signals, state)
-            groups[fingerprint, one.model, kind, beside] = group
+            group = groups[about] = _group(*about, context_k, prompt_tokens, tasks, signals, state)
         key = ("correct", fingerprint, kind, strategy.n_max)
         seen = cells.get(key)
         drafter = group.drafter
-        correction = 0.0
         if drafter is None:
-            time = group.plain
             variance = MISFIT**2
             if seen is None:
                 variance = UNSEEN_SPREAD**2 if ("step", group.model) in cells else GUESSED_SPREAD**2
             found[lane.name] = Prediction(
-                fingerprint, group.model, strategy, time, 1.0, sqrt(variance), group.plain_step_s, group.step_cost,
-                None, None, None, tokens, group.prefill_s,
+                fingerprint, group.model, strategy, group.plain, 1.0, sqrt(variance), group.plain_step_s,
+                group.step_cost, None, None, None, tokens, group.prefill_s,
             )  # fmt: skip
             continue
-        length = draft_length(strategy)
+        length = strategy.n_max or draft_length(strategy)
         acceptance, less, coverage = drafter.acceptance, drafter.less, drafter.coverage
         drafting = group.drafting + group.step_cost[1] * length
         yielded = 1 + accepted_per_draft(acceptance, length)
         gain = group.plain - drafting / yielded
         time = group.plain - coverage * gain
         worse = coverage * drafting * (1 / (1 + accepted_per_draft(less, length)) - 1 / yielded)
-        variance = (worse**2 + ((coverage - drafter.rarer) * gain) ** 2) / time**2
+        rarer = (coverage - drafter.rarer) * gain
+        variance = (worse * worse + rarer * rarer) / (time * time)
+        correction = 0.0
         if drafter.is_blind:
             levels = ((seen, BLIND_MISFIT**2), (cells.get((*key, task)), BLIND_MISFIT**2))
             correction, variance = estimate((0.0, variance), levels, now_s)
         elif seen is not None:
             before = (group.drafting_before + PRIOR_MEAN[1] * length) / yielded
-            start = log(time / (group.plain_before + coverage * (before - group.plain_before)))
-            correction, uncertain = estimate((start, 0.0), ((seen, _misfit(seen, start)),), now_s)
-            correction -= start
+            believed = log(time / (group.plain_before + coverage * (before - group.plain_before)))
+            correction, uncertain = _corrected(seen, believed, now_s)
             variance += uncertain
         else:
             variance += MISFIT**2
@@ -154,6 +151,7 @@ def _group(
     signals: Signals,
     state: State,
 ) -> _Group:
+    model = model or fingerprint
     coefficients = state.steps.get((model, kind), NOTHING).coefficients
     plain_step_s, prefill_s = _machine(model, fingerprint, prompt_tokens, signals, state)
     return _Group(
@@ -171,18 +169,24 @@ def _group(
     )
 
 
-def _misfit(seen: Cell, expected: float) -> float:
-    """The variance that a lane's own evidence may deviate by: the usual, unless it plainly deviates by more."""
-    gap = mean_of(seen) - expected
-    return max(MISFIT**2, gap * gap) if gap * gap * seen.weights[seen.window] > PLAIN_GAP**2 else MISFIT**2
+def _corrected(seen: Cell, believed: float, now_s: float) -> tuple[float, float]:
+    """What a lane's own evidence adds to the believed logarithm of its time, and the variance that is left. It may
+    deviate by the usual misfit, unless it plainly deviates by more."""
+    mean, weight = evidence(seen, now_s)
+    gap = mean - believed
+    misfit = MISFIT**2
+    if gap * gap > misfit and gap * gap * weight > PLAIN_GAP**2:
+        misfit = gap * gap
+    gain = weight * misfit
+    return gap * gain / (1 + gain), misfit / (1 + gain)
 
 
 def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:
     """The tasks that are likely enough, summing to 1."""
     likely = {task: share for task, share in tasks.items() if share >= LEAST_TASK}
-    total = sum(likely.values())
-    if not total:
+    if len(likely) < 2:
         return {next(iter(tasks), Task.ANSWER): 1.0}
+    total = sum(likely.values())
     return {task: share / total for task, share in likely.items()}
 
 

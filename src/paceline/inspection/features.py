@@ -1,7 +1,7 @@
 """Text -> features of the task model. Training and serving both use this one function."""
 
 import re
-from collections.abc import Hashable
+from typing import NamedTuple
 
 WHOLE_CHARS = 400
 """A single paragraph of at most this length is read whole."""
@@ -18,9 +18,26 @@ _SENTENCE_END = re.compile(r"[.?!:;]\s|\n")
 _CODE = ("\ndef ", "\nclass ", "\nimport ", "\npublic ", "#include", "function ", "return ", ");\n", "{\n")
 
 
-def features(text: str, asked: tuple[str, str] | None = None) -> set[Hashable]:
-    """What the task model sees of a user's text: the words of what is asked for, those at its beginning and end
-    marked as such, and a few properties of the whole. Takes bounded time.
+class Features(NamedTuple):
+    """What the task model sees of a user's text; by where it stands, so that looking it up makes no new objects."""
+
+    words: set[str]
+    """Of what is asked for, in lower case."""
+    first: set[str]
+    """Those at its beginning."""
+    last: set[str]
+    """Those at its end."""
+    others: list[tuple[str | int, ...]]
+    """Words with what they follow, and properties of the whole; all different."""
+
+    @property
+    def size(self) -> int:
+        return len(self.words) + len(self.first) + len(self.last) + len(self.others)
+
+
+def features(text: str, asked: tuple[str, str] | None = None) -> Features:
+    """The words of what is asked for, those at its beginning and end marked as such, and a few properties of the
+    whole. Takes bounded time.
 
     Args:
         asked: ``wish(text)``, for who has it already.
@@ -31,19 +48,19 @@ def features(text: str, asked: tuple[str, str] | None = None) -> set[Hashable]:
         last = _WORD.findall(tail.lower())
         words = first + last
     begun = text[:LOOKED_AT_CHARS]
-    found: set[Hashable] = set(words)
-    found.update([("^", word) for word in first[:FIRST_WORDS]], [("$", word) for word in last[-LAST_WORDS:]])
     asks = _WORD.findall(_SENTENCE_END.split((tail or head).rstrip(" \n.?!:\"'”"))[-1][:EDGE_CHARS].lower())[:3]
-    found.update([("asks", *asks[:count]) for count in range(1, len(asks) + 1)])
-    found.add(("last", *last[-1:]))
-    found.add(("length", len(text).bit_length()))
-    found.add(("lines", min(begun.count("\n"), 40).bit_length()))
-    found.add(("numbers", min(sum([word.isdigit() for word in words]), 15).bit_length()))
+    others: list[tuple[str | int, ...]] = [
+        ("ends", *last[-1:]),
+        ("length", len(text).bit_length()),
+        ("lines", min(begun.count("\n"), 40).bit_length()),
+        ("numbers", min(sum(map(str.isdigit, words)), 15).bit_length()),
+    ]
+    others += [("asks", *asks[: count + 1]) for count in range(len(asks))]
     if "```" in begun:
-        found.update((("fenced",), ("code",)))
+        others += (("fenced",), ("code",))
     elif holds_code(begun):
-        found.add(("code",))
-    return found
+        others.append(("code",))
+    return Features(set(words), set(first[:FIRST_WORDS]), set(last[-LAST_WORDS:]), others)
 
 
 def holds_code(begun: str) -> bool:

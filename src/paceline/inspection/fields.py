@@ -18,17 +18,20 @@ _TELLTALES = (
 )
 """Names and habits in the system prompts of agent frameworks."""
 TELLTALE_CHARS = 600
+_FORMATS = (
+    ("response_format", "response_format", ""),
+    ("text.format", "text", "format"),
+    ("output_config.format", "output_config", "format"),
+)
+"""Where a form of the answer is demanded: its name, the field, and what in it."""
 
 
 def structure(fields: Fields) -> str:
     """The field that demands a structured answer; empty where there is none."""
-    text = fields.get("text")
-    output = fields.get("output_config")
-    for name, value in (
-        ("response_format", fields.get("response_format")),
-        ("text.format", text.get("format") if isinstance(text, dict) else None),
-        ("output_config.format", output.get("format") if isinstance(output, dict) else None),
-    ):
+    for name, key, inner in _FORMATS:
+        value = fields.get(key)
+        if inner and isinstance(value, dict):
+            value = value.get(inner)
         if isinstance(value, dict) and value.get("type") not in (None, "text"):
             return f"{name} {value['type']}"
     for key in ("json_schema", "grammar", "structured_outputs", "guided_json"):
@@ -71,7 +74,7 @@ def agent(system: str, has_tool_results: bool) -> str:
 
 def number(fields: Fields, key: str) -> float | None:
     value = fields.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def first_count(fields: Fields, *keys: str) -> int | None:

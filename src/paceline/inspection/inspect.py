@@ -1,11 +1,11 @@
 """A request's signals, from explicit fields and a bounded part of its text."""
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 
 from paceline.inspection import fields as read
-from paceline.inspection.features import features, wish
+from paceline.inspection.features import Features, features, wish
 from paceline.inspection.language import language
 from paceline.inspection.task_model import mixed, task_model
 from paceline.inspection.text import holds_media, parts
@@ -47,38 +47,45 @@ _PART = re.compile(r"\b(?:just|only) (?:show|print|return|output|the (?:new|chan
 def inspect(request: Request) -> Signals:
     """What a request asks for. Time is bounded however long the request is; unknown shapes are no error."""
     fields = request.fields
-    texts = parts(request)
-    users = [part.text for part in texts if part.role == "user"]
+    users: list[str] = []
+    system = ""
+    prompt_chars = system_chars = 0
+    has_tool_results = False
+    for role, text in parts(request):
+        prompt_chars += len(text)
+        if role == "user":
+            users.append(text)
+        elif role == "system":
+            system = system or text
+            system_chars += len(text)
+        elif role == "tool":
+            has_tool_results = True
     asked = users[-1] if users else ""
     head, tail = wish(asked)
     found = features(asked, (head, tail))
     structure = read.structure(fields)
     tasks, evidence = _tasks(request, users, found, structure)
-    system = next((part.text for part in texts if part.role == "system"), "")
-    prompt_chars = sum([len(part.text) for part in texts])
-    given_chars = sum([len(part.text) for part in texts if part.role != "system"]) - len(head) - len(tail)
+    given_chars = max(0, prompt_chars - system_chars - len(head) - len(tail))
     return Signals(
         tasks=tasks,
         evidence=evidence,
         structure=structure,
-        copy=_copy(evidence, tasks, max(0, given_chars), f"{head} {tail}"),
+        copy=_copy(evidence, tasks, given_chars, f"{head} {tail}"),
         prompt_chars=prompt_chars,
-        given_chars=max(0, given_chars),
+        given_chars=given_chars,
         temperature=read.number(fields, "temperature"),
         top_p=read.number(fields, "top_p"),
         max_tokens=read.first_count(fields, "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
         reasoning=read.reasoning(fields),
-        language=language(found, asked[:HASHED_CHARS]),
+        language=language(found.words, asked[:HASHED_CHARS]),
         images=holds_media(request),
-        agent=read.agent(system, any(part.role == "tool" for part in texts)),
+        agent=read.agent(system, has_tool_results),
         turns=max(1, len(users)),
         conversation=_conversation(request, system, users),
     )
 
 
-def _tasks(
-    request: Request, users: list[str], found: set[Hashable], structure: str
-) -> tuple[Mapping[Task, float], str]:
+def _tasks(request: Request, users: list[str], found: Features, structure: str) -> tuple[Mapping[Task, float], str]:
     """Probabilities of the tasks, and the field that told them, if one did."""
     fields = request.fields
     if fields.get("prediction"):
@@ -102,7 +109,7 @@ def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: s
         return COPIED_OUTRIGHT[evidence]
     if given_chars <= 0:
         return 0.0
-    share = sum([COPIED.get(task, 0) * probability for task, probability in tasks.items()])
+    share = sum([COPIED.get(task, 0.0) * probability for task, probability in tasks.items()])
     if tasks.get(Task.EDIT, 0) + tasks.get(Task.EXTRACT, 0) > 0.5:
         asked = asked.lower()
         if _WHOLE.search(asked):

@@ -1,7 +1,5 @@
 """The language of a few words, by those that nearly every sentence of it holds."""
 
-from collections.abc import Hashable
-
 _COMMON = {
     "en": "the a an of to and in is what how this that my me you it for with please write give from who are do can i",
     "de": "der die das und ist nicht ein eine zu den in mit von wie was auf für ich bitte dem des sich im wer sie",
@@ -25,7 +23,7 @@ _SCRIPTS = (
 )
 
 
-def language(words: set[Hashable], text: str) -> str:
+def language(words: set[str], text: str) -> str:
     """ISO 639-1 code; empty where the words don't tell. ``words`` are in lower case, ``text`` is what they are from."""
     if len(_WORDS["en"] & words) >= ENOUGH_ENGLISH:
         return "en"

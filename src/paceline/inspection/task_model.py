@@ -1,19 +1,21 @@
 """The task model at work: a linear model whose weights ship with the package; ``training/task_model`` makes them."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
+from itertools import chain
 from math import exp, log, sqrt
 from pathlib import Path
 from struct import Struct
 
 import msgspec
 
-from paceline.inspection.features import features
+from paceline.inspection.features import Features, features
 from paceline.types import Task
 
 WEIGHTS = Path(__file__).parent / "task_model.json"
 LEAST_PROBABILITY = 0.02
 """Tasks that are less likely than this share of the likeliest are left out."""
+PLACES = ("words", "first", "last")
 _LEAST_SCORE = log(LEAST_PROBABILITY)
 _HALF = 1 << 31
 
@@ -22,7 +24,9 @@ class _File(msgspec.Struct):
     scale: int
     tasks: list[str]
     bias: list[int]
-    weights: list[tuple[str | list[str | int], list[int]]]
+    words: dict[str, dict[str, list[int]]]
+    """Weights by place and word."""
+    others: list[tuple[list[str | int], list[int]]]
 
 
 class TaskModel:
@@ -40,15 +44,19 @@ class TaskModel:
         self._unpack = Struct(f"<{len(self._tasks)}I").unpack
         self._middle = _pack([_HALF] * len(self._tasks))
         self._bytes = 4 * len(self._tasks)
-        self._packed: dict[Hashable, int] = {
-            feature if isinstance(feature, str) else tuple(feature): _pack(weights) for feature, weights in file.weights
-        }
+        self._words = {place: {word: _pack(weights) for word, weights in file.words[place].items()} for place in PLACES}
+        self._others = {tuple(feature): _pack(weights) for feature, weights in file.others}
 
-    def probabilities(self, found: set[Hashable]) -> dict[Task, float]:
+    def probabilities(self, found: Features) -> dict[Task, float]:
         """Of the tasks that may be meant, given the features of a text, the likeliest first; sums to 1."""
-        get = self._packed.get
-        total = sum([packed for feature in found if (packed := get(feature))], self._middle)
-        norm = sqrt(len(found) or 1)
+        said = chain(
+            map(self._words["words"].get, found.words),
+            map(self._words["first"].get, found.first),
+            map(self._words["last"].get, found.last),
+            map(self._others.get, found.others),
+        )
+        total = sum(filter(None, said), self._middle)
+        norm = sqrt(found.size)
         sums = self._unpack(total.to_bytes(self._bytes, "little"))
         scores = [(bias + (value - _HALF) / norm) / self._scale for bias, value in zip(self._bias, sums, strict=True)]
         best = max(scores)

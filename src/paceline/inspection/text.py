@@ -1,6 +1,6 @@
 """The text of a request, whatever its API, and only as much of it as inspection needs."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from paceline.types import Request
@@ -31,9 +31,8 @@ def parts(request: Request) -> list[Part]:
         for turn in turns if len(turns) <= MAX_PARTS else (*turns[:2], *turns[2 - MAX_PARTS :]):
             if isinstance(turn, dict):
                 found += _of_turn(turn)
-    found += [
-        Part("user", text) for key in ("prompt", "input_prefix", "input_suffix") for text in _texts(fields.get(key))
-    ]
+    for key in ("prompt", "input_prefix", "input_suffix"):
+        found += [Part("user", text) for text in _texts(fields.get(key))]
     return found
 
 
@@ -48,29 +47,29 @@ def holds_media(request: Request) -> bool:
     return False
 
 
-def _of_turn(turn: dict[str, Any]) -> Iterator[Part]:
-    role = turn.get("role")
+def _of_turn(turn: dict[str, Any]) -> list[Part]:
     if turn.get("type") == "function_call_output":
-        yield from (Part("tool", text) for text in _texts(turn.get("output")))
-    elif isinstance(role, str):
-        role = "system" if role == "developer" else role
-        content = turn.get("content")
-        if isinstance(content, list):
-            for block in content[-MAX_PARTS:]:
-                if isinstance(block, dict) and block.get("type") == "tool_result":
-                    yield from (Part("tool", text) for text in _texts(block.get("content")))
-                else:
-                    yield from (Part(role, text) for text in _texts([block]))
+        return [Part("tool", text) for text in _texts(turn.get("output"))]
+    role, content = turn.get("role"), turn.get("content")
+    if not isinstance(role, str):
+        return []
+    role = "system" if role == "developer" else role
+    if not isinstance(content, list):
+        return [Part(role, text) for text in _texts(content)]
+    found: list[Part] = []
+    for block in content[-MAX_PARTS:]:
+        if isinstance(block, dict) and block.get("type") == "tool_result":
+            found += [Part("tool", text) for text in _texts(block.get("content"))]
         else:
-            yield from (Part(role, text) for text in _texts(content))
+            found += [Part(role, text) for text in _texts([block])]
+    return found
 
 
-def _texts(content: Any) -> Iterator[str]:
+def _texts(content: Any) -> Sequence[str]:
     """Strings in a field that holds a string, or a list of strings or of blocks with a ``text``."""
     if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        for block in content[-MAX_PARTS:]:
-            text = block.get("text") if isinstance(block, dict) else block
-            if isinstance(text, str):
-                yield text
+        return (content,)
+    if not isinstance(content, list):
+        return ()
+    texts = [block.get("text") if isinstance(block, dict) else block for block in content[-MAX_PARTS:]]
+    return [text for text in texts if isinstance(text, str)]
