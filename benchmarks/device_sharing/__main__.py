@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks.gateways import NGRAM, engine, gateway
+from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import BY_TASK, chat
 from paceline.http_client import Client
 
@@ -32,12 +32,14 @@ def setups() -> dict[str, str]:
     together = '[[device]]\nname = "cpu"\nsharing = "together"\n'
     return {
         BASE: engine("plain"),
-        "one n-gram server": engine("ngram", *NGRAM, strategy="ngram"),
-        "two lanes, turns": engine("plain") + engine("ngram", *NGRAM, strategy="ngram"),
+        "one n-gram server": engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT),
+        "two lanes, turns": engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT),
         f"two lanes, {share} of {cores} threads each": together
         + engine("plain", threads=share)
-        + engine("ngram", *NGRAM, strategy="ngram", threads=share),
-        "two lanes, all threads each": together + engine("plain") + engine("ngram", *NGRAM, strategy="ngram"),
+        + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT, threads=share),
+        "two lanes, all threads each": together
+        + engine("plain")
+        + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT),
     }
 
 

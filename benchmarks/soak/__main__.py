@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.gateways import NGRAM, engine, gateway
+from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.soak import soak
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--at-a-time", type=int, default=64)
     options = parser.parse_args()
-    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram")
+    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT)
     with tempfile.TemporaryDirectory() as folder, gateway(configuration, Path(folder)) as running:
         kill_at = (options.requests // 4, options.requests * 6 // 10)
         report = asyncio.run(soak(running.url, running.pid, options.requests, options.at_a_time, kill_at))

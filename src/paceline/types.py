@@ -197,6 +197,9 @@ class Prediction(Struct, frozen=True):
     prefill_s: float = 0.0
     is_blind: bool = False
     """Whether it drafts but its engine never told what was accepted, so that only times teach."""
+    is_unseen: bool = False
+    """Whether it is a plain lane that was never measured: how much slower drafting steps are than plain ones is then
+    mere belief, on which all else stands."""
 
     @property
     def s_per_token(self) -> float | None:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from paceline.decision.drafting import accepted_per_draft
 from paceline.decision.load import Load
-from paceline.decision.predict import UNSEEN_SPREAD, considered, draft_length, drafter_of, predict
+from paceline.decision.predict import considered, draft_length, drafter_of, predict
 from paceline.decision.state import State
 from paceline.types import Decision, LaneState, Prediction, Signals
 
@@ -119,7 +119,7 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
         is_alike = one.healthy == best.one.healthy and one.can_join == best.one.can_join
         if not is_alike or one.has_turn != best.one.has_turn or one.running or choice.cost < best.cost:
             continue
-        if _is_unseen(choice) or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
+        if choice.prediction.is_unseen or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
             seen.add(drafter)
             candidates.append(choice)
             if len(candidates) == MOST_CANDIDATES:
@@ -145,7 +145,7 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
     wins = faster_than_first([(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates])
     extra = [choice.cost - best.cost for choice in candidates]
     for number, choice in enumerate(candidates[1:], 1):
-        if _is_unseen(choice):
+        if choice.prediction.is_unseen:
             wins[number] = max(wins[number], MOST_PROBED)
         elif choice.one.lane.strategy.drafts:
             affordable = exploration * best.cost / extra[number] if extra[number] > 0 else 1.0
@@ -160,12 +160,6 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
         share = max(0.0, min(1.0, (budget + now) / expected, now / expected))
     explored = [share * chance for chance in wins[1:]]
     return [max(0.0, 1 - sum(explored)), *explored]
-
-
-def _is_unseen(choice: Choice) -> bool:
-    """Whether it is plain and was never measured. How much slower drafting steps are than plain ones is then mere
-    belief, on which all else stands."""
-    return not choice.one.lane.strategy.drafts and choice.prediction.spread >= UNSEEN_SPREAD
 
 
 def faster_than_first(times: Sequence[tuple[float, float]]) -> list[float]:
