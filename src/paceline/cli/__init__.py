@@ -4,9 +4,9 @@ import argparse
 import sys
 
 from paceline import __version__
-from paceline.cli import calibrate, check, explain, reload, serve
+from paceline.cli import calibrate, check, engine, explain, reload, serve
 
-COMMANDS = (serve, check, explain, calibrate, reload)
+COMMANDS = (serve, check, explain, calibrate, reload, engine)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,76 @@
+"""``paceline engine``: build, list and remove engines that take their strategy from each request."""
+
+import argparse
+import time
+from pathlib import Path
+
+from paceline.cli.common import Subparsers, add_command, cache_directory, fail
+from paceline.engines.llama_cpp_build import BACKENDS, LLAMA_CPP, CannotBuild, Progress, build, builds, remove, usable
+
+DESCRIPTION = f"""Build llama.cpp's server ({LLAMA_CPP}) so that it takes its speculative decoding from each request:
+one engine and one copy of the weights serve all lanes. Needs CMake, a C++ compiler and git, and for
+a GPU its toolkit. `paceline serve` uses what was built by itself."""
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(commands, "engine", "build an engine that takes its strategy from each request", DESCRIPTION)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    action = add_command(actions, "build", "build it; takes minutes, once", DESCRIPTION)
+    action.add_argument("--backend", choices=BACKENDS, default="cpu", help="what it computes on (default: cpu)")
+    action.add_argument("--jobs", type=int, metavar="N", help="compilers at once (default: one per processor)")
+    action.set_defaults(run=_build)
+    action = add_command(actions, "list", "list what was built", "List what was built.")
+    action.set_defaults(run=_list)
+    action = add_command(actions, "remove", "remove what was built", "Remove what was built.")
+    action.add_argument("key", help="as listed, or `all`")
+    action.set_defaults(run=_remove)
+
+
+def _build(options: argparse.Namespace) -> int:
+    began_s = time.monotonic()
+    said = ""
+
+    def report(progress: Progress) -> None:
+        nonlocal said
+        text = f"{progress.step} {progress.share:.0%}" if progress.share else progress.step
+        if progress.left_s is not None:
+            text += f", about {_duration(progress.left_s)} left"
+        if text != said:
+            said = text
+            print(f"\r{text:<50}", end="", flush=True)
+
+    try:
+        built = build(cache_directory(), options.backend, options.jobs, report)
+    except CannotBuild as error:
+        print()
+        return fail(str(error))
+    if said:
+        print(f"\rbuilt in {_duration(time.monotonic() - began_s):<50}")
+    print(f"{built.key}: {built.server}")
+    return 0
+
+
+def _list(_: argparse.Namespace) -> int:
+    current = usable(cache_directory())
+    for one in builds(cache_directory()):
+        note = "used by `paceline serve`" if one == current else "of another version, or not the latest"
+        size_mb = Path(one.server).stat().st_size / 1e6
+        print(f"{one.key}  {size_mb:.0f} MB  {time.strftime('%Y-%m-%d %H:%M', time.localtime(one.built_at_s))}  {note}")
+    if current is None:
+        print("nothing that fits this version is built; `paceline engine build` does it")
+    return 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    keys = [one.key for one in builds(cache_directory())]
+    if options.key != "all" and options.key not in keys:
+        return fail(f"there is no build {options.key!r}; there are: {', '.join(keys) or 'none'}")
+    for key in keys:
+        if options.key in ("all", key):
+            remove(cache_directory(), key)
+            print(f"removed {key}")
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

