@@ -49,7 +49,7 @@ class RunningGateway:
 
     async def lanes_settle(self) -> None:
         """Until no lane is starting any more."""
-        while any(str(lane.supervisor.health) == "starting" for lane in self.gateway.fleet.lanes.values()):
+        while any(str(one.supervisor.health) == "starting" for one in self.gateway.fleet.engines.values()):
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

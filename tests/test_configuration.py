@@ -42,7 +42,7 @@ def test_a_good_file() -> None:
     configuration = parse(GOOD)
     assert configuration.server.port == 9000
     assert configuration.server.host == "127.0.0.1"
-    assert [engine.lane() for engine in configuration.engine] == [
+    assert [lane for engine in configuration.engine for lane in engine.lanes()] == [
         Lane("plain", "plain", Strategy("autoregressive"), "gpu0"),
         Lane("mtp", "mtp", Strategy("mtp", 3), "gpu0"),
     ]

@@ -426,14 +426,14 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(
 
     engine = await start_engine(endless)
     running = await start_gateway(lane("plain", engine.url, more='device = "cpu"'))
-    client = running.gateway.fleet.lanes["plain"].client
+    client = running.gateway.fleet.engines["plain"].client
     task = asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT | {"stream": streamed}))
     await until(lambda: engine.requests)
     await until(lambda: client.open_connections == 2)  # the request's, and that of the looks at its health
     task.cancel()
     await until(lambda: running.outcomes)
     assert (running.outcome.status, running.outcome.error) == (499, "the client left")
-    assert running.gateway.fleet.lanes["plain"].device.running == 0
+    assert running.gateway.fleet.engines["plain"].device.running == 0
     assert running.gateway.fleet.lanes["plain"].running == 0
     assert running.gateway.pipeline.state.measured["plain"].failures == 0
     await until(lambda: client.open_connections <= 1)
@@ -453,7 +453,7 @@ async def test_a_client_that_leaves_the_queue_is_forgotten(
     first = asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT))
     await until(lambda: engine.requests)
     second = asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT))
-    device = running.gateway.fleet.lanes["plain"].device
+    device = running.gateway.fleet.engines["plain"].device
     await until(lambda: device.waiting == 1)
     second.cancel()
     await until(lambda: device.waiting == 0)
@@ -482,7 +482,7 @@ async def test_a_slow_reader_does_not_fill_memory(start_engine: StartEngine, sta
             last = sent
             await asyncio.sleep(0.5)
         assert 0 < sent < 30_000_000  # what the kernel's and three programs' buffers hold
-        device = running.gateway.fleet.lanes["plain"].device
+        device = running.gateway.fleet.engines["plain"].device
         await until(lambda: device.running == 0)  # and it does not keep the device from others
 
 
@@ -494,7 +494,7 @@ async def test_a_queue_that_is_full_is_said(start_engine: StartEngine, start_gat
     text = lane("plain", engine.url, more='device = "cpu"\nslots = 1') + '[[device]]\nname = "cpu"\nqueue_limit = 1\n'
     running = await start_gateway(text)
     held = [asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT)) for _ in range(2)]
-    device = running.gateway.fleet.lanes["plain"].device
+    device = running.gateway.fleet.engines["plain"].device
     await until(lambda: device.waiting == 1)
     refused = await running.http.post("/v1/chat/completions", json=CHAT)
     assert refused.status_code == 503
@@ -577,7 +577,7 @@ async def test_reload_takes_up_what_changed_and_drops_no_stream(
 
     kept, dropped, new = await start_engine(), await start_engine(script), await start_engine()
     running = await start_gateway(lane("kept", kept.url) + lane("dropped", dropped.url))
-    supervisor = running.gateway.fleet.lanes["kept"].supervisor
+    supervisor = running.gateway.fleet.engines["kept"].supervisor
     stream = asyncio.create_task(
         running.http.post("/v1/chat/completions", json=CHAT | {"stream": True}, headers={"x-paceline-lane": "dropped"})
     )
@@ -585,7 +585,7 @@ async def test_reload_takes_up_what_changed_and_drops_no_stream(
     running.text = "server.port = 0\n" + lane("kept", kept.url) + lane("new", new.url, "ngram")
     changes = (await running.http.post("/paceline/reload")).json()
     assert changes == {"started": ["new"], "stopped": ["dropped"], "unchanged": ["kept"], "needs_restart": []}
-    assert running.gateway.fleet.lanes["kept"].supervisor is supervisor
+    assert running.gateway.fleet.engines["kept"].supervisor is supervisor
     await running.lanes_settle()
     assert list((await running.http.get("/health")).json()["lanes"]) == ["kept", "new"]
     go.set()
@@ -644,7 +644,7 @@ async def test_embeddings_wait_for_the_device_and_a_full_queue_is_said(
     text = lane("plain", engine.url, more='device = "cpu"\nslots = 1') + '[[device]]\nname = "cpu"\nqueue_limit = 1\n'
     running = await start_gateway(text)
     held = [asyncio.create_task(running.http.post("/v1/embeddings", json={"input": "x"})) for _ in range(2)]
-    device = running.gateway.fleet.lanes["plain"].device
+    device = running.gateway.fleet.engines["plain"].device
     await until(lambda: (device.running, device.waiting) == (1, 1))
     refused = await running.http.post("/v1/embeddings", json={"input": "x"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
@@ -686,7 +686,7 @@ async def test_an_engine_on_its_way_out_ends_with_the_gateway(start_gateway: Sta
     launched = f'[[engine]]\nname = "out"\nkind = "llama.cpp"\nlaunch = {json.dumps(command)}\n'
     running = await start_gateway(launched)
     handle = running.gateway.fleet.lanes["out"]
-    pid = handle.supervisor.pid
+    pid = handle.engine.supervisor.pid
     assert pid
     handle.running += 1  # as if a stream were still on it
     running.text = "server.port = 0\n" + lane("other", "http://127.0.0.1:9")

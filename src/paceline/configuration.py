@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from paceline.decision import EXPLORATION
-from paceline.types import Lane, Strategy, Task
+from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
 
 EngineKind = Literal["llama.cpp", "openai"]
 StrategyKind = Literal["autoregressive", "ngram", "draft", "eagle3", "mtp", "dflash"]
@@ -112,6 +112,13 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
     n_max: Annotated[
         AtLeastOne | None, Meta(description="Cap on the draft length the engine was started with, in tokens.")
     ] = None
+    caps: Annotated[
+        tuple[AtLeastOne, ...],
+        Meta(
+            description="Where the engine takes its strategy from each request: draft lengths to choose among, beside "
+            "none at all. Default: the longest that the engine was started with, its half, quarter and eighth."
+        ),
+    ] = ()
     device: Annotated[
         Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
     ] = None
@@ -127,9 +134,18 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds."),
     ] = 300.0
 
-    def lane(self) -> Lane:
-        """The lane this engine offers as it was started."""
-        return Lane(self.name, self.name, Strategy(self.strategy, self.n_max), self.device)
+    @property
+    def as_started(self) -> Strategy:
+        """What the engine does with a request that says nothing."""
+        return Strategy(self.strategy, self.n_max)
+
+    def lanes(self, abilities: Abilities = AS_STARTED) -> list[Lane]:
+        """The lanes this engine offers: the one it was started with, named like the engine; or those that requests
+        can choose among, named like ``gpu/plain`` and ``gpu/ngram-8``."""
+        strategies = abilities.strategies(self.caps)
+        if not strategies:
+            return [Lane(self.name, self.name, self.as_started, self.device)]
+        return [Lane(f"{self.name}/{strategy.name}", self.name, strategy, self.device) for strategy in strategies]
 
 
 class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -267,10 +283,10 @@ def _contradictions(configuration: Configuration) -> list[tuple[KeyPath, str]]:
         found.append((("engine",), "no engine is configured; add an [[engine]] table"))
     lanes = [engine.name for engine in configuration.engine]
     default = configuration.server.default_lane
-    if default is not None and default not in lanes:
+    if default is not None and default.split("/")[0] not in lanes:
         found.append((("server", "default_lane"), f"no lane {default!r}; there are: {', '.join(lanes)}"))
     for index, rule in enumerate(configuration.rule):
-        if rule.lane not in lanes:
+        if rule.lane.split("/")[0] not in lanes:
             found.append((("rule", index, "lane"), f"no lane {rule.lane!r}; there are: {', '.join(lanes)}"))
         if rule.model is None and rule.task is None and rule.header is None and rule.api_key is None:
             found.append((("rule", index), "fits every request; say which: model, task, header or api_key"))
@@ -361,7 +377,7 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return _type_name(next(part for part in get_args(annotation) if part is not type(None)))
     if origin is tuple:
-        return "list of strings"
+        return f"list of {_type_name(get_args(annotation)[0])}s"
     return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]
 
 

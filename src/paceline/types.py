@@ -108,8 +108,49 @@ class Strategy(Struct, frozen=True):
     def drafts(self) -> bool:
         return self.kind != "autoregressive" and self.n_max != 0
 
+    @property
+    def name(self) -> str:
+        """Short and fit for a lane's name: ``plain``, ``ngram-8``."""
+        if not self.drafts:
+            return "plain"
+        return self.kind if self.n_max is None else f"{self.kind}-{self.n_max}"
+
     def __str__(self) -> str:
         return self.kind if self.n_max is None else f"{self.kind} n_max={self.n_max}"
+
+
+class Drafter(Struct, frozen=True):
+    """A drafter that requests to an engine can ask for."""
+
+    kind: str
+    """As in :class:`Strategy`."""
+    name: str
+    """The engine's own name for it."""
+    n_max: int
+    """Longest draft it makes, in tokens."""
+
+
+class Abilities(Struct, frozen=True):
+    """What an engine was seen to do at a request's wish."""
+
+    drafters: tuple[Drafter, ...] = ()
+    """Empty: every request is decoded as the engine was started."""
+
+    def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
+        """Those worth choosing among: none, and each drafter at each cap that it can reach; by default its longest
+        draft, the half of it, a quarter and an eighth. Empty where there is no choice."""
+        if not self.drafters:
+            return []
+        found = [Strategy()]
+        for drafter in self.drafters:
+            longest = drafter.n_max
+            wanted = caps or tuple(-(-longest // divisor) for divisor in (8, 4, 2, 1))
+            found += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
+        return found
+
+
+AS_STARTED = Abilities()
+"""Those of an engine that decodes every request as it was started."""
 
 
 class Lane(Struct, frozen=True):
@@ -197,6 +238,8 @@ class Prediction(Struct, frozen=True):
     prefill_s: float = 0.0
     is_blind: bool = False
     """Whether it drafts but its engine never told what was accepted, so that only times teach."""
+    break_even: float | None = None
+    """Tokens that a drafting step must yield to be as fast as plain steps; ``None`` for a lane that drafts nothing."""
     is_unseen: bool = False
     """Whether it is a plain lane that was never measured: how much slower drafting steps are than plain ones is then
     mere belief, on which all else stands."""

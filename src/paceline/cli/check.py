@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigurationError as error:
         return fail(str(error))
     for engine in configuration.engine:
-        lane = engine.lane()
+        lane = engine.lanes()[0]
         where = engine.url or " ".join(engine.launch)
         print(f"{lane.name}: {engine.kind}, {lane.strategy}, device {lane.device or 'of its own'}, {where}")
     print(f"{options.file}: fine, {len(configuration.engine)} lanes")

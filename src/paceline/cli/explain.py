@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     lanes = [Lane("plain", "plain", Strategy(), "cpu"), Lane("ngram", "ngram", Strategy("ngram"), "cpu")]
     if options.config:
         try:
-            lanes = [engine.lane() for engine in load(options.config).engine]
+            lanes = [lane for engine in load(options.config).engine for lane in engine.lanes()]
         except ConfigurationError as error:
             return fail(str(error))
     try:

@@ -15,6 +15,8 @@ from paceline.cli.common import Subparsers, add_command, cache_directory, fail, 
 from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, load
 from paceline.engines import Health
 from paceline.engines.bundled_model import NAME, NoBundledModel, bundled_model
+from paceline.engines.llama_cpp_build import usable
+from paceline.gateway.fleet import EngineHandle
 from paceline.gateway.server import CannotListen, Gateway
 from paceline.types import Decision, Outcome, Request, Signals
 
@@ -92,31 +94,33 @@ def _model(options: argparse.Namespace) -> Path:
 
 
 def _configuration(options: argparse.Namespace, model: Path | None) -> Configuration:
-    configuration = load(options.config) if model is None else _two_lanes(model, options)
+    configuration = load(options.config) if model is None else _of_one_model(model, options)
     server = configuration.server
     changed = {key: value for key in ("host", "port") if (value := getattr(options, key)) is not None}
     return replace(configuration, server=replace(server, **changed))
 
 
-def _two_lanes(model: Path, options: argparse.Namespace) -> Configuration:
-    """A plain and an n-gram lane of one model file; both processes map the same pages of it."""
+def _of_one_model(model: Path, options: argparse.Namespace) -> Configuration:
+    """Plain decoding and n-gram lookup of one model file: by one engine that takes its strategy from each request, if
+    such a one was built; else by two, whose processes map the same pages of the file."""
     name = NAME if options.model is None else model.stem
+    built = None if options.llama_server else usable(cache_directory())
+    program = options.llama_server or (built.server if built else EMBEDDED)
     common = (
-        *(options.llama_server or EMBEDDED, "--model", str(model), "--alias", name, "--port", "{port}"),
+        *(program, "--model", str(model), "--alias", name, "--port", "{port}"),
         *("--parallel", str(options.slots), "--ctx-size", str(options.slots * options.context_tokens)),
     )
     ngram = (
         *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(NGRAM_SIZE)),
         *("--spec-ngram-simple-size-m", str(NGRAM_DRAFT)),
     )
-    return Configuration(
-        engine=(
-            EngineSettings("plain", "llama.cpp", launch=common, device="cpu"),
-            EngineSettings(
-                "ngram", "llama.cpp", launch=common + ngram, strategy="ngram", n_max=NGRAM_DRAFT, device="cpu"
-            ),
-        )
+    plain = EngineSettings("plain", "llama.cpp", launch=common, device="cpu")
+    drafting = EngineSettings(
+        "ngram", "llama.cpp", launch=common + ngram, strategy="ngram", n_max=NGRAM_DRAFT, device="cpu"
     )
+    if built:
+        return Configuration(engine=(replace(drafting, name="llama"),))
+    return Configuration(engine=(plain, drafting))
 
 
 async def _serve(gateway: Gateway) -> None:
@@ -138,25 +142,26 @@ async def _announce(gateway: Gateway) -> None:
     """Say how the engines come up, and when all have or have failed, where to send what."""
     loop = asyncio.get_running_loop()
     started_s = said_s = loop.time()
-    pending = dict(gateway.fleet.lanes)
+    pending = dict(gateway.fleet.engines)
     print(
-        f"paceline {__version__}: {len(pending)} lanes; logs of started engines: {log_directory()}",
+        f"paceline {__version__}: {len(pending)} engine{'s' * (len(pending) > 1)}; "
+        f"logs of those it starts: {log_directory()}",
         flush=True,
     )
     while pending:
-        for name, lane in list(pending.items()):
-            supervisor, facts = lane.supervisor, lane.supervisor.facts
+        for name, engine in list(pending.items()):
+            supervisor, facts = engine.supervisor, engine.supervisor.facts
             if supervisor.health is Health.UP and facts:
                 size = f"{facts.slots or '?'} slots of {facts.context_tokens or '?'} tokens"
                 model = ", ".join(facts.models)
-                print(f"  {name:<10} up after {loop.time() - started_s:.1f} s: {model}, {lane.lane.strategy}, {size}")
+                print(f"  {name:<10} up after {loop.time() - started_s:.1f} s: {model}, {_chosen(engine)}, {size}")
                 del pending[name]
             elif supervisor.health in (Health.FAILED, Health.DOWN):
                 print(f"  {name:<10} {supervisor.health}: {supervisor.problem}")
                 del pending[name]
         if pending and loop.time() - said_s >= PROGRESS_INTERVAL_S:
             said_s = loop.time()
-            waiting = "; ".join(f"{name}: {lane.supervisor.problem}" for name, lane in pending.items())
+            waiting = "; ".join(f"{name}: {engine.supervisor.problem}" for name, engine in pending.items())
             print(f"  ... {said_s - started_s:.0f} s, {waiting}", flush=True)
         await asyncio.sleep(0.05)
     models = list(gateway.fleet.models())
@@ -174,6 +179,14 @@ try
 Ctrl-C stops.""",
         flush=True,
     )
+
+
+def _chosen(engine: EngineHandle) -> str:
+    """How it drafts."""
+    lanes = [handle.lane for handle in engine.lanes()]
+    if len(lanes) == 1:
+        return str(lanes[0].strategy)
+    return f"chosen by request: {', '.join(lane.strategy.name for lane in lanes)}"
 
 
 def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:

@@ -110,7 +110,7 @@ def predict(
                 variance = UNSEEN_SPREAD**2 if ("step", group.model) in cells else GUESSED_SPREAD**2
             found[lane.name] = Prediction(
                 fingerprint, group.model, strategy, group.plain, 1.0, sqrt(variance), group.plain_step_s,
-                group.step_cost, None, None, None, tokens, group.prefill_s, False, seen is None,
+                group.step_cost, None, None, None, tokens, group.prefill_s, is_unseen=seen is None,
             )  # fmt: skip
             continue
         length = strategy.n_max or draft_length(strategy)
@@ -136,6 +136,7 @@ def predict(
         found[lane.name] = Prediction(
             fingerprint, group.model, strategy, time, exp(correction), sqrt(variance), group.plain_step_s,
             group.step_cost, acceptance, acceptance - less, coverage, tokens, group.prefill_s, drafter.is_blind,
+            drafting / group.plain,
         )  # fmt: skip
     return found
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from paceline.engines.observation import Observer
 from paceline.http_client import Client
-from paceline.types import Request, Strategy
+from paceline.types import AS_STARTED, Abilities, Request, Strategy
 
 
 class NotReady(Exception):
@@ -30,6 +30,14 @@ class Facts(Struct, frozen=True):
     """Requests it decodes at once."""
 
 
+class Examination(Struct, frozen=True):
+    """What an engine does, seen by its answers."""
+
+    abilities: Abilities = AS_STARTED
+    contradictions: tuple[str, ...] = ()
+    """Where it is not what the configuration says, in words for the operator."""
+
+
 class Engine(Protocol):
     """How to talk to one kind of engine. Implementations keep no state."""
 
@@ -42,15 +50,20 @@ class Engine(Protocol):
         """
         ...
 
-    async def contradictions(self, client: Client, strategy: Strategy) -> tuple[str, ...]:
-        """Where the running engine is not what the configuration says, in words for the operator.
+    async def examine(self, client: Client, strategy: Strategy) -> Examination:
+        """Find out what the running engine can do, and whether it is what the configuration says: that it was started
+        with ``strategy``.
 
         Asked once each time the engine comes up; errors as for :meth:`probe`.
         """
         ...
 
-    def prepare(self, request: Request, strategy: Strategy) -> bytes:
-        """The request's body with the strategy written into it."""
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+        """The request's body with the strategy written into it, if the engine has the ability.
+
+        Args:
+            min_yield: tokens per drafting step below which drafting is slower than none, as far as is known; else 0.
+        """
         ...
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:

@@ -1,4 +1,4 @@
-"""llama.cpp's server, stock builds: the strategy is set at start, so one lane per process."""
+"""llama.cpp's server: stock builds, whose strategy is set at start, and ours, which takes it from each request."""
 
 import difflib
 import re
@@ -10,12 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from paceline.engines import embedded
-from paceline.engines.interface import Facts, LaunchError, NotReady, put_port
+from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
 from paceline.http_client import Client
-from paceline.types import Request, Strategy
+from paceline.types import AS_STARTED, Abilities, Drafter, Request, Strategy
 
 DRAFTER_OF_STRATEGY = {
     "ngram": "ngram",
@@ -25,6 +28,11 @@ DRAFTER_OF_STRATEGY = {
     "dflash": "draft-dflash",
 }
 """How the names in ``speculative.types`` of a completion begin."""
+N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
+"""Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
+DRAFT_LENGTH = 16
+"""Longest draft where neither the server nor the configuration tells it."""
+REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n"
 RENAMED_FLAGS = (
     {"--draft-max", "--draft", "--spec-draft-n-max"},
     {"--draft-min", "--spec-draft-n-min"},
@@ -50,26 +58,38 @@ class LlamaCpp:
             slots=slots if isinstance(slots, int) and slots > 0 else None,
         )
 
-    async def contradictions(self, client: Client, strategy: Strategy) -> tuple[str, ...]:
-        """By effect, not by claim: ``/props`` says ``none`` even where a drafter is loaded, so one token is
-        decoded and the drafters named in its settings are read."""
-        answer = await fetch_json(client, "/completion", b'{"prompt":"1","n_predict":1,"cache_prompt":false}', 60.0)
-        settings = answer.get("generation_settings") if isinstance(answer, dict) else None
-        types = settings.get("speculative.types") if isinstance(settings, dict) else None
-        if not isinstance(types, str):
-            return ()  # an older build does not say
-        loaded = [name.strip() for name in types.split(",") if name.strip() not in ("", "none")]
-        if strategy.kind == "autoregressive":
-            wrong = loaded != []
-        else:
-            wanted = DRAFTER_OF_STRATEGY[strategy.kind]
-            wrong = not any(name.startswith(wanted) for name in loaded)
-        if not wrong:
-            return ()
-        return (f"its strategy is configured as {strategy.kind}, but it drafts by: {', '.join(loaded) or 'nothing'}",)
+    async def examine(self, client: Client, strategy: Strategy) -> Examination:
+        """By effect, not by claim: ``/props`` of stock builds says ``none`` even where a drafter is loaded, and a field
+        that a build does not know is passed over in silence. So one token is decoded, and the drafters in its settings
+        are read; and where there are some, a text that repeats itself is continued with and without drafts."""
+        types = (await _tried(client, {"prompt": "1", "n_predict": 1})).types
+        if types is None:
+            return Examination()  # an older build does not say
+        loaded = [name for name in types if name != "none"]
+        contradictions: tuple[str, ...] = ()
+        if bool(loaded) != strategy.drafts or (strategy.drafts and strategy.kind not in _kinds(loaded)):
+            drafts = ", ".join(loaded) or "nothing"
+            contradictions = (f"its strategy is configured as {strategy.kind}, but it drafts by: {drafts}",)
+        return Examination(await self._abilities(client, strategy, loaded), contradictions)
 
-    def prepare(self, request: Request, strategy: Strategy) -> bytes:
-        return request.body
+    async def _abilities(self, client: Client, strategy: Strategy, loaded: list[str]) -> Abilities:
+        if not loaded or not (await _tried(client, {})).drafted or (await _tried(client, {N_MAX: 0})).drafted:
+            return AS_STARTED
+        longest = await _longest_drafts(client)
+        drafters = [
+            Drafter(kind, name, longest.get(name) or strategy.n_max or DRAFT_LENGTH)
+            for kind, name in _kinds(loaded).items()
+        ]
+        return Abilities(tuple(drafters))
+
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+        if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES)):
+            return request.body
+        asked: dict[str, Any] = {N_MAX: strategy.n_max if strategy.drafts else 0}
+        for drafter in abilities.drafters:
+            if drafter.kind == strategy.kind:
+                asked |= {TYPES: drafter.name, MIN_YIELD: min_yield}
+        return _with_fields(request.body, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
         return Observer(request.stream, counts_drafts=strategy.drafts)
@@ -85,6 +105,53 @@ class LlamaCpp:
         if Path(path).name.startswith("llama-server"):
             check_flags(path, words)
         return (path, *words)
+
+
+class _Tried(Struct):
+    """What a short completion showed."""
+
+    types: list[str] | None
+    """Drafters by the server's names; ``None`` where it does not say."""
+    drafted: int
+
+
+async def _tried(client: Client, fields: dict[str, Any]) -> _Tried:
+    asked = {"prompt": REPEATED * 6, "n_predict": 32, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    answer = await fetch_json(client, "/completion", msgspec.json.encode(asked | fields), 60.0)
+    settings = answer.get("generation_settings") if isinstance(answer, dict) else None
+    types = settings.get(TYPES) if isinstance(settings, dict) else None
+    timings = answer.get("timings") if isinstance(answer, dict) else None
+    drafted = timings.get("draft_n", 0) if isinstance(timings, dict) else 0
+    names = [name.strip() for name in types.split(",") if name.strip()] if isinstance(types, str) else None
+    return _Tried(names, drafted if isinstance(drafted, int) else 0)
+
+
+async def _longest_drafts(client: Client) -> dict[str, int]:
+    """By the server's names of its drafters, where it tells."""
+    props = await fetch_json(client, "/props")
+    told = props.get("speculative") if isinstance(props, dict) else None
+    longest = told.get("n_max") if isinstance(told, dict) else None
+    return (
+        {name: value for name, value in longest.items() if isinstance(value, int)} if isinstance(longest, dict) else {}
+    )
+
+
+def _kinds(names: Sequence[str]) -> dict[str, str]:
+    """Of the server's names of drafters, the first of each kind."""
+    found: dict[str, str] = {}
+    for name in names:
+        for kind, begin in DRAFTER_OF_STRATEGY.items():
+            if name.startswith(begin):
+                found.setdefault(kind, name)
+    return found
+
+
+def _with_fields(body: bytes, fields: dict[str, Any]) -> bytes:
+    """A JSON object with more fields; where it has one of them already, its own counts, as the later one."""
+    start = body.index(b"{") + 1
+    rest = body[start:].lstrip()
+    comma = b"" if rest.startswith(b"}") else b","
+    return body[:start] + msgspec.json.encode(fields)[1:-1] + comma + rest
 
 
 def check_flags(program: str, words: Sequence[str]) -> None:

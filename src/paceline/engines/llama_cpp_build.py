@@ -205,7 +205,7 @@ def _run(command: Sequence[str], log: Path) -> None:
 
 
 def _compiling(command: Sequence[str], log: Path) -> Iterator[Progress]:
-    """Runs the build; how far it is follows from what Ninja or Make print, the time left from how long it took so far."""
+    """Runs the build; how far it is follows from what Ninja or Make print, the time left from the time so far."""
     began_s = time.monotonic()
     for line in _output(command, log):
         if found := _PROGRESS.match(line):

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from paceline.engines.interface import Facts, LaunchError, NotReady, put_port
+from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.http_client import Client
-from paceline.types import Request, Strategy
+from paceline.types import Abilities, Request, Strategy
 
 
 class OpenAI:
@@ -18,10 +18,10 @@ class OpenAI:
         context = next((entry["max_model_len"] for entry in models.values() if "max_model_len" in entry), None)
         return Facts(models, context_tokens=context if isinstance(context, int) else None)
 
-    async def contradictions(self, client: Client, strategy: Strategy) -> tuple[str, ...]:
-        return ()
+    async def examine(self, client: Client, strategy: Strategy) -> Examination:
+        return Examination()
 
-    def prepare(self, request: Request, strategy: Strategy) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
         return request.body
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:

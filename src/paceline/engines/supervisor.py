@@ -16,7 +16,7 @@ from typing import Any
 
 from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
 from paceline.http_client import Client, ConnectFailed, ConnectionLost
-from paceline.types import Strategy
+from paceline.types import AS_STARTED, Strategy
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the first, second ... restart in a row; the last one repeats."""
@@ -83,6 +83,8 @@ class Supervisor:
         """Why it is not up, in words for people; ``None`` when it is."""
         self.facts: Facts | None = None
         """What it said when it was last up."""
+        self.abilities = AS_STARTED
+        """What it was seen to do when it last came up."""
         self.warnings: tuple[str, ...] = ()
         self.restarts = 0
         self.pid: int | None = None
@@ -182,7 +184,8 @@ class Supervisor:
             try:
                 facts = await self.engine.probe(self.client)
                 if not self._checked:
-                    self.warnings = await self.engine.contradictions(self.client, self._strategy)
+                    seen = await self.engine.examine(self.client, self._strategy)
+                    self.abilities, self.warnings = seen.abilities, seen.contradictions
                     for warning in self.warnings:
                         log.warning("%s: %s", self.name, warning)
                     self._checked = True

@@ -14,7 +14,7 @@ from paceline.types import Decision, Measured, Prediction, Request, Signals
 
 def health(fleet: Fleet) -> tuple[int, dict[str, Any]]:
     """200 while at least one lane serves, else 503."""
-    lanes = {name: str(handle.supervisor.health) for name, handle in fleet.lanes.items()}
+    lanes = {name: str(handle.engine.supervisor.health) for name, handle in fleet.lanes.items()}
     is_up = any(handle.is_up for handle in fleet.lanes.values())
     return (200 if is_up else 503), {"status": "ok" if is_up else "unavailable", "lanes": lanes}
 
@@ -92,13 +92,13 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
 
 
 def _lane(handle: LaneHandle, measured: Measured) -> dict[str, Any]:
-    supervisor = handle.supervisor
+    engine, supervisor = handle.engine, handle.engine.supervisor
     facts = supervisor.facts
     return {
         "lane": handle.lane.name,
         "engine": {
             "name": supervisor.name,
-            "kind": handle.settings.kind,
+            "kind": engine.settings.kind,
             "url": supervisor.url,
             "pid": supervisor.pid,
             "build": facts.build if facts else None,

@@ -105,21 +105,22 @@ class Application:
         """Relay whatever else an engine offers, to the default lane's engine, unless the request names another
         lane, or a model that another one serves."""
         lane = self._lane_to_pass_to(scope, body)
+        engine = lane.engine
         path: str = scope["path"]
         keep_key = not self._pipeline.fleet.configuration.server.api_keys
-        headers = to_engine(scope["headers"], api_key=lane.api_key, keep_key=keep_key, plain=False)
+        headers = to_engine(scope["headers"], api_key=engine.api_key, keep_key=keep_key, plain=False)
         turn: Turn | None = None
         try:
             if path.endswith(COMPUTING):
-                turn = await lane.device.acquire(lane.supervisor.name, lane.slots)
-            async with await lane.client.send(scope["method"], _target(scope), headers, body) as answer:
+                turn = await engine.device.acquire(engine.name, engine.slots)
+            async with await engine.client.send(scope["method"], _target(scope), headers, body) as answer:
                 own = [(b"x-paceline-lane", lane.lane.name.encode())]
                 await reply.start(answer.status, [*own, *to_client(answer.headers)])
                 while piece := await answer.read():
                     await reply.send(piece)
                 await reply.end()
         except ConnectFailed as error:
-            lane.supervisor.report_failure(str(error))
+            engine.supervisor.report_failure(str(error))
             raise ApiError(503, f"{lane.lane.name} can't be reached: {error}", "engine_unavailable", 2) from error
         except QueueFull as error:
             raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
@@ -133,7 +134,7 @@ class Application:
         fleet = self._pipeline.fleet
         forced = dict(scope["headers"]).get(b"x-paceline-lane")
         if forced is not None:
-            return fleet.forced(forced.decode("latin-1"), None)
+            return fleet.forced(forced.decode("latin-1"), None)[0]
         try:
             model = msgspec.json.decode(body, type=_NamesModel).model
         except msgspec.MsgspecError:

@@ -56,21 +56,22 @@ class Exchange:
         Raises:
             QueueFull, ConnectFailed, ConnectionLost: as their sources do; nothing is left behind.
         """
-        self._lane = lane
+        self._lane, engine = lane, lane.engine
         lane.waiting += 1
         try:
-            self._turn = await lane.device.acquire(lane.supervisor.name, lane.slots)
+            self._turn = await engine.device.acquire(engine.name, engine.slots)
         finally:
             lane.waiting -= 1
         lane.running += 1
         self._queue_s += self._turn.queued_s
-        self._observer = lane.supervisor.engine.observe(self.request, lane.lane.strategy)
-        headers = to_engine(self._headers, api_key=lane.api_key, keep_key=self._keep_key, plain=True)
-        body = lane.supervisor.engine.prepare(self.request, lane.lane.strategy)
-        self._request_s_before = lane.device.request_s()
+        strategy, supervisor = lane.lane.strategy, engine.supervisor
+        self._observer = supervisor.engine.observe(self.request, strategy)
+        headers = to_engine(self._headers, api_key=engine.api_key, keep_key=self._keep_key, plain=True)
+        body = supervisor.engine.prepare(self.request, strategy, supervisor.abilities, self._least_yield(lane))
+        self._request_s_before = engine.device.request_s()
         self._sent_s = perf_counter()
         try:
-            self._answer = await lane.client.send("POST", self.request.path, headers, body)
+            self._answer = await engine.client.send("POST", self.request.path, headers, body)
         except Exception:
             self._leave_lane()
             raise
@@ -144,6 +145,10 @@ class Exchange:
             error=self.error,
         )
 
+    def _least_yield(self, lane: LaneHandle) -> float:
+        prediction = self.decision.predictions.get(lane.lane.name)
+        return prediction.break_even if prediction and prediction.break_even else 0.0
+
     def _own_headers(self, lane: str) -> list[tuple[bytes, bytes]]:
         reason = self.decision.reason
         if lane != self.decision.lane:
@@ -157,7 +162,7 @@ class Exchange:
         if self._turn and self._lane:
             took_s = perf_counter() - self._sent_s
             if took_s > 0:
-                run_s = self._lane.device.request_s() - self._request_s_before
+                run_s = self._lane.engine.device.request_s() - self._request_s_before
                 self._beside = max(0.0, run_s / took_s - 1)
             self._turn.release()
             self._turn = None

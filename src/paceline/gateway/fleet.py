@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,20 @@ UNKNOWN_SLOTS = 1
 
 
 @dataclass(eq=False)
-class LaneHandle:
-    """A lane with all it takes to send a request down it."""
+class EngineHandle:
+    """An engine with all that its lanes share."""
 
-    lane: Lane
+    settings: EngineSettings
     supervisor: Supervisor
     device: Device
-    settings: EngineSettings
     api_key: str | None
     """The key to send to the engine."""
-    running: int = 0
-    waiting: int = 0
+    _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
     _identity: tuple[Facts | None, tuple[str, str]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
 
     @property
     def is_up(self) -> bool:
@@ -62,6 +64,18 @@ class LaneHandle:
         """Entries of ``/v1/models`` by name; empty until the engine was up once."""
         return self.supervisor.facts.models if self.supervisor.facts else {}
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that it decodes, or that wait for it."""
+        return sum(lane.running + lane.waiting for lane in self._lanes.values())
+
+    def lanes(self) -> "list[LaneHandle]":
+        """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
+        each that is worth choosing, plain first."""
+        lanes = self.settings.lanes(self.supervisor.abilities)
+        self._lanes = {lane: self._lanes.get(lane) or LaneHandle(lane, self) for lane in lanes}
+        return list(self._lanes.values())
+
     def identity(self) -> tuple[str, str]:
         """Hashes of what the engine is and does, and of the model and the device alone: what was learned of an engine
         holds as long as the first stays the same, the cost of a plain step as long as the second does."""
@@ -83,9 +97,23 @@ class LaneHandle:
             self._identity = (facts, (_hash((*model, *engine)), _hash(model)))
         return self._identity[1]
 
+
+@dataclass(eq=False)
+class LaneHandle:
+    """A lane with all it takes to send a request down it."""
+
+    lane: Lane
+    engine: EngineHandle
+    running: int = 0
+    waiting: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.engine.is_up
+
     def state(self) -> LaneState:
-        engine = self.supervisor.name
-        fingerprint, model = self.identity()
+        engine = self.engine
+        fingerprint, model = engine.identity()
         return LaneState(
             self.lane,
             fingerprint=fingerprint,
@@ -93,8 +121,8 @@ class LaneHandle:
             healthy=self.is_up,
             running=self.running,
             waiting=self.waiting,
-            can_join=self.device.can_start(engine, self.slots),
-            has_turn=not self.device.takes_turns or self.device.holder in (engine, None),
+            can_join=engine.device.can_start(engine.name, engine.slots),
+            has_turn=not engine.device.takes_turns or engine.device.holder in (engine.name, None),
         )
 
 
@@ -108,14 +136,14 @@ class Fleet:
     def __init__(self, configuration: Configuration, log_directory: Path, previous: "Fleet | None" = None) -> None:
         self.configuration = configuration
         self.changed: asyncio.Condition = previous.changed if previous else asyncio.Condition()
-        self.lanes: dict[str, LaneHandle] = {}
+        self.engines: dict[str, EngineHandle] = {}
         self.added: list[Supervisor] = []
         """Engines that :meth:`start` has to start."""
         self._notices: set[asyncio.Task[None]] = set()
         self._devices: dict[DeviceSettings, Device] = dict(previous._devices) if previous else {}
-        old_lanes = previous.lanes if previous else {}
+        old_engines = previous.engines if previous else {}
         for settings in configuration.engine:
-            old = old_lanes.get(settings.name)
+            old = old_engines.get(settings.name)
             device = self._device(configuration, settings)
             if old and old.settings == settings:
                 supervisor = old.supervisor
@@ -123,20 +151,30 @@ class Fleet:
                 supervisor = _supervisor(settings, log_directory, device)
                 self.added.append(supervisor)
             supervisor.timing = _timing(settings, configuration)
-            supervisor.on_change = self._notify
-            lane = settings.lane()
+            supervisor.on_change = self._update
             same = old is not None and old.supervisor is supervisor and old.device is device
-            self.lanes[lane.name] = (
-                old if old and same else LaneHandle(lane, supervisor, device, settings, _api_key(settings))
+            self.engines[settings.name] = (
+                old if old and same else EngineHandle(settings, supervisor, device, _api_key(settings))
             )
-        in_use = {handle.supervisor for handle in self.lanes.values()}
-        self.retired = [handle for handle in old_lanes.values() if handle.supervisor not in in_use]
-        """Lanes of the previous fleet whose engine is gone or was changed."""
+        in_use = {handle.supervisor for handle in self.engines.values()}
+        self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
+        """Engines of the previous fleet that are gone or were changed."""
+        self.lanes: dict[str, LaneHandle] = {}
+        """All lanes in the configuration's order, as their engines were last seen."""
+        self._find_lanes()
 
     @property
     def default(self) -> LaneHandle:
-        """The lane for everything that is not decided on: the configured one, else the first."""
-        return self.lanes[self.configuration.server.default_lane or next(iter(self.lanes))]
+        """The lane for everything that is not decided on: the configured one, or the first of the configured engine;
+        else the first of all."""
+        name = self.configuration.server.default_lane
+        return self.named(name)[0] if name else next(iter(self.lanes.values()))
+
+    def named(self, name: str) -> list[LaneHandle]:
+        """The lane of this name, or else all lanes of the engine of this name."""
+        if name in self.lanes:
+            return [self.lanes[name]]
+        return [handle for handle in self.lanes.values() if handle.engine.name == name.split("/")[0]]
 
     def start(self) -> None:
         """Start what is new in this fleet; returns at once."""
@@ -145,28 +183,28 @@ class Fleet:
 
     async def stop(self) -> None:
         """Stop all engines of this fleet."""
-        await asyncio.gather(*(handle.supervisor.stop() for handle in self.lanes.values()))
+        await asyncio.gather(*(handle.supervisor.stop() for handle in self.engines.values()))
 
-    def forced(self, name: str, model: str | None) -> LaneHandle:
-        """The lane that a client asked for by name.
+    def forced(self, name: str, model: str | None) -> list[LaneHandle]:
+        """The lane that a client asked for by name, or the lanes of the engine.
 
         Raises:
             ApiError: 400, there is no such lane; 404, it does not serve the model.
         """
-        handle = self.lanes.get(name)
-        if handle is None:
+        engine = self.engines.get(name.split("/")[0])
+        if engine is None or (engine.is_up and name != engine.name and name not in self.lanes):
             raise ApiError(
                 400,
                 f"x-paceline-lane: there is no lane {name!r}; there are: {', '.join(self.lanes)}",
                 "unknown_lane",
             )
-        if model and handle.models and model not in handle.models:
+        if model and engine.models and model not in engine.models:
             raise ApiError(
                 404,
-                f"lane {name!r} does not serve the model {model!r}, but: {_listed(handle.models)}",
+                f"lane {name!r} does not serve the model {model!r}, but: {_listed(engine.models)}",
                 "model_not_found",
             )
-        return handle
+        return self.named(name)
 
     def serving(self, model: str | None) -> list[LaneHandle]:
         """The lanes that serve a model, the default lane's own if none is named, in the configuration's order
@@ -177,13 +215,13 @@ class Fleet:
         """
         ordered = self._default_first()
         if model:
-            found = [handle for handle in ordered if model in handle.models]
+            found = [handle for handle in ordered if model in handle.engine.models]
         else:
-            own = self.default.models.keys()
-            found = [handle for handle in ordered if own & handle.models.keys()] if own else ordered
+            own = self.default.engine.models.keys()
+            found = [handle for handle in ordered if own & handle.engine.models.keys()] if own else ordered
         if found:
             return found
-        unknown = [handle for handle in ordered if handle.supervisor.facts is None]
+        unknown = [handle for handle in ordered if handle.engine.supervisor.facts is None]
         if unknown:
             return unknown
         raise self.unknown_model(model)
@@ -192,7 +230,9 @@ class Fleet:
         """If none of these lanes is up but one is coming up, wait until one is up, at most ``timeout_s`` seconds."""
 
         def settled() -> bool:
-            return any(handle.is_up for handle in handles) or not any(handle.supervisor.is_coming for handle in handles)
+            return any(handle.is_up for handle in handles) or not any(
+                handle.engine.supervisor.is_coming for handle in handles
+            )
 
         if settled():
             return
@@ -206,7 +246,7 @@ class Fleet:
         """The entries of ``/v1/models`` of all lanes by name; where lanes serve the same model, the first one's."""
         merged: dict[str, Mapping[str, Any]] = {}
         for handle in self._default_first():
-            for name, entry in handle.models.items():
+            for name, entry in handle.engine.models.items():
                 merged.setdefault(name, entry)
         return merged
 
@@ -227,7 +267,13 @@ class Fleet:
             self._devices[settings] = Device(settings.takes_turns, settings.patience_s, settings.queue_limit)
         return self._devices[settings]
 
-    def _notify(self) -> None:
+    def _find_lanes(self) -> None:
+        self.lanes = {handle.lane.name: handle for engine in self.engines.values() for handle in engine.lanes()}
+
+    def _update(self) -> None:
+        """An engine is no longer as it was: it may have other lanes, and who waits for one may go on."""
+        self._find_lanes()
+
         async def notify() -> None:
             async with self.changed:
                 self.changed.notify_all()
@@ -241,7 +287,7 @@ def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -
     return Supervisor(
         settings.name,
         ENGINES[settings.kind],
-        strategy=settings.lane().strategy,
+        strategy=settings.as_started,
         log_directory=log_directory,
         url=settings.url,
         launch=settings.launch,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter
 
+from msgspec.structs import replace
+
 from paceline.decision import State, decide, learn, predict
 from paceline.gateway.errors import ApiError
 from paceline.gateway.exchange import Exchange
@@ -91,24 +93,40 @@ class Pipeline:
             return Signals()
 
     async def _decide(self, request: Request, headers: Headers, signals: Signals) -> Decision:
-        if request.forced_lane is not None:
-            forced = self.fleet.forced(request.forced_lane, request.model)
-            await self.fleet.wait_for_start([forced], START_PATIENCE_S)
-            return self._pinned([forced], signals, "the request forces this lane")
-        lanes = self.fleet.serving(request.model)
+        fleet = self.fleet
+        forced = request.forced_lane
+
+        def candidates() -> list[LaneHandle]:
+            return fleet.serving(request.model) if forced is None else fleet.forced(forced, request.model)
+
+        lanes = candidates()
         if not any(lane.is_up for lane in lanes):
-            await self.fleet.wait_for_start(lanes, START_PATIENCE_S)
-            lanes = self.fleet.serving(request.model)
-        return self.choose(request, headers, signals, lanes)
+            await fleet.wait_for_start(lanes, START_PATIENCE_S)
+            lanes = candidates()
+        if forced is None:
+            return self.choose(request, headers, signals, lanes)
+        return self._among(lanes, signals, "the request forces this lane", f"the request forces {forced}")
 
     def choose(self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
         """The operator's rule for a request, if one fits and its lane is up; else the predictions decide."""
         rule = fitting(self.fleet.configuration.rule, request, headers, signals)
         if rule is not None:
-            others = [lane for lane in lanes if lane.lane.name != rule.lane]
-            wanted = [lane for lane in lanes if lane.lane.name == rule.lane and lane.is_up]
+            named = self.fleet.named(rule.lane)
+            wanted = [lane for lane in lanes if lane in named and lane.is_up]
             if wanted:
-                return self._pinned([*wanted, *others], signals, f"rule: {described(rule)}")
+                others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
+                decision = self._among(wanted, signals, f"rule: {described(rule)}", f"rule: {described(rule)}")
+                return replace(decision, alternatives=decision.alternatives + others)
+        return self._predicted(lanes, signals)
+
+    def _among(self, lanes: Sequence[LaneHandle], signals: Signals, only: str, several: str) -> Decision:
+        """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
+        if len(lanes) == 1:
+            return self._pinned(lanes, signals, only)
+        decision = self._predicted(lanes, signals)
+        return replace(decision, reason=f"{several}; {decision.reason}")
+
+    def _predicted(self, lanes: Sequence[LaneHandle], signals: Signals) -> Decision:
         try:
             states = [lane.state() for lane in lanes]
             exploration = self.fleet.configuration.routing.exploration
@@ -147,10 +165,10 @@ class Pipeline:
             except QueueFull as error:
                 problems.append(f"{lane.lane.name}: {error}")
             except ConnectFailed as error:
-                lane.supervisor.report_failure(str(error))
+                lane.engine.supervisor.report_failure(str(error))
                 problems.append(f"{lane.lane.name} can't be reached: {error}")
             except ConnectionLost as error:
-                lane.supervisor.report_failure(str(error))
+                lane.engine.supervisor.report_failure(str(error))
                 problems.append(f"{lane.lane.name} was lost: {error}")
                 lost += 1
                 if lost == MOST_LOST:
@@ -179,4 +197,4 @@ class Pipeline:
 
 
 def _problem(lane: LaneHandle) -> str:
-    return f"{lane.lane.name} is {lane.supervisor.health}: {lane.supervisor.problem}"
+    return f"{lane.lane.name} is {lane.engine.supervisor.health}: {lane.engine.supervisor.problem}"

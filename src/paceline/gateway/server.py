@@ -14,7 +14,7 @@ import uvicorn
 from paceline.configuration import Configuration, ConfigurationError
 from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
-from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.fleet import EngineHandle, Fleet
 from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory, MemoryUnusable
@@ -127,8 +127,8 @@ class Gateway:
         started = [supervisor.name for supervisor in fleet.added]
         return {
             "started": started,
-            "stopped": [handle.lane.name for handle in fleet.retired],
-            "unchanged": [name for name in fleet.lanes if name not in started],
+            "stopped": [handle.name for handle in fleet.retired],
+            "unchanged": [name for name in fleet.engines if name not in started],
             "needs_restart": [f"server.{key}" for key in fixed],
         }
 
@@ -187,10 +187,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _retire(handle: LaneHandle) -> None:
+async def _retire(handle: EngineHandle) -> None:
     """Stop an engine that is no longer configured when its last answer is out, or the gateway ends."""
     try:
-        while handle.running or handle.waiting:
+        while handle.in_flight:
             await asyncio.sleep(0.05)
     finally:
         await handle.supervisor.stop()
