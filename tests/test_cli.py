@@ -109,7 +109,7 @@ def test_serve_says_what_keeps_it_from_starting(configuration: Path, tmp_path: P
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
     """The bundled model with the two lanes that ``make run`` gives."""
-    one = Serving(folder=tmp_path)
+    one = Serving("--llama-server", "embedded", folder=tmp_path)
     yield one
     one.process.kill()
     one.process.wait()

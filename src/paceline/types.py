@@ -286,6 +286,8 @@ class Observation(Struct, frozen=True):
     decode_s: float | None = None
     drafted: int | None = None
     accepted: int | None = None
+    drafting_steps: int | None = None
+    """Steps that verified a draft."""
 
 
 class Outcome(Struct, frozen=True):

@@ -43,7 +43,10 @@ def register(commands: Subparsers) -> None:
     what.add_argument("--config", type=Path, help="configuration file, TOML")
     what.add_argument("--model", type=Path, help="GGUF file to serve, with a plain and an n-gram lane")
     parser.add_argument(
-        "--llama-server", metavar="PROGRAM", help="start this llama-server instead of the embedded engine"
+        "--llama-server",
+        metavar="PROGRAM",
+        help="with --model: start this llama-server, or `embedded`, the one in the xllamacpp package (default: the one "
+        "that `paceline engine build` made, else the embedded one)",
     )
     parser.add_argument(
         "--slots", type=int, default=4, help="with --model: requests a lane decodes at once (default: 4)"

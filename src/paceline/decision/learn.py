@@ -55,6 +55,8 @@ class Decoding(Struct, frozen=True):
     drafted: int | None
     """``None`` where it is not known what was drafted and accepted."""
     accepted: int
+    rounds: int | None = None
+    """Steps that verified a draft, where the engine told."""
 
     @property
     def steps(self) -> int:
@@ -154,6 +156,8 @@ class _Notes:
         is_lookup = priors.drafter(kind).lookup
         # A lookup's drafts are as long as its cap; a model drafts in every step.
         rounds = min(float(steps), max(1.0, drafted / draft_length(strategy))) if is_lookup else float(steps)
+        if decoding.rounds is not None:
+            rounds = float(decoding.rounds)
         if not drafted:
             rounds = 0.0
         if is_lookup:
@@ -213,7 +217,10 @@ def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:
         return Decoding(tokens, seconds, None, 0)
     if not 0 <= accepted <= drafted < 10**9 or accepted >= tokens or (accepted and not drafted):
         return Decoding(tokens, seconds, None, 0)
-    return Decoding(tokens, seconds, drafted, accepted)
+    rounds = seen.drafting_steps
+    if rounds is not None and not 0 < rounds <= min(drafted, tokens - accepted):
+        rounds = None
+    return Decoding(tokens, seconds, drafted, accepted, rounds)
 
 
 def _is_sane(tokens: int, seconds: float | None, outcome: Outcome) -> bool:

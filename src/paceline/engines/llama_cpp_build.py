@@ -94,7 +94,7 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
     for known in builds(cache):
         if known.key == key:
             return known
-    cmake = _program("cmake", "install CMake, or `pip install cmake`")
+    cmake = _program("cmake", "install CMake, or `pip install 'paceline[build]'`")
     git = _program("git", "install git, which applies the patch")
     folder = _folder(cache, key)
     shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +107,8 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
         report(Progress("configure"))
         target = Path(scratch) / "build"
         options = [f"-D{name}={value}" for name, value in (OPTIONS | BACKENDS[backend]).items()]
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        ninja = _found("ninja")
+        generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         _run([cmake, "-S", str(source), "-B", str(target), *generator, *options], log)
         number = str(jobs or os.cpu_count() or 1)
         for progress in _compiling([cmake, "--build", str(target), "--target", "llama-server", "-j", number], log):
@@ -175,8 +176,13 @@ def _folder(cache: Path, key: str) -> Path:
     return cache / "engines" / key
 
 
+def _found(name: str) -> str | None:
+    """The path of a program, which may be one that came with a Python package."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
 def _program(name: str, advice: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    path = _found(name)
     if path is None:
         raise CannotBuild(f"there is no program {name!r}: {advice}")
     return path

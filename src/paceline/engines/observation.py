@@ -90,7 +90,7 @@ class Observer:
 def _from_timings(timings: dict[str, Any]) -> Observation:
     """llama.cpp's report (``server_slot::get_timings`` in its tools/server). It counts the first token's decoding
     with the prompt, so ``predicted_ms`` covers one token fewer than ``predicted_n``. The draft counts are absent
-    when nothing was drafted."""
+    when nothing was drafted; how many steps drafted is told by our build only."""
     predicted = _count(timings, "predicted_n")
     predicted_s, prompt_s = _milliseconds(timings, "predicted_ms"), _milliseconds(timings, "prompt_ms")
     return Observation(
@@ -102,6 +102,7 @@ def _from_timings(timings: dict[str, Any]) -> Observation:
         decode_s=predicted_s,
         drafted=_count(timings, "draft_n"),
         accepted=_count(timings, "draft_n_accepted"),
+        drafting_steps=_count(timings, "draft_n_steps"),
     )
 
 

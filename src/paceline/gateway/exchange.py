@@ -12,6 +12,9 @@ from paceline.gateway.turns import Turn
 from paceline.http_client import Answer, Headers
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
+LEAST_GAIN = 0.7
+"""Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
+
 
 class _SetAside(Struct, frozen=True):
     """An engine's refusal, kept in case no other lane serves."""
@@ -146,8 +149,11 @@ class Exchange:
         )
 
     def _least_yield(self, lane: LaneHandle) -> float:
+        """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
+        a few steps may be unlucky."""
         prediction = self.decision.predictions.get(lane.lane.name)
-        return prediction.break_even if prediction and prediction.break_even else 0.0
+        break_even = prediction.break_even if prediction else None
+        return 1 + LEAST_GAIN * (break_even - 1) if break_even and break_even > 1 else 0.0
 
     def _own_headers(self, lane: str) -> list[tuple[bytes, bytes]]:
         reason = self.decision.reason
