@@ -2,13 +2,13 @@
 
     vllm serve MODEL --scheduler-cls paceline.engines.vllm_scheduler.scheduler --speculative-config ...
 
-A request that has ``"vllm_xargs": {"paceline_n_max": 4}`` gets no more than four drafted tokens verified per step, with 0
-none; ``"paceline_min_yield": 1.8`` pauses drafting while a drafting step yields fewer tokens. Without them all is as vLLM
-has it. Runs inside vLLM's engine process, so Paceline has to be installed beside vLLM.
+A request that has ``"vllm_xargs": {"paceline_n_max": 4}`` gets no more than four drafted tokens verified per step, with
+0 none; ``"paceline_min_yield": 1.8`` pauses drafting while a drafting step yields fewer tokens. Without them all is as
+vLLM has it. Runs inside vLLM's engine process, so Paceline has to be installed beside vLLM.
 """
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import vllm
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -39,14 +39,11 @@ def scheduler(vllm_config: Any, *arguments: Any, **more: Any) -> Scheduler:
     return kind(vllm_config, *arguments, **more)
 
 
-if TYPE_CHECKING:
-    _Base = Scheduler
-else:
-    _Base = object
+class _PerRequest:
+    """What both schedulers share: each request's limit, and its guard. Comes before vLLM's class."""
 
-
-class _PerRequest(_Base):
-    """What both schedulers share: each request's limit, and its guard."""
+    requests: dict[str, Any]
+    """vLLM's, by id."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -75,7 +72,7 @@ class _PerRequest(_Base):
                 guard.drafted(tokens)
             else:
                 guard.decoded(tokens)
-        return super().update_from_output(scheduler_output, model_runner_output)
+        return super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
 
     def _guard(self, request: Any) -> YieldGuard | None:
         least = _asked(request, MIN_YIELD)

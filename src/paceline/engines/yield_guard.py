@@ -1,5 +1,5 @@
-"""Pauses the drafting of one request while it does not pay: the same rule as in our patch of llama.cpp, for engines whose
-scheduler we extend. Without imports but Python's own, since it runs inside the engine.
+"""Pauses the drafting of one request while it does not pay: the same rule as in our patch of llama.cpp, for engines
+whose scheduler we extend.
 """
 
 STEPS_AT_START = 3
