@@ -196,6 +196,14 @@ def test_exploration_stays_within_its_budget() -> None:
     assert state.exploring_s <= 0.03 * state.decode_s
 
 
+def test_requests_that_are_not_decided_on_pay_for_no_exploration() -> None:
+    machine = Machine(dict.fromkeys(Task, 0.3), per_drafted=0.4)
+    decision = choose(STORY, LADDER[0])
+    state = learn(State(), STORY, decision, machine.answer(STORY, LADDER[0].lane))
+    assert state.decode_s == 0
+    assert learn(state, STORY, choose(STORY, *LADDER), machine.answer(STORY, LADDER[0].lane)).decode_s > 0
+
+
 def test_a_lane_far_behind_is_not_explored() -> None:
     machine = Machine({Task.CREATE: 0.05}, per_drafted=0.5)
     state, _ = taught(machine, LADDER, [STORY] * 100)

@@ -88,7 +88,7 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
         steps=notes.steps,
         served=_bounded(served),
         at_s=max(state.at_s, outcome.at_s),
-        decode_s=state.decode_s + (decoding.seconds if decoding else 0.0),
+        decode_s=state.decode_s + (decoding.seconds if decoding and len(decision.predictions) > 1 else 0.0),
         exploring_s=state.exploring_s + (decision.exploring_s if outcome.lane == decision.lane else 0.0),
     )
 
