@@ -25,9 +25,10 @@ def engine(
     threads: int | None = None,
     slots: int = 4,
     alias: str = "m",
+    program: str = "embedded",
 ) -> str:
-    """An ``[[engine]]`` table of the embedded engine with the bundled model."""
-    command = ["embedded", "--model", str(bundled_model(cache_directory())), "--alias", alias, "--port", "{port}"]
+    """An ``[[engine]]`` table of the embedded engine, or another ``llama-server``, with the bundled model."""
+    command = [program, "--model", str(bundled_model(cache_directory())), "--alias", alias, "--port", "{port}"]
     command += ["--parallel", str(slots), "--ctx-size", str(2048 * slots), *flags]
     if threads:
         command += ["--threads", str(threads)]

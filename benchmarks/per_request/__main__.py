@@ -11,14 +11,12 @@ import sys
 from collections import defaultdict
 from statistics import median
 
-from benchmarks.gateways import NGRAM, NGRAM_DRAFT
+from benchmarks.gateways import NGRAM
 from benchmarks.llama_server import LlamaServer
-from benchmarks.routing.__main__ import prompts_of
+from benchmarks.routing.__main__ import CAPS, prompts_of
 from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
-
-CAPS = (4, 8, NGRAM_DRAFT)
 
 
 def main() -> None:

@@ -1,11 +1,14 @@
 """Is routing faster than each fixed lane on mixed requests?
 
-    python -m benchmarks.routing [--rounds N] [--prompts N] [--max-tokens N]
+    python -m benchmarks.routing [--per-request] [--rounds N] [--prompts N] [--max-tokens N]
 
 One client, one request after the other, all decoding the same number of tokens, greedily. The gateway starts knowing
 nothing, and first gets other prompts of the same tasks, routed, to learn from. Then every round sends every prompt down
 every lane and through the routing, in turn. Tokens/s of decoding, as the engine reports it; medians over the rounds.
 The oracle takes for each prompt the lane whose median is best. No request belongs to a conversation seen before.
+
+Two engines, a plain and an n-gram one; with ``--per-request`` one, which `paceline engine build` has made, with a lane
+for each of several caps.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +26,12 @@ from training.task_model.prompts import Prompt, one_of_each_wish
 
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import chat
+from paceline.cli.common import cache_directory
+from paceline.engines.llama_cpp_build import usable
 from paceline.http_client import Client
 
-WAYS = ("plain", "ngram", "routed")
+ROUTED = "routed"
+CAPS = (4, 8, NGRAM_DRAFT)
 
 
 def prompts_of(per_task: int, first: int) -> list[Prompt]:
@@ -45,7 +52,7 @@ class Asker:
     async def seconds_per_token(self, prompt: Prompt, way: str) -> tuple[float, str]:
         """Of the decoding, and the lane that served."""
         self._asked += 1
-        headers = [] if way == "routed" else [(b"x-paceline-lane", way.encode())]
+        headers = [] if way == ROUTED else [(b"x-paceline-lane", way.encode())]
         body = chat(prompt.text, self._max_tokens) | {"prompt_cache_key": str(self._asked)}
         async with await self._client.send(
             "POST", "/v1/chat/completions", headers, json.dumps(body).encode()
@@ -56,22 +63,22 @@ class Asker:
 
 
 async def measure(
-    url: str, teaching: Sequence[Prompt], prompts: Sequence[Prompt], rounds: int, max_tokens: int
+    url: str, teaching: Sequence[Prompt], prompts: Sequence[Prompt], ways: Sequence[str], rounds: int, max_tokens: int
 ) -> tuple[dict[tuple[Prompt, str], float], dict[str, Counter[str]]]:
     client = Client(url)
     asker = Asker(client, max_tokens)
     for prompt in teaching:
-        await asker.seconds_per_token(prompt, "routed")
+        await asker.seconds_per_token(prompt, ROUTED)
     print(f"{len(teaching)} requests to learn from", file=sys.stderr)
     samples: dict[tuple[Prompt, str], list[float]] = defaultdict(list)
     routed_to: dict[str, Counter[str]] = defaultdict(Counter)
     for number in range(rounds):
         for place, prompt in enumerate(prompts):
-            for shift in range(len(WAYS)):
-                way = WAYS[(number + place + shift) % len(WAYS)]
+            for shift in range(len(ways)):
+                way = ways[(number + place + shift) % len(ways)]
                 taken_s, lane = await asker.seconds_per_token(prompt, way)
                 samples[prompt, way].append(taken_s)
-                if way == "routed":
+                if way == ROUTED:
                     routed_to[prompt.task][lane] += 1
         print(f"round {number + 1} of {rounds} done", file=sys.stderr)
     client.close()
@@ -84,29 +91,46 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2, help="per task")
     parser.add_argument("--teaching", type=int, default=4, help="prompts per task to learn from before")
     parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--per-request", action="store_true", help="one engine that takes its strategy by request")
     options = parser.parse_args()
     prompts = prompts_of(options.prompts, first=0)
     teaching = prompts_of(options.teaching, first=options.prompts)
-    configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT)
+    if options.per_request:
+        configuration = engine("llama", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT, program=_built())
+        configuration += f"caps = {list(CAPS)}\n"
+    else:
+        configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT)
     with tempfile.TemporaryDirectory() as folder, gateway(configuration, Path(folder)) as running:
-        taken_s, routed_to = asyncio.run(measure(running.url, teaching, prompts, options.rounds, options.max_tokens))
-    print("| tokens/s | plain | n-gram | routed | oracle | routed to |")
-    print("|---|---|---|---|---|---|")
-    best = {prompt: min(taken_s[prompt, "plain"], taken_s[prompt, "ngram"]) for prompt in prompts}
+        with urllib.request.urlopen(f"{running.url}/paceline/lanes") as answer:
+            lanes = [one["lane"] for one in json.load(answer)["lanes"]]
+        ways = [*lanes, ROUTED]
+        taken_s, routed_to = asyncio.run(
+            measure(running.url, teaching, prompts, ways, options.rounds, options.max_tokens)
+        )
+    print(f"| tokens/s | {' | '.join(ways)} | oracle | routed to |")
+    print("|---" * (len(ways) + 3) + "|")
+    best = {prompt: min(taken_s[prompt, lane] for lane in lanes) for prompt in prompts}
     for task in dict.fromkeys(prompt.task for prompt in prompts):
         some = [prompt for prompt in prompts if prompt.task == task]
-        cells = [len(some) / sum(taken_s[prompt, way] for prompt in some) for way in WAYS]
+        cells = [len(some) / sum(taken_s[prompt, way] for prompt in some) for way in ways]
         cells.append(len(some) / sum(best[prompt] for prompt in some))
-        lanes = ", ".join(f"{lane} {count}" for lane, count in routed_to[task].most_common())
-        print(f"| {task} | {' | '.join(f'{cell:.0f}' for cell in cells)} | {lanes} |")
-    mix = {way: len(prompts) / sum(taken_s[prompt, way] for prompt in prompts) for way in WAYS}
+        told = ", ".join(f"{lane.rpartition('/')[2]} {count}" for lane, count in routed_to[task].most_common())
+        print(f"| {task} | {' | '.join(f'{cell:.0f}' for cell in cells)} | {told} |")
+    mix = {way: len(prompts) / sum(taken_s[prompt, way] for prompt in prompts) for way in ways}
     oracle = len(prompts) / sum(best.values())
-    print(f"| all, weighted by tokens | {' | '.join(f'{mix[way]:.1f}' for way in WAYS)} | {oracle:.1f} | |")
-    best_fixed = max(mix["plain"], mix["ngram"])
+    print(f"| all, weighted by tokens | {' | '.join(f'{mix[way]:.1f}' for way in ways)} | {oracle:.1f} | |")
+    best_lane = max(lanes, key=mix.__getitem__)
     print(
-        f"\nrouted: {mix['routed'] / best_fixed:.3f} of the best fixed lane, {mix['routed'] / oracle:.3f} of the "
-        f"oracle, {mix['routed'] / mix['plain']:.2f} of plain"
+        f"\nrouted: {mix[ROUTED] / mix[best_lane]:.3f} of the best fixed lane ({best_lane}), "
+        f"{mix[ROUTED] / oracle:.3f} of the oracle, {mix[ROUTED] / mix[lanes[0]]:.2f} of plain"
     )
+
+
+def _built() -> str:
+    built = usable(cache_directory())
+    if built is None:
+        raise SystemExit("nothing is built; run `paceline engine build`")
+    return built.server
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 from paceline.decision import EXPLORATION
 from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
 
-EngineKind = Literal["llama.cpp", "openai"]
+EngineKind = Literal["llama.cpp", "vllm", "openai"]
 StrategyKind = Literal["autoregressive", "ngram", "draft", "eagle3", "mtp", "dflash"]
 EMBEDDED = "embedded"
 """As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""

@@ -11,7 +11,8 @@ from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.observation import Observer
 from paceline.engines.openai import OpenAI
 from paceline.engines.supervisor import Health, Supervisor
+from paceline.engines.vllm import Vllm
 
-ENGINES: Mapping[str, Engine] = {"llama.cpp": LlamaCpp(), "openai": OpenAI()}
+ENGINES: Mapping[str, Engine] = {"llama.cpp": LlamaCpp(), "vllm": Vllm(), "openai": OpenAI()}
 
 __all__ = ["ENGINES", "Engine", "Facts", "Health", "LaunchError", "NotReady", "Observer", "Supervisor"]

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from paceline.engines import embedded
+from paceline.engines.body import with_fields
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
@@ -89,7 +90,7 @@ class LlamaCpp:
         for drafter in abilities.drafters:
             if drafter.kind == strategy.kind:
                 asked |= {TYPES: drafter.name, MIN_YIELD: min_yield}
-        return _with_fields(request.body, asked)
+        return with_fields(request, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
         return Observer(request.stream, counts_drafts=strategy.drafts)
@@ -144,14 +145,6 @@ def _kinds(names: Sequence[str]) -> dict[str, str]:
             if name.startswith(begin):
                 found.setdefault(kind, name)
     return found
-
-
-def _with_fields(body: bytes, fields: dict[str, Any]) -> bytes:
-    """A JSON object with more fields; where it has one of them already, its own counts, as the later one."""
-    start = body.index(b"{") + 1
-    rest = body[start:].lstrip()
-    comma = b"" if rest.startswith(b"}") else b","
-    return body[:start] + msgspec.json.encode(fields)[1:-1] + comma + rest
 
 
 def check_flags(program: str, words: Sequence[str]) -> None:

