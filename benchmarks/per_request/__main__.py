@@ -2,27 +2,44 @@
 
     python -m benchmarks.per_request [--rounds N] [--prompts N] [--max-tokens N]
 
-Needs `paceline engine build`. N-gram lookup, one request after the other, greedily, nothing cached; every prompt goes
-to every server in every round, in turn. Tokens/s of decoding, medians over the rounds, and the memory of each set-up.
+Needs `paceline engine build`. One request after the other, greedily, nothing cached; every prompt goes down every way in
+every round, in turn. Tokens/s of decoding, medians over the rounds, and the memory of each set-up.
+
+- *fixed*: servers of the same build, started plain and with n-gram lookup of 4, 8 and 12 tokens
+- *by request*: one server with n-gram lookup of 12, asked for no drafts, and for 4, 8 and 12; and for 12 with the guard
+  against drafts that don't pay (``min_yield``)
+- *draft model*: a server with a draft model loaded, asked for no drafts
 """
 
 import argparse
 import sys
 from collections import defaultdict
 from statistics import median
+from typing import Any, NamedTuple
 
-from benchmarks.gateways import NGRAM
+from training.task_model.prompts import Prompt
+
+from benchmarks.gateways import NGRAM, NGRAM_DRAFT
 from benchmarks.llama_server import LlamaServer
 from benchmarks.routing.__main__ import CAPS, prompts_of
 from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
 
+MIN_YIELD = 4.0
+"""About what the router sends: a step that verifies 12 tokens costs 5.2 plain ones here."""
+
+
+class Way(NamedTuple):
+    name: str
+    server: LlamaServer
+    fields: dict[str, Any]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=2, help="per task")
+    parser.add_argument("--prompts", type=int, default=1, help="per task")
     parser.add_argument("--max-tokens", type=int, default=128)
     options = parser.parse_args()
     built = usable(cache_directory())
@@ -30,38 +47,47 @@ def main() -> None:
         raise SystemExit("nothing is built; run `paceline engine build`")
     model = bundled_model(cache_directory())
     prompts = prompts_of(options.prompts, first=0)
+    plain = LlamaServer(built.server, model)
+    fixed = {cap: LlamaServer(built.server, model, *NGRAM[:-1], str(cap)) for cap in CAPS}
     one = LlamaServer(built.server, model, *NGRAM)
-    fixed = {0: LlamaServer(built.server, model)}
+    drafting = LlamaServer(built.server, model, "--spec-type", "draft-simple", "--spec-draft-model", str(model))
+    none = {"speculative.n_max": 0}
+    ways = [Way("fixed: plain", plain, {}), Way("by request: 0", one, none), Way("draft model: 0", drafting, none)]
     for cap in CAPS:
-        fixed[cap] = LlamaServer(built.server, model, *NGRAM[:-1], str(cap))
-    ways = [(cap, server) for cap in fixed for server in ("fixed", "per request")]
-    samples: dict[tuple[object, int, str], list[float]] = defaultdict(list)
+        ways += [Way(f"fixed: {cap}", fixed[cap], {}), Way(f"by request: {cap}", one, {"speculative.n_max": cap})]
+    guarded = {"speculative.n_max": NGRAM_DRAFT, "speculative.min_yield": MIN_YIELD}
+    ways.append(Way(f"by request: {NGRAM_DRAFT}, guarded", one, guarded))
+    samples: dict[tuple[Prompt, str], list[float]] = defaultdict(list)
     try:
         for number in range(options.rounds):
             for place, prompt in enumerate(prompts):
                 for shift in range(len(ways)):
-                    cap, kind = ways[(number + place + shift) % len(ways)]
-                    server, fields = (one, {"speculative.n_max": cap}) if kind == "per request" else (fixed[cap], {})
-                    _, timings = server.chat(prompt.text, max_tokens=options.max_tokens, ignore_eos=True, **fields)
-                    samples[prompt, cap, kind].append(timings["predicted_ms"] / 1000 / (timings["predicted_n"] - 1))
+                    way = ways[(number + place + shift) % len(ways)]
+                    asked = {"max_tokens": options.max_tokens, "ignore_eos": True} | way.fields
+                    _, timings = way.server.chat(prompt.text, **asked)
+                    seconds = timings["predicted_ms"] / 1000 / (timings["predicted_n"] - 1)
+                    samples[prompt, way.name].append(seconds)
             print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
-        memory_mb = {"per request": one.memory_bytes() / 1e6}
-        memory_mb["fixed"] = sum(server.memory_bytes() for server in fixed.values()) / 1e6
+        one_mb = one.memory_bytes() / 1e6
+        fixed_mb = sum(server.memory_bytes() for server in (plain, *fixed.values())) / 1e6
     finally:
-        for server in (one, *fixed.values()):
+        for server in (plain, one, drafting, *fixed.values()):
             server.stop()
     taken_s = {key: median(values) for key, values in samples.items()}
-    print("| tokens/s | " + " | ".join(f"{'plain' if cap == 0 else cap}: {kind}" for cap, kind in ways) + " |")
+    print("| tokens/s | " + " | ".join(way.name for way in ways) + " |")
     print("|---" * (1 + len(ways)) + "|")
     for task in (*dict.fromkeys(prompt.task for prompt in prompts), None):
         some = [prompt for prompt in prompts if task in (prompt.task, None)]
-        cells = [f"{len(some) / sum(taken_s[prompt, *way] for prompt in some):.1f}" for way in ways]
+        cells = [f"{len(some) / sum(taken_s[prompt, way.name] for prompt in some):.1f}" for way in ways]
         print(f"| {task or 'all'} | {' | '.join(cells)} |")
-    print("\nper request over fixed, median over the prompts:")
-    for cap in fixed:
-        ratio = median(taken_s[prompt, cap, "fixed"] / taken_s[prompt, cap, "per request"] for prompt in prompts)
-        print(f"  {'plain' if cap == 0 else cap}: {ratio:.3f}")
-    print(f"memory: {memory_mb['per request']:.0f} MB, {memory_mb['fixed']:.0f} MB for {len(fixed)} servers")
+    print("\nspeed of the first over the second, median over the prompts:")
+    for first, second in (
+        *(("by request: 0", "fixed: plain"), ("draft model: 0", "fixed: plain")),
+        *((f"by request: {cap}", f"fixed: {cap}") for cap in CAPS),
+        (ways[-1].name, "fixed: plain"),
+    ):
+        print(f"  {first} / {second}: {median(taken_s[p, second] / taken_s[p, first] for p in prompts):.3f}")
+    print(f"memory: {one_mb:.0f} MB by request, {fixed_mb:.0f} MB for {1 + len(fixed)} fixed servers")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from paceline.engines.observation import Observer
 from paceline.http_client import Client
 from paceline.types import AS_STARTED, Abilities, Request, Strategy
 
+TOO_SLOW = "it was too slow to find out whether requests may choose their strategy; it is used as it was started"
+
 
 class NotReady(Exception):
     """The engine can't serve now: it is loading, it is not there, or it is not what the configuration says."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
-from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
+from paceline.engines.interface import TOO_SLOW, Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
 from paceline.http_client import Client
@@ -71,7 +71,11 @@ class LlamaCpp:
         if bool(loaded) != strategy.drafts or (strategy.drafts and strategy.kind not in _kinds(loaded)):
             drafts = ", ".join(loaded) or "nothing"
             contradictions = (f"its strategy is configured as {strategy.kind}, but it drafts by: {drafts}",)
-        return Examination(await self._abilities(client, strategy, loaded), contradictions)
+        try:
+            abilities = await self._abilities(client, strategy, loaded)
+        except TimeoutError:
+            return Examination(contradictions=(*contradictions, TOO_SLOW))
+        return Examination(abilities, contradictions)
 
     async def _abilities(self, client: Client, strategy: Strategy, loaded: list[str]) -> Abilities:
         if not loaded or not (await _tried(client, {})).drafted or (await _tried(client, {N_MAX: 0})).drafted:
@@ -117,7 +121,7 @@ class _Tried(Struct):
 
 
 async def _tried(client: Client, fields: dict[str, Any]) -> _Tried:
-    asked = {"prompt": REPEATED * 6, "n_predict": 32, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    asked = {"prompt": REPEATED * 4, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
     answer = await fetch_json(client, "/completion", msgspec.json.encode(asked | fields), 60.0)
     settings = answer.get("generation_settings") if isinstance(answer, dict) else None
     types = settings.get(TYPES) if isinstance(settings, dict) else None

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from paceline.engines.body import with_fields
-from paceline.engines.interface import Examination, Facts, NotReady
+from paceline.engines.interface import TOO_SLOW, Examination, Facts, NotReady
 from paceline.engines.observation import Observer, count, milliseconds
 from paceline.engines.openai import OpenAI, fetch_json
 from paceline.http_client import Client
@@ -16,7 +16,7 @@ from paceline.types import AS_STARTED, Abilities, Api, Drafter, Observation, Req
 XARGS, N_MAX, MIN_YIELD = "vllm_xargs", "paceline_n_max", "paceline_min_yield"
 USAGE_ON_REQUEST = (Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS)
 """APIs whose streams tell usage, and the metrics that come with it, only if asked."""
-REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 6
+REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4
 METRICS_ADVICE = (
     "its answers tell no draft counts; start it with --per-request-spec-decode-metrics summary "
     "--enable-per-request-metrics, and Paceline learns faster"
@@ -34,6 +34,12 @@ class Vllm(OpenAI):
         """By effect: a text that repeats itself is continued with and without drafts. A scheduler that does not know
         the field passes it over in silence."""
         model = next(iter((await super().probe(client)).models), None)
+        try:
+            return await self._examined(client, strategy, model)
+        except TimeoutError:
+            return Examination(contradictions=(TOO_SLOW,))
+
+    async def _examined(self, client: Client, strategy: Strategy, model: str | None) -> Examination:
         free = await _drafted(client, model, {})
         if free is None:
             return Examination(AS_STARTED, (METRICS_ADVICE,) if strategy.drafts else ())
@@ -117,7 +123,7 @@ def _is_usage(event: bytes) -> bool:
 
 async def _drafted(client: Client, model: str | None, fields: Mapping[str, Any]) -> dict[str, int] | None:
     """The draft counts of a short completion; ``None`` where it tells none."""
-    asked = {"model": model, "prompt": REPEATED, "max_tokens": 24, "temperature": 0, "ignore_eos": True}
+    asked = {"model": model, "prompt": REPEATED, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
     answer = await fetch_json(client, "/v1/completions", msgspec.json.encode({**asked, **fields}), 60.0)
     metrics = answer.get("metrics") if isinstance(answer, dict) else None
     told = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
