@@ -30,6 +30,8 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 source, target = Path(sys.argv[1]), sys.argv[2]
 loaded = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+if hasattr(loaded.config, "quantization_config"):
+    del loaded.config.quantization_config  # it is not quantized any more
 fresh = LlamaForCausalLM(loaded.config)  # the loaded one can't be saved
 fresh.load_state_dict(loaded.state_dict())
 fresh.save_pretrained(target)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.per_request [--rounds N] [--prompts N] [--max-tokens N]
 
-Needs `paceline engine build`. One request after the other, greedily, nothing cached; every prompt goes down every way in
-every round, in turn. Tokens/s of decoding, medians over the rounds, and the memory of each set-up.
+Needs `paceline engine build`. One request after the other, greedily, nothing cached; every prompt goes down every way
+in every round, in turn. Tokens/s of decoding, medians over the rounds, and the memory of each set-up.
 
 - *fixed*: servers of the same build, started plain and with n-gram lookup of 4, 8 and 12 tokens
 - *by request*: one server with n-gram lookup of 12, asked for no drafts, and for 4, 8 and 12; and for 12 with the guard
