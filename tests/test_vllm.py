@@ -1,10 +1,11 @@
 """vLLM with Paceline's scheduler: a draft length per request, on the real vLLM on a CPU. Installs it the first time."""
 
+import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ EDIT = f"Rename the function add to plus and print the whole file again.\n```pyt
 STORY = "Tell me a story about a lighthouse keeper who finds a map."
 N_MAX, MIN_YIELD = "paceline_n_max", "paceline_min_yield"
 LONGEST = 6
-NGRAM = f'{{"method":"ngram","num_speculative_tokens":{LONGEST},"prompt_lookup_max":3,"prompt_lookup_min":2}}'
+NGRAM = {"method": "ngram", "num_speculative_tokens": LONGEST, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 
 
 class Vllm:
     """A running ``vllm serve``."""
 
-    def __init__(self, model: Path, speculative: str, log: Path) -> None:
+    def __init__(self, model: Path, speculative: dict[str, Any], *flags: str, log: Path) -> None:
         python = vllm_python()
         port = free_port()
         command = [
@@ -42,7 +43,7 @@ class Vllm:
             *("--max-num-seqs", "4", "--no-enable-prefix-caching"),
             *("--scheduler-cls", "paceline.engines.vllm_scheduler.scheduler"),
             *("--per-request-spec-decode-metrics", "summary", "--enable-per-request-metrics"),
-            *("--speculative-config", speculative),
+            *("--speculative-config", json.dumps(speculative), *flags),
         ]
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         self.log = log
@@ -56,15 +57,17 @@ class Vllm:
             assert time.monotonic() < deadline_s, log.read_text()[-6000:]
             time.sleep(0.5)
 
-    def chat(self, text: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    def chat(
+        self, text: str, arguments: Mapping[str, float] | None = None, max_tokens: int = 64
+    ) -> tuple[str, dict[str, Any]]:
         """The text and the draft counts of an answer at temperature 0."""
         body = {
             "model": "smol",
             "messages": [{"role": "user", "content": text}],
-            "max_tokens": 64,
+            "max_tokens": max_tokens,
             "temperature": 0,
             "ignore_eos": True,
-            "vllm_xargs": arguments,
+            "vllm_xargs": arguments or {},
         }
         answer = self.http.post("/v1/chat/completions", json=body)
         assert answer.status_code == 200, answer.text
@@ -85,7 +88,7 @@ class Vllm:
 
 @pytest.fixture(scope="module")
 def vllm(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
-    one = Vllm(model, NGRAM, tmp_path_factory.mktemp("vllm") / "vllm.log")
+    one = Vllm(model, NGRAM, log=tmp_path_factory.mktemp("vllm") / "vllm.log")
     yield one
     one.stop()
 
@@ -94,7 +97,7 @@ def test_no_draft_is_longer_than_asked_for(vllm: Vllm) -> None:
     free, counts = vllm.chat(EDIT)
     assert counts["num_draft_tokens"] > 2 * counts["num_spec_steps"] > 0
     for cap in (0, 1, 3):
-        text, counts = vllm.chat(EDIT, **{N_MAX: cap})
+        text, counts = vllm.chat(EDIT, {N_MAX: cap})
         assert counts["num_draft_tokens"] <= cap * counts["num_spec_steps"]
         assert (counts["num_draft_tokens"] > 0) is (cap > 0)
         assert text == free
@@ -103,7 +106,7 @@ def test_no_draft_is_longer_than_asked_for(vllm: Vllm) -> None:
 def test_requests_with_different_caps_run_side_by_side(vllm: Vllm) -> None:
     ways: list[dict[str, Any]] = [{N_MAX: 0}, {N_MAX: 2}, {}, {MIN_YIELD: 1.5}]
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(vllm.chat, text, **way) for text in (EDIT, STORY, EDIT) for way in ways]
+        asked = [pool.submit(vllm.chat, text, way) for text in (EDIT, STORY, EDIT) for way in ways]
         answers = [one.result() for one in asked]
     for (text, counts), way in zip(answers, ways * 3, strict=True):
         assert text
@@ -113,10 +116,10 @@ def test_requests_with_different_caps_run_side_by_side(vllm: Vllm) -> None:
 
 def test_drafting_pauses_while_it_does_not_pay(vllm: Vllm) -> None:
     free = vllm.chat(EDIT)[1]
-    guarded = vllm.chat(EDIT, **{MIN_YIELD: LONGEST + 2})[1]  # more than a step can yield
+    guarded = vllm.chat(EDIT, {MIN_YIELD: LONGEST + 2})[1]  # more than a step can yield
     assert guarded["num_spec_steps"] <= 3 + 1 + 1
     assert free["num_spec_steps"] > guarded["num_spec_steps"]
-    assert vllm.chat(EDIT, **{MIN_YIELD: 1.2})[1]["num_spec_steps"] > guarded["num_spec_steps"]
+    assert vllm.chat(EDIT, {MIN_YIELD: 1.2})[1]["num_spec_steps"] > guarded["num_spec_steps"]
 
 
 async def test_the_gateway_offers_lanes_and_keeps_its_own_question_to_itself(
@@ -163,3 +166,20 @@ async def test_the_gateway_offers_lanes_and_keeps_its_own_question_to_itself(
     for path, body in calls.items():
         answer = await running.http.post(path, json={"model": "smol"} | body, headers={"x-paceline-lane": "v/ngram-2"})
         assert answer.status_code == 200, answer.text
+
+
+def test_caps_hold_where_steps_are_scheduled_ahead(model: Path, tmp_path: Path) -> None:
+    """The model as its own draft model, so that every draft is accepted."""
+    vllm_python()
+    speculative = {"method": "draft_model", "model": str(in_vllms_format(model)), "num_speculative_tokens": 4}
+    one = Vllm(model, speculative, "--async-scheduling", log=tmp_path / "vllm.log")
+    try:
+        free, counts = one.chat(STORY, max_tokens=24)
+        assert counts["num_draft_tokens"] == 4 * counts["num_spec_steps"] > 0
+        for cap in (0, 2):
+            text, counts = one.chat(STORY, {N_MAX: cap}, max_tokens=24)
+            assert counts["num_draft_tokens"] == cap * counts["num_spec_steps"]
+            assert text == free
+        assert one.chat(STORY, {MIN_YIELD: 9}, max_tokens=24)[1]["num_spec_steps"] <= 4
+    finally:
+        one.stop()
