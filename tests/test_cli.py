@@ -128,7 +128,7 @@ def test_serve_with_the_bundled_model_until_ctrl_c(serving: Serving) -> None:
         ("plain", "up", "autoregressive"),
         ("ngram", "up", "ngram"),
     ]
-    calibrated = paceline("calibrate", "--url", serving.url, "--seconds", "4")
+    calibrated = paceline("calibrate", "--url", serving.url, "--seconds", "10")
     assert "requests down 2 lanes" in calibrated.stdout
     assert calibrated.stdout.count("tokens/s") == 2
     explained = paceline("explain", "--url", serving.url, "Tell me a story.")

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from conftest import RunningGateway, StartEngine, StartGateway
+from conftest import RunningGateway, StartEngine, StartGateway, lane
 from fake_engine import ANSWER, Received, Script, Wire
 from paceline.engines.body import with_fields
 from paceline.engines.llama_cpp import LlamaCpp
@@ -174,3 +174,25 @@ async def test_a_rule_may_name_an_engine_or_one_of_its_lanes(
     assert pinned.headers["x-paceline-lane"] == "gpu/ngram-2"
     free = await running.http.post("/v1/chat/completions", json=ASK)
     assert free.headers["x-paceline-reason"].startswith("rule: model m; ")
+
+
+async def test_an_engine_that_is_lost_is_not_asked_again_through_its_other_lanes(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def dies(received: Received, wire: Wire) -> None:
+        if received.target == "/completion":
+            return await takes_a_cap(received, wire)
+        return wire.die()
+
+    other = await start_engine()
+    running = await engine(start_engine, start_gateway, dies, lane("other", other.url))
+    answer = await running.http.post("/v1/chat/completions", json=ASK, headers={"x-paceline-lane": "gpu"})
+    assert answer.status_code == 502
+    assert answer.json()["error"]["message"].count("was lost") == 1
+    for _ in range(200):
+        if running.gateway.fleet.engines["gpu"].is_up:
+            break
+        await asyncio.sleep(0.02)
+    answer = await running.http.post("/v1/chat/completions", json=ASK)
+    assert answer.status_code == 200
+    assert answer.headers["x-paceline-lane"] == "other"

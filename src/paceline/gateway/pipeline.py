@@ -153,8 +153,11 @@ class Pipeline:
         """
         decision = exchange.decision
         lanes = [self.fleet.lanes[name] for name in (decision.lane, *decision.alternatives) if name in self.fleet.lanes]
-        problems = [_problem(lane) for lane in lanes if not lane.is_up]
-        lanes = [lane for lane in lanes if lane.is_up]
+        by_engine: dict[str, LaneHandle] = {}
+        for lane in lanes:
+            by_engine.setdefault(lane.engine.name, lane)  # what one lane of an engine can't do, its others can't
+        problems = [_problem(lane) for lane in by_engine.values() if not lane.is_up]
+        lanes = [lane for lane in by_engine.values() if lane.is_up]
         lost = 0
         for lane in lanes:
             try:
