@@ -227,7 +227,7 @@ def _output(command: Sequence[str], log: Path) -> Iterator[str]:
         CannotBuild: it failed; with the last lines it said.
     """
     last: deque[str] = deque(maxlen=15)
-    with log.open("a", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8", buffering=1) as file:
         file.write(f"\n$ {' '.join(command)}\n")
         process = subprocess.Popen(
             command,
