@@ -9,7 +9,7 @@ from paceline.engines.llama_cpp_build import BACKENDS, LLAMA_CPP, CannotBuild, P
 
 DESCRIPTION = f"""Build llama.cpp's server ({LLAMA_CPP}) so that it takes its speculative decoding from each request:
 one engine and one copy of the weights serve all lanes. Needs CMake, a C++ compiler and git, and for
-a GPU its toolkit. `paceline serve` uses what was built by itself."""
+a GPU its toolkit. `paceline serve` uses it from then on."""
 
 
 def register(commands: Subparsers) -> None:

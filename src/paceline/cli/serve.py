@@ -122,7 +122,8 @@ def _of_one_model(model: Path, options: argparse.Namespace) -> Configuration:
         "ngram", "llama.cpp", launch=common + ngram, strategy="ngram", n_max=NGRAM_DRAFT, device="cpu"
     )
     if built:
-        return Configuration(engine=(replace(drafting, name="llama"),))
+        device = "cpu" if built.backend == "cpu" else "gpu"
+        return Configuration(engine=(replace(drafting, name="llama", device=device),))
     return Configuration(engine=(plain, drafting))
 
 
