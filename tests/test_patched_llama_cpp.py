@@ -23,7 +23,7 @@ EDIT = f"Rename the function add to plus and print the whole file again.\n```pyt
 STORY = "Tell me a story about a lighthouse keeper who finds a map."
 NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", "12")
 SEEN_TO_MOVE = 0.14
-"""By how much the difference of two tokens' logprobs was seen to move between batches of different sizes (Q8_0, CPU)."""
+"""By how much the difference of two tokens' logprobs was seen to move between batch sizes (Q8_0, on a CPU)."""
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 
 
