@@ -50,7 +50,7 @@ def decide(
 
     The lanes come in the operator's order, the default lane first; unhealthy ones are used only when no other is
     left. Among the healthy ones the predicted time decides; now and then another one is tried, as far as the budget
-    allows, with the probability of being the best (Thompson sampling), so that what changed is noticed.
+    allows, by its odds of being faster than the best (Thompson sampling of two), so that changes are noticed.
 
     Args:
         exploration: share of the decode time that may be spent exploring; 0 never explores.

@@ -9,6 +9,8 @@ from paceline.engines.observation import Observer
 from paceline.http_client import Client
 from paceline.types import AS_STARTED, Abilities, Request, Strategy
 
+REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4
+"""A text that any drafter drafts from, to see whether an engine does when it is asked not to."""
 TOO_SLOW = "it was too slow to find out whether requests may choose their strategy; it is used as it was started"
 
 

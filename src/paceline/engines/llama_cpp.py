@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
-from paceline.engines.interface import TOO_SLOW, Examination, Facts, LaunchError, NotReady, put_port
+from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
 from paceline.http_client import Client
@@ -33,7 +33,6 @@ N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
 DRAFT_LENGTH = 16
 """Longest draft where neither the server nor the configuration tells it."""
-REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n"
 RENAMED_FLAGS = (
     {"--draft-max", "--draft", "--spec-draft-n-max"},
     {"--draft-min", "--spec-draft-n-min"},
@@ -121,7 +120,7 @@ class _Tried(Struct):
 
 
 async def _tried(client: Client, fields: dict[str, Any]) -> _Tried:
-    asked = {"prompt": REPEATED * 4, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    asked = {"prompt": REPEATED, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
     answer = await fetch_json(client, "/completion", msgspec.json.encode(asked | fields), 60.0)
     settings = answer.get("generation_settings") if isinstance(answer, dict) else None
     types = settings.get(TYPES) if isinstance(settings, dict) else None

@@ -7,16 +7,15 @@ from typing import Any
 import msgspec
 
 from paceline.engines.body import with_fields
-from paceline.engines.interface import TOO_SLOW, Examination, Facts, NotReady
+from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, Facts, NotReady
 from paceline.engines.observation import Observer, count, milliseconds
-from paceline.engines.openai import OpenAI, fetch_json
+from paceline.engines.openai import OpenAI, fetch_json, fetch_models
 from paceline.http_client import Client
 from paceline.types import AS_STARTED, Abilities, Api, Drafter, Observation, Request, Strategy
 
 XARGS, N_MAX, MIN_YIELD = "vllm_xargs", "paceline_n_max", "paceline_min_yield"
 USAGE_ON_REQUEST = (Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS)
 """APIs whose streams tell usage, and the metrics that come with it, only if asked."""
-REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4
 METRICS_ADVICE = (
     "its answers tell no draft counts; start it with --per-request-spec-decode-metrics summary "
     "--enable-per-request-metrics, and Paceline learns faster"
@@ -33,7 +32,7 @@ class Vllm(OpenAI):
     async def examine(self, client: Client, strategy: Strategy) -> Examination:
         """By effect: a text that repeats itself is continued with and without drafts. A scheduler that does not know
         the field passes it over in silence."""
-        model = next(iter((await super().probe(client)).models), None)
+        model = next(iter(await fetch_models(client)), None)
         try:
             return await self._examined(client, strategy, model)
         except TimeoutError:
