@@ -44,21 +44,24 @@ class _PerRequest:
 
     requests: dict[str, Any]
     """vLLM's, by id."""
+    vllm_config: Any
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._guards: dict[str, YieldGuard] = {}
+        speculative = self.vllm_config.speculative_config
+        self._longest: int = speculative.num_speculative_tokens if speculative else 0
 
     def draft_limit(self, request_id: str) -> int | None:
         """Drafted tokens that the request may have verified in its next step; ``None`` for as many as vLLM likes."""
         request = self.requests.get(request_id)
         if request is None:
             return None
-        guard = self._guard(request)
-        if guard and guard.is_paused:
-            return 0
-        limit = _asked(request, N_MAX)
-        return int(limit) if limit is not None and limit >= 0 else None
+        asked, guard = _asked(request, N_MAX), self._guard(request)
+        limit = int(asked) if asked is not None and asked >= 0 else None
+        if guard is None:
+            return limit
+        return guard.limit(self._longest if limit is None else min(limit, self._longest))
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         sampled = model_runner_output.sampled_token_ids
