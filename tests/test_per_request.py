@@ -9,7 +9,7 @@ from fake_engine import ANSWER, Received, Script, Wire
 from paceline.engines.body import with_fields
 from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.vllm import Vllm
-from paceline.engines.yield_guard import FIRST_PAUSE, LONGEST_PAUSE, STEPS_AT_START, YieldGuard
+from paceline.engines.yield_guard import FIRST_PAUSE, LONGEST_PAUSE, STEPS_IN_FULL, YieldGuard
 from paceline.types import AS_STARTED, Abilities, Api, Drafter, Request, Strategy
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Print the file again."}]}
@@ -77,32 +77,38 @@ def test_a_stream_of_vllm_hides_the_usage_that_the_client_did_not_ask_for() -> N
 
 
 def test_the_guard_pauses_for_longer_and_longer_until_drafting_pays() -> None:
-    guard = YieldGuard(2.0)
-    for _ in range(STEPS_AT_START):
-        assert not guard.is_paused
-        guard.drafted(1)
+    guard = YieldGuard(3.0)
     pauses = []
     for _ in range(7):
+        assert guard.limit(12) == 4  # on probation
+        guard.drafted(1)
         length = 0
-        while guard.is_paused:
+        while guard.limit(12) == 0:
             guard.decoded(1)
             length += 1
         pauses.append(length)
-        guard.drafted(1)
     assert pauses[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
     assert max(pauses) == LONGEST_PAUSE
-    while guard.is_paused:
-        guard.decoded(1)
     for _ in range(50):
         guard.drafted(4)
-        assert not guard.is_paused
+        assert guard.limit(12) == 12
+
+
+def test_the_guard_asks_a_part_of_the_gain_of_a_part_of_the_draft() -> None:
+    guard = YieldGuard(4.0)
+    guard.drafted(2)
+    assert guard.limit(12) == 12
+    for _ in range(STEPS_IN_FULL):
+        assert guard.limit(12) == 12
+        guard.drafted(2)  # enough on probation only
+    assert guard.limit(12) == 0
 
 
 def test_without_a_limit_the_guard_never_pauses() -> None:
     guard = YieldGuard(0)
     for _ in range(100):
         guard.drafted(1)
-    assert not guard.is_paused
+        assert guard.limit(12) == 12
 
 
 async def takes_a_cap(received: Received, wire: Wire) -> None:

@@ -15,8 +15,8 @@ import openai
 import pytest
 
 from conftest import StartGateway
+from engine_environments import in_transformers_format, vllm_python
 from paceline.engines.supervisor import free_port
-from vllm_environment import in_vllms_format, vllm_python
 
 pytestmark = [
     pytest.mark.engines,
@@ -38,7 +38,13 @@ class Vllm:
         python = vllm_python()
         port = free_port()
         command = [
-            *(str(python.with_name("vllm")), "serve", str(in_vllms_format(model)), "--served-model-name", "smol"),
+            *(
+                str(python.with_name("vllm")),
+                "serve",
+                str(in_transformers_format(model)),
+                "--served-model-name",
+                "smol",
+            ),
             *("--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"),
             *("--max-num-seqs", "4", "--no-enable-prefix-caching"),
             *("--scheduler-cls", "paceline.engines.vllm_scheduler.scheduler"),
@@ -117,7 +123,7 @@ def test_requests_with_different_caps_run_side_by_side(vllm: Vllm) -> None:
 def test_drafting_pauses_while_it_does_not_pay(vllm: Vllm) -> None:
     free = vllm.chat(EDIT)[1]
     guarded = vllm.chat(EDIT, {MIN_YIELD: LONGEST + 2})[1]  # more than a step can yield
-    assert guarded["num_spec_steps"] <= 3 + 1 + 1
+    assert guarded["num_spec_steps"] <= 1 + 1 + 1
     assert free["num_spec_steps"] > guarded["num_spec_steps"]
     assert vllm.chat(EDIT, {MIN_YIELD: 1.2})[1]["num_spec_steps"] > guarded["num_spec_steps"]
 
@@ -171,7 +177,7 @@ async def test_the_gateway_offers_lanes_and_keeps_its_own_question_to_itself(
 def test_caps_hold_where_steps_are_scheduled_ahead(model: Path, tmp_path: Path) -> None:
     """The model as its own draft model, so that every draft is accepted."""
     vllm_python()
-    speculative = {"method": "draft_model", "model": str(in_vllms_format(model)), "num_speculative_tokens": 4}
+    speculative = {"method": "draft_model", "model": str(in_transformers_format(model)), "num_speculative_tokens": 4}
     one = Vllm(model, speculative, "--async-scheduling", log=tmp_path / "vllm.log")
     try:
         free, counts = one.chat(STORY, max_tokens=24)

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 from paceline.decision import EXPLORATION
 from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
 
-EngineKind = Literal["llama.cpp", "vllm", "openai"]
+EngineKind = Literal["llama.cpp", "vllm", "sglang", "lmstudio", "mlx-lm", "ollama", "tabbyapi", "openai"]
 StrategyKind = Literal["autoregressive", "ngram", "draft", "eagle3", "mtp", "dflash"]
 EMBEDDED = "embedded"
 """As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""
@@ -119,6 +119,10 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
             "none at all. Default: the longest that the engine was started with, its half, quarter and eighth."
         ),
     ] = ()
+    draft_model: Annotated[
+        str | None,
+        Meta(description="With `lmstudio`: the model that drafts for the requests that are to be drafted for."),
+    ] = None
     device: Annotated[
         Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
     ] = None
@@ -277,6 +281,8 @@ def _contradictions(configuration: Configuration) -> list[tuple[KeyPath, str]]:
             found.append(((*at, "kind"), 'the embedded engine is of kind "llama.cpp"'))
         if engine.launch and engine.launch[0] != EMBEDDED and not any("{port}" in word for word in engine.launch):
             found.append(((*at, "launch"), "has no {port}; Paceline chooses the port, so the command must take it"))
+        if engine.draft_model is not None and engine.kind != "lmstudio":
+            found.append(((*at, "draft_model"), 'only an engine of kind "lmstudio" takes it from each request'))
         if engine.strategy == "autoregressive" and engine.n_max is not None:
             found.append(((*at, "n_max"), "an autoregressive engine drafts nothing; drop n_max or name the strategy"))
     if not configuration.engine:

@@ -126,8 +126,10 @@ class Drafter(Struct, frozen=True):
     """As in :class:`Strategy`."""
     name: str
     """The engine's own name for it."""
-    n_max: int
-    """Longest draft it makes, in tokens."""
+    n_max: int | None
+    """Longest draft it makes, in tokens; ``None`` where requests can't choose its length."""
+    for_model: str = ""
+    """The one model that it drafts for; empty for whatever the engine serves."""
 
 
 class Abilities(Struct, frozen=True):
@@ -144,6 +146,9 @@ class Abilities(Struct, frozen=True):
         found = [Strategy()]
         for drafter in self.drafters:
             longest = drafter.n_max
+            if longest is None:
+                found.append(Strategy(drafter.kind))
+                continue
             wanted = caps or tuple(-(-longest // divisor) for divisor in (8, 4, 2, 1))
             found += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
         return found

@@ -8,11 +8,25 @@ from collections.abc import Mapping
 
 from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
 from paceline.engines.llama_cpp import LlamaCpp
+from paceline.engines.lm_studio import LmStudio
+from paceline.engines.mlx_lm import MlxLm
 from paceline.engines.observation import Observer
+from paceline.engines.ollama import Ollama
 from paceline.engines.openai import OpenAI
+from paceline.engines.sglang import Sglang
 from paceline.engines.supervisor import Health, Supervisor
+from paceline.engines.tabby_api import TabbyApi
 from paceline.engines.vllm import Vllm
 
-ENGINES: Mapping[str, Engine] = {"llama.cpp": LlamaCpp(), "vllm": Vllm(), "openai": OpenAI()}
+ENGINES: Mapping[str, Engine] = {
+    "llama.cpp": LlamaCpp(),
+    "vllm": Vllm(),
+    "sglang": Sglang(),
+    "lmstudio": LmStudio(),
+    "mlx-lm": MlxLm(),
+    "ollama": Ollama(),
+    "tabbyapi": TabbyApi(),
+    "openai": OpenAI(),
+}
 
 __all__ = ["ENGINES", "Engine", "Facts", "Health", "LaunchError", "NotReady", "Observer", "Supervisor"]

@@ -54,9 +54,9 @@ class Engine(Protocol):
         """
         ...
 
-    async def examine(self, client: Client, strategy: Strategy) -> Examination:
+    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
         """Find out what the running engine can do, and whether it is what the configuration says: that it was started
-        with ``strategy``.
+        with ``strategy``, or that requests may ask for ``draft_model``.
 
         Asked once each time the engine comes up; errors as for :meth:`probe`.
         """

@@ -58,7 +58,7 @@ class LlamaCpp:
             slots=slots if isinstance(slots, int) and slots > 0 else None,
         )
 
-    async def examine(self, client: Client, strategy: Strategy) -> Examination:
+    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
         """By effect, not by claim: ``/props`` of stock builds says ``none`` even where a drafter is loaded, and a field
         that a build does not know is passed over in silence. So one token is decoded, and the drafters in its settings
         are read; and where there are some, a text that repeats itself is continued with and without drafts."""

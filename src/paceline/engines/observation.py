@@ -14,7 +14,7 @@ TAIL_BYTES = 32 * 1024
 REPORT_BYTES = 8 * 1024
 """No report is longer."""
 
-_WITHOUT_TOKEN = re.compile(rb'"role":|message_start|response\.(?:created|in_progress|output_item\.added)')
+_WITHOUT_TOKEN = re.compile(rb'\A:|"role":|message_start|response\.(?:created|in_progress|output_item\.added)')
 _WITH_TOKEN = re.compile(rb'"(?:content|text|delta|reasoning_content|thinking|partial_json|arguments)": ?"[^"]')
 _decoder = json.JSONDecoder()
 
@@ -142,7 +142,13 @@ def count(report: dict[str, Any], key: str) -> int | None:
 
 def milliseconds(report: dict[str, Any], key: str) -> float | None:
     """In seconds."""
+    value = seconds(report, key)
+    return None if value is None else value / 1000
+
+
+def seconds(report: dict[str, Any], key: str) -> float | None:
+    """A finite number from 0 on; ``None`` for all else."""
     value = report.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < 0:
         return None
-    return value / 1000
+    return value

@@ -1,4 +1,5 @@
-"""Any server that speaks OpenAI's API. What it can do is unknown: one lane, measured by usage and the clock."""
+"""Any server that speaks OpenAI's API. What it can do is unknown: one lane, measured by usage and the clock. What all
+such servers have in common is here too."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from paceline.engines import usage
+from paceline.engines.body import with_fields
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.http_client import Client
@@ -18,7 +21,7 @@ class OpenAI:
         context = next((entry["max_model_len"] for entry in models.values() if "max_model_len" in entry), None)
         return Facts(models, context_tokens=context if isinstance(context, int) else None)
 
-    async def examine(self, client: Client, strategy: Strategy) -> Examination:
+    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
         return Examination()
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
@@ -31,6 +34,21 @@ class OpenAI:
         if shutil.which(command[0]) is None:
             raise LaunchError(f"there is no program {command[0]!r}")
         return put_port(command, port)
+
+
+class KnownServer(OpenAI):
+    """A server that is known to tell a stream's usage when asked."""
+
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+        fields = self.fields(request, strategy, abilities, min_yield) | usage.question(request)
+        return with_fields(request, fields) if fields else request.body
+
+    def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
+        """Those that carry the strategy."""
+        return {}
+
+    def observe(self, request: Request, strategy: Strategy) -> Observer:
+        return usage.UsageObserver(request)
 
 
 async def fetch_models(client: Client) -> dict[str, dict[str, Any]]:

@@ -58,6 +58,7 @@ class Supervisor:
     Args:
         name: for logs, and the name of the log file.
         strategy: what the engine is configured to do, for checking that it does.
+        draft_model: the model that requests may be drafted with, where the engine takes it from each request.
         api_key: sent with every look, as clients' requests send it.
         start_turn: held from an engine's start until it is up, so that engines of one device don't slow each
             other's start down.
@@ -69,6 +70,7 @@ class Supervisor:
         engine: Engine,
         *,
         strategy: Strategy,
+        draft_model: str | None = None,
         log_directory: Path,
         url: str | None = None,
         launch: Sequence[str] = (),
@@ -93,6 +95,7 @@ class Supervisor:
         self.timing = Timing()
         self.on_change: Callable[[], None] = lambda: None
         self._strategy = strategy
+        self._draft_model = draft_model
         self._launch = launch
         self._api_key = api_key
         self._start_turn = start_turn or asyncio.Lock()
@@ -184,7 +187,7 @@ class Supervisor:
             try:
                 facts = await self.engine.probe(self.client)
                 if not self._checked:
-                    seen = await self.engine.examine(self.client, self._strategy)
+                    seen = await self.engine.examine(self.client, self._strategy, self._draft_model)
                     self.abilities, self.warnings = seen.abilities, seen.contradictions
                     for warning in self.warnings:
                         log.warning("%s: %s", self.name, warning)

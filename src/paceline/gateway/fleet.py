@@ -91,6 +91,7 @@ class EngineHandle:
                 settings.kind,
                 settings.strategy,
                 settings.n_max,
+                settings.draft_model,
                 settings.launch,
                 facts and facts.build,
             )
@@ -288,6 +289,7 @@ def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -
         settings.name,
         ENGINES[settings.kind],
         strategy=settings.as_started,
+        draft_model=settings.draft_model,
         log_directory=log_directory,
         url=settings.url,
         launch=settings.launch,

@@ -1,0 +1,89 @@
+"""LM Studio's server. A request may name a model that drafts for it; the draft's length is LM Studio's own.
+
+Fields and counts after its documentation of ``draft_model`` (API changelog, 0.3.10) and answers recorded from 0.4.24:
+the counts stand under ``stats`` or under ``usage``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, NotReady
+from paceline.engines.observation import Observer, count
+from paceline.engines.openai import KnownServer, fetch_json
+from paceline.engines.usage import UsageObserver
+from paceline.http_client import Client
+from paceline.types import AS_STARTED, Abilities, Drafter, Observation, Request, Strategy
+
+DRAFT_MODEL = "draft_model"
+DRAFTED, ACCEPTED = "total_draft_tokens_count", "accepted_draft_tokens_count"
+TEXT_MODELS = ("llm", "vlm")
+
+
+class LmStudio(KnownServer):
+    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+        """By effect: a text that repeats itself is continued with and without the draft model. Only a model that is
+        loaded already is asked: asking for another would load it."""
+        if draft_model is None:
+            return Examination()
+        model = await _loaded_model(client)
+        if model is None:
+            return _unchecked(f"no model is loaded, so it could not be seen whether {draft_model} drafts")
+        try:
+            plain = await _drafted(client, {"model": model})
+            drafting = await _drafted(client, {"model": model, DRAFT_MODEL: draft_model})
+        except TimeoutError:
+            return _unchecked(TOO_SLOW)
+        except NotReady as error:
+            return _unchecked(f"it does not take {draft_model} as the draft model of {model}: {error}")
+        if plain:
+            return _unchecked(f"{model} drafts without being asked; take its draft model out of its settings")
+        if not drafting:
+            return _unchecked(f"{model} does not draft when asked to with {draft_model}")
+        return Examination(Abilities((Drafter("draft", draft_model, None, model),)))
+
+    def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
+        if not strategy.drafts or DRAFT_MODEL in request.fields:
+            return {}
+        fitting = [drafter for drafter in abilities.drafters if request.model in (None, drafter.for_model)]
+        return {DRAFT_MODEL: fitting[0].name} if fitting else {}
+
+    def observe(self, request: Request, strategy: Strategy) -> Observer:
+        return _Observer(request, strategy.drafts)
+
+
+class _Observer(UsageObserver):
+    def __init__(self, request: Request, drafts: bool) -> None:
+        super().__init__(request)
+        self._drafts = drafts
+
+    def observation(self) -> Observation:
+        seen = super().observation()
+        if not self._drafts:
+            return seen
+        counts = self.report(b'"usage"') | self.report(b'"stats"')
+        return msgspec.structs.replace(seen, drafted=count(counts, DRAFTED), accepted=count(counts, ACCEPTED))
+
+
+def _unchecked(why: str) -> Examination:
+    return Examination(AS_STARTED, (f"{why}; it is used as it is",))
+
+
+async def _loaded_model(client: Client) -> str | None:
+    """The first model for text that is in memory, after ``/api/v0/models``."""
+    listed = await fetch_json(client, "/api/v0/models")
+    entries = listed.get("data") if isinstance(listed, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and entry.get("state") == "loaded" and entry.get("type") in TEXT_MODELS:
+            name = entry.get("id")
+            return name if isinstance(name, str) else None
+    return None
+
+
+async def _drafted(client: Client, fields: Mapping[str, Any]) -> int:
+    """Tokens that were drafted for a short completion."""
+    asked = {"prompt": REPEATED, "max_tokens": 16, "temperature": 0, **fields}
+    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode(asked), 60.0)
+    reports = [answer.get(key) for key in ("usage", "stats")] if isinstance(answer, dict) else []
+    return max((count(report, DRAFTED) or 0 for report in reports if isinstance(report, dict)), default=0)

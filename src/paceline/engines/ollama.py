@@ -1,0 +1,15 @@
+"""Ollama. Whether a model drafts is set in its Modelfile; its answers tell tokens, of a stream when asked."""
+
+import msgspec
+
+from paceline.engines.interface import Facts
+from paceline.engines.openai import KnownServer, fetch_json
+from paceline.http_client import Client
+
+
+class Ollama(KnownServer):
+    async def probe(self, client: Client) -> Facts:
+        facts = await super().probe(client)
+        told = await fetch_json(client, "/api/version")
+        version = told.get("version") if isinstance(told, dict) else None
+        return msgspec.structs.replace(facts, build=version if isinstance(version, str) else None)

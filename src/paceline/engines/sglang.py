@@ -1,0 +1,58 @@
+"""SGLang. Its strategy is set at start."""
+
+import msgspec
+
+from paceline.engines.interface import Examination, Facts, NotReady
+from paceline.engines.observation import Observer, count
+from paceline.engines.openai import KnownServer, fetch_json
+from paceline.engines.usage import PredictedTokensObserver
+from paceline.http_client import Client
+from paceline.types import Observation, Request, Strategy
+
+INFORMATION = ("/server_info", "/get_server_info")
+"""Where it tells its arguments; the second is the older name."""
+
+
+class Sglang(KnownServer):
+    async def probe(self, client: Client) -> Facts:
+        facts = await super().probe(client)
+        version = (await _arguments(client)).get("version")
+        return msgspec.structs.replace(facts, build=version if isinstance(version, str) else None)
+
+    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+        told = await _arguments(client)
+        if "speculative_algorithm" not in told:
+            return Examination()
+        algorithm = told["speculative_algorithm"]
+        if bool(algorithm) == strategy.drafts:
+            return Examination()
+        started = f"it was started with speculative_algorithm {algorithm}"
+        return Examination(contradictions=(f"its strategy is configured as {strategy.kind}, but {started}",))
+
+    def observe(self, request: Request, strategy: Strategy) -> Observer:
+        return _Observer(request, strategy.drafts)
+
+
+class _Observer(PredictedTokensObserver):
+    """Reads also what is told when a client asks with ``return_spec_tokens_details``."""
+
+    def observation(self) -> Observation:
+        seen = super().observation()
+        told = self.report(b'"spec_tokens_details"')
+        drafted = count(told, "spec_num_proposed_drafts")
+        if drafted is None:
+            return seen
+        accepted, steps = count(told, "spec_num_correct_drafts"), count(told, "spec_verify_ct")
+        return msgspec.structs.replace(seen, drafted=drafted, accepted=accepted, drafting_steps=steps)
+
+
+async def _arguments(client: Client) -> dict[str, object]:
+    """What it says it was started with; empty where it does not say."""
+    for path in INFORMATION:
+        try:
+            told = await fetch_json(client, path)
+        except NotReady:
+            continue
+        if isinstance(told, dict):
+            return told
+    return {}

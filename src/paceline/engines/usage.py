@@ -1,0 +1,70 @@
+"""What the usage of OpenAI's APIs tells. Of a stream it is the last event, and some servers send it only if asked."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from paceline.engines.observation import Observer, count
+from paceline.types import Api, Observation, Request
+
+ON_REQUEST = (Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS)
+"""APIs whose streams tell usage only if asked."""
+
+_NO_CHOICES = re.compile(rb'"choices": ?\[\]')
+
+
+def is_missing(request: Request) -> bool:
+    """Whether it has to be asked for in the client's place."""
+    if not request.stream or request.api not in ON_REQUEST:
+        return False
+    options = request.fields.get("stream_options")
+    return not (isinstance(options, dict) and options.get("include_usage"))
+
+
+def question(request: Request) -> dict[str, Any]:
+    """The field that asks for it; none where it comes anyway."""
+    if not is_missing(request):
+        return {}
+    options = request.fields.get("stream_options")
+    return {"stream_options": (options if isinstance(options, dict) else {}) | {"include_usage": True}}
+
+
+class UsageObserver(Observer):
+    """Takes the event out of the stream again where only Paceline has asked for it."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.stream)
+        self._hides_usage = is_missing(request)
+
+    def shown(self, events: bytes) -> bytes:
+        if not self._hides_usage or not _NO_CHOICES.search(events):
+            return events
+        parts = events.split(b"\n\n")
+        return b"\n\n".join([part for part in parts if not _is_usage(part)])
+
+
+class PredictedTokensObserver(UsageObserver):
+    """For servers that count drafts as OpenAI counts predicted outputs."""
+
+    def __init__(self, request: Request, drafts: bool) -> None:
+        super().__init__(request)
+        self._drafts = drafts
+
+    def observation(self) -> Observation:
+        seen = super().observation()
+        details = self.report(b'"completion_tokens_details"')
+        accepted, rejected = (count(details, f"{which}_prediction_tokens") for which in ("accepted", "rejected"))
+        if not self._drafts or accepted is None or rejected is None:
+            return seen
+        return msgspec.structs.replace(seen, drafted=accepted + rejected, accepted=accepted)
+
+
+def _is_usage(event: bytes) -> bool:
+    if not event.startswith(b"data: {"):
+        return False
+    try:
+        document = msgspec.json.decode(event[len(b"data: ") :])
+    except msgspec.DecodeError:
+        return False
+    return isinstance(document, dict) and document.get("choices") == [] and "usage" in document
