@@ -14,6 +14,7 @@ import pytest
 import fake_engine
 from conftest import RunningGateway, StartEngine, StartGateway, lane
 from fake_engine import ANSWER, FakeEngine, Received, Script, Wire, event, token
+from paceline.types import Measured
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 ODD: list[Any] = [None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role": 5, "content": [{"text": 5}]}]]
@@ -695,3 +696,35 @@ async def test_an_engine_on_its_way_out_ends_with_the_gateway(start_gateway: Sta
     assert psutil.pid_exists(pid)
     running.gateway.stop()
     await until(lambda: not psutil.pid_exists(pid))
+
+
+async def test_the_last_requests_are_told_without_their_text(
+    start_gateway: StartGateway, start_engine: StartEngine
+) -> None:
+    engine = await start_engine()
+    running = await start_gateway(lane("plain", engine.url))
+    asked = {"messages": [{"role": "user", "content": "a secret"}]}
+    for number in range(3):
+        await running.http.post("/v1/chat/completions", json=asked, headers={"x-request-id": f"mine-{number}"})
+    await running.outcome_number(3)
+    told = (await running.http.get("/paceline/requests")).json()
+    assert told["last"] == 3
+    assert [(entry["number"], entry["id"], entry["lane"]) for entry in told["requests"]] == [
+        (number + 1, f"mine-{number}", "plain") for number in range(3)
+    ]
+    assert "secret" not in str(told)
+    later = (await running.http.get("/paceline/requests?after=2")).json()
+    assert [entry["id"] for entry in later["requests"]] == ["mine-2"]
+    assert (await running.http.get("/paceline/requests?after=x")).status_code == 400
+
+
+async def test_a_request_may_ask_not_to_be_learned_from(start_gateway: StartGateway, start_engine: StartEngine) -> None:
+    engine = await start_engine()
+    running = await start_gateway(lane("plain", engine.url))
+    for learn in ("no", "yes"):
+        await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-learn": learn})
+        assert running.gateway.pipeline.state.measured.get("plain", Measured()).requests == (learn == "yes")
+    assert "x-paceline-learn" not in engine.requests[-1].headers
+    refused = await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-learn": "maybe"})
+    assert refused.status_code == 400
+    assert "x-paceline-learn" in refused.text

@@ -40,6 +40,10 @@ class Request(Struct, frozen=True):
     stream: bool = False
     forced_lane: str | None = None
     """The lane named in the request header ``x-paceline-lane``."""
+    id: str | None = None
+    """The request header ``x-request-id``."""
+    teaches: bool = True
+    """Whether its outcome is learned from; not with the request header ``x-paceline-learn: no``."""
 
 
 class Task(StrEnum):

@@ -5,6 +5,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -85,6 +86,8 @@ class Application:
             await reply.json(200, admin.model(fleet, path.removeprefix("/v1/models/")))
         elif method == "GET" and path == "/paceline/lanes":
             await reply.json(200, admin.lanes(self._pipeline))
+        elif method == "GET" and path == "/paceline/requests":
+            await reply.json(200, self._pipeline.recent.after(_number_after(scope["query_string"])))
         elif method == "POST" and path == "/paceline/reload":
             await reply.json(200, await self._reload())
         elif method == "POST" and path.startswith("/paceline/explain/"):
@@ -95,7 +98,7 @@ class Application:
             request = parse_request(GENERATION[target], target, body, scope["headers"])
             await reply.json(200, admin.explain(self._pipeline, request, scope["headers"]))
         elif path.startswith("/paceline/"):
-            known = "GET /paceline/lanes, POST /paceline/explain/PATH, POST /paceline/reload"
+            known = "GET /paceline/lanes, GET /paceline/requests, POST /paceline/explain/PATH, POST /paceline/reload"
             raise ApiError(404, f"{method} {path} does not exist; there are {known}")
         else:
             body = await self._body(scope, receive)
@@ -252,6 +255,13 @@ async def _until_client_leaves(work: Awaitable[None], receive: Receive) -> None:
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the request body is larger than {limit} bytes (server.max_body_bytes)", "body_too_large")
+
+
+def _number_after(query: bytes) -> int:
+    value = parse_qs(query.decode("latin-1")).get("after", ["0"])[0]
+    if not value.isdecimal():
+        raise ApiError(400, f"after: is {value!r}, not the number of a request", "invalid_query")
+    return int(value)
 
 
 def _target(scope: Scope) -> str:

@@ -9,7 +9,7 @@ _HOP_BY_HOP = frozenset(
     b"upgrade".split()
 )
 """RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1."""
-_NOT_TO_ENGINE = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-paceline-lane"}
+_NOT_TO_ENGINE = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-paceline-lane", b"x-paceline-learn"}
 _KEYS = frozenset((b"authorization", b"x-api-key"))
 
 

@@ -8,6 +8,8 @@ import msgspec
 from paceline.gateway.errors import ApiError
 from paceline.types import Api, Request
 
+_READ = frozenset((b"x-paceline-lane", b"x-paceline-learn", b"x-request-id"))
+
 
 def parse_request(api: Api, target: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Request:
     """Read a generation request. Only what the gateway itself needs is checked; the rest is the engine's to judge.
@@ -27,8 +29,21 @@ def parse_request(api: Api, target: str, body: bytes, headers: list[tuple[bytes,
         raise ApiError(400, f"model: is {_json_type(model)}, not a string", "invalid_type")
     if stream is not None and not isinstance(stream, bool):
         raise ApiError(400, f"stream: is {_json_type(stream)}, not true or false", "invalid_type")
-    forced = next((value.decode("latin-1") for name, value in headers if name == b"x-paceline-lane"), None)
-    return Request(api, target, body, fields, model or None, bool(stream), forced)
+    told = {name: value.decode("latin-1") for name, value in headers if name in _READ}
+    learn = told.get(b"x-paceline-learn", "yes").lower()
+    if learn not in ("yes", "no"):
+        raise ApiError(400, f"x-paceline-learn: is {learn!r}, not yes or no", "invalid_header")
+    return Request(
+        api,
+        target,
+        body,
+        fields,
+        model or None,
+        bool(stream),
+        told.get(b"x-paceline-lane"),
+        told.get(b"x-request-id"),
+        learn == "yes",
+    )
 
 
 def _decode(body: bytes) -> Any:

@@ -13,6 +13,7 @@ from paceline.decision import State, decide, learn, predict
 from paceline.gateway.errors import ApiError
 from paceline.gateway.exchange import Exchange
 from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
 from paceline.gateway.turns import QueueFull
@@ -48,6 +49,7 @@ class Pipeline:
         self.state = state or State()
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and a request was served without it."""
+        self.recent = Recent()
         self._record = record
         self._random = Random(seed)
         self._exchanges: set[Exchange] = set()
@@ -189,7 +191,9 @@ class Pipeline:
     def _learn(self, exchange: Exchange) -> None:
         try:
             outcome = exchange.outcome()
-            self.state = learn(self.state, exchange.signals, exchange.decision, outcome)
+            if exchange.request.teaches:
+                self.state = learn(self.state, exchange.signals, exchange.decision, outcome)
+            self.recent.add(exchange.request, exchange.signals, exchange.decision, outcome)
             self._record(exchange.request, exchange.signals, exchange.decision, outcome)
         except Exception:
             self._note_failure("learning")
