@@ -130,7 +130,7 @@ def test_serve_with_the_bundled_model_until_ctrl_c(serving: Serving) -> None:
     ]
     calibrated = paceline("calibrate", "--url", serving.url, "--seconds", "10")
     assert "requests down 2 lanes" in calibrated.stdout
-    assert calibrated.stdout.count("tokens/s") == 2
+    assert "plain ones" in calibrated.stdout
     explained = paceline("explain", "--url", serving.url, "Tell me a story.")
     assert "ms/token" in explained.stdout
     assert "ms/token" not in paceline("explain", "Tell me a story.").stdout

@@ -30,6 +30,12 @@ def fail(message: str) -> int:
     return 1
 
 
+def say_in_place(text: str) -> None:
+    """Say on standard error how far something is, over what was said before; the empty text removes it."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def user_directory(variable: str, fallback: str) -> Path:
     """Paceline's folder below one of the XDG base directories."""
     return Path(os.environ.get(variable) or Path.home() / fallback) / "paceline"

@@ -6,6 +6,7 @@ from typing import Any
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
+from paceline.text_table import columns
 
 COLUMNS = ("lane", "health", "engine", "strategy", "chosen", "slots", "context", "requests", "tokens/s", "accepted")
 UNKNOWN = "-"
@@ -28,10 +29,7 @@ def run(options: argparse.Namespace) -> int:
         lanes = ask(address(options), "GET", "/paceline/lanes")["lanes"]
     except (ConfigurationError, Unanswered) as error:
         return fail(str(error))
-    rows = [COLUMNS, *(_row(lane) for lane in lanes)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(columns([COLUMNS, *(_row(lane) for lane in lanes)]))
     for lane in lanes:
         for note in (lane["problem"], *lane["engine"]["warnings"]):
             if note:

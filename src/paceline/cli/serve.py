@@ -39,6 +39,14 @@ def register(commands: Subparsers) -> None:
         "Run the gateway until Ctrl-C, and the engines that it is to start.",
         EXAMPLES,
     )
+    add_engine_options(parser)
+    parser.add_argument("--host", help="address to listen on (default: the configuration's, else 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the configuration's, else 8080)")
+    parser.set_defaults(run=run)
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say which engines to use."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--config", type=Path, help="configuration file, TOML")
     what.add_argument("--model", type=Path, help="GGUF file to serve, with a plain and an n-gram lane")
@@ -57,9 +65,15 @@ def register(commands: Subparsers) -> None:
         default=4096,
         help="with --model: context for each request (default: 4096)",
     )
-    parser.add_argument("--host", help="address to listen on (default: the configuration's, else 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: the configuration's, else 8080)")
-    parser.set_defaults(run=run)
+
+
+def engine_words(options: argparse.Namespace) -> list[str]:
+    """The same options as words of a command line."""
+    words = ["--slots", str(options.slots), "--context-tokens", str(options.context_tokens)]
+    for name in ("config", "model", "llama_server"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from typing import Any
 from msgspec import structs
 
 from paceline import __version__
+from paceline.decision import predict
+from paceline.decision.drafting import acceptance_of
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
 from paceline.http_client import Headers
@@ -43,12 +45,16 @@ def lanes(pipeline: Pipeline) -> dict[str, Any]:
     """Every lane: what it is, how it is, and what was measured. What nobody reported is ``null``."""
     fleet = pipeline.fleet
     measured = pipeline.state.measured
+    steps = predict(Signals(), [handle.state() for handle in fleet.lanes.values()], pipeline.state)
     return {
         "version": __version__,
         "default_lane": fleet.default.lane.name,
         "in_flight": pipeline.in_flight,
         "routing_failures": dict(pipeline.failures),
-        "lanes": [_lane(handle, measured.get(handle.lane.name, Measured())) for handle in fleet.lanes.values()],
+        "lanes": [
+            _lane(handle, measured.get(name, Measured())) | {"step": _step(handle, steps[name])}
+            for name, handle in fleet.lanes.items()
+        ],
     }
 
 
@@ -109,13 +115,25 @@ def _lane(handle: LaneHandle, measured: Measured) -> dict[str, Any]:
             "restarts": supervisor.restarts,
             "warnings": supervisor.warnings,
         },
-        "strategy": {"kind": handle.lane.strategy.kind, "n_max": handle.lane.strategy.n_max},
+        "strategy": structs.asdict(handle.lane.strategy) | {"drafts": handle.lane.strategy.drafts},
         "device": handle.lane.device,
         "health": supervisor.health,
         "problem": supervisor.problem,
         "running": handle.running,
         "waiting": handle.waiting,
         "measured": _measured(measured),
+    }
+
+
+def _step(handle: LaneHandle, prediction: Prediction) -> dict[str, Any]:
+    """What is believed of the lane's steps for a short prompt: ``null`` before anything was measured, and of drafts for
+    lanes that make none, or whose drafts can't gain."""
+    break_even, n_max = prediction.break_even, handle.lane.strategy.n_max
+    gains = break_even is not None and n_max is not None and break_even <= n_max + 1
+    return {
+        "plain_ms": None if prediction.plain_step_s is None else 1000 * prediction.plain_step_s,
+        "drafting_cost_in_plain_steps": break_even,
+        "break_even_acceptance": acceptance_of(break_even - 1, n_max) if gains and break_even and n_max else None,
     }
 
 

@@ -1,0 +1,84 @@
+"""Sends a workload down every lane and through the routing, in turn, and notes what the gateway measured."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from paceline.bench.asking import Asker, Group, Settings
+from paceline.bench.results import ROUTED, Sample
+from paceline.bench.workload import Item, Workload
+from paceline.http_client import Client
+
+
+class Progress(Struct, frozen=True):
+    done: int
+    of: int
+    left_s: float | None
+    """``None`` before it can be told."""
+
+
+def _groups(items: Sequence[Item], settings: Settings) -> Iterator[Group]:
+    """Every way for one group of items before the next, beginning with another way each time: a machine that drifts
+    is fair to all. A last group that is too small is filled up from the beginning."""
+    for temperature in settings.temperatures:
+        for at_once in settings.at_once:
+            for number in range(settings.rounds):
+                order = list(items)
+                Random(f"{settings.seed} {number}").shuffle(order)
+                for place in range(0, len(order), at_once):
+                    group = tuple((order * at_once)[place : place + at_once])
+                    ways = settings.ways
+                    shift = (number + place // at_once) % len(ways)
+                    for way in ways[shift:] + ways[:shift]:
+                        yield Group(group, way, temperature, at_once, number)
+
+
+async def run_bench(
+    client: Client,
+    lanes: Sequence[dict[str, Any]],
+    workload: Workload,
+    settings: Settings,
+    known: Sequence[Sample],
+    note: Callable[[Sample], None],
+    report: Callable[[Progress], None],
+) -> None:
+    """Measure what is not known yet.
+
+    Args:
+        lanes: as ``/paceline/lanes`` tells them.
+        note: told of each new sample.
+
+    Raises:
+        ConnectFailed: there is no gateway any more.
+    """
+    asker = Asker(client, lanes, settings)
+    measured, teaching = workload.part(settings.prompts), workload.part(settings.teach, skip=settings.prompts)
+    done_keys = {sample.key for sample in known}
+    groups = [
+        group for group in _groups(measured, settings) if not all(group.key(item) in done_keys for item in group.items)
+    ]
+    learning = teaching if any(group.way == ROUTED for group in groups) else ()
+    total, done, began_s = len(learning) + len(groups), 0, time.monotonic()
+
+    def progress() -> None:
+        took_s = time.monotonic() - began_s
+        report(Progress(done, total, took_s / done * (total - done) if done else None))
+
+    progress()
+    for item in learning:
+        await asker.teach(item)
+        done += 1
+        progress()
+    if groups:  # what is slow the first time is not measured
+        await asker.measure(msgspec.structs.replace(groups[0], way=settings.lanes[0]))
+    for group in groups:
+        for sample in await asker.measure(group):
+            if sample.key not in done_keys:
+                done_keys.add(sample.key)
+                note(sample)
+        done += 1
+        progress()

@@ -1,0 +1,118 @@
+"""A summary as text for a terminal, and in one sentence."""
+
+from collections.abc import Callable, Sequence
+
+from paceline.bench.results import ROUTED, Results
+from paceline.bench.summary import Cell, Slice, ratios_of
+from paceline.text_table import columns
+
+MISSING = "-"
+LEAST_GAIN = 1.02
+"""A smaller gain is not worth a word of advice."""
+
+
+def table(one: Slice) -> str:
+    """Speeds, what they stand on, and the comparison of the routing with the best fixed lane and the oracle."""
+    company = "one request at a time" if one.at_once == 1 else f"{one.at_once} requests at once"
+    first = one.ways[0]
+    parts = [
+        f"temperature {one.temperature:g}, {company}",
+        f"tokens/s of decoding, and the speed-up over {first} with its 95 % interval:",
+        _grid(one, _speed, [*one.tasks, None]),
+    ]
+    drafting = [way for way in one.ways if any(cells[way].acceptance is not None for cells in one.tasks.values())]
+    if drafting:
+        parts += [
+            "accepted of the drafted tokens, and tokens per step:",
+            _grid(one, _accepted, [*one.tasks, None], drafting),
+        ]
+    if any(cell.first_token_s is not None for cell in one.overall.values()):
+        parts += ["time to the first token in ms, median:", _grid(one, _wait, [None], one.ways[:-1])]
+    if one.break_even:
+        parts.append("what a drafting step costs here, and what it has to bring:")
+        rows = [("", "tokens drafted", "cost in plain steps", "break-even acceptance")]
+        for lane, told in one.break_even.items():
+            needed = "none is enough" if told.acceptance is None else f"{told.acceptance:.2f}"
+            rows.append((lane, f"{told.draft:.1f}", f"{told.step_cost:.2f}", needed))
+        parts.append(_indented(columns(rows)))
+    parts.append(f"best fixed lane: {one.best_lane}, {one.overall[one.best_lane].speed_up} of {first}")
+    if one.routed_of_best and one.routed_of_oracle:
+        parts.append(
+            f"routed: {one.overall[ROUTED].speed_up} of {first}, {one.routed_of_best} of the best fixed lane, "
+            f"{one.routed_of_oracle} of the oracle"
+        )
+    if one.left_out:
+        parts.append(f"{one.left_out} items are left out: some lane did not answer them with a decoding time")
+    return "\n".join(parts) + "\n"
+
+
+def advice(one: Slice) -> str:
+    """In one sentence, what to run and what it brings."""
+    first = one.ways[0]
+    best, routed = one.overall[one.best_lane].speed_up, one.routed_of_best
+    mixed = len(set(one.best_by_task.values())) > 1
+    if routed and routed.is_above_one and routed.value >= LEAST_GAIN:
+        return (
+            f"Let Paceline route: on this workload it decodes {one.overall[ROUTED].speed_up} times as fast as {first} "
+            f"and {routed} times as fast as the best fixed setting, {one.best_lane}."
+        )
+    if one.best_lane == first:
+        lost = f"; routing makes {routed} of it" if routed else ""
+        return f"Run {first}: no drafting setting is faster on this workload as a whole{lost}."
+    if routed and routed.high >= 1:
+        gain = one.overall[ROUTED].speed_up
+        return (
+            f"{one.best_lane} decodes {best} times as fast as {first} on this workload; routing makes {gain}, no plain "
+            f"difference on this mix{', and follows when the mix changes' if mixed else ''}."
+        )
+    return f"Run {one.best_lane}: it decodes {best} times as fast as {first} on this workload" + (
+        f", routing only {routed} of that." if routed else "."
+    )
+
+
+def comparison(before: Results, after: Results) -> str:
+    """Speeds of the second results over the first's, by task, of what both have measured."""
+    parts = []
+    for temperature, at_once, ratios in ratios_of(before, after):
+        ways = list(ratios["all"])
+        rows = [("", *ways), *((task, *(str(by_way[way]) for way in ways)) for task, by_way in ratios.items())]
+        parts += [
+            f"temperature {temperature:g}, {at_once} at once: speed of the second over the first, 95 % interval",
+            _indented(columns(rows)),
+        ]
+    for name in ("workload", "machine", "settings"):
+        if before.about[name] != after.about[name]:
+            parts.append(f"they differ in {name}: {before.about[name]} and {after.about[name]}")
+    return "\n".join(parts or ["they have nothing in common"]) + "\n"
+
+
+def _grid(
+    one: Slice, shown: Callable[[Cell], str], tasks: Sequence[str | None], ways: Sequence[str] | None = None
+) -> str:
+    """By task (``None``: all) and way."""
+    ways = ways or one.ways
+    rows = [("", *ways)]
+    for task in tasks:
+        cells = one.overall if task is None else one.tasks[task]
+        rows.append((task or "all", *(shown(cells[way]) for way in ways)))
+    return _indented(columns(rows))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _speed(cell: Cell) -> str:
+    ratio = cell.speed_up
+    text = f"{cell.tokens_per_s:6.1f}"
+    return text if ratio.low == ratio.high == 1 else f"{text}  {ratio}"
+
+
+def _accepted(cell: Cell) -> str:
+    if cell.acceptance is None or cell.tokens_per_step is None:
+        return MISSING
+    return f"{cell.acceptance:.2f} {cell.tokens_per_step:.2f}"
+
+
+def _wait(cell: Cell) -> str:
+    return MISSING if cell.first_token_s is None else f"{1000 * cell.first_token_s:.0f}"
