@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 from paceline.bench.own_gateway import Running, own_gateway
 from paceline.cli.common import cache_directory
@@ -47,7 +48,8 @@ NGRAM = (
 @contextmanager
 def gateway(configuration: str, folder: Path) -> Iterator[Running]:
     """A running Paceline with all lanes up, which knows nothing of what earlier runs have taught."""
-    file = folder / "paceline.toml"
+    own_folder = Path(mkdtemp(dir=folder))
+    file = own_folder / "paceline.toml"
     file.write_text(configuration)
-    with own_gateway(["--config", str(file)], folder) as running:
+    with own_gateway(["--config", str(file)], own_folder) as running:
         yield running

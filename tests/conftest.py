@@ -128,7 +128,11 @@ class Serving:
         with self.log.open("wb") as out:
             environment = os.environ | {"XDG_STATE_HOME": str(folder)}
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-        self.wait_for("Ctrl-C stops")
+        try:
+            self.wait_for("Ctrl-C stops")
+        except BaseException:
+            self.process.kill()
+            raise
 
     def lanes(self) -> list[Any]:
         lanes: list[Any] = httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]

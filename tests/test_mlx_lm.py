@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from benchmarks.engine_environments import in_transformers_format, mlx_python, vllm_python
 from openai.types.chat import ChatCompletionMessageParam
 
 from conftest import StartGateway
-from engine_environments import in_transformers_format, mlx_python, vllm_python
 from paceline.engines.supervisor import free_port
 
 pytestmark = [

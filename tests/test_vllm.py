@@ -1,6 +1,5 @@
 """vLLM with Paceline's scheduler: a draft length per request, on the real vLLM on a CPU. Installs it the first time."""
 
-import json
 import os
 import platform
 import subprocess
@@ -13,9 +12,11 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from benchmarks import vllm_server
+from benchmarks.engine_environments import in_transformers_format, vllm_python
+from benchmarks.vllm_server import LONGEST, NGRAM
 
 from conftest import StartGateway
-from engine_environments import in_transformers_format, vllm_python
 from paceline.engines.supervisor import free_port
 
 pytestmark = [
@@ -27,31 +28,15 @@ CODE = "def add(left, right):\n    total = left + right\n    return total\n\n\n"
 EDIT = f"Rename the function add to plus and print the whole file again.\n```python\n{CODE * 3}```"
 STORY = "Tell me a story about a lighthouse keeper who finds a map."
 N_MAX, MIN_YIELD = "paceline_n_max", "paceline_min_yield"
-LONGEST = 6
-NGRAM = {"method": "ngram", "num_speculative_tokens": LONGEST, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
 
 
 class Vllm:
     """A running ``vllm serve``."""
 
     def __init__(self, model: Path, speculative: dict[str, Any], *flags: str, log: Path) -> None:
-        python = vllm_python()
         port = free_port()
-        command = [
-            *(
-                str(python.with_name("vllm")),
-                "serve",
-                str(in_transformers_format(model)),
-                "--served-model-name",
-                "smol",
-            ),
-            *("--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"),
-            *("--max-num-seqs", "4", "--no-enable-prefix-caching"),
-            *("--scheduler-cls", "paceline.engines.vllm_scheduler.scheduler"),
-            *("--per-request-spec-decode-metrics", "summary", "--enable-per-request-metrics"),
-            *("--speculative-config", json.dumps(speculative), *flags),
-        ]
-        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        command = [*vllm_server.command(model, speculative, str(port)), *flags]
+        environment = os.environ | vllm_server.ENVIRONMENT
         self.log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)

@@ -18,7 +18,19 @@ from paceline.decision import EXPLORATION
 from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
 
 EngineKind = Literal["llama.cpp", "vllm", "sglang", "lmstudio", "mlx-lm", "ollama", "tabbyapi", "openai"]
-StrategyKind = Literal["autoregressive", "ngram", "draft", "eagle3", "mtp", "dflash"]
+StrategyKind = Literal[
+    "autoregressive",
+    "ngram",
+    "ngram-map-k",
+    "ngram-map-k4v",
+    "ngram-mod",
+    "ngram-cache",
+    "draft",
+    "eagle3",
+    "mtp",
+    "dflash",
+    "dspark",
+]
 EMBEDDED = "embedded"
 """As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""
 

@@ -104,7 +104,7 @@ class Strategy(Struct, frozen=True):
     """How an engine drafts."""
 
     kind: str = "autoregressive"
-    """``autoregressive``, ``ngram``, ``draft``, ``eagle3``, ``mtp`` ..."""
+    """``autoregressive``, ``ngram``, ``ngram-mod``, ``draft``, ``eagle3``, ``mtp`` ..."""
     n_max: int | None = None
     """Cap on the draft length in tokens; ``None`` leaves it to the engine."""
 

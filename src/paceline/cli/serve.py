@@ -12,17 +12,17 @@ from msgspec.structs import replace
 
 from paceline import __version__
 from paceline.cli.common import Subparsers, add_command, cache_directory, fail, log_directory, state_directory
-from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, load
+from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, load
 from paceline.engines import Health
 from paceline.engines.bundled_model import NAME, NoBundledModel, bundled_model
 from paceline.engines.llama_cpp_build import usable
 from paceline.gateway.fleet import EngineHandle
 from paceline.gateway.server import CannotListen, Gateway
+from paceline.planning.drafters import NoDrafter, find_drafter
+from paceline.planning.one_model import Wanted, an_engine_each, one_engine
 from paceline.types import Decision, Outcome, Request, Signals
 
 PROGRESS_INTERVAL_S = 5.0
-NGRAM_SIZE, NGRAM_DRAFT = 4, 12
-"""Tokens that have to match, and tokens drafted then: the best of those tried in docs/decisions/0004."""
 
 EXAMPLES = """examples:
   paceline serve                              the bundled model, one plain and one n-gram lane
@@ -49,7 +49,15 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which engines to use."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--config", type=Path, help="configuration file, TOML")
-    what.add_argument("--model", type=Path, help="GGUF file to serve, with a plain and an n-gram lane")
+    what.add_argument(
+        "--model",
+        type=Path,
+        help="GGUF file to serve: plain, by n-gram lookup, and by what else can draft for it: its own MTP layers, or "
+        "an EAGLE-3 head or a draft model in the same folder, with `eagle` or `draft` in its name",
+    )
+    parser.add_argument(
+        "--draft-model", type=Path, metavar="FILE", help="with --model: the draft model or EAGLE-3 head"
+    )
     parser.add_argument(
         "--llama-server",
         metavar="PROGRAM",
@@ -70,15 +78,18 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 def engine_words(options: argparse.Namespace) -> list[str]:
     """The same options as words of a command line."""
     words = ["--slots", str(options.slots), "--context-tokens", str(options.context_tokens)]
-    for name in ("config", "model", "llama_server"):
+    for name in ("config", "model", "draft_model", "llama_server"):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     return words
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.config and options.llama_server:
-        return fail("--llama-server goes with --model; with --config, name the program in the engine's `launch`")
+    for name in ("llama_server", "draft_model"):
+        if options.config and getattr(options, name):
+            return fail(
+                f"--{name.replace('_', '-')} goes with --model; with --config, name it in the engine's `launch`"
+            )
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
@@ -91,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         gateway = Gateway(
             lambda: _configuration(options, model), log_directory(), record, state_directory() / "learned.sqlite"
         )
-    except (ConfigurationError, NoBundledModel) as error:
+    except (ConfigurationError, NoBundledModel, NoDrafter) as error:
         return fail(str(error))
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -107,7 +118,7 @@ def _model(options: argparse.Namespace) -> Path:
     model: Path = options.model
     if not model.is_file():
         raise ConfigurationError(f"--model: there is no file {model}")
-    return model.resolve()
+    return model.absolute()  # a link stays one: drafters stand beside it, not beside what it points to
 
 
 def _configuration(options: argparse.Namespace, model: Path | None) -> Configuration:
@@ -118,27 +129,18 @@ def _configuration(options: argparse.Namespace, model: Path | None) -> Configura
 
 
 def _of_one_model(model: Path, options: argparse.Namespace) -> Configuration:
-    """Plain decoding and n-gram lookup of one model file: by one engine that takes its strategy from each request, if
-    such a one was built; else by two, whose processes map the same pages of the file."""
+    """One engine that takes its strategy from each request, if such a one was built; else one for each way."""
     name = NAME if options.model is None else model.stem
     built = None if options.llama_server else usable(cache_directory())
     program = options.llama_server or (built.server if built else EMBEDDED)
-    common = (
-        *(program, "--model", str(model), "--alias", name, "--port", "{port}"),
-        *("--parallel", str(options.slots), "--ctx-size", str(options.slots * options.context_tokens)),
-    )
-    ngram = (
-        *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(NGRAM_SIZE)),
-        *("--spec-ngram-simple-size-m", str(NGRAM_DRAFT)),
-    )
-    plain = EngineSettings("plain", "llama.cpp", launch=common, device="cpu")
-    drafting = EngineSettings(
-        "ngram", "llama.cpp", launch=common + ngram, strategy="ngram", n_max=NGRAM_DRAFT, device="cpu"
-    )
+    drafter = find_drafter(model, options.draft_model)
+    if drafter:
+        print(f"drafts by {drafter}", flush=True)
+    wanted = Wanted(model, name, program, options.slots, options.context_tokens)
     if built:
         device = "cpu" if built.backend == "cpu" else "gpu"
-        return Configuration(engine=(replace(drafting, name="llama", device=device),))
-    return Configuration(engine=(plain, drafting))
+        return Configuration(engine=(one_engine(replace(wanted, device=device), drafter),))
+    return Configuration(engine=an_engine_each(wanted, drafter))
 
 
 async def _serve(gateway: Gateway) -> None:

@@ -73,6 +73,7 @@ DRAFTERS = {
     "eagle3": Drafter(-0.3, 4),
     "draft": Drafter(-0.4, 8),
     "dflash": Drafter(-0.3, 8),
+    "dspark": Drafter(-0.3, 8),
 }
 UNKNOWN_DRAFTER = Drafter(-0.5, 4)
 _LOOKUP_ACCEPTANCE = 0.75
@@ -86,7 +87,7 @@ _STRUCTURED = 0.4
 
 
 def drafter(kind: str) -> Drafter:
-    return DRAFTERS.get(kind, UNKNOWN_DRAFTER)
+    return DRAFTERS.get("ngram" if kind.startswith("ngram") else kind, UNKNOWN_DRAFTER)
 
 
 def acceptance_logit(kind: str, task: Task, signals: Signals) -> float:

@@ -21,14 +21,15 @@ from paceline.engines.openai import fetch_json, fetch_models
 from paceline.http_client import Client
 from paceline.types import AS_STARTED, Abilities, Drafter, Request, Strategy
 
-DRAFTER_OF_STRATEGY = {
-    "ngram": "ngram",
-    "draft": "draft-simple",
-    "eagle3": "draft-eagle3",
-    "mtp": "draft-mtp",
-    "dflash": "draft-dflash",
+KIND_OF_DRAFTER = {
+    "ngram-simple": "ngram",
+    "draft-simple": "draft",
+    "draft-eagle3": "eagle3",
+    "draft-mtp": "mtp",
+    "draft-dflash": "dflash",
+    "draft-dspark": "dspark",
 }
-"""How the names in ``speculative.types`` of a completion begin."""
+"""By the names in ``speculative.types`` of a completion; the other n-gram drafters go by their own names."""
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
 DRAFT_LENGTH = 16
@@ -67,7 +68,7 @@ class LlamaCpp:
             return Examination()  # an older build does not say
         loaded = [name for name in types if name != "none"]
         contradictions: tuple[str, ...] = ()
-        if bool(loaded) != strategy.drafts or (strategy.drafts and strategy.kind not in _kinds(loaded)):
+        if bool(loaded) != strategy.drafts or (strategy.drafts and not _has(loaded, strategy.kind)):
             drafts = ", ".join(loaded) or "nothing"
             contradictions = (f"its strategy is configured as {strategy.kind}, but it drafts by: {drafts}",)
         try:
@@ -81,8 +82,8 @@ class LlamaCpp:
             return AS_STARTED
         longest = await _longest_drafts(client)
         drafters = [
-            Drafter(kind, name, longest.get(name) or strategy.n_max or DRAFT_LENGTH)
-            for kind, name in _kinds(loaded).items()
+            Drafter(KIND_OF_DRAFTER.get(name, name), name, longest.get(name) or strategy.n_max or DRAFT_LENGTH)
+            for name in loaded
         ]
         return Abilities(tuple(drafters))
 
@@ -140,14 +141,9 @@ async def _longest_drafts(client: Client) -> dict[str, int]:
     )
 
 
-def _kinds(names: Sequence[str]) -> dict[str, str]:
-    """Of the server's names of drafters, the first of each kind."""
-    found: dict[str, str] = {}
-    for name in names:
-        for kind, begin in DRAFTER_OF_STRATEGY.items():
-            if name.startswith(begin):
-                found.setdefault(kind, name)
-    return found
+def _has(loaded: Sequence[str], kind: str) -> bool:
+    """Whether a drafter of a kind is among those that a server names; ``ngram`` may stand for any n-gram drafter."""
+    return any(kind in (name, KIND_OF_DRAFTER.get(name), name.split("-")[0]) for name in loaded)
 
 
 def check_flags(program: str, words: Sequence[str]) -> None:

@@ -1,0 +1,1 @@
+"""From a model file to the engines that serve it."""
