@@ -71,6 +71,7 @@ def _of_another_size(model: Path, path: Path) -> Path:
     return path
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("kind", KINDS)
 def test_serve_finds_them_on_the_embedded_engine(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     serving = Serving("--model", str(folders[kind]), "--llama-server", "embedded", "--slots", "1", folder=tmp_path)

@@ -11,8 +11,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
@@ -35,7 +33,6 @@ def main() -> None:
         if built is None:
             raise SystemExit("nothing is built; run `paceline engine build`")
         weights, share = projection(built.server, path, options.fit)
-        numpy.save(options.folder / "projection.npy", weights.astype(numpy.float16))
         print(f"the MTP layer predicts {share:.0%} of the tokens of answers that it was not fitted on")
     target = ModelFile(path)
     draft_model(target, options.folder / "draft.gguf")
