@@ -35,7 +35,7 @@ from benchmarks.the_finding.machine import Machine, measure
 from benchmarks.the_finding.show import draw_machine, machine_table
 from paceline.bench import results
 from paceline.cli import main as paceline
-from paceline.cli.common import cache_directory
+from paceline.cli.common import cache_directory, say_in_place
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
 
@@ -149,12 +149,10 @@ def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:
 
 
 def _machine(program: str, models: dict[str, Path], out: Path, quick: bool) -> str:
-    def report(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     names = ["q8"] if quick else list(QUANTIZATIONS)
     machines: list[Machine] = [
-        measure(program, name, models[name], 1 if quick else 2, 24 if quick else 64, report) for name in names
+        measure(program, name, models[name], rounds=1, tokens=24 if quick else 48, report=say_in_place)
+        for name in names
     ]
     tasks = results.read(out / "q8.jsonl") if (out / "q8.jsonl").exists() else None
     draw_machine(machines, tasks, out / "machine")

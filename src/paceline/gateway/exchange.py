@@ -150,7 +150,9 @@ class Exchange:
 
     def _least_yield(self, lane: LaneHandle) -> float:
         """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
-        a few steps may be unlucky."""
+        a few steps may be unlucky. Who asks for this very lane has it as it is."""
+        if self.request.forced_lane == lane.lane.name:
+            return 0.0
         prediction = self.decision.predictions.get(lane.lane.name)
         break_even = prediction.break_even if prediction else None
         return 1 + LEAST_GAIN * (break_even - 1) if break_even and break_even > 1 else 0.0
