@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: run test test-engines check format clean
+.PHONY: run test test-engines bench check format clean
 
 run: .venv/installed  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
@@ -14,6 +14,11 @@ test: .venv/installed  ## all tests, on real engines
 test-engines: .venv/installed  ## build llama.cpp with our patch (minutes, once), and test it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/pytest -m engines $(ARGS)
+
+bench: .venv/installed  ## build llama.cpp with our patch (once), and reproduce docs/the-finding.md; ARGS=--quick for a look
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
+	$(BIN)/paceline engine build
+	$(BIN)/python -m benchmarks.the_finding $(ARGS)
 
 check: .venv/installed  ## lint, format and types
 	$(BIN)/ruff check .

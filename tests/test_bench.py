@@ -318,6 +318,18 @@ async def test_a_lane_that_changes_the_text_is_found(
     assert await asyncio.to_thread(main, words) == 1
 
 
+async def test_a_drafter_that_remembers_gets_each_prompt_once(
+    start_gateway: StartGateway, start_engine: StartEngine, few: Path, tmp_path: Path
+) -> None:
+    one, other = await start_engine(), await start_engine()
+    running = await start_gateway(lane("plain", one.url) + lane("pool", other.url, "ngram-mod"))
+    file = tmp_path / "results.jsonl"
+    words = ["bench", "--url", running.url, "--workload", str(few), "--rounds", "3", "--results", str(file)]
+    await asyncio.to_thread(main, words)
+    sent = [sample.key[:2] for sample in results.read(file).samples]
+    assert sorted(sent) == sorted((item, way) for item in ("1", "2") for way in ("plain", "pool"))
+
+
 def test_no_gateway_is_told(few: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--url", "http://127.0.0.1:9", "--workload", str(few)]) == 1
     assert "no gateway answers" in capsys.readouterr().err

@@ -31,7 +31,7 @@ from training.drafters.gguf_file import ModelFile, converted
 from training.drafters.models import model_with_mtp
 
 from benchmarks import vllm_server
-from benchmarks.the_finding.machine import Machine, measure
+from benchmarks.the_finding.machine import AT_ONCE, Machine, measure
 from benchmarks.the_finding.show import draw_machine, machine_table
 from paceline.bench import results
 from paceline.cli import main as paceline
@@ -54,12 +54,12 @@ class Part(Struct, frozen=True):
     quick_words: tuple[str, ...]
 
 
-FEW = ("--prompts", "2", "--teach", "3", "--max-tokens", "64")
+FEW = ("--prompts", "2", "--teach", "2", "--max-tokens", "64")
 QUICK = ("--prompts", "1", "--teach", "0", "--rounds", "1", "--max-tokens", "24")
 PARTS = {
     "q8": Part("Q8_0, temperature 0", "q8", (*FEW, "--rounds", "2"), QUICK),
     "f16": Part("F16, temperature 0", "f16", (*FEW, "--rounds", "1"), ()),
-    "hot": Part("Q8_0, temperature 1", "q8", (*FEW, "--rounds", "1", "--temperature", "1"), ()),
+    "hot": Part("Q8_0, temperature 1", "q8", (*FEW, "--prompts", "1", "--rounds", "1", "--temperature", "1"), ()),
     "crowd": Part(
         "Q8_0, several requests at once",
         "q8",
@@ -86,7 +86,7 @@ def main() -> None:
     began_s = time.monotonic()
     told = []
     with tempfile.TemporaryDirectory() as scratch:
-        models = _models(Path(scratch), built.server)
+        models = _models(Path(scratch), None if options.quick else built.server)
         told += [
             _bench(name, PARTS[name], built.server, models, options.out, Path(scratch), options.quick)
             for name in parts
@@ -98,11 +98,12 @@ def main() -> None:
     print(f"{options.out}/tables.md, after {(time.monotonic() - began_s) / 60:.0f} min")
 
 
-def _models(folder: Path, program: str) -> dict[str, Path]:
-    """The bundled model with an MTP layer, by quantization."""
-    path = bundled_model(cache_directory())
-    weights, share = projection(program, path, FITTED_ON)
-    print(f"the MTP layer predicts {share:.0%} of the tokens of answers that it was not fitted on", file=sys.stderr)
+def _models(folder: Path, program: str | None) -> dict[str, Path]:
+    """The bundled model with an MTP layer, by quantization; without a program to fit it with, the layer is random."""
+    path, weights = bundled_model(cache_directory()), None
+    if program:
+        weights, share = projection(program, path, FITTED_ON)
+        print(f"the MTP layer predicts {share:.0%} of the tokens of answers that it was not fitted on", file=sys.stderr)
     target = ModelFile(path)
     found = {name: folder / f"{name}.gguf" for name in QUANTIZATIONS}
     for name, kind in QUANTIZATIONS.items():
@@ -142,7 +143,7 @@ def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:
             launch += [f"--spec-ngram-{kind}-size-n", "4", f"--spec-ngram-{kind}-size-m", "12"]
         table["caps"] = [12]
     else:
-        launch += ["--spec-type", "ngram-simple,draft-mtp", "--spec-draft-n-max", "4"]
+        launch += ["--spec-type", "ngram-simple,draft-mtp", "--spec-draft-n-max", "2"]
         table["caps"] = [2, 4, 12]
     table["launch"] = launch
     return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
@@ -151,7 +152,7 @@ def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:
 def _machine(program: str, models: dict[str, Path], out: Path, quick: bool) -> str:
     names = ["q8"] if quick else list(QUANTIZATIONS)
     machines: list[Machine] = [
-        measure(program, name, models[name], rounds=1, tokens=24 if quick else 48, report=say_in_place)
+        measure(program, name, models[name], (1,) if quick else AT_ONCE, 24 if quick else 32, say_in_place)
         for name in names
     ]
     tasks = results.read(out / "q8.jsonl") if (out / "q8.jsonl").exists() else None

@@ -40,6 +40,11 @@ class Machine(Struct, frozen=True):
     name: str
     measured: list[Measured]
 
+    @property
+    def numbers(self) -> list[int]:
+        """Of requests at once."""
+        return sorted({one.at_once for one in self.measured})
+
     def plain_s(self, at_once: int) -> float:
         """Seconds of a plain step."""
         return median([one.s_per_token for one in self.measured if one.cap == 0 and one.at_once == at_once])
@@ -69,11 +74,14 @@ class Machine(Struct, frozen=True):
         return None if needed > cap else acceptance_of(max(0.0, needed), cap)
 
 
-def measure(program: str, name: str, model: Path, rounds: int, tokens: int, report: Callable[[str], None]) -> Machine:
-    """All acceptances, caps and numbers of requests at once, each as often as there are rounds.
+def measure(
+    program: str, name: str, model: Path, numbers: Sequence[int], tokens: int, report: Callable[[str], None]
+) -> Machine:
+    """All acceptances and caps.
 
     Args:
         model: with MTP layers.
+        numbers: of requests at once.
     """
     found = []
     for acceptance in ACCEPTANCES:
@@ -82,13 +90,11 @@ def measure(program: str, name: str, model: Path, rounds: int, tokens: int, repo
         server = LlamaServer(program, model, *flags, "--parallel", str(max(AT_ONCE)))
         try:
             server.chat(PROMPT)
-            for number in range(rounds):
-                for at_once in AT_ONCE:
-                    caps = (0, *CAPS)
-                    for cap in caps[number % len(caps) :] + caps[: number % len(caps)]:
-                        report(f"{name}: acceptance {acceptance}, {at_once} at once, {cap} drafted")
-                        done = _at_once(server, at_once, cap, tokens)
-                        found += [_measured(timings, acceptance, cap, at_once) for timings in done]
+            for at_once in numbers:
+                for cap in (0, *CAPS):
+                    report(f"{name}: acceptance {acceptance}, {at_once} at once, {cap} drafted")
+                    done = _at_once(server, at_once, cap, tokens)
+                    found += [_measured(timings, acceptance, cap, at_once) for timings in done]
         finally:
             server.stop()
     return Machine(name, found)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.the_finding.machine import ACCEPTANCES, AT_ONCE, CAPS, Machine
+from benchmarks.the_finding.machine import ACCEPTANCES, CAPS, Machine
 from paceline.bench.results import Results
 from paceline.bench.summary import slices
 from paceline.decision.drafting import acceptance_of
@@ -28,7 +28,7 @@ def machine_table(machines: Sequence[Machine]) -> str:
     """Cost of a drafting step and the acceptance from which it pays; and the measured speed-ups beside the formula."""
     rows = [("", "at once", "cap", "plain step", "drafting step", "break-even", *(f"at {a}" for a in ACCEPTANCES))]
     for machine in machines:
-        for at_once in AT_ONCE:
+        for at_once in machine.numbers:
             for cap in CAPS:
                 needed = machine.break_even(cap, at_once)
                 rows.append(
@@ -58,12 +58,13 @@ def draw_machine(machines: Sequence[Machine], tasks: Results | None, folder: Pat
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    across = len(machines[0].numbers)
     figure, grid = pyplot.subplots(
-        len(machines), len(AT_ONCE), figsize=(4 * len(AT_ONCE), 3.2 * len(machines)), squeeze=False, sharey=True
+        len(machines), across, figsize=(4 * across, 3.2 * len(machines)), squeeze=False, sharey=True
     )
     steps = [place / 50 for place in range(50)]
     for row, machine in zip(grid, machines, strict=True):
-        for axes, at_once in zip(row, AT_ONCE, strict=True):
+        for axes, at_once in zip(row, machine.numbers, strict=True):
             for place, cap in enumerate(CAPS):
                 line = [machine.predicted(acceptance, cap, at_once) for acceptance in steps]
                 axes.plot(steps, line, color=f"C{place}", label=f"{cap} drafted")
@@ -92,7 +93,7 @@ def _mark(axes: Any, tasks: Results | None) -> None:
         return
     (one, *_) = slices(tasks)
     for task, cells in one.tasks.items():
-        lane = next((lane for lane in one.break_even if "/mtp-4" in lane), None)
+        lane = next((lane for lane in one.break_even if "/mtp-" in lane), None)
         if lane is None or cells[lane].acceptance is None:
             continue
         draft = one.break_even[lane].draft

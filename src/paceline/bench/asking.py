@@ -18,6 +18,8 @@ EVEN_LENGTH = {"llama.cpp", "vllm", "sglang"}
 UNCACHED: dict[str, dict[str, Any]] = {"llama.cpp": {"cache_prompt": False}}
 """What keeps an engine from taking a prompt out of its cache that another lane has sent: fields by kind. vLLM takes a
 salt (``cache_salt``), which is new for each request."""
+POOLED = {"ngram-mod", "ngram-cache"}
+"""Strategies that remember what other requests have said: a prompt that was sent before is nearly free."""
 ENDS_BY_ITSELF = ("response_format", "tools")
 """Fields of requests whose answer has a form, and ends where the form ends."""
 TIMEOUT_S = 600.0

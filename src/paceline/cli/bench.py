@@ -17,7 +17,7 @@ from msgspec import structs
 
 from paceline import __version__
 from paceline.bench import results, workload
-from paceline.bench.asking import Asker, Settings
+from paceline.bench.asking import POOLED, Asker, Settings
 from paceline.bench.calibrate import Refused
 from paceline.bench.lossless import Parting, partings
 from paceline.bench.own_gateway import NotStarted, own_gateway
@@ -27,7 +27,7 @@ from paceline.bench.show import advice, comparison, table
 from paceline.bench.summary import slices
 from paceline.bench.workload import BadWorkload, Workload
 from paceline.cli.calibrate import calibrated
-from paceline.cli.common import Subparsers, add_command, fail, say_in_place, state_directory
+from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place, state_directory
 from paceline.cli.remote import Address, Unanswered, ask
 from paceline.cli.serve import add_engine_options, engine_words
 from paceline.http_client import Client, ConnectFailed, ConnectionLost
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace, to: Address) -> int:
     load = workload.read(options.workload) if options.workload else workload.shipped()
     lanes = _lanes(ask(to, "GET", "/paceline/lanes")["lanes"], options.lanes)
-    settings = _settings(options, tuple(lane["lane"] for lane in lanes))
+    settings = _settings(options, lanes)
     about = _about(lanes, load, settings)
     writer = Writer(options.results, about, options.resume) if options.results else None
     samples = list(writer.known) if writer else []
@@ -146,7 +146,7 @@ def _check_lossless(options: argparse.Namespace, to: Address) -> int:
     if len(names) < 2:
         return fail("there is only one lane")
     settings = structs.replace(
-        _settings(options, names), routed=False, teach=0, rounds=1, temperatures=(0.0,), keep_text=True
+        _settings(options, lanes), routed=False, teach=0, rounds=1, temperatures=(0.0,), keep_text=True
     )
     samples: list[Sample] = []
     asyncio.run(_run(to, lanes, load, settings, [], samples.append))
@@ -231,14 +231,14 @@ def _lanes(told: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any
     return sorted((up[name] for name in names), key=lambda lane: bool(lane["strategy"]["drafts"]))
 
 
-def _settings(options: argparse.Namespace, lanes: tuple[str, ...]) -> Settings:
+def _settings(options: argparse.Namespace, lanes: list[dict[str, Any]]) -> Settings:
     given = {
         name: value
         for name in ("prompts", "teach", "rounds", "max_tokens")
         if (value := getattr(options, name)) is not None
     }
     usual = Settings(
-        lanes,
+        tuple(lane["lane"] for lane in lanes),
         temperatures=options.temperature,
         at_once=options.concurrency,
         seed=options.seed,
@@ -246,7 +246,14 @@ def _settings(options: argparse.Namespace, lanes: tuple[str, ...]) -> Settings:
     )
     if options.url:
         usual = structs.replace(usual, teach=0)
-    return structs.replace(usual, **given)
+    wanted = structs.replace(usual, **given)
+    pooled = [lane["lane"] for lane in lanes if lane["strategy"]["kind"] in POOLED]
+    if not pooled:
+        return wanted
+    if len(pooled) > 1:
+        raise Unanswered(f"{', '.join(pooled)} remember each other's answers; choose one of them with --lanes")
+    say(f"{pooled[0]} remembers what other requests have said, so every prompt is sent once, and nothing is routed")
+    return structs.replace(wanted, rounds=1, routed=False, teach=0)
 
 
 def _about(lanes: list[dict[str, Any]], load: Workload, settings: Settings) -> dict[str, Any]:

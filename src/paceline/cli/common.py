@@ -30,6 +30,11 @@ def fail(message: str) -> int:
     return 1
 
 
+def say(text: str) -> None:
+    """Say on standard error what is worth knowing beside the result."""
+    print(text, file=sys.stderr)
+
+
 def say_in_place(text: str) -> None:
     """Say on standard error how far something is, over what was said before; the empty text removes it."""
     if sys.stderr.isatty():

@@ -196,6 +196,7 @@ async def _announce(gateway: Gateway) -> None:
   lanes      {gateway.address}/paceline/lanes
 try
   curl -i {gateway.address}/v1/chat/completions -d '{data}'
+  paceline bench --quick --url {gateway.address}    what each lane brings here, in two minutes
 Ctrl-C stops.""",
         flush=True,
     )
