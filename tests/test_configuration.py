@@ -78,7 +78,11 @@ def test_engines_of_a_cpu_take_turns_unless_told_otherwise() -> None:
             "file.toml:12: engine[1].url: Expected `str` matching",
         ),
         ('name = "gpu0"', 'name = "gpu1"', "file.toml:6: device[1].name: no engine runs on a device 'gpu1'"),
-        ("[server]", "[servre]", "file.toml:1: servre: unknown key; known here: server, routing, rule, device, engine"),
+        (
+            "[server]",
+            "[servre]",
+            "file.toml:1: servre: unknown key; known here: server, routing, evidence, rule, device, engine",
+        ),
         ("port = 9000", "port = ", "file.toml:2: Invalid value"),
         ("[[device]]", "[device]", "file.toml:5: device"),
     ],

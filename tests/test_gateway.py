@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import fake_engine
 from conftest import RunningGateway, StartEngine, StartGateway, lane
@@ -728,3 +729,37 @@ async def test_a_request_may_ask_not_to_be_learned_from(start_gateway: StartGate
     refused = await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-learn": "maybe"})
     assert refused.status_code == 400
     assert "x-paceline-learn" in refused.text
+
+
+async def test_metrics_for_prometheus(start_gateway: StartGateway, start_engine: StartEngine) -> None:
+    async def script(received: Received, wire: Wire) -> None:
+        if b"fail" in received.body:
+            await wire.json({"error": {"message": "no"}}, status=500)
+        else:
+            await wire.json(
+                ANSWER | {"timings": {"predicted_n": 21, "predicted_ms": 1000.0, "draft_n": 9, "draft_n_accepted": 6}}
+            )
+
+    running, _, _ = await two_lanes(start_engine, start_gateway, script)
+    for text in ("edit", "edit", "fail"):
+        asked = {"model": "m", "messages": [{"role": "user", "content": text}]}
+        await running.http.post("/v1/chat/completions", json=asked, headers={"x-paceline-lane": "ngram"})
+    await running.outcome_number(3)
+    answer = await running.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {
+        (sample.name, sample.labels.get("lane"), sample.labels.get("status")): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if not sample.name.endswith("_bucket")
+    }
+    assert found["paceline_requests_total", "ngram", "200"] == 2
+    assert found["paceline_requests_total", "ngram", "500"] == 1
+    assert found["paceline_draft_tokens_total", "ngram", None] == 18
+    assert found["paceline_accepted_tokens_total", "ngram", None] == 12
+    assert found["paceline_decode_seconds_total", "ngram", None] == 2
+    assert found["paceline_request_duration_seconds_count", "ngram", None] == 2
+    assert found["paceline_decision_duration_seconds_count", None, None] == 3
+    assert found["paceline_lane_up", "plain", None] == 1
+    assert found["paceline_lane_requests_running", "plain", None] == 0
+    assert not [name for name, lane, _ in found if lane == "plain" and name.startswith("paceline_draft")]

@@ -20,16 +20,16 @@ class Paceline:
     def __init__(self, exploration: float = EXPLORATION) -> None:
         self.state = State()
         self._exploration = exploration
-        self._decision = Decision("", "")
+        self.decision = Decision("", "")
 
     def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
-        self._decision = decide(draw.signals, lanes, self.state, rng, self._exploration)
-        return self._decision.lane
+        self.decision = decide(draw.signals, lanes, self.state, rng, self._exploration)
+        return self.decision.lane
 
     def tell(self, draw: Draw, lane: str, now_s: float) -> None:
         observed = draw.observed[lane]
         outcome = Outcome(lane, 200, (observed.decode_s or 0) + 0.1, observed=observed, at_s=now_s)
-        self.state = learn(self.state, draw.signals, self._decision, outcome)
+        self.state = learn(self.state, draw.signals, self.decision, outcome)
 
 
 class Fixed:

@@ -181,6 +181,24 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = True
 
 
+class EvidenceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of the requests, to see later what routing brought."""
+
+    log: Annotated[
+        bool,
+        Meta(
+            description="Keep signals, decision and outcome of every request in a file of the user's state directory."
+        ),
+    ] = True
+    keep_days: Annotated[float, Meta(gt=0, description="Older entries are dropped.")] = 30.0
+    max_mb: Annotated[
+        int, Meta(ge=1, description="Of a file that is larger, in megabytes, the oldest entries are dropped.")
+    ] = 256
+    keep_text: Annotated[
+        bool, Meta(description="Keep the requests' bodies, too. Nothing else that Paceline keeps holds any text.")
+    ] = False
+
+
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     """Requests that go down a given lane, whatever is predicted. All keys that are given have to fit; the first rule
     that fits counts."""
@@ -199,6 +217,7 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = field(default_factory=ServerSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
     rule: tuple[Rule, ...] = ()
     device: tuple[DeviceSettings, ...] = ()
     engine: tuple[EngineSettings, ...] = ()
@@ -356,6 +375,7 @@ def reference() -> str:
     for heading, kind in (
         ("[server]", ServerSettings),
         ("[routing]", RoutingSettings),
+        ("[evidence]", EvidenceSettings),
         ("[[rule]]", Rule),
         ("[[device]]", DeviceSettings),
         ("[[engine]]", EngineSettings),

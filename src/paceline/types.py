@@ -272,6 +272,8 @@ class Decision(Struct, frozen=True):
     """One line for people, with the numbers it stood on. Printable ASCII, so that it fits a header."""
     propensity: float = 1.0
     """Probability with which the policy picks this lane for this request in this state."""
+    propensities: Mapping[str, float] = {}
+    """The same of every lane that might have been picked; empty where there was no choice."""
     alternatives: tuple[str, ...] = ()
     """Lanes to try, in this order, if the chosen one can't be reached."""
     predictions: Mapping[str, Prediction] = {}
@@ -309,6 +311,8 @@ class Outcome(Struct, frozen=True):
     """From the arrival of the request's last byte to the end of the answer."""
     queue_s: float = 0.0
     """Waiting for a turn on the device."""
+    decision_s: float = 0.0
+    """Inspecting and deciding."""
     first_byte_s: float | None = None
     """From sending the request to the engine to the first byte of its answer's body."""
     observed: Observation = Observation()

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paceline.evidence.log import FILE
+
 Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
 
@@ -52,6 +54,11 @@ def cache_directory() -> Path:
 
 def state_directory() -> Path:
     return user_directory("XDG_STATE_HOME", ".local/state")
+
+
+def log_file() -> Path:
+    """The decision log."""
+    return state_directory() / FILE
 
 
 def log_directory() -> Path:

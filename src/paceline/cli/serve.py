@@ -99,9 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         model = None if options.config else _model(options)
-        gateway = Gateway(
-            lambda: _configuration(options, model), log_directory(), record, state_directory() / "learned.sqlite"
-        )
+        gateway = Gateway(lambda: _configuration(options, model), log_directory(), record, state_directory())
     except (ConfigurationError, NoBundledModel, NoDrafter) as error:
         return fail(str(error))
     try:

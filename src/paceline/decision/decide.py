@@ -73,6 +73,9 @@ def decide(
         lane=chosen.one.lane.name,
         reason=_reason(signals, chosen, choices, load, is_explored=picked > 0),
         propensity=probabilities[picked],
+        propensities={
+            choice.one.lane.name: share for choice, share in zip(candidates, probabilities, strict=True) if share > 0
+        },
         alternatives=tuple([choice.one.lane.name for choice in choices if choice is not chosen]),
         predictions=predictions,
         exploring_s=chosen.cost - candidates[0].cost if in_seconds else 0.0,

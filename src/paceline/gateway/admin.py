@@ -58,6 +58,12 @@ def lanes(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+def metrics(pipeline: Pipeline) -> bytes:
+    """The text of ``/metrics``."""
+    lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
+    return pipeline.metrics.text(lanes, dict(pipeline.failures))
+
+
 def explain(pipeline: Pipeline, request: Request, headers: Headers) -> dict[str, Any]:
     """Signals and decision for a request, as it would be decided now; nothing is sent.
 

@@ -13,6 +13,7 @@ from paceline.gateway import admin
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import given_key, to_client, to_engine
+from paceline.gateway.metrics import CONTENT_TYPE
 from paceline.gateway.parse import parse_request
 from paceline.gateway.pipeline import Pipeline
 from paceline.gateway.turns import QueueFull, Turn
@@ -86,6 +87,10 @@ class Application:
             await reply.json(200, admin.model(fleet, path.removeprefix("/v1/models/")))
         elif method == "GET" and path == "/paceline/lanes":
             await reply.json(200, admin.lanes(self._pipeline))
+        elif method == "GET" and path == "/metrics" and b"x-paceline-lane" not in dict(scope["headers"]):
+            text = admin.metrics(self._pipeline)
+            await reply.start(200, [(b"content-type", CONTENT_TYPE), (b"content-length", b"%d" % len(text))])
+            await reply.end(text)
         elif method == "GET" and path == "/paceline/requests":
             await reply.json(200, self._pipeline.recent.after(_number_after(scope["query_string"])))
         elif method == "POST" and path == "/paceline/reload":

@@ -43,6 +43,7 @@ class Exchange:
         self._reply = reply
         self._arrived_s = perf_counter()
         self._queue_s = 0.0
+        self.decision_s = 0.0
         self._lane: LaneHandle | None = None
         self._turn: Turn | None = None
         self._answer: Answer | None = None
@@ -141,6 +142,7 @@ class Exchange:
             status=self.status,
             total_s=perf_counter() - self._arrived_s,
             queue_s=self._queue_s,
+            decision_s=self.decision_s,
             first_byte_s=self._relay.first_byte_s if self._relay else None,
             observed=observed,
             beside=self._beside,

@@ -13,6 +13,7 @@ from paceline.decision import State, decide, learn, predict
 from paceline.gateway.errors import ApiError
 from paceline.gateway.exchange import Exchange
 from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.metrics import Metrics
 from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
@@ -50,6 +51,7 @@ class Pipeline:
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
+        self.metrics = Metrics()
         self._record = record
         self._random = Random(seed)
         self._exchanges: set[Exchange] = set()
@@ -63,8 +65,11 @@ class Pipeline:
         exchange = Exchange(request, headers, reply, keep_key=not self.fleet.configuration.server.api_keys)
         self._exchanges.add(exchange)
         try:
+            lanes = await self._candidates(request)
+            began_s = perf_counter()
             exchange.signals = self._inspect(request)
-            exchange.decision = await self._decide(request, headers, exchange.signals)
+            exchange.decision = self._decide(request, headers, exchange.signals, lanes)
+            exchange.decision_s = perf_counter() - began_s
             await self._dispatch(exchange)
         except ApiError as error:
             exchange.fail(error.status, error.message)
@@ -94,17 +99,21 @@ class Pipeline:
             self._note_failure("inspection")
             return Signals()
 
-    async def _decide(self, request: Request, headers: Headers, signals: Signals) -> Decision:
-        fleet = self.fleet
-        forced = request.forced_lane
+    async def _candidates(self, request: Request) -> list[LaneHandle]:
+        """The lanes that may serve; if none of them is up but one is coming up, it is waited for."""
+        fleet, forced = self.fleet, request.forced_lane
 
-        def candidates() -> list[LaneHandle]:
+        def find() -> list[LaneHandle]:
             return fleet.serving(request.model) if forced is None else fleet.forced(forced, request.model)
 
-        lanes = candidates()
-        if not any(lane.is_up for lane in lanes):
-            await fleet.wait_for_start(lanes, START_PATIENCE_S)
-            lanes = candidates()
+        lanes = find()
+        if any(lane.is_up for lane in lanes):
+            return lanes
+        await fleet.wait_for_start(lanes, START_PATIENCE_S)
+        return find()
+
+    def _decide(self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
+        forced = request.forced_lane
         if forced is None:
             return self.choose(request, headers, signals, lanes)
         return self._among(lanes, signals, "the request forces this lane", f"the request forces {forced}")
@@ -193,8 +202,8 @@ class Pipeline:
             outcome = exchange.outcome()
             if exchange.request.teaches:
                 self.state = learn(self.state, exchange.signals, exchange.decision, outcome)
-            self.recent.add(exchange.request, exchange.signals, exchange.decision, outcome)
-            self._record(exchange.request, exchange.signals, exchange.decision, outcome)
+            for note in (self.recent.add, self.metrics.add, self._record):
+                note(exchange.request, exchange.signals, exchange.decision, outcome)
         except Exception:
             self._note_failure("learning")
 

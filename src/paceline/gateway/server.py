@@ -12,12 +12,16 @@ from typing import Any
 import uvicorn
 
 from paceline.configuration import Configuration, ConfigurationError
+from paceline.evidence.log import FILE, DecisionLog, LogSettings
 from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import EngineHandle, Fleet
 from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory, MemoryUnusable
+from paceline.types import Decision, Outcome, Request, Signals
+
+MEMORY_FILE = "learned.sqlite"
 
 HOUSEKEEPING_INTERVAL_S = 0.5
 SAVE_EVERY = 20
@@ -36,7 +40,8 @@ class Gateway:
     Args:
         load: reads the configuration; called at start and at each reload.
         record: told of every outcome.
-        memory_path: where what was learned is kept, if the configuration wants that; ``None`` keeps nothing.
+        state_directory: where what was learned and the decision log are kept, if the configuration wants that; ``None``
+            keeps nothing.
 
     Raises:
         ConfigurationError: from ``load``.
@@ -47,14 +52,15 @@ class Gateway:
         load: Callable[[], Configuration],
         log_directory: Path,
         record: Recorder,
-        memory_path: Path | None = None,
+        state_directory: Path | None = None,
     ) -> None:
         self._load = load
         self._log_directory = log_directory
         self._configuration = load()
         self._record = record
-        self._memory_path = memory_path
+        self._state_directory = state_directory
         self._memory: Memory | None = None
+        self._log: DecisionLog | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._server: uvicorn.Server | None = None
         self.pipeline: Pipeline
@@ -78,7 +84,8 @@ class Gateway:
         self._memory = self._open_memory()
         learned = self._memory.load() if self._memory else None
         fleet = Fleet(self._configuration, self._log_directory)
-        self.pipeline = Pipeline(fleet, self._record, state=learned)
+        self._log = self._open_log()
+        self.pipeline = Pipeline(fleet, self._note, state=learned)
         server = _Server(_uvicorn_settings(Application(self.pipeline, self.reload), self._configuration))
         self._server = server
         self._handle_signals()
@@ -96,6 +103,8 @@ class Gateway:
             if self._memory:
                 await self._save()
                 self._memory.close()
+            if self._log:
+                await asyncio.to_thread(self._log.close)
 
     def stop(self) -> None:
         """End :meth:`run`: at the first call when the running answers are out, or their grace is over, at the
@@ -152,13 +161,25 @@ class Gateway:
         task.add_done_callback(self._background.discard)
 
     def _open_memory(self) -> Memory | None:
-        if self._memory_path is None or not self._configuration.routing.remember:
+        if self._state_directory is None or not self._configuration.routing.remember:
             return None
         try:
-            return Memory(self._memory_path)
+            return Memory(self._state_directory / MEMORY_FILE)
         except MemoryUnusable as error:
             log.warning("what is learned will not be kept: %s", error)
             return None
+
+    def _open_log(self) -> DecisionLog | None:
+        settings = self._configuration.evidence
+        if self._state_directory is None or not settings.log:
+            return None
+        kept = LogSettings(settings.keep_days, settings.max_mb * 1_000_000, settings.keep_text)
+        return DecisionLog(self._state_directory / FILE, kept)
+
+    def _note(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
+        if self._log:
+            self._log.add(request, signals, decision, outcome)
+        self._record(request, signals, decision, outcome)
 
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""

@@ -1,0 +1,88 @@
+"""Are off-policy estimates right? On simulated machines, where the truth is known.
+
+    python -m benchmarks.evidence [--logs N] [--requests N]
+
+Each log is what Paceline makes of its own requests, exploring as usual. From it two policies that never ran are
+estimated, always plain and always the best drafting lane, and compared with what they would have taken on the same
+requests.
+"""
+
+import argparse
+from random import Random
+from statistics import mean
+
+from benchmarks.learning.policies import Paceline
+from benchmarks.learning.worlds import World, embedded, mtp_counts, signals_by_task
+from paceline.decision import EXPLORATION
+from paceline.evidence.estimate import Estimate, Logged, always, estimate
+from paceline.types import Signals, Task
+
+GAP_S = 0.5
+
+
+def one_log(
+    world: World, signals: dict[Task, list[Signals]], requests: int, seed: int, exploration: float
+) -> tuple[list[Logged], dict[str, float]]:
+    """A log, and by lane the time that it would have taken over the time that was taken."""
+    drawing, choosing = Random(seed), Random(seed + 1000)
+    policy, now_s = Paceline(exploration), 1.7e9
+    entries: list[Logged] = []
+    truth = dict.fromkeys((one.lane.name for one in world.lanes), 0.0)
+    for _ in range(requests):
+        draw = world.draw(signals, drawing)
+        lane = policy.choose(draw, world.lanes, choosing)
+        seen = draw.observed[lane]
+        entries.append(logged(seen.decode_s or 0.0, seen.decode_tokens or 1, policy, lane))
+        now_s += draw.expected_s[lane] + GAP_S
+        policy.tell(draw, lane, now_s)
+        for name, seconds in draw.expected_s.items():
+            truth[name] += seconds
+    taken = sum(one.seconds for one in entries)
+    return entries, {name: seconds / taken for name, seconds in truth.items()}
+
+
+def logged(decode_s: float, tokens: int, policy: Paceline, lane: str) -> Logged:
+    decision = policy.decision
+    in_seconds = all(one.s_per_token is not None for one in decision.predictions.values())
+    return Logged(
+        "",
+        lane,
+        tokens,
+        decode_s / tokens,
+        decision.propensities or {lane: 1.0},
+        {
+            name: (one.s_per_token if in_seconds and one.s_per_token is not None else one.relative)
+            for name, one in decision.predictions.items()
+        },
+        {name: one.spread for name, one in decision.predictions.items()},
+        in_seconds,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logs", type=int, default=200)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--exploration", type=float, default=EXPLORATION)
+    options = parser.parse_args()
+    signals = signals_by_task()
+    print("| machine | policy | truth inside the 95 % interval | half its width | error | on predictions |")
+    print("|---|---|---|---|---|---|")
+    for world in (embedded(), mtp_counts()):
+        made = [one_log(world, signals, options.requests, seed, options.exploration) for seed in range(options.logs)]
+        best = min(
+            (name for name in made[0][1] if name != "plain"), key=lambda name: mean(truth[name] for _, truth in made)
+        )
+        for lane in ("plain", best):
+            found: list[tuple[Estimate, float]] = [(estimate(log, always(lane)), truth[lane]) for log, truth in made]
+            inside = mean(one.low <= truth <= one.high for one, truth in found)
+            width = mean((one.high - one.low) / 2 for one, _ in found)
+            error = mean(abs(one.ratio - truth) for one, truth in found)
+            alone = mean(one.on_predictions for one, _ in found)
+            print(
+                f"| {world.name} | always {lane} | {inside:.1%} | {width:.3f} | {error:.3f} | {alone:.0%} |", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

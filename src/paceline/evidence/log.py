@@ -1,0 +1,227 @@
+"""The decision log: a SQLite file that a thread of its own writes, off the way of the requests.
+
+Entries are gathered for half a second and written in one transaction. The file is in WAL mode, whose last commit
+survives whatever happens to the process (https://sqlite.org/wal.html). A disk that is full or read-only stops no
+request: entries wait in memory as far as there is room, then the oldest are given up, and counted.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from paceline.types import Decision, Outcome, Prediction, Request, Signals
+
+FORMAT = 1
+FILE = "requests.sqlite"
+"""Its usual name."""
+INTERVAL_S = 0.5
+MOST_WAITING = 10_000
+"""Entries that wait in memory while the file can't be written."""
+PRUNED_EVERY_S = 60.0
+PRUNED_SHARE = 10
+"""A file that is too large loses this part of its entries, the oldest first."""
+SIGNALS = tuple(name for name in Signals.__struct_fields__ if name != "conversation")
+COLUMNS = {
+    "at_s": "REAL",
+    "id": "TEXT",
+    "conversation": "TEXT",
+    "path": "TEXT",
+    "model": "TEXT",
+    "stream": "INTEGER",
+    "forced": "INTEGER",
+    "task": "TEXT",
+    "signals": "TEXT",
+    "lane": "TEXT",
+    "strategy": "TEXT",
+    "n_max": "INTEGER",
+    "decided": "TEXT",
+    "reason": "TEXT",
+    "propensity": "REAL",
+    "exploring_s": "REAL",
+    "predictions": "TEXT",
+    "status": "INTEGER",
+    "error": "TEXT",
+    "total_s": "REAL",
+    "queue_s": "REAL",
+    "decision_s": "REAL",
+    "first_byte_s": "REAL",
+    "beside": "REAL",
+    "prompt_tokens": "INTEGER",
+    "cached_tokens": "INTEGER",
+    "completion_tokens": "INTEGER",
+    "prefill_s": "REAL",
+    "decode_tokens": "INTEGER",
+    "decode_s": "REAL",
+    "drafted": "INTEGER",
+    "accepted": "INTEGER",
+    "drafting_steps": "INTEGER",
+    "text": "TEXT",
+}
+"""Of an entry, in the order of the file. ``lane`` served, ``decided`` was chosen; ``signals`` and ``predictions`` (by
+lane) are JSON; ``text`` is the request's body, ``NULL`` unless texts are kept."""
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS requests (
+    number INTEGER PRIMARY KEY,
+    {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
+);
+CREATE INDEX IF NOT EXISTS requests_at ON requests (at_s);
+"""
+_INSERT = f"INSERT INTO requests ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+log = logging.getLogger("paceline.evidence")
+_Entry = tuple[Request, Signals, Decision, Outcome]
+
+
+class LogSettings(Struct, frozen=True):
+    keep_days: float = 30.0
+    max_bytes: int = 256 * 1024 * 1024
+    keep_text: bool = False
+
+
+class DecisionLog:
+    """The open log; :meth:`add` never blocks and never fails."""
+
+    def __init__(self, path: Path, settings: LogSettings = LogSettings()) -> None:  # noqa: B008 - it is frozen
+        self.path = path
+        self.written = 0
+        """Entries that stand in the file, of those added since the start."""
+        self.lost = 0
+        """Entries that could not be kept."""
+        self.problem: str | None = None
+        """Why the file can't be written at the moment."""
+        self._settings = settings
+        self._waiting: deque[_Entry] = deque()
+        self._connection: sqlite3.Connection | None = None
+        self._pruned_s = float("-inf")
+        self._is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decision log", daemon=True)
+        self._thread.start()
+
+    def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+        self._waiting.append((request, signals, decision, outcome))
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        self._is_closing.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._is_closing.wait(INTERVAL_S):
+            self._write()
+        self._write()
+        self.lost += len(self._waiting)
+        if self._connection:
+            self._connection.close()
+
+    def _write(self) -> None:
+        batch: list[_Entry] = []
+        while self._waiting:
+            batch.append(self._waiting.popleft())
+        try:
+            connection = self._connection = self._connection or self._open()
+            if batch:
+                rows = [self._row(*entry) for entry in batch]
+                with connection:
+                    connection.executemany(_INSERT, rows)
+                self.written += len(batch)
+                batch = []
+            if time.monotonic() - self._pruned_s > PRUNED_EVERY_S:
+                self._prune(connection)
+        except (sqlite3.Error, OSError) as error:
+            self._waiting.extendleft(reversed(batch))
+            if self.problem is None:
+                log.warning("the decision log can't be written, requests go on without it: %s: %s", self.path, error)
+            self.problem = str(error)
+            return
+        if self.problem:
+            log.warning("the decision log is written again; %d entries were lost", self.lost)
+        self.problem = None
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, FORMAT):
+                raise sqlite3.DatabaseError(f"it has format {found}; this Paceline writes {FORMAT}. Move it away")
+            connection.executescript(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """Drop what is too old; and of a file that is too large, the oldest part."""
+        self._pruned_s = time.monotonic()
+        with connection:
+            connection.execute(
+                "DELETE FROM requests WHERE at_s < ?", (time.time() - self._settings.keep_days * 86_400,)
+            )
+        if _bytes(connection) > self._settings.max_bytes:
+            with connection:
+                first, last = connection.execute("SELECT min(number), max(number) FROM requests").fetchone()
+                connection.execute(
+                    "DELETE FROM requests WHERE number <= ?", (first + max(1, (last - first) // PRUNED_SHARE),)
+                )
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> tuple[Any, ...]:
+        prediction = decision.predictions.get(outcome.lane)
+        strategy = prediction.strategy if prediction else None
+        picked = decision.propensities or {decision.lane: decision.propensity}
+        text = request.body.decode("utf-8", "replace") if self._settings.keep_text else None
+        return (
+            *(outcome.at_s, request.id, signals.conversation, request.path, request.model, request.stream),
+            *(request.forced_lane is not None, signals.task),
+            msgspec.json.encode({name: getattr(signals, name) for name in SIGNALS}).decode(),
+            outcome.lane,
+            strategy.kind if strategy else None,
+            strategy.n_max if strategy else None,
+            *(decision.lane, decision.reason, decision.propensity, decision.exploring_s),
+            msgspec.json.encode(
+                {name: _predicted(one, picked.get(name, 0.0)) for name, one in decision.predictions.items()}
+            ).decode(),
+            *(outcome.status, outcome.error, outcome.total_s, outcome.queue_s, outcome.decision_s),
+            *(outcome.first_byte_s, outcome.beside),
+            *structs.astuple(outcome.observed),
+            text,
+        )
+
+
+def _predicted(one: Prediction, propensity: float) -> dict[str, Any]:
+    return {
+        "s_per_token": one.s_per_token,
+        "spread": one.spread,
+        "relative": one.relative,
+        "tokens": one.tokens,
+        "prefill_s": one.prefill_s,
+        "acceptance": one.acceptance,
+        "coverage": one.coverage,
+        "break_even": one.break_even,
+        "strategy": one.strategy.kind,
+        "n_max": one.strategy.n_max,
+        "propensity": propensity,
+    }
+
+
+def _bytes(connection: sqlite3.Connection) -> int:
+    """Of the pages in use."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)

@@ -1,0 +1,47 @@
+"""Reads a decision log, also while a gateway writes it."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from paceline.evidence.log import COLUMNS, FORMAT
+
+
+class NoLog(Exception):
+    """There is no log that can be read; ``str()`` says why."""
+
+
+def columns_of(keep_text: bool = False) -> list[str]:
+    return ["number", *(name for name in COLUMNS if keep_text or name != "text")]
+
+
+def entries(path: Path, since_s: float = 0.0, keep_text: bool = False) -> Iterator[dict[str, Any]]:
+    """Entries by their columns, the oldest first; ``signals`` and ``predictions`` decoded.
+
+    Args:
+        since_s: in seconds since 1970.
+
+    Raises:
+        NoLog: the file is not there, or is no log.
+    """
+    if not path.is_file():
+        raise NoLog(f"there is no log {path}; a gateway with evidence.log writes one")
+    names = columns_of(keep_text)
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+                raise NoLog(f"{path} is no log of this Paceline")
+            rows = connection.execute(
+                f"SELECT {', '.join(names)} FROM requests WHERE at_s >= ? ORDER BY number", (since_s,)
+            )
+            for row in rows:
+                entry = dict(zip(names, row, strict=True))
+                entry["signals"], entry["predictions"] = json.loads(entry["signals"]), json.loads(entry["predictions"])
+                yield entry
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise NoLog(f"{path}: {error}") from error

@@ -1,0 +1,328 @@
+"""The decision log, and what it proves."""
+
+import csv
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx2
+import pyarrow.parquet
+import pytest
+from benchmarks.evidence.__main__ import one_log
+from benchmarks.learning.worlds import mtp_counts, signals_by_task
+
+from conftest import Serving
+from paceline.cli import main
+from paceline.evidence import log as evidence_log
+from paceline.evidence.estimate import Logged, always, estimate
+from paceline.evidence.log import DecisionLog, LogSettings
+from paceline.evidence.read import NoLog, entries
+from paceline.evidence.report import TooLittle, report, text
+from paceline.types import Api, Decision, Observation, Outcome, Prediction, Request, Signals, Strategy
+
+BODY = b'{"messages": [{"role": "user", "content": "a secret"}]}'
+REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", BODY, {}, model="m", id="mine")
+PLAIN, NGRAM = Strategy(), Strategy("ngram", 8)
+
+
+def predicted(strategy: Strategy, s_per_token: float) -> Prediction:
+    return Prediction("engine", "model", strategy, s_per_token / 0.1, spread=0.05, plain_step_s=0.1)
+
+
+def decision(lane: str = "plain", share: float = 0.9) -> Decision:
+    predictions = {"plain": predicted(PLAIN, 0.1), "ngram": predicted(NGRAM, 0.05)}
+    other = "ngram" if lane == "plain" else "plain"
+    return Decision(lane, "because", share, {lane: share, other: 1 - share}, predictions=predictions)
+
+
+def outcome(lane: str = "plain", at_s: float | None = None, s_per_token: float = 0.1) -> Outcome:
+    seen = Observation(completion_tokens=51, decode_tokens=50, decode_s=50 * s_per_token, drafted=8, accepted=3)
+    return Outcome(lane, 200, 1.5, observed=seen, at_s=time.time() if at_s is None else at_s)
+
+
+def written(path: Path, count: int, settings: LogSettings = LogSettings()) -> DecisionLog:  # noqa: B008 - it is frozen
+    log = DecisionLog(path, settings)
+    for _ in range(count):
+        log.add(REQUEST, Signals(conversation="c"), decision(), outcome())
+    log.close()
+    return log
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+# The log
+
+
+def test_an_entry_tells_all_but_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "requests.sqlite"
+    assert written(path, 3).written == 3
+    found = list(entries(path))
+    assert [entry["number"] for entry in found] == [1, 2, 3]
+    entry = found[0]
+    assert (entry["id"], entry["model"], entry["conversation"], entry["task"]) == ("mine", "m", "c", "answer")
+    assert (entry["lane"], entry["strategy"], entry["propensity"]) == ("plain", "autoregressive", 0.9)
+    assert (entry["decode_tokens"], entry["drafted"], entry["accepted"]) == (50, 8, 3)
+    assert entry["prefill_s"] is None
+    assert entry["predictions"]["ngram"]["s_per_token"] == pytest.approx(0.05)
+    assert entry["predictions"]["ngram"]["propensity"] == pytest.approx(0.1)
+    assert b"secret" not in path.read_bytes()
+
+
+def test_texts_are_kept_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    written(path, 1, LogSettings(keep_text=True))
+    assert [entry["text"] for entry in entries(path, keep_text=True)] == [BODY.decode()]
+
+
+def test_old_entries_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    log = DecisionLog(path)
+    log.add(REQUEST, Signals(), decision(), outcome(at_s=time.time() - 31 * 86_400))
+    log.add(REQUEST, Signals(), decision(), outcome())
+    log.close()
+    assert [entry["number"] for entry in entries(path)] == [2]
+
+
+def test_a_large_file_loses_its_oldest_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_log, "PRUNED_EVERY_S", 0.0)
+    path = tmp_path / "requests.sqlite"
+    settings = LogSettings(max_bytes=300_000)
+    for _ in range(12):
+        written(path, 100, settings)
+    numbers = [entry["number"] for entry in entries(path)]
+    assert numbers[0] > 1
+    assert numbers[-1] == 1200
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 700_000
+
+
+def test_a_log_that_cannot_be_written_stops_nothing_and_goes_on_later(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "requests.sqlite"
+    path.parent.write_text("a file where the folder should be")
+    log = DecisionLog(path)
+    log.add(REQUEST, Signals(), decision(), outcome())
+    wait_until(lambda: log.problem is not None)
+    path.parent.unlink()
+    wait_until(lambda: log.written == 1)
+    log.close()
+    assert log.lost == 0
+    assert log.problem is None
+    assert len(list(entries(path))) == 1
+
+
+def test_what_does_not_fit_into_memory_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_log, "MOST_WAITING", 5)
+    (tmp_path / "folder").write_text("")
+    log = DecisionLog(tmp_path / "folder" / "requests.sqlite")
+    for _ in range(8):
+        log.add(REQUEST, Signals(), decision(), outcome())
+    log.close()
+    assert log.lost == 8
+
+
+def test_a_full_disk_stops_nothing() -> None:
+    """``/dev/full`` is a device that has no room left."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    log = DecisionLog(Path("/dev/full"))
+    log.add(REQUEST, Signals(), decision(), outcome())
+    log.close()
+    assert log.problem
+
+
+WRITER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_evidence import REQUEST, decision, outcome
+from paceline.evidence import log as evidence_log
+from paceline.types import Signals
+evidence_log.INTERVAL_S = 0.01
+log = evidence_log.DecisionLog(Path(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    log.add(REQUEST, Signals(), decision(), outcome())
+    time.sleep(0.0005)
+"""
+
+
+def test_it_survives_being_killed_while_writing(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    before = 0
+    for number in range(20):
+        program = WRITER.format(tests=str(Path(__file__).parent))
+        process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        time.sleep(0.05 + Random(number).random() / 10)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found = list(entries(path))
+        assert len(found) > before
+        assert all(entry["decode_tokens"] == 50 for entry in found)
+        before = len(found)
+
+
+def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "requests.sqlite"
+    written(path, 3)
+    for name in ("out.csv", "out.parquet"):
+        assert main(["export", str(tmp_path / name), "--log", str(path)]) == 0
+    assert "3 requests" in capsys.readouterr().out
+    with (tmp_path / "out.csv").open() as file:
+        rows: list[Any] = list(csv.DictReader(file))
+    assert [row["lane"] for row in rows] == ["plain"] * 3
+    assert json.loads(rows[0]["signals"])["tasks"] == {"answer": 1.0}
+    assert rows[0]["prefill_s"] == ""
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert table.column("decode_s").to_pylist() == [pytest.approx(5.0)] * 3
+    assert main(["export", str(tmp_path / "out.txt"), "--log", str(path)]) == 1
+    assert main(["export", str(tmp_path / "x.csv"), "--log", str(tmp_path / "none")]) == 1
+    assert "there is no log" in capsys.readouterr().err
+
+
+def test_no_log_is_no_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    path.write_text("something else")
+    with pytest.raises(NoLog):
+        list(entries(path))
+
+
+# Estimates
+
+
+def made(requests: int, exploration: float, seed: int = 0) -> tuple[list[Logged], float]:
+    """A log of a policy that takes the fast lane, or the other one with some probability, and what always taking the
+    other one would have made of its time. The predictions are wrong by a fifth."""
+    rng = random.Random(seed)
+    entries, truth, taken = [], 0.0, 0.0
+    for _ in range(requests):
+        fast, slow = 0.1 * rng.lognormvariate(0, 0.2), 0.15 * rng.lognormvariate(0, 0.2)
+        lane = "slow" if rng.random() < exploration else "fast"
+        shares = {"fast": 1 - exploration, "slow": exploration}
+        predicted = {"fast": 0.12, "slow": 0.12}
+        spread = {"fast": 0.2, "slow": 0.2}
+        entries.append(Logged("code", lane, 100, slow if lane == "slow" else fast, shares, predicted, spread))
+        truth += slow
+        taken += slow if lane == "slow" else fast
+    return entries, truth / taken
+
+
+def test_estimates_correct_what_predictions_miss() -> None:
+    held, errors = 0, []
+    for seed in range(60):
+        entries, truth = made(400, 0.2, seed)
+        found = estimate(entries, always("slow"))
+        held += found.low <= truth <= found.high
+        errors.append(abs(found.ratio - truth))
+        assert found.inverse_propensity == pytest.approx(truth, rel=0.4)
+        assert found.self_normalised == pytest.approx(truth, rel=0.15)
+        assert found.on_predictions < 0.01
+    assert held >= 54
+    assert sum(errors) / len(errors) < 0.06
+    naive = 0.12 / 0.1
+    assert abs(naive - made(400, 0.2)[1]) > 0.15  # what the predictions alone would have said
+
+
+def test_what_was_never_tried_rests_on_predictions() -> None:
+    entries, _ = made(100, 0.0)
+    found = estimate(entries, always("slow"))
+    assert found.agreed == 0
+    assert found.on_predictions == 1
+    assert found.high - found.low > 0.4
+
+
+def test_a_lane_that_nothing_is_known_of_is_an_error() -> None:
+    entries, _ = made(40, 0.1)
+    with pytest.raises(ValueError, match="nothing is known of lane 'x'"):
+        estimate(entries, always("x"))
+
+
+def test_estimates_hold_on_a_simulated_machine() -> None:
+    """`python -m benchmarks.evidence` does this with 200 logs."""
+    world, signals = mtp_counts(), signals_by_task()
+    held = 0
+    for seed in range(10):
+        entries, truth = one_log(world, signals, 200, seed, 0.02)
+        for lane in ("plain", "mtp-4"):
+            found = estimate(entries, always(lane))
+            held += found.low <= truth[lane] <= found.high
+    assert held >= 18
+
+
+# The report
+
+
+def log_of(path: Path, speeds: dict[str, float], count: int = 200) -> Path:
+    """A log of a policy that takes ``plain`` nine times of ten."""
+    rng = random.Random(3)
+    log = DecisionLog(path)
+    for _ in range(count):
+        lane = "plain" if rng.random() < 0.9 else "ngram"
+        took = speeds[lane] * rng.lognormvariate(0, 0.1)
+        chosen = Decision(
+            lane,
+            "because",
+            0.9 if lane == "plain" else 0.1,
+            {"plain": 0.9, "ngram": 0.1},
+            predictions={name: predicted(PLAIN if name == "plain" else NGRAM, speed) for name, speed in speeds.items()},
+        )
+        log.add(REQUEST, Signals(), chosen, outcome(lane, s_per_token=took))
+    log.close()
+    return path
+
+
+def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
+    found = report(entries(path))
+    lane, ratio = found.best
+    assert (lane, found.pays) == ("ngram", False)
+    assert ratio.ratio == pytest.approx(0.5 / 0.95, abs=0.08)
+    assert main(["report", "--log", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "Routing does not pay here: always ngram" in said
+    assert "Use ngram." in said
+
+
+def test_a_report_says_when_it_cannot_tell(tmp_path: Path) -> None:
+    path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.1})
+    found = report(entries(path))
+    assert found.pays is None
+    assert "as far as this log can tell" in text(found)
+    assert found.tasks[0].task == "answer"
+    assert found.tasks[0].drafting == pytest.approx(0.1, abs=0.06)
+
+
+def test_too_little_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "requests.sqlite"
+    written(path, 3)
+    with pytest.raises(TooLittle, match="3 requests"):
+        report(entries(path))
+    assert main(["report", "--log", str(path)]) == 1
+
+
+def test_a_real_gateway_writes_one(real_gateway: Serving, capsys: pytest.CaptureFixture[str]) -> None:
+
+    asked = {"messages": [{"role": "user", "content": "Say something short."}], "max_tokens": 8}
+    for _ in range(3):
+        httpx2.post(f"{real_gateway.url}/v1/chat/completions", json=asked, timeout=60, trust_env=False)
+    time.sleep(2 * evidence_log.INTERVAL_S + 0.5)
+    path = real_gateway.log.parent / "paceline" / evidence_log.FILE
+    found = list(entries(path))[-3:]
+    assert [entry["status"] for entry in found] == [200] * 3
+    assert all(entry["decode_tokens"] and set(entry["predictions"]) == {"plain", "ngram"} for entry in found)
+    assert b"something short" not in path.read_bytes()
