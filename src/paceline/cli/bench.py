@@ -87,11 +87,11 @@ def register(commands: Subparsers) -> None:
     out.add_argument(
         "--compare", type=Path, nargs=2, metavar=("A", "B"), help="measure nothing; compare two results files"
     )
-    else_ = parser.add_argument_group("instead of speeds")
-    else_.add_argument(
+    others = parser.add_argument_group("instead of speeds")
+    others.add_argument(
         "--check-lossless", action="store_true", help="compare the lanes' texts at temperature 0 with the first lane's"
     )
-    else_.add_argument(
+    others.add_argument(
         "--calibrate",
         action="store_true",
         help="have the gateway learn for a minute what this machine's steps cost, and keep it; print the acceptance "
