@@ -73,8 +73,6 @@ class Slice(Struct, frozen=True):
     """Speed of the routing over that of the best fixed lane; ``None`` where nothing was routed."""
     routed_of_oracle: Interval | None
     break_even: Mapping[str, BreakEven]
-    routed_to: Mapping[str, Mapping[str, int]]
-    """By task, requests by lane."""
     left_out: int
     """Items that some way did not answer with a decoding time."""
 
@@ -140,9 +138,6 @@ def _slice(
 
     of_task = {task: [item for item in items if table.task[item] == task] for task in tasks}
     is_routed = ROUTED in table.ways
-    routed_to: dict[str, dict[str, int]] = {task: defaultdict(int) for task in tasks}
-    for sample in by_way[ROUTED]:
-        routed_to[sample.task][sample.lane] += 1
     return Slice(
         temperature,
         at_once,
@@ -154,7 +149,6 @@ def _slice(
         table.ratio(items, ROUTED, best(items)) if is_routed else None,
         table.ratio(items, ROUTED, ORACLE) if is_routed else None,
         {lane: told for lane in lanes[1:] if (told := _break_even(table, items, first, by_way[lane])) is not None},
-        routed_to,
         left_out,
     )
 

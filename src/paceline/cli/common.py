@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,16 @@ def state_directory() -> Path:
     return user_directory("XDG_STATE_HOME", ".local/state")
 
 
-def log_file() -> Path:
-    """The decision log."""
-    return state_directory() / FILE
+def add_log_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say which part of which decision log."""
+    parser.add_argument("--log", type=Path, help="a log that is not in its usual place")
+    parser.add_argument("--days", type=float, help="only the last days")
+
+
+def wanted_log(options: argparse.Namespace) -> tuple[Path, float]:
+    """The log's file, and since when, in seconds since 1970."""
+    since_s = time.time() - options.days * 86_400 if options.days else 0.0
+    return options.log or state_directory() / FILE, since_s
 
 
 def log_directory() -> Path:

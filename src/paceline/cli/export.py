@@ -1,10 +1,9 @@
 """``paceline export``: the decision log as a table."""
 
 import argparse
-import time
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, fail, log_file
+from paceline.cli.common import Subparsers, add_command, add_log_options, fail, wanted_log
 from paceline.evidence.export import CannotExport, export
 from paceline.evidence.read import NoLog, columns_of, entries
 
@@ -18,16 +17,14 @@ def register(commands: Subparsers) -> None:
         "measured; signals and predictions as JSON. A gateway may be running.",
     )
     parser.add_argument("file", type=Path, help="to write; ends with .csv or .parquet")
-    parser.add_argument("--log", type=Path, help="a log that is not in its usual place")
-    parser.add_argument("--days", type=float, help="only the last days")
+    add_log_options(parser)
     parser.add_argument("--text", action="store_true", help="with the requests' bodies, where they were kept")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    since_s = time.time() - options.days * 86_400 if options.days else 0.0
     try:
-        found = entries(options.log or log_file(), since_s, options.text)
+        found = entries(*wanted_log(options), options.text)
         count = export(found, columns_of(options.text), options.file)
     except (NoLog, CannotExport, OSError) as error:
         return fail(str(error))

@@ -54,10 +54,6 @@ class LmStudio(KnownServer):
 
 
 class _Observer(UsageObserver):
-    def __init__(self, request: Request, drafts: bool) -> None:
-        super().__init__(request)
-        self._drafts = drafts
-
     def observation(self) -> Observation:
         seen = super().observation()
         if not self._drafts:

@@ -48,7 +48,7 @@ class KnownServer(OpenAI):
         return {}
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return usage.UsageObserver(request)
+        return usage.UsageObserver(request, strategy.drafts)
 
 
 async def fetch_models(client: Client) -> dict[str, dict[str, Any]]:

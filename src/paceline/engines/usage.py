@@ -31,11 +31,16 @@ def question(request: Request) -> dict[str, Any]:
 
 
 class UsageObserver(Observer):
-    """Takes the event out of the stream again where only Paceline has asked for it."""
+    """Takes the event out of the stream again where only Paceline has asked for it.
 
-    def __init__(self, request: Request) -> None:
+    Args:
+        drafts: whether the lane drafts, so that draft counts mean something.
+    """
+
+    def __init__(self, request: Request, drafts: bool) -> None:
         super().__init__(request.stream)
         self._hides_usage = is_missing(request)
+        self._drafts = drafts
 
     def shown(self, events: bytes) -> bytes:
         if not self._hides_usage or not _NO_CHOICES.search(events):
@@ -46,10 +51,6 @@ class UsageObserver(Observer):
 
 class PredictedTokensObserver(UsageObserver):
     """For servers that count drafts as OpenAI counts predicted outputs."""
-
-    def __init__(self, request: Request, drafts: bool) -> None:
-        super().__init__(request)
-        self._drafts = drafts
 
     def observation(self) -> Observation:
         seen = super().observation()

@@ -64,10 +64,6 @@ class Vllm(KnownServer):
 class _Observer(UsageObserver):
     """Reads ``metrics``."""
 
-    def __init__(self, request: Request, drafts: bool) -> None:
-        super().__init__(request)
-        self._drafts = drafts
-
     def observation(self) -> Observation:
         seen = super().observation()
         metrics = self.report(b'"metrics"')
