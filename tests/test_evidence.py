@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -131,6 +132,21 @@ def test_what_does_not_fit_into_memory_is_counted(tmp_path: Path, monkeypatch: p
         log.add(REQUEST, Signals(), decision(), outcome())
     log.close()
     assert log.lost == 8
+
+
+def test_what_waits_for_the_disk_holds_no_prompts(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("")
+    log = DecisionLog(tmp_path / "folder" / "requests.sqlite")
+    body = b"x" * 1_000_000
+    tracemalloc.start()
+    for number in range(20):
+        asked = Request(Api.OPENAI_CHAT, "/v1/chat/completions", body + b"%d" % number, {})
+        log.add(asked, Signals(), decision(), outcome())
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    log.close()
+    assert log.lost == 20
+    assert held < 5_000_000
 
 
 def test_a_full_disk_stops_nothing() -> None:

@@ -108,6 +108,8 @@ class DecisionLog:
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self.lost += 1
+        if not self._settings.keep_text:  # what waits for a full disk must not keep prompts in memory
+            request = structs.replace(request, body=b"", fields={})
         self._waiting.append((request, signals, decision, outcome))
 
     def close(self) -> None:
