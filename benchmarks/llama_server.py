@@ -23,7 +23,9 @@ class LlamaServer:
         self._log = tempfile.NamedTemporaryFile(prefix="llama-server-", suffix=".log")  # noqa: SIM115 - closed in stop()
         words = ("--model", str(model), "--alias", "smol", "--port", str(port), "--ctx-size", "8192", "--metrics")
         self.process = subprocess.Popen([program, *words, *flags], stdout=self._log, stderr=self._log)
-        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False)
+        # llama-server closes a connection after a streamed answer without saying so: none is used twice.
+        once = httpx2.Limits(max_keepalive_connections=0)
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False, limits=once)
         deadline_s = time.monotonic() + start_timeout_s
         while not self._is_up():
             if self.process.poll() is not None or time.monotonic() > deadline_s:
