@@ -35,6 +35,7 @@ EMBEDDED = "embedded"
 """As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Price = Annotated[float, Meta(ge=0)]
 Url = Annotated[str, Meta(pattern=r"^https?://")]
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -197,6 +198,35 @@ class EvidenceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     keep_text: Annotated[
         bool, Meta(description="Keep the requests' bodies, too. Nothing else that Paceline keeps holds any text.")
     ] = False
+    traces: Annotated[
+        Url | None,
+        Meta(
+            description="Send a span of every request to this OpenTelemetry collector (OTLP over HTTP), such as "
+            "`http://127.0.0.1:4318/v1/traces`. Needs `paceline[traces]`."
+        ),
+    ] = None
+
+
+class CostSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What this machine costs, for `paceline report`."""
+
+    watts: Annotated[
+        Price | None,
+        Meta(description="Power that the machine draws while it works on requests. Without it, no costs are told."),
+    ] = None
+    price_per_kwh: Annotated[Price, Meta(description="Of electricity.")] = 0.0
+    currency: Annotated[str, Meta(description="Of all prices; only shown.")] = "USD"
+
+
+class CloudModel(Struct, frozen=True, forbid_unknown_fields=True):
+    """A cloud model that `paceline report` compares costs with; its prices are per million tokens."""
+
+    name: Annotated[str, Meta(min_length=1, description="As it is to be shown.")]
+    input_price: Annotated[Price, Meta(description="Of prompt tokens.")]
+    output_price: Annotated[Price, Meta(description="Of generated tokens.")]
+    cached_input_price: Annotated[
+        Price | None, Meta(description="Of prompt tokens that are in a cache. Default: `input_price`.")
+    ] = None
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,6 +248,8 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = field(default_factory=ServerSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    cost: CostSettings = field(default_factory=CostSettings)
+    cloud: tuple[CloudModel, ...] = ()
     rule: tuple[Rule, ...] = ()
     device: tuple[DeviceSettings, ...] = ()
     engine: tuple[EngineSettings, ...] = ()
@@ -376,6 +408,8 @@ def reference() -> str:
         ("[server]", ServerSettings),
         ("[routing]", RoutingSettings),
         ("[evidence]", EvidenceSettings),
+        ("[cost]", CostSettings),
+        ("[[cloud]]", CloudModel),
         ("[[rule]]", Rule),
         ("[[device]]", DeviceSettings),
         ("[[engine]]", EngineSettings),

@@ -1,10 +1,15 @@
 """``paceline report``: what routing brought on the traffic so far."""
 
 import argparse
+from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_log_options, fail, wanted_log
+from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say, wanted_log
+from paceline.configuration import ConfigurationError, load
+from paceline.evidence.page import page
+from paceline.evidence.policies import unknowable
 from paceline.evidence.read import NoLog, entries
-from paceline.evidence.report import TooLittle, report, text
+from paceline.evidence.report import TooLittle, report
+from paceline.evidence.show import text
 
 
 def register(commands: Subparsers) -> None:
@@ -16,13 +21,28 @@ def register(commands: Subparsers) -> None:
         "intervals, what each task drafted and gained, how good the predictions were, and what exploring cost. If "
         "routing is not faster than a fixed setting beyond doubt, it says so and names that setting.",
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page, too; one file, with figures")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="configuration whose [[rule]] tables are compared with, as if there were no predictions, and whose [cost] "
+        "and [[cloud]] tables say what power and cloud models cost",
+    )
     add_log_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     try:
-        print(text(report(entries(*wanted_log(options)))))
-    except (NoLog, TooLittle) as error:
+        configuration = load(options.config) if options.config else None
+        for rule in unknowable(configuration) if configuration else []:
+            say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
+        found = report(entries(*wanted_log(options)), configuration)
+        if options.html:
+            options.html.write_text(page(found), "utf-8")
+    except (ConfigurationError, NoLog, TooLittle, OSError) as error:
         return fail(str(error))
+    print(text(found))
+    if options.html:
+        say(f"written: {options.html}")
     return 0

@@ -39,14 +39,16 @@ class Logged(Struct, frozen=True):
     spread: Mapping[str, float]
     """Of the predictions' logarithm, as standard deviation."""
     in_seconds: bool = True
+    model: str | None = None
+    """The model that the request named."""
 
     @property
     def seconds(self) -> float:
         return self.tokens * self.s_per_token
 
 
-Policy = Callable[[Logged], str]
-"""The lane that a policy picks for a request; it may only use what was known before."""
+Policy = Callable[[Logged], Mapping[str, float]]
+"""With which probability a policy picks which lane for a request; it may only use what was known before."""
 
 
 class Estimate(Struct, frozen=True):
@@ -58,7 +60,7 @@ class Estimate(Struct, frozen=True):
     inverse_propensity: float
     self_normalised: float
     agreed: int
-    """Requests on which both policies picked the same lane."""
+    """Requests that went down a lane which the policy might have picked, too."""
     on_predictions: float
     """Share of the estimate that rests on predictions alone."""
 
@@ -76,24 +78,24 @@ def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
     weighted_s = weighted_tokens = 0.0
     agreed = 0
     for one in entries:
-        lane = policy(one)
-        if lane not in one.predicted:
-            raise ValueError(f"nothing is known of lane {lane!r} for a request")
-        chance = one.probabilities.get(lane, 0.0)
-        expected = one.tokens * _expected_s(one, lane, step_s)
-        weight = min(1 / chance, MOST_WEIGHT) if chance > 0 else 0.0
-        left_out = 1 - chance * weight
-        total += expected
         taken += one.seconds
-        alone += left_out * expected
-        systematic += left_out * expected * one.spread.get(lane, 0.0)
-        noise = max(residual, one.spread.get(lane, 0.0))
-        variance += chance * weight * weight * (expected * noise) ** 2
-        if lane == one.lane:
-            agreed += 1
-            total += weight * (one.seconds - expected)
-            weighted_s += one.seconds / chance if chance > 0 else 0.0
-            weighted_tokens += one.tokens / chance if chance > 0 else 0.0
+        for lane, share in policy(one).items():
+            if lane not in one.predicted:
+                raise ValueError(f"nothing is known of lane {lane!r} for a request")
+            chance = one.probabilities.get(lane, 0.0)
+            expected = one.tokens * _expected_s(one, lane, step_s)
+            weight = min(1 / chance, MOST_WEIGHT) if chance > 0 else 0.0
+            left_out = share * (1 - chance * weight) * expected
+            total += share * expected
+            alone += left_out
+            systematic += left_out * one.spread.get(lane, 0.0)
+            noise = max(residual, one.spread.get(lane, 0.0))
+            variance += chance * (share * weight * expected * noise) ** 2
+            if lane == one.lane:
+                agreed += 1
+                total += share * weight * (one.seconds - expected)
+                weighted_s += share * one.seconds / chance if chance > 0 else 0.0
+                weighted_tokens += share * one.tokens / chance if chance > 0 else 0.0
     tokens = sum(one.tokens for one in entries)
     half = NORMAL_95 * sqrt(variance + systematic * systematic)
     return Estimate(
@@ -108,7 +110,7 @@ def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
 
 
 def always(lane: str) -> Policy:
-    return lambda _: lane
+    return lambda _: {lane: 1.0}
 
 
 def _expected_s(one: Logged, lane: str, step_s: float) -> float:

@@ -207,6 +207,8 @@ class DecisionLog:
 
 def _predicted(one: Prediction, propensity: float) -> dict[str, Any]:
     return {
+        "fingerprint": one.fingerprint,
+        "model": one.model,
         "s_per_token": one.s_per_token,
         "spread": one.spread,
         "relative": one.relative,

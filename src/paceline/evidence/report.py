@@ -2,14 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from math import log
 from statistics import median
-from typing import Any
 
 from msgspec import Struct
 
+from paceline.configuration import Configuration
+from paceline.evidence.calibration import Calibration, calibration
+from paceline.evidence.cost import Cost, cost
 from paceline.evidence.estimate import Estimate, Logged, always, estimate
-from paceline.text_table import columns
+from paceline.evidence.policies import best_of_each_task, by_rules
+from paceline.evidence.usable import Entry, drafts, usable
 
 FEWEST = 30
 """Requests below which nothing is concluded."""
@@ -23,6 +25,8 @@ class TaskReport(Struct, frozen=True):
     tokens_per_s: float
     acceptance: float | None
     """Accepted per drafted token; ``None`` where nothing was drafted."""
+    break_even: float | None
+    """The same from which drafts as long as these pay, as predicted; above 1 none do."""
     drafting: float
     """Share of the requests that went down a drafting lane."""
     speed_up: float | None
@@ -39,13 +43,19 @@ class Report(Struct, frozen=True):
     tokens: int
     fixed: Mapping[str, Estimate]
     """By lane: what always taking it would have made of the usable ones; in the order of the ratios."""
+    plain: str | None
+    """The lane of ``fixed`` that drafts nothing."""
+    on: str | None
+    """The one with the longest drafts: what an engine does that is started with drafting on."""
+    rules: Estimate | None
+    """What the configuration's rules alone would have made of them."""
+    hindsight: Estimate
+    """What the best lane of each task would have."""
     tasks: Sequence[TaskReport]
-    prediction_bias: float
-    """Median of actual over predicted time."""
-    prediction_error: float
-    """Median of how far the two are apart, as a share."""
+    calibration: Calibration
     exploring_s: float
     """Predicted cost of the choices that were not predicted to be the fastest."""
+    cost: Cost | None
 
     @property
     def best(self) -> tuple[str, Estimate]:
@@ -58,21 +68,27 @@ class Report(Struct, frozen=True):
         ratio = self.best[1]
         return True if ratio.low > 1 else False if ratio.high < 1 else None
 
+    @property
+    def regret_s(self) -> float:
+        """Seconds beyond those of the best lane of each task."""
+        return self.seconds * (1 - self.hindsight.ratio)
+
 
 class TooLittle(Exception):
     """There are too few requests to say anything; ``str()`` says how many of what."""
 
 
-def report(entries: Iterable[Mapping[str, Any]]) -> Report:
+def report(entries: Iterable[Entry], configuration: Configuration | None = None) -> Report:
     """
     Args:
         entries: of a log, as :func:`paceline.evidence.read.entries` gives them.
+        configuration: whose rules are a policy to compare with, and whose prices count.
 
     Raises:
         TooLittle: fewer than :data:`FEWEST` are usable.
     """
     everything = list(entries)
-    pairs = [(entry, one) for entry in everything if (one := _logged(entry)) is not None]
+    pairs = usable(everything)
     if len(pairs) < FEWEST:
         raise TooLittle(
             f"the log has {len(everything)} requests, of which {len(pairs)} were answered whole, timed and decided by "
@@ -81,43 +97,29 @@ def report(entries: Iterable[Mapping[str, Any]]) -> Report:
     used = [one for _, one in pairs]
     known = set.intersection(*(set(one.predicted) for one in used))
     fixed = {lane: estimate(used, always(lane)) for lane in sorted(known)}
-    ratios = [one.s_per_token / one.predicted[one.lane] for one in used if one.in_seconds]
+    fixed = dict(sorted(fixed.items(), key=lambda item: item[1].ratio))
+    latest = pairs[-1][0]["predictions"]
+    plain = [lane for lane in fixed if not drafts(latest[lane])]
+    drafting = [lane for lane in fixed if drafts(latest[lane])]
     return Report(
         len(everything),
         len(used),
         sum(one.seconds for one in used),
         sum(one.tokens for one in used),
-        dict(sorted(fixed.items(), key=lambda item: item[1].ratio)),
+        fixed,
+        plain[0] if plain else None,
+        max(drafting, key=lambda lane: latest[lane]["n_max"] or 0) if drafting else None,
+        estimate(used, by_rules(configuration)) if configuration and configuration.rule else None,
+        estimate(used, best_of_each_task(used, next(iter(fixed)))),
         _tasks(pairs),
-        median(ratios) if ratios else 1.0,
-        median([abs(log(ratio)) for ratio in ratios]) if ratios else 0.0,
+        calibration(pairs),
         sum(entry["exploring_s"] or 0.0 for entry, _ in pairs),
+        cost(everything, configuration.cost, configuration.cloud) if configuration else None,
     )
 
 
-def _logged(entry: Mapping[str, Any]) -> Logged | None:
-    """``None`` for a request that estimates can't use."""
-    tokens, decode_s, lane = entry["decode_tokens"], entry["decode_s"], entry["lane"]
-    predictions = entry["predictions"]
-    if entry["error"] or entry["forced"] or not tokens or not decode_s or lane not in predictions:
-        return None
-    if lane != entry["decided"] or len(predictions) < 2:
-        return None
-    in_seconds = all(one["s_per_token"] is not None for one in predictions.values())
-    return Logged(
-        entry["task"],
-        lane,
-        tokens,
-        decode_s / tokens,
-        {name: one["propensity"] for name, one in predictions.items() if one["propensity"]},
-        {name: one["s_per_token"] if in_seconds else one["relative"] for name, one in predictions.items()},
-        {name: one["spread"] for name, one in predictions.items()},
-        in_seconds,
-    )
-
-
-def _tasks(pairs: Sequence[tuple[Mapping[str, Any], Logged]]) -> list[TaskReport]:
-    by_task: dict[str, list[tuple[Mapping[str, Any], Logged]]] = defaultdict(list)
+def _tasks(pairs: Sequence[tuple[Entry, Logged]]) -> list[TaskReport]:
+    by_task: dict[str, list[tuple[Entry, Logged]]] = defaultdict(list)
     for entry, one in pairs:
         by_task[one.task].append((entry, one))
     whole_s = sum(one.seconds for _, one in pairs)
@@ -134,85 +136,26 @@ def _tasks(pairs: Sequence[tuple[Mapping[str, Any], Logged]]) -> list[TaskReport
                 seconds / whole_s,
                 tokens / seconds,
                 accepted / drafted if drafted else None,
-                sum(_drafts(entry["predictions"][one.lane]) for entry, one in some) / len(some),
+                _break_even(some),
+                sum(drafts(entry["predictions"][one.lane]) for entry, one in some) / len(some),
                 sum(plain for plain, _ in gains) / sum(taken for _, taken in gains) if gains else None,
             )
         )
     return sorted(found, key=lambda one: -one.share)
 
 
-def _drafts(prediction: Mapping[str, Any]) -> bool:
-    return bool(prediction["strategy"] != "autoregressive" and prediction["n_max"] != 0)
+def _break_even(pairs: Sequence[tuple[Entry, Logged]]) -> float | None:
+    """Of the requests that drafted: tokens that a drafting step must bring beyond one, per drafted token."""
+    needed = [
+        (predicted - 1) * steps / drafted
+        for entry, one in pairs
+        if (drafted := entry["drafted"]) and (steps := entry["drafting_steps"])
+        if (predicted := entry["predictions"][one.lane]["break_even"]) is not None
+    ]
+    return median(needed) if needed else None
 
 
-def _gain(entry: Mapping[str, Any], one: Logged) -> tuple[float, float] | None:
+def _gain(entry: Entry, one: Logged) -> tuple[float, float] | None:
     """Predicted seconds on a plain lane and on the one taken."""
-    plain = [name for name, prediction in entry["predictions"].items() if not _drafts(prediction)]
+    plain = [name for name, prediction in entry["predictions"].items() if not drafts(prediction)]
     return (one.tokens * one.predicted[plain[0]], one.tokens * one.predicted[one.lane]) if plain else None
-
-
-def text(found: Report) -> str:
-    """For a terminal."""
-    lane, ratio = found.best
-    rows = [
-        ("always", "time over routed", "95 % interval", "by inverse propensity", "self-normalised", "by prediction")
-    ]
-    for name, one in found.fixed.items():
-        agreed = one.agreed > 0
-        rows.append(
-            (
-                name,
-                f"{one.ratio:.2f}",
-                f"{one.low:.2f} to {one.high:.2f}",
-                f"{one.inverse_propensity:.2f}" if agreed else "-",
-                f"{one.self_normalised:.2f}" if agreed else "-",
-                f"{one.on_predictions:.0%}",
-            )
-        )
-    tasks = [("task", "requests", "of the time", "tokens/s", "accepted", "drafted for", "over plain")]
-    tasks += [
-        (
-            task.task,
-            str(task.requests),
-            f"{task.share:.0%}",
-            f"{task.tokens_per_s:.1f}",
-            "-" if task.acceptance is None else f"{task.acceptance:.2f}",
-            f"{task.drafting:.0%}",
-            "-" if task.speed_up is None else f"{task.speed_up:.2f}",
-        )
-        for task in found.tasks
-    ]
-    return "\n".join(
-        [
-            f"{found.usable} of {found.requests} requests, {found.tokens} tokens in {found.seconds:.0f} s of decoding",
-            "",
-            "What other settings would have taken on the same requests (doubly robust, from this log):",
-            columns(rows),
-            "",
-            columns(tasks),
-            "",
-            f"Predicted times were off by {found.prediction_error:.0%} (median); actual over predicted: "
-            f"{found.prediction_bias:.2f}.",
-            f"Exploring was to cost {found.exploring_s:.1f} s, {found.exploring_s / found.seconds:.1%} of the time.",
-            "",
-            _verdict(found, lane, ratio),
-        ]
-    )
-
-
-def _verdict(found: Report, lane: str, ratio: Estimate) -> str:
-    spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
-    if found.pays:
-        return (
-            f"Routing pays here: the best fixed setting, {lane}, would have taken {ratio.ratio:.2f} ({spread}) times "
-            "as long."
-        )
-    if found.pays is None:
-        return (
-            f"Routing does not pay here as far as this log can tell: always {lane} would have taken {ratio.ratio:.2f} "
-            f"({spread}) of the time. Use {lane}, or wait for more traffic."
-        )
-    return (
-        f"Routing does not pay here: always {lane} would have taken {ratio.ratio:.2f} ({spread}) of the time. "
-        f"Use {lane}."
-    )

@@ -1,0 +1,47 @@
+"""``paceline replay``: another way to route, over the traffic so far."""
+
+import argparse
+from pathlib import Path
+
+from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say, wanted_log
+from paceline.configuration import Configuration, ConfigurationError, load
+from paceline.evidence.policies import unknowable
+from paceline.evidence.read import NoLog, entries
+from paceline.evidence.replay import CannotReplay, replay, text
+
+EXAMPLES = """examples:
+  paceline replay --exploration 0.05          more exploring
+  paceline replay --lanes plain,ngram-4       with these lanes alone
+  paceline replay --config other.toml         with its rules and its exploration
+"""
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "replay",
+        "tell what another configuration would have made of the traffic so far",
+        "Run routing over the decision log as another configuration would have it, learning from the start, and "
+        "estimate the time that it would have taken, with a 95 % interval. Nothing is sent.",
+        EXAMPLES,
+    )
+    parser.add_argument("--config", type=Path, help="configuration whose rules and exploration count")
+    parser.add_argument("--exploration", type=float, metavar="SHARE", help="as `routing.exploration`")
+    parser.add_argument("--lanes", help="the lanes that may be used, separated by commas (default: all of the log)")
+    add_log_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    only = options.lanes.split(",") if options.lanes else []
+    if options.exploration is not None and not 0 <= options.exploration <= 0.5:
+        return fail(f"--exploration: is {options.exploration:g}, not a share from 0 to 0.5")
+    try:
+        configuration = load(options.config) if options.config else Configuration()
+        exploration = configuration.routing.exploration if options.exploration is None else options.exploration
+        for rule in unknowable(configuration):
+            say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
+        print(text(replay(entries(*wanted_log(options)), configuration, exploration, only)))
+    except (ConfigurationError, NoLog, CannotReplay) as error:
+        return fail(str(error))
+    return 0

@@ -1,0 +1,89 @@
+"""A report as one HTML file that needs nothing else: no script, no outside request."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+
+from paceline import __version__
+from paceline.evidence import charts
+from paceline.evidence.report import Report
+from paceline.evidence.show import Table, remarks, size, tables, verdict
+
+STYLE = """
+:root { color-scheme: light dark; --back: #fff; --text: #1c2430; --soft: #5a6675; --line: #d5dae1; --mark: #b3500f;
+  --good: #1f6f54; --plain: #2f6fae; }
+@media (prefers-color-scheme: dark) { :root { --back: #14181e; --text: #e6eaf0; --soft: #a3aebb; --line: #38414d;
+  --mark: #f0a35e; --good: #6fcfa8; --plain: #7db7ec; } }
+body { margin: 0 auto; padding: 1rem; max-width: 62rem; background: var(--back); color: var(--text);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.verdict { border-left: 4px solid var(--mark); padding: .5rem 1rem; font-size: 1.1rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
+th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; font-weight: normal; }
+thead th { color: var(--soft); font-weight: normal; }
+svg { max-width: 100%; height: auto; } svg text { fill: var(--text); font: 12px system-ui, sans-serif; }
+svg .soft { fill: var(--soft); } svg .line { stroke: var(--line); } svg .axis { stroke: var(--soft); }
+svg .dot { fill: var(--plain); } svg .whisker { stroke: var(--plain); stroke-width: 2; }
+svg .mark { fill: var(--mark); } svg .mark-line { stroke: var(--mark); stroke-width: 3; }
+footer { color: var(--soft); margin-top: 2rem; font-size: .9rem; }
+"""
+
+
+def page(found: Report) -> str:
+    """The whole document."""
+    spread = [("routed", 1.0, 1.0, 1.0)]
+    spread += [(f"always {lane}", one.ratio, one.low, one.high) for lane, one in found.fixed.items()]
+    if found.rules:
+        spread.append(("your rules alone", found.rules.ratio, found.rules.low, found.rules.high))
+    accepted = [(one.task, one.acceptance, one.break_even) for one in found.tasks]
+    right = found.calibration
+    body = [
+        "<h1>What routing brought</h1>",
+        f"<p>{escape(size(found))}</p>",
+        f'<p class="verdict">{escape(verdict(found))}</p>',
+        "<h2>Against other settings</h2>",
+        charts.intervals(
+            spread, "Time over that of routing; the line is its 95 % interval. Above 1, routing is faster"
+        ),
+        *(_table(table) for table in tables(found)),
+        "<h2>Drafts</h2>",
+        charts.against_break_even(accepted, "Accepted per drafted token (dot), and from where on drafts pay (bar)"),
+        "<h2>Were the predictions right?</h2>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks(found)) + "</ul>",
+        charts.scatter(
+            [(1000 * one.predicted, 1000 * one.actual) for one in right.times],
+            "Time per token in ms, predicted and actual, by groups of requests with like predictions",
+            "ms",
+        ),
+        charts.scatter(
+            [(one.predicted, one.actual) for one in right.acceptances],
+            "Accepted per drafted token, predicted and actual, by groups of requests",
+            "",
+        ),
+    ]
+    made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Paceline report</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + f"\n</main>\n<footer>Paceline {escape(__version__)}, {made}</footer>\n</body>\n</html>\n"
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
+    rows = "\n".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+    title = escape(table.title)
+    return (
+        f'<div class="scroll" role="region" aria-label="{title}" tabindex="0"><table><caption>{title}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
+    )
+
+
+def _cells(row: Sequence[str]) -> str:
+    first, *others = row
+    return f'<th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in others)

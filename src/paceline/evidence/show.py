@@ -1,0 +1,121 @@
+"""A report as tables and sentences, which the terminal and the page have in common."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from paceline.evidence.cost import Cost
+from paceline.evidence.estimate import Estimate
+from paceline.evidence.report import Report
+from paceline.text_table import columns
+
+
+class Table(Struct, frozen=True):
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """As long as the head each."""
+
+
+def text(found: Report) -> str:
+    """For a terminal."""
+    parts = [
+        size(found),
+        *(f"{table.title}:\n{columns([table.head, *table.rows])}" for table in tables(found)),
+        "\n".join(remarks(found)),
+        verdict(found),
+    ]
+    return "\n\n".join(parts)
+
+
+def size(found: Report) -> str:
+    return f"{found.usable} of {found.requests} requests, {found.tokens} tokens in {found.seconds:.0f} s of decoding"
+
+
+def tables(found: Report) -> list[Table]:
+    return [policies(found), tasks(found), *([money(found.cost)] if found.cost else [])]
+
+
+def policies(found: Report) -> Table:
+    rows = []
+    for lane, one in found.fixed.items():
+        what = " (plain)" if lane == found.plain else " (always on)" if lane == found.on else ""
+        rows.append(_policy_row(f"always {lane}{what}", one))
+    if found.rules:
+        rows.append(_policy_row("your rules alone", found.rules))
+    rows.append(_policy_row("best of each task, in hindsight", found.hindsight))
+    return Table(
+        "What other settings would have taken on the same requests (doubly robust, from this log)",
+        ("policy", "time over routed", "95 % interval", "by inverse propensity", "self-normalised", "by prediction"),
+        rows,
+    )
+
+
+def _policy_row(name: str, one: Estimate) -> tuple[str, ...]:
+    agreed = one.agreed > 0
+    return (
+        name,
+        f"{one.ratio:.2f}",
+        f"{one.low:.2f} to {one.high:.2f}",
+        f"{one.inverse_propensity:.2f}" if agreed else "-",
+        f"{one.self_normalised:.2f}" if agreed else "-",
+        f"{one.on_predictions:.0%}",
+    )
+
+
+def tasks(found: Report) -> Table:
+    rows = [
+        (
+            task.task,
+            str(task.requests),
+            f"{task.share:.0%}",
+            f"{task.tokens_per_s:.1f}",
+            "-" if task.acceptance is None else f"{task.acceptance:.2f}",
+            "-" if task.break_even is None else f"{task.break_even:.2f}" if task.break_even <= 1 else "none is enough",
+            f"{task.drafting:.0%}",
+            "-" if task.speed_up is None else f"{task.speed_up:.2f}",
+        )
+        for task in found.tasks
+    ]
+    head = ("task", "requests", "of the time", "tokens/s", "accepted", "break-even", "drafted for", "over plain")
+    return Table("By task", head, rows)
+
+
+def money(cost: Cost) -> Table:
+    rows = [("this machine, power alone", f"{cost.total:.4g}", f"{cost.per_million:.4g}")]
+    rows += [(one.name, f"{one.total:.4g}", f"{one.per_million:.4g}") for one in cost.elsewhere]
+    return Table(
+        f"What {cost.generated_tokens} generated and {cost.prompt_tokens} prompt tokens cost ({cost.kwh:.3g} kWh in "
+        f"{cost.busy_s:.0f} s)",
+        ("where", f"in all, {cost.currency}", f"per million generated tokens, {cost.currency}"),
+        rows,
+    )
+
+
+def remarks(found: Report) -> list[str]:
+    right = found.calibration
+    return [
+        f"Predicted times were off by {right.error:.0%} (median); actual over predicted: {right.bias:.2f}.",
+        f"Exploring was to cost {found.exploring_s:.1f} s, {found.exploring_s / found.seconds:.1%} of the time.",
+        f"Regret against the best lane of each task: {found.regret_s:.1f} s, {1 - found.hindsight.ratio:.1%} "
+        f"({1 - found.hindsight.high:.1%} to {1 - found.hindsight.low:.1%}).",
+    ]
+
+
+def verdict(found: Report) -> str:
+    lane, ratio = found.best
+    spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
+    if found.pays:
+        return (
+            f"Routing pays here: the best fixed setting, {lane}, would have taken {ratio.ratio:.2f} ({spread}) times "
+            "as long."
+        )
+    if found.pays is None:
+        return (
+            f"Routing does not pay here as far as this log can tell: always {lane} would have taken {ratio.ratio:.2f} "
+            f"({spread}) of the time. Use {lane}, or wait for more traffic."
+        )
+    return (
+        f"Routing does not pay here: always {lane} would have taken {ratio.ratio:.2f} ({spread}) of the time. "
+        f"Use {lane}."
+    )
