@@ -44,6 +44,8 @@ class Request(Struct, frozen=True):
     """The request header ``x-request-id``."""
     teaches: bool = True
     """Whether its outcome is learned from; not with the request header ``x-paceline-learn: no``."""
+    trace: str | None = None
+    """The request header ``traceparent`` (https://www.w3.org/TR/trace-context/)."""
 
 
 class Task(StrEnum):

@@ -4,9 +4,9 @@ import argparse
 import sys
 
 from paceline import __version__
-from paceline.cli import bench, calibrate, check, engine, explain, export, lanes, reload, replay, report, serve
+from paceline.cli import bench, calibrate, check, engine, explain, export, lanes, reload, replay, report, serve, top
 
-COMMANDS = (serve, bench, report, replay, lanes, explain, calibrate, check, reload, export, engine)
+COMMANDS = (serve, bench, report, replay, top, lanes, explain, calibrate, check, reload, export, engine)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 from paceline.evidence.log import COLUMNS, FORMAT
 
+_ALL = 2**62
+
 
 class NoLog(Exception):
     """There is no log that can be read; ``str()`` says why."""
@@ -17,11 +19,14 @@ def columns_of(keep_text: bool = False) -> list[str]:
     return ["number", *(name for name in COLUMNS if keep_text or name != "text")]
 
 
-def entries(path: Path, since_s: float = 0.0, keep_text: bool = False) -> Iterator[dict[str, Any]]:
+def entries(
+    path: Path, since_s: float = 0.0, keep_text: bool = False, most: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Entries by their columns, the oldest first; ``signals`` and ``predictions`` decoded.
 
     Args:
         since_s: in seconds since 1970.
+        most: of more, the last ones.
 
     Raises:
         NoLog: the file is not there, or is no log.
@@ -35,7 +40,9 @@ def entries(path: Path, since_s: float = 0.0, keep_text: bool = False) -> Iterat
             if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
                 raise NoLog(f"{path} is no log of this Paceline")
             rows = connection.execute(
-                f"SELECT {', '.join(names)} FROM requests WHERE at_s >= ? ORDER BY number", (since_s,)
+                f"SELECT {', '.join(names)} FROM requests WHERE at_s >= ? AND number > "
+                "(SELECT coalesce(max(number), 0) FROM requests) - ? ORDER BY number",
+                (since_s, _ALL if most is None else most),
             )
             for row in rows:
                 entry = dict(zip(names, row, strict=True))

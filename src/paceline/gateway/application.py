@@ -9,9 +9,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from paceline.gateway import admin
+from paceline.gateway import admin, dashboard
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
+from paceline.gateway.gain import Gain
 from paceline.gateway.headers import given_key, to_client, to_engine
 from paceline.gateway.metrics import CONTENT_TYPE
 from paceline.gateway.parse import parse_request
@@ -39,6 +40,8 @@ GENERATION: dict[str, Api] = {
 """The paths whose requests are decided on. ``/completions`` without ``/v1`` is llama.cpp's own."""
 COMPUTING = ("/embedding", "/embeddings", "/rerank", "/reranking")
 """Endings of passed-through paths that make the engine compute, and so need its device's turn."""
+OPEN = ("/health", "/v1/health", "/paceline")
+"""Paths that need no key, beside the dashboard's own files, which hold no data."""
 log = logging.getLogger("paceline.gateway")
 JSON = (b"content-type", b"application/json")
 
@@ -50,9 +53,10 @@ class Application:
         reload: takes up a changed configuration and tells what changed; raises ``ApiError`` if it can't.
     """
 
-    def __init__(self, pipeline: Pipeline, reload: Reload) -> None:
+    def __init__(self, pipeline: Pipeline, reload: Reload, gain: Gain) -> None:
         self._pipeline = pipeline
         self._reload = reload
+        self._gain = gain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = AsgiReply(send)
@@ -87,12 +91,22 @@ class Application:
             await reply.json(200, admin.model(fleet, path.removeprefix("/v1/models/")))
         elif method == "GET" and path == "/paceline/lanes":
             await reply.json(200, admin.lanes(self._pipeline))
+        elif method == "GET" and (page := dashboard.document(path)):
+            kind, body = page
+            length = (b"content-length", b"%d" % len(body))
+            await reply.start(200, [(b"content-type", kind), length, *dashboard.HEADERS])
+            await reply.end(body)
+        elif method == "GET" and path == "/paceline":
+            await reply.start(308, [(b"location", b"/paceline/"), (b"content-length", b"0")])
+            await reply.end()
         elif method == "GET" and path == "/metrics" and b"x-paceline-lane" not in dict(scope["headers"]):
             text = admin.metrics(self._pipeline)
             await reply.start(200, [(b"content-type", CONTENT_TYPE), (b"content-length", b"%d" % len(text))])
             await reply.end(text)
         elif method == "GET" and path == "/paceline/requests":
             await reply.json(200, self._pipeline.recent.after(_number_after(scope["query_string"])))
+        elif method == "GET" and path == "/paceline/report":
+            await reply.json(200, await self._gain.document())
         elif method == "POST" and path == "/paceline/reload":
             await reply.json(200, await self._reload())
         elif method == "POST" and path.startswith("/paceline/explain/"):
@@ -103,7 +117,10 @@ class Application:
             request = parse_request(GENERATION[target], target, body, scope["headers"])
             await reply.json(200, admin.explain(self._pipeline, request, scope["headers"]))
         elif path.startswith("/paceline/"):
-            known = "GET /paceline/lanes, GET /paceline/requests, POST /paceline/explain/PATH, POST /paceline/reload"
+            known = (
+                "GET /paceline/ (the dashboard), GET /paceline/lanes, GET /paceline/requests, GET /paceline/report, "
+                "POST /paceline/explain/PATH, POST /paceline/reload"
+            )
             raise ApiError(404, f"{method} {path} does not exist; there are {known}")
         else:
             body = await self._body(scope, receive)
@@ -170,7 +187,7 @@ class Application:
 
     def _check_key(self, scope: Scope) -> None:
         keys = self._pipeline.fleet.configuration.server.api_keys
-        if not keys or scope["method"] == "OPTIONS" or scope["path"] in ("/health", "/v1/health"):
+        if not keys or scope["method"] == "OPTIONS" or scope["path"] in OPEN or dashboard.document(scope["path"]):
             return
         given = given_key(scope["headers"])
         if not any(hmac.compare_digest(given, key.encode()) for key in keys):

@@ -8,7 +8,7 @@ import msgspec
 from paceline.gateway.errors import ApiError
 from paceline.types import Api, Request
 
-_READ = frozenset((b"x-paceline-lane", b"x-paceline-learn", b"x-request-id"))
+_READ = frozenset((b"x-paceline-lane", b"x-paceline-learn", b"x-request-id", b"traceparent"))
 
 
 def parse_request(api: Api, target: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Request:
@@ -43,6 +43,7 @@ def parse_request(api: Api, target: str, body: bytes, headers: list[tuple[bytes,
         told.get(b"x-paceline-lane"),
         told.get(b"x-request-id"),
         learn == "yes",
+        told.get(b"traceparent"),
     )
 
 

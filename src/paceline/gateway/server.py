@@ -13,9 +13,11 @@ import uvicorn
 
 from paceline.configuration import Configuration, ConfigurationError
 from paceline.evidence.log import FILE, DecisionLog, LogSettings
+from paceline.evidence.traces import NoTraces, Traces
 from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import EngineHandle, Fleet
+from paceline.gateway.gain import Gain
 from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory, MemoryUnusable
@@ -61,6 +63,7 @@ class Gateway:
         self._state_directory = state_directory
         self._memory: Memory | None = None
         self._log: DecisionLog | None = None
+        self._traces = _traces(self._configuration)
         self._background: set[asyncio.Task[None]] = set()
         self._server: uvicorn.Server | None = None
         self.pipeline: Pipeline
@@ -86,7 +89,8 @@ class Gateway:
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
         self.pipeline = Pipeline(fleet, self._note, state=learned)
-        server = _Server(_uvicorn_settings(Application(self.pipeline, self.reload), self._configuration))
+        application = Application(self.pipeline, self.reload, Gain(self._log.path if self._log else None))
+        server = _Server(_uvicorn_settings(application, self._configuration))
         self._server = server
         self._handle_signals()
         self.fleet.start()
@@ -103,8 +107,9 @@ class Gateway:
             if self._memory:
                 await self._save()
                 self._memory.close()
-            if self._log:
-                await asyncio.to_thread(self._log.close)
+            for kept in (self._log, self._traces):
+                if kept:
+                    await asyncio.to_thread(kept.close)
 
     def stop(self) -> None:
         """End :meth:`run`: at the first call when the running answers are out, or their grace is over, at the
@@ -138,7 +143,10 @@ class Gateway:
             "started": started,
             "stopped": [handle.name for handle in fleet.retired],
             "unchanged": [name for name in fleet.engines if name not in started],
-            "needs_restart": [f"server.{key}" for key in fixed],
+            "needs_restart": [
+                *(f"server.{key}" for key in fixed),
+                *(["evidence"] if old.evidence != configuration.evidence else []),
+            ],
         }
 
     async def _reload_on_signal(self) -> None:
@@ -177,8 +185,9 @@ class Gateway:
         return DecisionLog(self._state_directory / FILE, kept)
 
     def _note(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        if self._log:
-            self._log.add(request, signals, decision, outcome)
+        for kept in (self._log, self._traces):
+            if kept:
+                kept.add(request, signals, decision, outcome)
         self._record(request, signals, decision, outcome)
 
     async def _save(self) -> None:
@@ -206,6 +215,13 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the gateway: uvicorn would end the process before the engines are stopped."""
         yield
+
+
+def _traces(configuration: Configuration) -> Traces | None:
+    try:
+        return Traces(configuration.evidence.traces) if configuration.evidence.traces else None
+    except NoTraces as error:
+        raise ConfigurationError(str(error)) from error
 
 
 async def _retire(handle: EngineHandle) -> None:

@@ -1,0 +1,161 @@
+"""``paceline top``: what a running gateway is doing, in a terminal."""
+
+import argparse
+import sys
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from shutil import get_terminal_size
+from statistics import median
+from typing import Any
+
+from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
+from paceline.configuration import ConfigurationError
+from paceline.text_table import columns
+
+INTERVAL_S = 1.0
+REPORT_EVERY = 10
+MOST_REQUESTS = 1000
+OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
+NONE = "-"
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "top",
+        "watch a running gateway",
+        "Show a running gateway's lanes, what tasks take and accept, what routing brought, and the last decisions, "
+        "anew each second until Ctrl-C. Where the output is no terminal, once.",
+    )
+    add_address_options(parser)
+    parser.add_argument("--once", action="store_true", help="show it once, and end")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        watched = _Watched(address(options))
+        watched.update()
+    except (ConfigurationError, Unanswered) as error:
+        return fail(str(error))
+    if options.once or not sys.stdout.isatty():
+        print("\n".join(watched.lines()))
+        return 0
+    print(OTHER_SCREEN, end="")
+    try:
+        while True:
+            _draw(watched.lines())
+            time.sleep(INTERVAL_S)
+            watched.update_or_say_why_not()
+    finally:
+        print(OWN_SCREEN, end="", flush=True)
+
+
+def _draw(lines: Sequence[str]) -> None:
+    width, height = get_terminal_size()
+    shown = [line[: width - 1] + CLEAR_LINE for line in lines[: height - 1]]
+    print(HOME + "\n".join(shown) + CLEAR_BELOW, end="", flush=True)
+
+
+class _Watched:
+    """What was heard of a gateway."""
+
+    def __init__(self, gateway: Address) -> None:
+        self._gateway = gateway
+        self._rounds = 0
+        self._last = 0
+        self._lanes: dict[str, Any] = {}
+        self._report: dict[str, Any] = {}
+        self._requests: deque[dict[str, Any]] = deque(maxlen=MOST_REQUESTS)
+        self._problem = ""
+
+    def update(self) -> None:
+        """
+        Raises:
+            Unanswered: the gateway does not answer.
+        """
+        self._lanes = ask(self._gateway, "GET", "/paceline/lanes")
+        found = ask(self._gateway, "GET", f"/paceline/requests?after={self._last}")
+        if found["last"] < self._last:  # it was started again
+            self._requests.clear()
+            found = ask(self._gateway, "GET", "/paceline/requests")
+        self._last = found["last"]
+        self._requests.extend(found["requests"])
+        if self._rounds % REPORT_EVERY == 0:
+            self._report = ask(self._gateway, "GET", "/paceline/report")
+        self._rounds += 1
+        self._problem = ""
+
+    def update_or_say_why_not(self) -> None:
+        try:
+            self.update()
+        except Unanswered as error:
+            self._problem = str(error)
+
+    def lines(self) -> list[str]:
+        lanes = self._lanes["lanes"]
+        up = sum(lane["health"] == "up" for lane in lanes)
+        head = f"paceline {self._lanes['version']} at {self._gateway.url}: {up} of {len(lanes)} lanes up, "
+        head += f"{self._lanes['in_flight']} requests in flight"
+        parts = [self._problem or head, self._report["verdict"], _lanes(lanes)]
+        if self._requests:
+            parts += [_tasks(self._requests), _decisions(self._requests)]
+        return "\n\n".join(parts).splitlines()
+
+
+def _lanes(lanes: Sequence[dict[str, Any]]) -> str:
+    rows = [("lane", "health", "running", "waiting", "requests", "tokens/s", "accepted", "break-even")]
+    for lane in lanes:
+        measured = lane["measured"]
+        rows.append(
+            (
+                lane["lane"],
+                lane["health"],
+                str(lane["running"]),
+                str(lane["waiting"]),
+                str(measured["requests"]),
+                _number(measured["tokens_per_s"], 1),
+                _number(measured["acceptance"]),
+                _number(lane["step"]["break_even_acceptance"]),
+            )
+        )
+    return columns(rows)
+
+
+def _tasks(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
+    by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in requests:
+        if one["error"] is None:
+            by_task[one["task"]].append(one)
+    rows = [("task", "requests", "tokens/s", "drafted for", "accepted", "break-even")]
+    for task, some in sorted(by_task.items(), key=lambda item: -len(item[1])):
+        seen = [one["observed"] for one in some]
+        tokens, seconds, drafted, accepted = (
+            sum(one[name] or 0 for one in seen) for name in ("decode_tokens", "decode_s", "drafted", "accepted")
+        )
+        needed = [one["break_even_share"] for one in some if one["break_even_share"] is not None]
+        rows.append(
+            (
+                task,
+                str(len(some)),
+                _number(tokens / seconds if seconds else None, 1),
+                f"{sum(one['drafts'] for one in some) / len(some):.0%}",
+                _number(accepted / drafted if drafted else None),
+                _number(median(needed) if needed else None),
+            )
+        )
+    return columns(rows)
+
+
+def _decisions(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
+    lines = []
+    for one in reversed(requests):
+        at = time.strftime("%H:%M:%S", time.localtime(one["at_s"]))
+        lines.append(f"{at}  {one['status']}  {one['lane']}  {one['error'] or one['reason']}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"

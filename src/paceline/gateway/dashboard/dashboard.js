@@ -1,0 +1,289 @@
+"use strict";
+// Shows what the gateway tells: /paceline/lanes, /paceline/requests and /paceline/report. Loaded once, asks each second.
+
+const INTERVAL_MS = 1000;
+const REPORT_EVERY = 10;
+const MOST_REQUESTS = 1000;
+const MOST_SHOWN = 30;
+const CHAT = "/v1/chat/completions";
+const NONE = "–";
+
+const byId = (id) => document.getElementById(id);
+let key = sessionStorage.getItem("paceline key") || "";
+let last = 0;
+let rounds = 0;
+let isPaused = false;
+let requests = [];
+
+class NeedsKey extends Error {}
+
+async function ask(path, body, headers = {}) {
+  if (key) headers = { ...headers, authorization: `Bearer ${key}` };
+  const options = body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) };
+  const answer = await fetch(path, options);
+  if (answer.status === 401) throw new NeedsKey();
+  if (!answer.ok) throw new Error((await answer.json()).error.message);
+  return answer;
+}
+
+async function asked(path, body) {
+  return (await ask(path, body)).json();
+}
+
+// Numbers for people.
+
+const known = (value) => value !== null && value !== undefined;
+const fixed = (digits) => (value) => (known(value) ? value.toFixed(digits) : NONE);
+const whole = (value) => (known(value) ? String(value) : NONE);
+const speed = (tokens, seconds) => (tokens && seconds ? (tokens / seconds).toFixed(1) : NONE);
+const share = fixed(2);
+const percent = (value) => `${Math.round(100 * value)} %`;
+
+function median(values) {
+  if (!values.length) return null;
+  const ordered = [...values].sort((one, other) => one - other), middle = ordered.length >> 1;
+  return ordered.length % 2 ? ordered[middle] : (ordered[middle - 1] + ordered[middle]) / 2;
+}
+
+// Elements; all text goes in as text, never as markup.
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function row(first, cells) {
+  const made = document.createElement("tr");
+  const head = first instanceof Node ? first : element("th", first);
+  if (head.tagName === "TH") head.scope = "row";
+  made.append(head, ...cells.map((cell) => (cell instanceof Node ? cell : element("td", cell, "number"))));
+  return made;
+}
+
+function shape(name, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+/** A line from 0 to `most` with shapes on it, beside numbers that say the same. */
+function figure(most, shapes) {
+  const width = 160, height = 18, at = (value) => 4 + (width - 8) * Math.min(1, Math.max(0, value / most));
+  const drawing = shape("svg", { width, height, "aria-hidden": "true", focusable: "false" });
+  drawing.append(shape("line", { class: "track", x1: at(0), x2: at(most), y1: 9, y2: 9 }));
+  for (const { kind, from, to } of shapes) {
+    if (kind === "dot") drawing.append(shape("circle", { class: kind, cx: at(from), cy: 9, r: 5 }));
+    else if (kind === "mark") drawing.append(shape("line", { class: kind, x1: at(from), x2: at(from), y1: 1, y2: 17 }));
+    else drawing.append(shape("line", { class: kind, x1: at(from), x2: at(to), y1: 9, y2: 9 }));
+  }
+  const cell = document.createElement("td");
+  cell.append(drawing);
+  return cell;
+}
+
+// The parts of the page.
+
+function showLanes(document_) {
+  const rows = document_.lanes.map((lane) => {
+    const health = element("td", lane.health, lane.health);
+    if (lane.problem) health.append(" ", element("span", lane.problem, "problem"));
+    const measured = lane.measured;
+    const needed = lane.step.break_even_acceptance;
+    return row(lane.lane, [
+      health, element("td", strategyOf(lane)), whole(lane.running), whole(lane.waiting), whole(measured.requests),
+      whole(measured.failures), fixed(1)(measured.tokens_per_s), share(measured.acceptance),
+      known(needed) ? share(needed) : NONE,
+    ]);
+  });
+  byId("lanes").replaceChildren(...rows);
+  const select = byId("lane"), names = document_.lanes.map((lane) => lane.lane);
+  const offered = [...select.options].slice(1).map((option) => option.value);
+  if (names.join() !== offered.join()) {
+    const chosen = select.value;
+    select.replaceChildren(select.options[0], ...names.map((name) => new Option(name, name)));
+    select.value = names.includes(chosen) ? chosen : "";
+  }
+  const up = document_.lanes.filter((lane) => lane.health === "up").length;
+  say(`${up} of ${document_.lanes.length} lanes up, ${document_.in_flight} requests in flight, version ${document_.version}`);
+}
+
+function strategyOf(lane) {
+  const { kind, n_max: most, drafts } = lane.strategy;
+  return drafts ? (most ? `${kind}, up to ${most} tokens` : kind) : "plain";
+}
+
+function showRequests() {
+  const rows = requests.slice(-MOST_SHOWN).reverse().map((one) => {
+    const seen = one.observed;
+    const why = one.error ? element("td", one.error, "why problem") : element("td", one.reason, "why");
+    return row(element("td", new Date(1000 * one.at_s).toLocaleTimeString()), [
+      element("td", one.task), element("td", one.lane), whole(seen.completion_tokens),
+      speed(seen.decode_tokens, seen.decode_s), seen.drafted ? share(seen.accepted / seen.drafted) : NONE,
+      whole(one.status), why,
+    ]);
+  });
+  byId("requests").replaceChildren(...rows);
+}
+
+function showTasks() {
+  const tasks = new Map();
+  for (const one of requests) {
+    if (one.error) continue;
+    if (!tasks.has(one.task)) tasks.set(one.task, { requests: 0, tokens: 0, seconds: 0, drafted: 0, accepted: 0, drafting: 0, needed: [] });
+    const sums = tasks.get(one.task), seen = one.observed;
+    sums.requests += 1;
+    sums.tokens += seen.decode_tokens || 0;
+    sums.seconds += seen.decode_s || 0;
+    sums.drafted += seen.drafted || 0;
+    sums.accepted += seen.accepted || 0;
+    sums.drafting += one.drafts ? 1 : 0;
+    if (known(one.break_even_share)) sums.needed.push(one.break_even_share);
+  }
+  const ordered = [...tasks].sort((one, other) => other[1].seconds - one[1].seconds);
+  const rows = ordered.map(([task, sums]) => {
+    const accepted = sums.drafted ? sums.accepted / sums.drafted : null;
+    const needed = median(sums.needed);
+    const shapes = [];
+    if (known(needed)) shapes.push({ kind: "mark", from: needed });
+    if (known(accepted)) shapes.push({ kind: "dot", from: accepted });
+    return row(task, [
+      whole(sums.requests), speed(sums.tokens, sums.seconds), percent(sums.drafting / sums.requests), share(accepted),
+      known(needed) && needed > 1 ? "none is enough" : share(needed), figure(1, shapes),
+    ]);
+  });
+  byId("tasks").replaceChildren(...rows);
+}
+
+function showReport(found) {
+  setText("verdict", found.verdict);
+  byId("gain").hidden = !found.policies.length;
+  const most = 1.1 * Math.max(1, ...found.policies.map((one) => one.high));
+  byId("policies").replaceChildren(...found.policies.map((one) => row(one.name, [
+    share(one.ratio), `${share(one.low)} to ${share(one.high)}`,
+    figure(most, [{ kind: "mark", from: 1 }, { kind: "interval", from: one.low, to: one.high }, { kind: "dot", from: one.ratio }]),
+  ])));
+}
+
+/** Only what changed is written, so that a screen reader says it once. */
+function setText(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
+
+function say(text) {
+  setText("status", text);
+}
+
+// The box to try a prompt in.
+
+async function explain(body) {
+  const found = await asked(`/paceline/explain${CHAT}`, body);
+  setText("decision", `Would go to ${found.decision.lane}, with probability ${share(found.decision.propensity)}: ${found.decision.reason}`);
+  byId("predictions").replaceChildren(...Object.entries(found.predictions).map(([lane, one]) => row(lane, [
+    fixed(1)(one.ms_per_token), share(one.plain_steps_per_token), `±${percent(one.relative_spread)}`, share(one.acceptance),
+    share(one.coverage),
+  ])));
+  byId("signals").replaceChildren(...Object.entries(found.signals).filter(([name]) => name !== "task").map(([name, value]) => row(
+    name, [element("td", typeof value === "object" && value ? listed(value) : String(value ?? NONE))],
+  )));
+  byId("explained").hidden = false;
+  byId("answer").hidden = true;
+}
+
+const listed = (shares) => Object.entries(shares).filter(([, value]) => value >= 0.005).map(([name, value]) => `${name} ${share(value)}`).join(", ");
+
+async function send(body, lane) {
+  const answer = await ask(CHAT, { ...body, stream: true }, lane ? { "x-paceline-lane": lane } : {});
+  setText("decision", `${answer.headers.get("x-paceline-lane")}: ${answer.headers.get("x-paceline-reason")}`);
+  byId("explained").hidden = true;
+  const shown = byId("answer");
+  shown.textContent = "";
+  shown.hidden = false;
+  let rest = "";
+  for await (const piece of pieces(answer.body)) {
+    const lines = (rest + piece).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line.startsWith("data: {")) shown.textContent += textOf(JSON.parse(line.slice(6)));
+    }
+  }
+}
+
+async function* pieces(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+}
+
+function textOf(event) {
+  if (event.error) throw new Error(event.error.message);
+  const delta = (event.choices && event.choices[0] && event.choices[0].delta) || {};
+  return (delta.reasoning_content || "") + (delta.content || "");
+}
+
+async function tryPrompt(event) {
+  event.preventDefault();
+  const body = { messages: [{ role: "user", content: byId("prompt").value }], max_tokens: Number(byId("max-tokens").value) };
+  const buttons = byId("try").querySelectorAll("button");
+  for (const button of buttons) button.disabled = true;
+  setText("decision", "…");
+  try {
+    if (event.submitter && event.submitter.value === "send") await send(body, byId("lane").value);
+    else await explain(body);
+  } catch (error) {
+    if (error instanceof NeedsKey) wantKey();
+    setText("decision", error.message || "a key is needed");
+  } finally {
+    for (const button of buttons) button.disabled = false;
+    if (event.submitter) event.submitter.focus();
+  }
+}
+
+// Once a second.
+
+function wantKey() {
+  say("this gateway wants an API key");
+  byId("key-form").hidden = false;
+}
+
+async function update() {
+  showLanes(await asked("/paceline/lanes"));
+  const found = await asked(`/paceline/requests?after=${last}`);
+  if (found.last < last) {
+    [last, requests] = [0, []]; // the gateway was started again
+    return;
+  }
+  if (found.requests.length) {
+    requests = [...requests, ...found.requests].slice(-MOST_REQUESTS);
+    showRequests();
+    showTasks();
+  }
+  last = found.last;
+  if (rounds++ % REPORT_EVERY === 0) showReport(await asked("/paceline/report"));
+  byId("key-form").hidden = true;
+}
+
+async function run() {
+  if (!isPaused && !document.hidden) {
+    try {
+      await update();
+    } catch (error) {
+      if (error instanceof NeedsKey) wantKey();
+      else say(`the gateway does not answer: ${error.message}`);
+    }
+  }
+  setTimeout(run, INTERVAL_MS);
+}
+
+byId("try").addEventListener("submit", tryPrompt);
+byId("pause").addEventListener("click", () => {
+  isPaused = !isPaused;
+  byId("pause").setAttribute("aria-pressed", String(isPaused));
+});
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = byId("key").value;
+  sessionStorage.setItem("paceline key", key);
+  rounds = 0;
+});
+run();

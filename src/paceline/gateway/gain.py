@@ -1,0 +1,61 @@
+"""What routing brought so far, for who watches: a short report from the decision log, made beside the requests."""
+
+import asyncio
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from paceline.evidence.read import NoLog, entries
+from paceline.evidence.report import Report, TooLittle, report
+from paceline.evidence.show import verdict
+
+MOST_ENTRIES = 2000
+"""The last ones of the log that count, so that looking costs little."""
+FRESH_S = 10.0
+"""So long a report is given out again."""
+
+
+class Gain:
+    """
+    Args:
+        log: the decision log; ``None`` where none is kept.
+    """
+
+    def __init__(self, log: Path | None) -> None:
+        self._log = log
+        self._made: dict[str, Any] = {}
+        self._made_s = float("-inf")
+        self._making = asyncio.Lock()
+
+    async def document(self) -> dict[str, Any]:
+        """Of ``/paceline/report``: a verdict in a sentence, and what each policy would have made of the time taken,
+        as ratios with 95 % intervals; none where there is too little to tell."""
+        async with self._making:
+            if monotonic() - self._made_s > FRESH_S:
+                self._made = await asyncio.to_thread(self._make)
+                self._made_s = monotonic()
+            return self._made
+
+    def _make(self) -> dict[str, Any]:
+        if self._log is None:
+            return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
+        try:
+            return _document(report(entries(self._log, most=MOST_ENTRIES)))
+        except (NoLog, TooLittle) as error:
+            return _nothing(str(error))
+
+
+def _document(found: Report) -> dict[str, Any]:
+    named = [(f"always {lane}", one) for lane, one in found.fixed.items()]
+    named.append(("best of each task, in hindsight", found.hindsight))
+    return {
+        "verdict": verdict(found),
+        "pays": found.pays,
+        "requests": found.usable,
+        "exploring_s": found.exploring_s,
+        "policies": [{"name": name, "ratio": one.ratio, "low": one.low, "high": one.high} for name, one in named],
+    }
+
+
+def _nothing(why: str) -> dict[str, Any]:
+    return {"verdict": why, "pays": None, "requests": 0, "exploring_s": 0.0, "policies": []}
