@@ -27,8 +27,6 @@ from paceline.evidence import log as evidence_log
 from paceline.evidence.estimate import Logged, always, estimate
 from paceline.evidence.log import DecisionLog, LogSettings
 from paceline.evidence.read import NoLog, entries
-from paceline.evidence.report import TooLittle, report
-from paceline.evidence.show import text
 from paceline.types import Api, Decision, Observation, Outcome, Prediction, Request, Signals, Strategy
 
 BODY = b'{"messages": [{"role": "user", "content": "a secret"}]}'
@@ -282,57 +280,6 @@ def test_estimates_hold_on_a_simulated_machine() -> None:
             found = estimate(entries, always(lane))
             held += found.low <= truth[lane] <= found.high
     assert held >= 18
-
-
-# The report
-
-
-def log_of(path: Path, speeds: dict[str, float], count: int = 200) -> Path:
-    """A log of a policy that takes ``plain`` nine times of ten."""
-    rng = random.Random(3)
-    log = DecisionLog(path)
-    for _ in range(count):
-        lane = "plain" if rng.random() < 0.9 else "ngram"
-        took = speeds[lane] * rng.lognormvariate(0, 0.1)
-        chosen = Decision(
-            lane,
-            "because",
-            0.9 if lane == "plain" else 0.1,
-            {"plain": 0.9, "ngram": 0.1},
-            predictions={name: predicted(PLAIN if name == "plain" else NGRAM, speed) for name, speed in speeds.items()},
-        )
-        log.add(REQUEST, Signals(), chosen, outcome(lane, s_per_token=took))
-    log.close()
-    return path
-
-
-def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
-    found = report(entries(path))
-    lane, ratio = found.best
-    assert (lane, found.pays) == ("ngram", False)
-    assert ratio.ratio == pytest.approx(0.5 / 0.95, abs=0.08)
-    assert main(["report", "--log", str(path)]) == 0
-    said = capsys.readouterr().out
-    assert "Routing does not pay here: always ngram" in said
-    assert "Use ngram." in said
-
-
-def test_a_report_says_when_it_cannot_tell(tmp_path: Path) -> None:
-    path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.1})
-    found = report(entries(path))
-    assert found.pays is None
-    assert "as far as this log can tell" in text(found)
-    assert found.tasks[0].task == "answer"
-    assert found.tasks[0].drafting == pytest.approx(0.1, abs=0.06)
-
-
-def test_too_little_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "requests.sqlite"
-    written(path, 3)
-    with pytest.raises(TooLittle, match="3 requests"):
-        report(entries(path))
-    assert main(["report", "--log", str(path)]) == 1
 
 
 def test_a_real_gateway_writes_one(real_gateway: Serving, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import log
+from operator import itemgetter
 from statistics import geometric_mean, median
 from typing import TypeVar
 
@@ -37,13 +38,13 @@ class Calibration(Struct, frozen=True):
 def calibration(pairs: Sequence[tuple[Entry, Logged]]) -> Calibration:
     times = [(one.predicted[one.lane], one.s_per_token) for _, one in pairs if one.in_seconds]
     ratios = [actual / predicted for predicted, actual in times]
-    drafts = sorted(_drafts(pairs))
+    drafts = sorted(_drafts(pairs), key=itemgetter(0))
     return Calibration(
         median(ratios) if ratios else 1.0,
         median([abs(log(ratio)) for ratio in ratios]) if ratios else 0.0,
         [
             Group(len(part), geometric_mean(guess for guess, _ in part), geometric_mean(real for _, real in part))
-            for part in _parts(sorted(times))
+            for part in _parts(sorted(times, key=itemgetter(0)))
         ],
         [
             Group(
