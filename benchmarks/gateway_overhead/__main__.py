@@ -76,22 +76,15 @@ def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str
         for name, strategy in (("plain", "autoregressive"), ("ngram", "ngram"))
     )
     (folder / "paceline.toml").write_text(lanes)
+    (folder / "no-log.toml").write_text(f"evidence.log = false\n{lanes}")
     (folder / "litellm.yaml").write_text(
         "model_list:\n- model_name: m\n  litellm_params:\n"
         f"    model: openai/m\n    api_base: {url}/v1\n    api_key: none\n"
     )
     other = Path(python).parent
     return {
-        "Paceline": [
-            sys.executable,
-            "-m",
-            "paceline.cli",
-            "serve",
-            "--config",
-            f"{folder}/paceline.toml",
-            "--port",
-            "PORT",
-        ],
+        "Paceline": _paceline(folder / "paceline.toml"),
+        "Paceline without its decision log": _paceline(folder / "no-log.toml"),
         "bare relay": [python, str(HERE / "bare_relay.py"), "PORT", url],
         "vllm-router": [str(other / "vllm-router"), "--worker-urls", url, "--host", "127.0.0.1", "--port", "PORT"],
         "LiteLLM": [
@@ -106,10 +99,15 @@ def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str
     }
 
 
+def _paceline(configuration: Path) -> list[str]:
+    return [sys.executable, "-m", "paceline.cli", "serve", "--config", str(configuration), "--port", "PORT"]
+
+
 def _start(command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+    environment = os.environ | _LITELLM_WITHOUT_KEY | {"XDG_STATE_HOME": str(log.with_suffix(".state"))}
     try:
         with log.open("wb") as file:
-            return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | _LITELLM_WITHOUT_KEY)
+            return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     except FileNotFoundError:
         return subprocess.Popen(["false"])
 
@@ -185,6 +183,16 @@ def _print(results: Results, ports: dict[str, int]) -> None:
             cells.append(f"{rate(name, load):,.0f}")
         big = latency_ms(name, "2 MB")
         print(f"| {name} | {' | '.join(cells)} | {'' if big is None else f'{big:.1f} ms'} |")
+    _print_log(results)
+
+
+def _print_log(results: Results) -> None:
+    """What the decision log costs: of pairs that were measured one after the other."""
+    for load in ("json", "stream"):
+        pairs = zip(results["Paceline", load, 32], results["Paceline without its decision log", load, 32], strict=True)
+        ratios = sorted(logging[1] / without[1] for logging, without in pairs)
+        spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f} in {len(ratios)} rounds"
+        print(f"requests/s at 32, {load}: with the decision log {median(ratios):.3f} of without ({spread})")
 
 
 if __name__ == "__main__":
