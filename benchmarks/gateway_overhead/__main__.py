@@ -1,6 +1,6 @@
 """What the gateway adds to a request, beside other gateways, in one run against one mock engine.
 
-    python -m benchmarks.gateway_overhead [--rounds N] [--seconds S] [--other-python PATH]
+    python -m benchmarks.gateway_overhead [--rounds N] [--seconds S] [--other-python PATH] [--log-only]
 
 Needs ``wrk``. Gateways that are not installed are left out and named. Each round measures every gateway once in
 every load, so that drift of the machine hits all alike; the figures are medians over the rounds.
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--other-python", default=sys.executable, help="Python of an environment with vllm-router, litellm, aiohttp"
     )
+    parser.add_argument("--log-only", action="store_true", help="only Paceline with and without its decision log")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed (Debian: apt-get install wrk)")
@@ -55,6 +56,8 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
         ports = {"direct": engine_port}
         _wait(engine_port)
         for name, command in _gateways(options.other_python, engine_port, folder).items():
+            if options.log_only and not name.startswith("Paceline"):
+                continue
             port = free_port()
             process = _start([word.replace("PORT", str(port)) for word in command], folder / f"{name}.log")
             processes.append(process)

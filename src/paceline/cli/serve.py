@@ -191,7 +191,7 @@ async def _announce(gateway: Gateway) -> None:
         f"""serving
   OpenAI     {gateway.address}/v1
   Anthropic  {gateway.address}/v1/messages
-  lanes      {gateway.address}/paceline/lanes
+  dashboard  {gateway.address}/paceline/
 try
   curl -i {gateway.address}/v1/chat/completions -d '{data}'
   paceline bench --quick --url {gateway.address}    what each lane brings here, in two minutes

@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 
 from paceline.types import Decision, Outcome, Prediction, Request, Signals
 
-FORMAT = 1
+FORMAT = 2
 FILE = "requests.sqlite"
 """Its usual name."""
 INTERVAL_S = 0.5
@@ -28,52 +28,51 @@ PRUNED_EVERY_S = 60.0
 PRUNED_SHARE = 10
 """A file that is too large loses this part of its entries, the oldest first."""
 SIGNALS = tuple(name for name in Signals.__struct_fields__ if name != "conversation")
-COLUMNS = {
-    "at_s": "REAL",
-    "id": "TEXT",
-    "conversation": "TEXT",
-    "path": "TEXT",
-    "model": "TEXT",
-    "stream": "INTEGER",
-    "forced": "INTEGER",
-    "task": "TEXT",
-    "signals": "TEXT",
-    "lane": "TEXT",
-    "strategy": "TEXT",
-    "n_max": "INTEGER",
-    "decided": "TEXT",
-    "reason": "TEXT",
-    "propensity": "REAL",
-    "exploring_s": "REAL",
-    "predictions": "TEXT",
-    "status": "INTEGER",
-    "error": "TEXT",
-    "total_s": "REAL",
-    "queue_s": "REAL",
-    "decision_s": "REAL",
-    "first_byte_s": "REAL",
-    "beside": "REAL",
-    "prompt_tokens": "INTEGER",
-    "cached_tokens": "INTEGER",
-    "completion_tokens": "INTEGER",
-    "prefill_s": "REAL",
-    "decode_tokens": "INTEGER",
-    "decode_s": "REAL",
-    "drafted": "INTEGER",
-    "accepted": "INTEGER",
-    "drafting_steps": "INTEGER",
-    "text": "TEXT",
-}
-"""Of an entry, in the order of the file. ``lane`` served, ``decided`` was chosen; ``signals`` and ``predictions`` (by
-lane) are JSON; ``text`` is the request's body, ``NULL`` unless texts are kept."""
+COLUMNS = (
+    "at_s",
+    "id",
+    "conversation",
+    "path",
+    "model",
+    "stream",
+    "forced",
+    "task",
+    "signals",
+    "lane",
+    "strategy",
+    "n_max",
+    "decided",
+    "reason",
+    "propensity",
+    "exploring_s",
+    "predictions",
+    "status",
+    "error",
+    "total_s",
+    "queue_s",
+    "decision_s",
+    "first_byte_s",
+    "beside",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "prefill_s",
+    "decode_tokens",
+    "decode_s",
+    "drafted",
+    "accepted",
+    "drafting_steps",
+    "text",
+)
+"""Of an entry. ``lane`` served, ``decided`` was chosen; ``predictions`` are by lane; ``text`` is the request's body,
+``null`` unless texts are kept. An entry is one JSON object: with a column for each, writing takes twice as long, and the
+requests wait for a part of that. For people and their SQL the view ``requests`` has the columns."""
+_VIEWED = ", ".join(f"entry ->> '{name}' AS {name}" for name in COLUMNS)
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS requests (
-    number INTEGER PRIMARY KEY,
-    {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}
-);
-CREATE INDEX IF NOT EXISTS requests_at ON requests (at_s);
+CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, at_s REAL NOT NULL, entry TEXT NOT NULL);
+CREATE VIEW IF NOT EXISTS requests AS SELECT number, {_VIEWED} FROM entries;
 """
-_INSERT = f"INSERT INTO requests ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_INSERT = "INSERT INTO entries (at_s, entry) VALUES (?, ?)"
 
 log = logging.getLogger("paceline.evidence")
 _Entry = tuple[Request, Signals, Decision, Outcome]
@@ -170,39 +169,49 @@ class DecisionLog:
         """Drop what is too old; and of a file that is too large, the oldest part."""
         self._pruned_s = time.monotonic()
         with connection:
-            connection.execute(
-                "DELETE FROM requests WHERE at_s < ?", (time.time() - self._settings.keep_days * 86_400,)
-            )
+            connection.execute("DELETE FROM entries WHERE at_s < ?", (time.time() - self._settings.keep_days * 86_400,))
         if _bytes(connection) > self._settings.max_bytes:
             with connection:
-                first, last = connection.execute("SELECT min(number), max(number) FROM requests").fetchone()
+                first, last = connection.execute("SELECT min(number), max(number) FROM entries").fetchone()
                 connection.execute(
-                    "DELETE FROM requests WHERE number <= ?", (first + max(1, (last - first) // PRUNED_SHARE),)
+                    "DELETE FROM entries WHERE number <= ?", (first + max(1, (last - first) // PRUNED_SHARE),)
                 )
             connection.execute("PRAGMA incremental_vacuum").fetchall()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> tuple[Any, ...]:
+    def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> tuple[float, str]:
         prediction = decision.predictions.get(outcome.lane)
         strategy = prediction.strategy if prediction else None
         picked = decision.propensities or {decision.lane: decision.propensity}
-        text = request.body.decode("utf-8", "replace") if self._settings.keep_text else None
-        return (
-            *(outcome.at_s, request.id, signals.conversation, request.path, request.model, request.stream),
-            *(request.forced_lane is not None, signals.task),
-            msgspec.json.encode({name: getattr(signals, name) for name in SIGNALS}).decode(),
-            outcome.lane,
-            strategy.kind if strategy else None,
-            strategy.n_max if strategy else None,
-            *(decision.lane, decision.reason, decision.propensity, decision.exploring_s),
-            msgspec.json.encode(
-                {name: _predicted(one, picked.get(name, 0.0)) for name, one in decision.predictions.items()}
-            ).decode(),
-            *(outcome.status, outcome.error, outcome.total_s, outcome.queue_s, outcome.decision_s),
-            *(outcome.first_byte_s, outcome.beside),
-            *structs.astuple(outcome.observed),
-            text,
-        )
+        entry = {
+            "at_s": outcome.at_s,
+            "id": request.id,
+            "conversation": signals.conversation,
+            "path": request.path,
+            "model": request.model,
+            "stream": request.stream,
+            "forced": request.forced_lane is not None,
+            "task": signals.task,
+            "signals": {name: getattr(signals, name) for name in SIGNALS},
+            "lane": outcome.lane,
+            "strategy": strategy.kind if strategy else None,
+            "n_max": strategy.n_max if strategy else None,
+            "decided": decision.lane,
+            "reason": decision.reason,
+            "propensity": decision.propensity,
+            "exploring_s": decision.exploring_s,
+            "predictions": {name: _predicted(one, picked.get(name, 0.0)) for name, one in decision.predictions.items()},
+            "status": outcome.status,
+            "error": outcome.error,
+            "total_s": outcome.total_s,
+            "queue_s": outcome.queue_s,
+            "decision_s": outcome.decision_s,
+            "first_byte_s": outcome.first_byte_s,
+            "beside": outcome.beside,
+            **structs.asdict(outcome.observed),
+            "text": request.body.decode("utf-8", "replace") if self._settings.keep_text else None,
+        }
+        return outcome.at_s, msgspec.json.encode(entry).decode()
 
 
 def _predicted(one: Prediction, propensity: float) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Reads a decision log, also while a gateway writes it."""
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from paceline.evidence.log import COLUMNS, FORMAT
 
@@ -22,7 +23,7 @@ def columns_of(keep_text: bool = False) -> list[str]:
 def entries(
     path: Path, since_s: float = 0.0, keep_text: bool = False, most: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Entries by their columns, the oldest first; ``signals`` and ``predictions`` decoded.
+    """Entries by their columns, the oldest first.
 
     Args:
         since_s: in seconds since 1970.
@@ -33,21 +34,21 @@ def entries(
     """
     if not path.is_file():
         raise NoLog(f"there is no log {path}; a gateway with evidence.log writes one")
-    names = columns_of(keep_text)
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
             if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
                 raise NoLog(f"{path} is no log of this Paceline")
             rows = connection.execute(
-                f"SELECT {', '.join(names)} FROM requests WHERE at_s >= ? AND number > "
-                "(SELECT coalesce(max(number), 0) FROM requests) - ? ORDER BY number",
+                "SELECT number, entry FROM entries WHERE at_s >= ? AND number > "
+                "(SELECT coalesce(max(number), 0) FROM entries) - ? ORDER BY number",
                 (since_s, _ALL if most is None else most),
             )
-            for row in rows:
-                entry = dict(zip(names, row, strict=True))
-                entry["signals"], entry["predictions"] = json.loads(entry["signals"]), json.loads(entry["predictions"])
-                yield entry
+            for number, entry in rows:
+                found = msgspec.json.decode(entry, type=dict[str, Any])
+                if not keep_text:
+                    found.pop("text")
+                yield {"number": number, **found}
         finally:
             connection.close()
     except sqlite3.Error as error:
