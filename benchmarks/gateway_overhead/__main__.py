@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--other-python", default=sys.executable, help="Python of an environment with vllm-router, litellm, aiohttp"
     )
-    parser.add_argument("--log-only", action="store_true", help="only Paceline with and without its decision log")
+    parser.add_argument("--log-only", action="store_true", help="only what the decision log costs, at 32 connections")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed (Debian: apt-get install wrk)")
@@ -69,7 +69,9 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     finally:
         for process in processes:
             process.kill()
-    _print(results, ports)
+    if not options.log_only:
+        _print(results, ports)
+    _print_log(results)
 
 
 def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str]]:
@@ -146,8 +148,10 @@ def _measure(options: argparse.Namespace, ports: dict[str, int], folder: Path) -
     for number in range(options.rounds):
         for load in LOADS:
             for connections in (1, 32) if load != "2 MB" else (1,):
-                for name, port in ports.items():
-                    if load == "2 MB" and name == "LiteLLM":
+                if options.log_only and connections == 1:
+                    continue
+                for name, port in list(ports.items())[:: -1 if number % 2 else 1]:
+                    if (load == "2 MB" and name == "LiteLLM") or (options.log_only and name == "direct"):
                         continue
                     url = f"http://127.0.0.1:{port}/v1/chat/completions"
                     results[name, load, connections].append(_wrk(url, scripts[load], connections, options.seconds))
@@ -186,7 +190,6 @@ def _print(results: Results, ports: dict[str, int]) -> None:
             cells.append(f"{rate(name, load):,.0f}")
         big = latency_ms(name, "2 MB")
         print(f"| {name} | {' | '.join(cells)} | {'' if big is None else f'{big:.1f} ms'} |")
-    _print_log(results)
 
 
 def _print_log(results: Results) -> None:

@@ -1,7 +1,7 @@
 """Reads a decision log, also while a gateway writes it."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def entries(
     """
     if not path.is_file():
         raise NoLog(f"there is no log {path}; a gateway with evidence.log writes one")
+    names = columns_of(keep_text)
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
@@ -45,11 +46,35 @@ def entries(
                 (since_s, _ALL if most is None else most),
             )
             for number, entry in rows:
-                found = msgspec.json.decode(entry, type=dict[str, Any])
-                if not keep_text:
-                    found.pop("text")
-                yield {"number": number, **found}
+                yield _columns(number, msgspec.json.decode(entry), names)
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise NoLog(f"{path}: {error}") from error
+
+
+def _columns(number: int, entry: Any, names: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"number": number}
+    for name in names[1:]:
+        value = entry
+        for step in COLUMNS[name].split("."):
+            value = value[step]
+        found[name] = value
+    decision = entry["decision"]
+    picked = decision["propensities"] or {decision["lane"]: decision["propensity"]}
+    found["predictions"] = {
+        lane: _prediction(one, picked.get(lane, 0.0)) for lane, one in decision["predictions"].items()
+    }
+    return found
+
+
+def _prediction(one: dict[str, Any], propensity: float) -> dict[str, Any]:
+    """With what follows from its fields, and the probability with which its lane was picked."""
+    relative, step_s, strategy = one["plain_steps_per_token"] * one["correction"], one["plain_step_s"], one["strategy"]
+    return one | {
+        "s_per_token": None if step_s is None else relative * step_s,
+        "relative": relative,
+        "strategy": strategy["kind"],
+        "n_max": strategy["n_max"],
+        "propensity": propensity,
+    }
