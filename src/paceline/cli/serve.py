@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from paceline.planning.one_model import Wanted, an_engine_each, one_engine
 from paceline.types import Decision, Outcome, Request, Signals
 
 PROGRESS_INTERVAL_S = 5.0
+OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 EXAMPLES = """examples:
   paceline serve                              the bundled model, one plain and one n-gram lane
@@ -146,6 +148,7 @@ async def _serve(gateway: Gateway) -> None:
 
     def announce(running: Gateway) -> None:
         nonlocal announcer
+        _calm_garbage_collector()
         announcer = asyncio.create_task(_announce(running))
 
     try:
@@ -154,6 +157,14 @@ async def _serve(gateway: Gateway) -> None:
         if announcer:
             announcer.cancel()
         print("stopped", flush=True)
+
+
+def _calm_garbage_collector() -> None:
+    """What is loaded by now stays to the end, and a request makes hardly any cycles: looking for garbage at the usual
+    rate took 6 % of the time under load."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 async def _announce(gateway: Gateway) -> None:
