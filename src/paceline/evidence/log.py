@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
@@ -54,7 +54,7 @@ other, which costs more than the writing."""
 _INSERT_MANY = _INSERT + ", (?, ?)" * (AT_ONCE - 1)
 
 log = logging.getLogger("paceline.evidence")
-_Entry = tuple[Request, Signals, Decision, Outcome]
+_Row = tuple[float, str]
 
 
 class _Kept(Struct, frozen=True):
@@ -83,7 +83,11 @@ class LogSettings(Struct, frozen=True):
 
 
 class DecisionLog:
-    """The open log; :meth:`add` never blocks and never fails."""
+    """The open log; :meth:`add` never waits for the disk.
+
+    An entry is encoded as it comes: gathered as objects, entries cost the requests' thread three times as much, for it
+    then worked in memory that no cache held any more (6 % of requests/s instead of 1 %).
+    """
 
     def __init__(self, path: Path, settings: LogSettings = LogSettings()) -> None:  # noqa: B008 - it is frozen
         self.path = path
@@ -94,7 +98,7 @@ class DecisionLog:
         self.problem: str | None = None
         """Why the file can't be written at the moment."""
         self._settings = settings
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[_Row] = deque()
         self._connection: sqlite3.Connection | None = None
         self._pruned_s = float("-inf")
         self._is_closing = threading.Event()
@@ -105,9 +109,7 @@ class DecisionLog:
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self.lost += 1
-        if not self._settings.keep_text:  # what waits for a full disk must not keep prompts in memory
-            request = structs.replace(request, body=b"", fields={})
-        self._waiting.append((request, signals, decision, outcome))
+        self._waiting.append(self._row(request, signals, decision, outcome))
 
     def close(self) -> None:
         """Write what waits, and close the file."""
@@ -123,18 +125,17 @@ class DecisionLog:
             self._connection.close()
 
     def _write(self) -> None:
-        batch: list[_Entry] = []
+        batch: list[_Row] = []
         while self._waiting:
             batch.append(self._waiting.popleft())
         try:
             connection = self._connection = self._connection or self._open()
             if batch:
-                rows = [self._row(*entry) for entry in batch]
-                whole = len(rows) - len(rows) % AT_ONCE
+                whole = len(batch) - len(batch) % AT_ONCE
                 with connection:
                     for first in range(0, whole, AT_ONCE):
-                        connection.execute(_INSERT_MANY, list(chain(*rows[first : first + AT_ONCE])))
-                    connection.executemany(_INSERT, rows[whole:])
+                        connection.execute(_INSERT_MANY, list(chain(*batch[first : first + AT_ONCE])))
+                    connection.executemany(_INSERT, batch[whole:])
                 self.written += len(batch)
                 batch = []
             if time.monotonic() - self._pruned_s > PRUNED_EVERY_S:
@@ -180,7 +181,7 @@ class DecisionLog:
             connection.execute("PRAGMA incremental_vacuum").fetchall()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> tuple[float, str]:
+    def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> _Row:
         prediction = decision.predictions.get(outcome.lane)
         strategy = prediction.strategy if prediction else None
         entry = _Kept(
