@@ -1,9 +1,10 @@
 """What the gateway adds to a request, beside other gateways, in one run against one mock engine.
 
-    python -m benchmarks.gateway_overhead [--rounds N] [--seconds S] [--other-python PATH] [--log-only]
+    python -m benchmarks.gateway_overhead [--starts N] [--rounds N] [--seconds S] [--other-python PATH] [--log-only]
 
 Needs ``wrk``. Gateways that are not installed are left out and named. Each round measures every gateway once in
-every load, so that drift of the machine hits all alike; the figures are medians over the rounds.
+every load, so that drift of the machine hits all alike; the figures are medians over the rounds. Two processes of one
+program differ by up to 5 %, so all gateways are started anew ``--starts`` times, with so many rounds each.
 """
 
 import argparse
@@ -18,8 +19,10 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import psutil
 
@@ -35,8 +38,30 @@ LOADS = {
 }
 
 
+Results = dict[tuple[str, str, int], list[tuple[float, float]]]
+"""Median latency in ms and requests/s, by gateway, load and connections."""
+CpuTimes = dict[tuple[str, str], list[float]]
+"""Of a gateway's process, in seconds a request, at 32 connections; by gateway and load."""
+
+
+class Gateway(NamedTuple):
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+    """None: it is the engine itself."""
+
+    def cpu_s(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times() if self.process else None
+        return times.user + times.system if times else 0.0
+
+    def end(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument(
@@ -51,31 +76,39 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace, folder: Path) -> None:
-    processes: list[subprocess.Popen[bytes]] = []
     engine_port = free_port()
-    pids: dict[str, int] = {}
+    results: Results = defaultdict(list)
+    cpu_s: CpuTimes = defaultdict(list)
+    engine = _start([sys.executable, str(HERE / "mock_engine.py"), str(engine_port)], folder / "mock.log")
     try:
-        processes.append(_start([sys.executable, str(HERE / "mock_engine.py"), str(engine_port)], folder / "mock.log"))
-        ports = {"direct": engine_port}
         _wait(engine_port)
-        for name, command in _gateways(options.other_python, engine_port, folder).items():
-            if options.log_only and not name.startswith("Paceline"):
-                continue
-            port = free_port()
-            process = _start([word.replace("PORT", str(port)) for word in command], folder / f"{name}.log")
-            processes.append(process)
-            if _wait(port, process):
-                ports[name] = port
-            else:
-                print(f"{name} is left out: it does not start here", file=sys.stderr)
-            pids[name] = process.pid
-        results, cpu_s = _measure(options, ports, pids, folder)
+        for number in range(options.starts):
+            gateways: dict[str, Gateway] = {}
+            try:
+                _start_all(options, engine_port, folder, gateways)
+                _measure(options, {"direct": Gateway(engine_port)} | gateways, folder, results, cpu_s)
+            finally:
+                for one in gateways.values():
+                    one.end()
+            print(f"start {number + 1} of {options.starts} done", file=sys.stderr)
     finally:
-        for process in processes:
-            process.kill()
+        engine.kill()
     if not options.log_only:
-        _print(results, ports)
+        _print(results)
     _print_log(results, cpu_s)
+
+
+def _start_all(options: argparse.Namespace, engine_port: int, folder: Path, gateways: "dict[str, Gateway]") -> None:
+    """Adds to ``gateways`` those that start."""
+    for name, command in _gateways(options.other_python, engine_port, folder).items():
+        if options.log_only and not name.startswith("Paceline"):
+            continue
+        port = free_port()
+        process = _start([word.replace("PORT", str(port)) for word in command], folder / f"{name}.log")
+        gateways[name] = Gateway(port, process)
+        if not _wait(port, process):
+            print(f"{name} is left out: it does not start here", file=sys.stderr)
+            gateways.pop(name).end()
 
 
 def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str]]:
@@ -135,16 +168,10 @@ def _wait(port: int, process: "subprocess.Popen[bytes] | None" = None) -> bool:
     return False
 
 
-Results = dict[tuple[str, str, int], list[tuple[float, float]]]
-
-
-CpuTimes = dict[tuple[str, str], list[float]]
-"""Of a gateway's process, in seconds a request, at 32 connections; by gateway and load."""
-
-
 def _measure(
-    options: argparse.Namespace, ports: dict[str, int], pids: dict[str, int], folder: Path
-) -> tuple[Results, CpuTimes]:
+    options: argparse.Namespace, gateways: Mapping[str, Gateway], folder: Path, results: Results, cpu_s: CpuTimes
+) -> None:
+    """Adds to ``results`` and ``cpu_s``."""
     scripts = {}
     for load, (prompt, streamed) in LOADS.items():
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], "stream": streamed})
@@ -154,29 +181,21 @@ def _measure(
             f'local file = io.open("{folder}/{load}.json")\nwrk.method = "POST"\nwrk.body = file:read("*a")\n'
             'wrk.headers["content-type"] = "application/json"\n'
         )
-    results: Results = defaultdict(list)
-    cpu_s: CpuTimes = defaultdict(list)
     for number in range(options.rounds):
         for load in LOADS:
             for connections in (1, 32) if load != "2 MB" else (1,):
                 if options.log_only and connections == 1:
                     continue
-                for name, port in list(ports.items())[:: -1 if number % 2 else 1]:
+                for name, gateway in list(gateways.items())[:: -1 if number % 2 else 1]:
                     if (load == "2 MB" and name == "LiteLLM") or (options.log_only and name == "direct"):
                         continue
-                    url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                    before_s = _cpu_s(pids.get(name))
+                    url = f"http://127.0.0.1:{gateway.port}/v1/chat/completions"
+                    before_s = gateway.cpu_s()
                     found = _wrk(url, scripts[load], connections, options.seconds)
                     results[name, load, connections].append(found)
                     if connections > 1:
-                        cpu_s[name, load].append((_cpu_s(pids.get(name)) - before_s) / (found[1] * options.seconds))
+                        cpu_s[name, load].append((gateway.cpu_s() - before_s) / (found[1] * options.seconds))
         print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
-    return results, cpu_s
-
-
-def _cpu_s(pid: int | None) -> float:
-    times = psutil.Process(pid).cpu_times() if pid else None
-    return times.user + times.system if times else 0.0
 
 
 def _wrk(url: str, script: Path, connections: int, seconds: int) -> tuple[float, float]:
@@ -191,7 +210,7 @@ def _wrk(url: str, script: Path, connections: int, seconds: int) -> tuple[float,
     return float(half[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[half[2]], float(rate[1])
 
 
-def _print(results: Results, ports: dict[str, int]) -> None:
+def _print(results: Results) -> None:
     def latency_ms(name: str, load: str) -> float | None:
         rows = results.get((name, load, 1))
         return median(row[0] for row in rows) if rows else None
@@ -201,7 +220,7 @@ def _print(results: Results, ports: dict[str, int]) -> None:
 
     print("| | JSON: p50 added at 1 connection | requests/s at 32 | stream: p50 added | requests/s at 32 | 2 MB: p50 |")
     print("|---|---|---|---|---|---|")
-    for name in ports:
+    for name in dict.fromkeys(name for name, _, _ in results):
         cells = []
         for load in ("json", "stream"):
             base, own = latency_ms("direct", load), latency_ms(name, load)
