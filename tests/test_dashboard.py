@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,6 +13,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from conftest import Serving, StartEngine, StartGateway, lane
+from test_report import log_of
 
 CHAT = "/v1/chat/completions"
 expect.set_options(timeout=15_000)
@@ -144,3 +146,25 @@ async def test_what_is_wrong_is_shown(browser: Browser, start_gateway: StartGate
     await expect(page.locator("#decision")).to_contain_text("gone")
     await gateway.stop()
     await expect(page.get_by_role("status")).to_contain_text("does not answer", timeout=10_000)
+
+
+async def test_models_with_lanes_of_their_own_are_told_apart(browser: Browser, tmp_path: Path) -> None:
+    log = tmp_path / "paceline" / "requests.sqlite"
+    log_of(log, {"plain": 0.1, "ngram": 0.05}, model="small-")
+    log_of(log, {"plain": 0.3, "ngram": 0.9}, model="large-")
+    (tmp_path / "paceline.toml").write_text(lane("only", "http://127.0.0.1:9"))
+    serving = Serving("--config", str(tmp_path / "paceline.toml"), folder=tmp_path)
+    try:
+        watched = await opened(browser, serving.url, PHONE)
+        page = watched.page
+        await expect(page.locator("#policies tr")).to_have_count(8)
+        await expect(page.locator("#policies tr").first).to_have_text(
+            "200 requests that chose among large-ngram, large-plain"
+        )
+        await expect(page.locator("#verdict")).to_contain_text("always small-ngram")
+        assert (await Axe().run(page)).violations_count == 0
+        assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert watched.complaints == []
+    finally:
+        serving.process.terminate()
+        serving.process.wait(20)

@@ -50,28 +50,36 @@ url = "http://127.0.0.1:2"
 """
 
 
-def log_of(path: Path, speeds: dict[str, float], count: int = 200, tasks: tuple[Task, ...] = (Task.ANSWER,)) -> Path:
-    """A log of a policy that takes ``plain`` nine times of ten."""
+def log_of(
+    path: Path, speeds: dict[str, float], count: int = 200, tasks: tuple[Task, ...] = (Task.ANSWER,), model: str = ""
+) -> Path:
+    """A log of a policy that takes ``plain`` nine times of ten; added to what is there.
+
+    Args:
+        model: goes before the lanes' names.
+    """
     rng = random.Random(3)
     log = DecisionLog(path)
     for number in range(count):
         lane = "plain" if rng.random() < 0.9 else "ngram"
         took = speeds[lane] * rng.lognormvariate(0, 0.1)
         chosen = Decision(
-            lane,
+            model + lane,
             "because",
             0.9 if lane == "plain" else 0.1,
-            {"plain": 0.9, "ngram": 0.1},
-            predictions={name: predicted(PLAIN if name == "plain" else NGRAM, speed) for name, speed in speeds.items()},
+            {f"{model}plain": 0.9, f"{model}ngram": 0.1},
+            predictions={
+                model + name: predicted(PLAIN if name == "plain" else NGRAM, speed) for name, speed in speeds.items()
+            },
         )
-        log.add(REQUEST, Signals({tasks[number % len(tasks)]: 1.0}), chosen, outcome(lane, s_per_token=took))
+        log.add(REQUEST, Signals({tasks[number % len(tasks)]: 1.0}), chosen, outcome(model + lane, s_per_token=took))
     log.close()
     return path
 
 
 def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
-    found = report(entries(path))
+    found = report(entries(path)).comparisons[0]
     lane, ratio = found.best
     assert (lane, found.pays) == ("ngram", False)
     assert ratio.ratio == pytest.approx(0.5 / 0.95, abs=0.08)
@@ -83,9 +91,10 @@ def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.
 
 def test_a_report_says_when_it_cannot_tell(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.1})
-    found = report(entries(path))
+    told = report(entries(path))
+    (found,) = told.comparisons
     assert found.pays is None
-    assert "as far as this log can tell" in text(found)
+    assert "as far as this log can tell" in text(told)
     assert found.tasks[0].task == "answer"
     assert found.tasks[0].drafting == pytest.approx(0.1, abs=0.06)
 
@@ -98,10 +107,33 @@ def test_too_little_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["report", "--log", str(path)]) == 1
 
 
+def test_models_with_lanes_of_their_own_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05}, model="small-")
+    log_of(path, {"plain": 0.3, "ngram": 0.9}, model="large-")
+    log_of(path, {"plain": 0.3, "ngram": 0.9}, model="new-", count=29)
+    found = report(entries(path))
+    assert [one.best[0] for one in found.comparisons] == ["large-plain", "small-ngram"]
+    assert (found.requests, found.left_out) == (429, 29)
+    assert main(["report", "--log", str(path), "--html", str(tmp_path / "report.html")]) == 0
+    said, made = capsys.readouterr().out, (tmp_path / "report.html").read_text("utf-8")
+    for heading in ("chose among large-ngram, large-plain", "chose among small-ngram, small-plain"):
+        assert heading in said
+        assert heading in made
+    assert "29 had other lanes to choose from" in said
+
+
+def test_too_few_for_each_choice_of_lanes_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    for model in ("small-", "large-"):
+        log_of(path, {"plain": 0.1, "ngram": 0.05}, count=25, model=model)
+    with pytest.raises(TooLittle, match=r"50 were answered .*, at most 25 of them among the same lanes"):
+        report(entries(path))
+
+
 def test_rules_and_costs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05}, tasks=(Task.CODE, Task.CREATE))
     (tmp_path / "paceline.toml").write_text(RULES)
-    found = report(entries(path), parse(RULES))
+    (found,) = report(entries(path), parse(RULES)).comparisons
     assert found.rules
     assert found.rules.ratio == pytest.approx((0.5 * 0.05 + 0.5 * 0.1) / 0.095, abs=0.06)
     assert (found.plain, found.on) == ("plain", "ngram")

@@ -158,11 +158,12 @@ async def test_the_short_report(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
     gain = Gain(path)
     found = await gain.document()
-    assert found["pays"] is False
+    (one,) = found["comparisons"]
+    assert one["pays"] is False
     assert found["verdict"].startswith("Routing does not pay here: always ngram")
-    assert [one["name"] for one in found["policies"]][:2] == ["always ngram", "always plain"]
-    assert all(one["low"] <= one["ratio"] <= one["high"] for one in found["policies"])
+    assert [policy["name"] for policy in one["policies"]][:2] == ["always ngram", "always plain"]
+    assert all(policy["low"] <= policy["ratio"] <= policy["high"] for policy in one["policies"])
     path.unlink()
     assert await gain.document() is found  # made lately
-    assert (await Gain(path).document())["policies"] == []
+    assert (await Gain(path).document())["comparisons"] == []
     assert "no decision log is kept" in (await Gain(None).document())["verdict"]

@@ -6,8 +6,9 @@ from html import escape
 
 from paceline import __version__
 from paceline.evidence import charts
+from paceline.evidence.comparison import Comparison
 from paceline.evidence.report import Report
-from paceline.evidence.show import Table, remarks, size, tables, verdict
+from paceline.evidence.show import Table, heading, money, policies, remarks, size, tasks, verdict
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c2430; --soft: #5a6675; --line: #d5dae1; --mark: #b3500f;
@@ -16,7 +17,7 @@ STYLE = """
   --mark: #f0a35e; --good: #6fcfa8; --plain: #7db7ec; } }
 body { margin: 0 auto; padding: 1rem; max-width: 62rem; background: var(--back); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1.05rem; margin-top: 2rem; }
 .verdict { border-left: 4px solid var(--mark); padding: .5rem 1rem; font-size: 1.1rem; }
 .scroll { overflow-x: auto; margin-top: 1.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -34,24 +35,39 @@ footer { color: var(--soft); margin-top: 2rem; font-size: .9rem; }
 
 def page(found: Report) -> str:
     """The whole document."""
+    body = ["<h1>What routing brought</h1>", f"<p>{escape(size(found))}</p>"]
+    for one in found.comparisons:
+        body += [f"<h2>{escape(heading(one))}</h2>", *_comparison(one)]
+    if found.cost:
+        body += ["<h2>Cost</h2>", _table(money(found.cost))]
+    made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Paceline report</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + f"\n</main>\n<footer>Paceline {escape(__version__)}, {made}</footer>\n</body>\n</html>\n"
+    )
+
+
+def _comparison(found: Comparison) -> list[str]:
     spread = [("routed", 1.0, 1.0, 1.0)]
     spread += [(f"always {lane}", one.ratio, one.low, one.high) for lane, one in found.fixed.items()]
     if found.rules:
         spread.append(("your rules alone", found.rules.ratio, found.rules.low, found.rules.high))
     accepted = [(one.task, one.acceptance, one.break_even) for one in found.tasks]
     right = found.calibration
-    body = [
-        "<h1>What routing brought</h1>",
-        f"<p>{escape(size(found))}</p>",
+    return [
         f'<p class="verdict">{escape(verdict(found))}</p>',
-        "<h2>Against other settings</h2>",
+        "<h3>Against other settings</h3>",
         charts.intervals(
             spread, "Time over that of routing; the line is its 95 % interval. Above 1, routing is faster"
         ),
-        *(_table(table) for table in tables(found)),
-        "<h2>Drafts</h2>",
+        _table(policies(found)),
+        "<h3>Tasks</h3>",
+        _table(tasks(found)),
         charts.against_break_even(accepted, "Accepted per drafted token (dot), and from where on drafts pay (bar)"),
-        "<h2>Were the predictions right?</h2>",
+        "<h3>Were the predictions right?</h3>",
         "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks(found)) + "</ul>",
         charts.scatter(
             [(1000 * one.predicted, 1000 * one.actual) for one in right.times],
@@ -64,14 +80,6 @@ def page(found: Report) -> str:
             "",
         ),
     ]
-    made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Paceline report</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + f"\n</main>\n<footer>Paceline {escape(__version__)}, {made}</footer>\n</body>\n</html>\n"
-    )
 
 
 def _table(table: Table) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from paceline.evidence.comparison import Comparison
 from paceline.evidence.cost import Cost
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.report import Report
@@ -18,25 +19,34 @@ class Table(Struct, frozen=True):
 
 
 def text(found: Report) -> str:
-    """For a terminal."""
-    parts = [
-        size(found),
-        *(f"{table.title}:\n{columns([table.head, *table.rows])}" for table in tables(found)),
-        "\n".join(remarks(found)),
-        verdict(found),
-    ]
+    """For a terminal; a verdict comes last."""
+    parts = [size(found)]
+    if found.cost:
+        parts.append(_lines(money(found.cost)))
+    for one in found.comparisons:
+        if len(found.comparisons) > 1:
+            parts.append(f"{heading(one)}:")
+        parts += [_lines(policies(one)), _lines(tasks(one)), "\n".join(remarks(one)), verdict(one)]
     return "\n\n".join(parts)
 
 
+def _lines(table: Table) -> str:
+    return f"{table.title}:\n{columns([table.head, *table.rows])}"
+
+
 def size(found: Report) -> str:
-    return f"{found.usable} of {found.requests} requests, {found.tokens} tokens in {found.seconds:.0f} s of decoding"
+    used, tokens, seconds = (
+        sum(getattr(one, name) for one in found.comparisons) for name in ("requests", "tokens", "seconds")
+    )
+    rest = f"; {found.left_out} had other lanes to choose from, too few to compare" if found.left_out else ""
+    return f"{used} of {found.requests} requests, {tokens} tokens in {seconds:.0f} s of decoding{rest}"
 
 
-def tables(found: Report) -> list[Table]:
-    return [policies(found), tasks(found), *([money(found.cost)] if found.cost else [])]
+def heading(found: Comparison) -> str:
+    return f"{found.requests} requests that chose among {', '.join(sorted(found.fixed))}"
 
 
-def policies(found: Report) -> Table:
+def policies(found: Comparison) -> Table:
     rows = []
     for lane, one in found.fixed.items():
         what = " (plain)" if lane == found.plain else " (always on)" if lane == found.on else ""
@@ -63,7 +73,7 @@ def _policy_row(name: str, one: Estimate) -> tuple[str, ...]:
     )
 
 
-def tasks(found: Report) -> Table:
+def tasks(found: Comparison) -> Table:
     rows = [
         (
             task.task,
@@ -92,7 +102,7 @@ def money(cost: Cost) -> Table:
     )
 
 
-def remarks(found: Report) -> list[str]:
+def remarks(found: Comparison) -> list[str]:
     right = found.calibration
     return [
         f"Predicted times were off by {right.error:.0%} (median); actual over predicted: {right.bias:.2f}.",
@@ -102,7 +112,7 @@ def remarks(found: Report) -> list[str]:
     ]
 
 
-def verdict(found: Report) -> str:
+def verdict(found: Comparison) -> str:
     lane, ratio = found.best
     spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
     if found.pays:

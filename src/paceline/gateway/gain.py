@@ -1,13 +1,15 @@
 """What routing brought so far, for who watches: a short report from the decision log, made beside the requests."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from paceline.evidence.comparison import Comparison
 from paceline.evidence.read import NoLog, entries
-from paceline.evidence.report import Report, TooLittle, report
-from paceline.evidence.show import verdict
+from paceline.evidence.report import TooLittle, report
+from paceline.evidence.show import heading, verdict
 
 MOST_ENTRIES = 2000
 """The last ones of the log that count, so that looking costs little."""
@@ -28,8 +30,8 @@ class Gain:
         self._making = asyncio.Lock()
 
     async def document(self) -> dict[str, Any]:
-        """Of ``/paceline/report``: a verdict in a sentence, and what each policy would have made of the time taken,
-        as ratios with 95 % intervals; none where there is too little to tell."""
+        """Of ``/paceline/report``: a verdict in a sentence, and what each policy would have made of the time taken, as
+        ratios with 95 % intervals; for each set of lanes that requests chose from, none where that is too few."""
         async with self._making:
             if monotonic() - self._made_s > FRESH_S:
                 self._made = await asyncio.to_thread(self._make)
@@ -40,22 +42,27 @@ class Gain:
         if self._log is None:
             return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
         try:
-            return _document(report(entries(self._log, most=MOST_ENTRIES)))
+            return _document(report(entries(self._log, most=MOST_ENTRIES)).comparisons)
         except (NoLog, TooLittle) as error:
             return _nothing(str(error))
 
 
-def _document(found: Report) -> dict[str, Any]:
+def _document(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    lines = [verdict(one) if len(comparisons) == 1 else f"{heading(one)}: {verdict(one)}" for one in comparisons]
+    return {"verdict": "\n".join(lines), "comparisons": [_comparison(one) for one in comparisons]}
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
     named = [(f"always {lane}", one) for lane, one in found.fixed.items()]
     named.append(("best of each task, in hindsight", found.hindsight))
     return {
-        "verdict": verdict(found),
+        "about": heading(found),
         "pays": found.pays,
-        "requests": found.usable,
+        "requests": found.requests,
         "exploring_s": found.exploring_s,
         "policies": [{"name": name, "ratio": one.ratio, "low": one.low, "high": one.high} for name, one in named],
     }
 
 
 def _nothing(why: str) -> dict[str, Any]:
-    return {"verdict": why, "pays": None, "requests": 0, "exploring_s": 0.0, "policies": []}
+    return {"verdict": why, "comparisons": []}

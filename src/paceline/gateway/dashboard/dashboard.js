@@ -158,12 +158,28 @@ function showTasks() {
 
 function showReport(found) {
   setText("verdict", found.verdict);
-  byId("gain").hidden = !found.policies.length;
-  const most = 1.1 * Math.max(1, ...found.policies.map((one) => one.high));
-  byId("policies").replaceChildren(...found.policies.map((one) => row(one.name, [
-    share(one.ratio), `${share(one.low)} to ${share(one.high)}`,
-    figure(most, [{ kind: "mark", from: 1 }, { kind: "interval", from: one.low, to: one.high }, { kind: "dot", from: one.ratio }]),
-  ])));
+  byId("gain").hidden = !found.comparisons.length;
+  const highest = found.comparisons.flatMap((one) => one.policies.map((policy) => policy.high));
+  const most = 1.1 * Math.max(1, ...highest);
+  const isOne = found.comparisons.length === 1;
+  byId("policies").replaceChildren(...found.comparisons.flatMap((one) => [
+    ...(isOne ? [] : [groupRow(one.about)]), ...one.policies.map((policy) => policyRow(policy, most)),
+  ]));
+}
+
+function groupRow(text) {
+  const made = document.createElement("tr"), cell = element("td", text, "group");
+  cell.colSpan = 4;
+  made.append(cell);
+  return made;
+}
+
+function policyRow(policy, most) {
+  const { name, ratio, low, high } = policy;
+  return row(name, [
+    share(ratio), `${share(low)} to ${share(high)}`,
+    figure(most, [{ kind: "mark", from: 1 }, { kind: "interval", from: low, to: high }, { kind: "dot", from: ratio }]),
+  ]);
 }
 
 /** Only what changed is written, so that a screen reader says it once. */
