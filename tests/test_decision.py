@@ -1,7 +1,7 @@
 """The decision: what it expects, chooses and learns."""
 
 from collections.abc import Sequence
-from math import isfinite
+from math import hypot, isfinite, sqrt
 from random import Random
 from typing import Any
 
@@ -14,7 +14,7 @@ from paceline.decision import State, decide, learn, merge, predict
 from paceline.decision.cells import HALF_LIVES_S, Cell, estimate, mean_of, merged, with_value
 from paceline.decision.decide import FAR_WORSE, faster_than_first
 from paceline.decision.drafting import acceptance_of, accepted_per_draft
-from paceline.decision.step_cost import NOTHING, cost, inputs, with_request
+from paceline.decision.step_cost import NOTHING, PRIOR_DEVIATION, cost, drafting_variance, inputs, with_request
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 
 PLAIN = LaneState(Lane("plain", "plain", Strategy(), "cpu"), model="m")
@@ -250,6 +250,37 @@ def test_a_cap_that_was_never_tried_follows_from_the_models() -> None:
             assert predictions[one.lane.name].s_per_token == pytest.approx(truth, rel=0.2)
 
 
+def test_what_a_drafting_step_costs_does_not_depend_on_how_many_there_were() -> None:
+    """A lookup on a CPU, where a step that verifies 8 drafts takes 4.5 plain ones: some requests draft in most of their
+    text, others hardly ever."""
+    rng, state, now_s = Random(4), State(), START_S
+    chat = Signals(tasks={Task.CHAT: 1.0})
+    for number in range(300):
+        signals, share = ((EDIT, 0.5), (chat, 0.05))[number % 2]
+        decision = decide(signals, [PLAIN, NGRAM], state, rng, 0.0)
+        lane = "plain" if number % 4 < 2 else "ngram"
+        rounds = 100 * share if lane == "ngram" else 0.0
+        seconds = 0.02 * (100 - rounds + 4.5 * rounds) * (1 + rng.gauss(0, 0.03))
+        tokens = 100 + round(6 * rounds)
+        now_s += seconds
+        seen = Observation(decode_tokens=tokens, decode_s=seconds, drafted=round(8 * rounds), accepted=tokens - 100)
+        state = learn(state, signals, decision, Outcome(lane, 200, seconds, observed=seen, at_s=now_s))
+    for signals, truth in ((EDIT, (50 + 50 * 4.5) / 400), (chat, (95 + 5 * 4.5) / 130)):
+        predicted = predict(signals, [PLAIN, NGRAM], state)["ngram"]
+        assert predicted.s_per_token == pytest.approx(0.02 * truth, rel=0.1)
+
+
+def test_a_cap_is_tried_where_its_cost_does_not_follow_from_others() -> None:
+    machine = Machine({Task.CODE: 0.8}, per_drafted=0.1)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    state, _ = taught(machine, [LADDER[0], LADDER[6]], [code] * 60)
+    assert predict(code, LADDER, state)["mtp/4"].is_untried
+    assert decide(code, LADDER, state, Random(0), 0.1).propensities["mtp/4"] > 0
+    state, _ = taught(machine, [LADDER[0], LADDER[1], LADDER[6]], [code] * 60, exploration=0.5)
+    assert not predict(code, LADDER, state)["mtp/4"].is_untried
+    assert "mtp/4" not in decide(code, LADDER, state, Random(0), 0.1).propensities
+
+
 def test_engines_that_tell_no_counts_are_learned_by_time() -> None:
     machine = Machine({Task.CODE: 0.9, Task.CREATE: 0.05}, per_drafted=0.3, tells_counts=False)
     lanes = [LADDER[0], LADDER[4]]
@@ -440,6 +471,18 @@ def test_step_costs_are_found_from_requests() -> None:
         given_ = inputs(steps, rounds, rounds * length, beside, 0.5)
         known = with_request(known, given_, took * (1 + rng.gauss(0, 0.03)), float(number))
     assert known.coefficients[:3] == pytest.approx(truth[:3], abs=0.08)
+
+
+def test_what_a_longer_draft_costs_is_uncertain_until_drafts_differ_in_length() -> None:
+    known = NOTHING
+    assert sqrt(drafting_variance(known, 8)) == pytest.approx(hypot(PRIOR_DEVIATION[0], 8 * PRIOR_DEVIATION[1]))
+    for number in range(100):
+        known = with_request(known, inputs(100.0, 100.0, 400.0, 0.0, 0.5), 2.0, float(number))
+    assert sqrt(drafting_variance(known, 4)) < 0.05
+    assert sqrt(drafting_variance(known, 12)) > 0.5
+    for number in range(100):
+        known = with_request(known, inputs(100.0, 100.0, 1200.0, 0.0, 0.5), 3.0, 100.0 + number)
+    assert sqrt(drafting_variance(known, 12)) < 0.1
 
 
 # What engines may report

@@ -254,6 +254,8 @@ class Prediction(Struct, frozen=True):
     is_unseen: bool = False
     """Whether it is a plain lane that was never measured: how much slower drafting steps are than plain ones is then
     mere belief, on which all else stands."""
+    is_untried: bool = False
+    """Whether its cap was never tried, and what a step with so long a draft costs does not follow from other caps."""
 
     @property
     def s_per_token(self) -> float | None:

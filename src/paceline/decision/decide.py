@@ -131,10 +131,10 @@ def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
 
 
 def _drafter(choice: Choice) -> tuple[str, ...]:
-    """What a try of the lane teaches about: a drafter, whichever cap shows its acceptance; or where only times teach,
-    the lane."""
+    """What a try of the lane teaches about: a drafter, whichever cap shows its acceptance; or the lane, where only
+    times teach, or where its own cap must show what it costs."""
     lane = choice.one.lane
-    if choice.prediction.is_blind:
+    if choice.prediction.is_blind or choice.prediction.is_untried:
         return (lane.name,)
     return choice.prediction.model, drafter_of(lane.strategy)
 

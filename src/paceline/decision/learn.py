@@ -111,19 +111,15 @@ class _Notes:
         is_blind = strategy.drafts and decoding.drafted is None
         rounds = 0.0
         if is_blind:
-            steps, relative = float(decoding.tokens), prediction.plain_steps_per_token
-            believed, is_plain = relative, False
+            steps, relative, is_plain = float(decoding.tokens), prediction.plain_steps_per_token, False
         else:
             if strategy.drafts:
                 rounds = self._drafted(signals, tasks, prediction, decoding)
             steps = float(decoding.steps)
             length = (decoding.drafted or 0) / rounds if rounds else 0.0
             share = rounds / steps
-            relative, believed = [
-                (1 - share) * step_cost.cost(coefficients, 0, beside, context_k)
-                + share * step_cost.cost(coefficients, length, beside, context_k)
-                for coefficients in (prediction.step_cost, step_cost.PRIOR_MEAN)
-            ]
+            plain = step_cost.cost(prediction.step_cost, 0, beside, context_k)
+            relative = (1 - share) * plain + share * step_cost.cost(prediction.step_cost, length, beside, context_k)
             is_plain = share <= MOST_DRAFTING
         step_s = decoding.seconds / steps
         # What a plain step takes is known from plain steps; from drafting ones it follows only if their cost is right.
@@ -131,20 +127,25 @@ class _Notes:
         self._add((about_step, prediction.model), log(step_s / relative), 1 / step_noise)
         if prediction.plain_step_s is None:
             return
-        miss = log(step_s / (believed * prediction.plain_step_s))
-        general = ("correct", prediction.fingerprint, kind, strategy.n_max)
-        miss = max(-3.0, min(3.0, miss))
-        if is_blind:
-            self._add((*general, next(iter(tasks))), miss, 1 / noise)
-        else:
-            noise += CORRECTION_NOISE**2
-        self._add(general, miss, 1 / noise)
-        if not is_blind:
-            given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
-            about = (prediction.model, kind)
-            known = self.steps.get(about, step_cost.NOTHING)
-            cost = min(1000.0, step_s / prediction.plain_step_s)
-            self.steps[about] = step_cost.with_request(known, given, cost, self._at_s)
+        actual = min(1000.0, step_s / prediction.plain_step_s)
+        lane = (prediction.fingerprint, kind, strategy.n_max)
+        if is_blind or not strategy.drafts:
+            miss = max(-3.0, min(3.0, log(actual / relative)))
+            self._add(("correct", *lane), miss, 1 / noise)
+            if is_blind:
+                self._add(("correct", *lane, next(iter(tasks))), miss, 1 / noise)
+                return
+        if rounds:
+            # What its drafting steps cost, however many they were: requests of other tasks than those that taught it
+            # may draft more or less often.
+            believed = step_cost.cost(step_cost.PRIOR_MEAN, length, beside, context_k)
+            miss = (actual - (1 - share) * plain) / (share * believed) - 1
+            uncertain = noise * (actual / (share * believed)) ** 2 + CORRECTION_NOISE**2
+            self._add(("drafting step", *lane), miss, 1 / uncertain)
+        given = step_cost.inputs(steps, rounds, float(decoding.drafted or 0), beside, context_k)
+        about = (prediction.model, kind)
+        known = self.steps.get(about, step_cost.NOTHING)
+        self.steps[about] = step_cost.with_request(known, given, actual, self._at_s)
 
     def _drafted(
         self, signals: Signals, tasks: Mapping[Task, float], prediction: Prediction, decoding: Decoding

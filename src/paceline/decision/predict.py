@@ -16,7 +16,7 @@ from paceline.decision.cells import Cell, estimate, evidence, mean_of
 from paceline.decision.drafting import accepted_per_draft, probability
 from paceline.decision.load import Load
 from paceline.decision.state import Key, State
-from paceline.decision.step_cost import NOTHING, PRIOR_MEAN, cost
+from paceline.decision.step_cost import NOTHING, PRIOR_MEAN, StepCost, cost, drafting_variance
 from paceline.types import LaneState, Prediction, Signals, Strategy, Task
 
 LEAST_TASK = 0.15
@@ -29,7 +29,12 @@ TASK_SPREAD = 0.6
 NEAR_SPREAD = 0.3
 """By which an amount to copy deviates from a task's other requests, and a conversation from its task."""
 MISFIT = 0.06
-"""Standard deviation of what the model misses in a lane's time; as a logarithm."""
+"""Standard deviation of what the model misses in a plain lane's time, and in the cost of a lane's drafting step; as a
+logarithm."""
+LEAST_COST = 0.1
+"""Of a drafting step, as a share of what was believed."""
+UNKNOWN_COST = 0.1
+"""Relative standard deviation of a drafting step's cost from which on a cap that was never tried teaches about it."""
 PLAIN_GAP = 3.0
 """Standard deviations from which on a lane is believed to deviate by more than that."""
 BLIND_MISFIT = 0.25
@@ -69,14 +74,13 @@ class _Group(Struct):
     kind: str
     plain_step_s: float | None
     prefill_s: float
-    step_cost: tuple[float, ...]
+    step_cost: StepCost
     plain: float
     """Cost of a step without a draft, and of one with a draft but for its tokens; in plain steps made alone."""
     drafting: float
     drafter: _Drafter | None
-    plain_before: float
-    """The same by the prior's coefficients, against which evidence is kept since they never change."""
     drafting_before: float
+    """The same by the prior's coefficients, against which evidence is kept since they never change."""
 
 
 def predict(
@@ -101,42 +105,46 @@ def predict(
         group = groups.get(about)
         if group is None:
             group = groups[about] = _group(*about, context_k, prompt_tokens, tasks, signals, state)
-        key = ("correct", fingerprint, kind, strategy.n_max)
-        seen = cells.get(key)
+        about_lane = (fingerprint, kind, strategy.n_max)
         drafter = group.drafter
         if drafter is None:
             variance = MISFIT**2
-            if seen is None:
+            is_unseen = ("correct", *about_lane) not in cells
+            if is_unseen:
                 variance = UNSEEN_SPREAD**2 if ("step", group.model) in cells else GUESSED_SPREAD**2
             found[lane.name] = Prediction(
                 fingerprint, group.model, strategy, group.plain, 1.0, sqrt(variance), group.plain_step_s,
-                group.step_cost, None, None, None, tokens, group.prefill_s, is_unseen=seen is None,
+                group.step_cost.coefficients, None, None, None, tokens, group.prefill_s, is_unseen=is_unseen,
             )  # fmt: skip
             continue
         length = strategy.n_max or draft_length(strategy)
         acceptance, less, coverage = drafter.acceptance, drafter.less, drafter.coverage
-        drafting = group.drafting + group.step_cost[1] * length
+        drafting = group.drafting + group.step_cost.coefficients[1] * length
+        variance = drafting_variance(group.step_cost, length)
+        is_untried = False
+        if not drafter.is_blind:
+            seen = cells.get(("drafting step", *about_lane))
+            is_untried = seen is None and variance > (UNKNOWN_COST * drafting) ** 2
+            before = group.drafting_before + PRIOR_MEAN[1] * length
+            factor, misfit = _corrected(seen, before / drafting, now_s)
+            drafting *= factor
+            variance += misfit * drafting * drafting
         yielded = 1 + accepted_per_draft(acceptance, length)
         gain = group.plain - drafting / yielded
         time = group.plain - coverage * gain
         worse = coverage * drafting * (1 / (1 + accepted_per_draft(less, length)) - 1 / yielded)
         rarer = (coverage - drafter.rarer) * gain
-        variance = (worse * worse + rarer * rarer) / (time * time)
+        dearer = coverage / yielded
+        variance = (worse * worse + rarer * rarer + dearer * dearer * variance) / (time * time)
         correction = 0.0
         if drafter.is_blind:
-            levels = ((seen, BLIND_MISFIT**2), (cells.get((*key, task)), BLIND_MISFIT**2))
+            by_lane, by_task = cells.get(("correct", *about_lane)), cells.get(("correct", *about_lane, task))
+            levels = ((by_lane, BLIND_MISFIT**2), (by_task, BLIND_MISFIT**2))
             correction, variance = estimate((0.0, variance), levels, now_s)
-        elif seen is not None:
-            before = (group.drafting_before + PRIOR_MEAN[1] * length) / yielded
-            believed = log(time / (group.plain_before + coverage * (before - group.plain_before)))
-            correction, uncertain = _corrected(seen, believed, now_s)
-            variance += uncertain
-        else:
-            variance += MISFIT**2
         found[lane.name] = Prediction(
             fingerprint, group.model, strategy, time, exp(correction), sqrt(variance), group.plain_step_s,
-            group.step_cost, acceptance, acceptance - less, coverage, tokens, group.prefill_s, drafter.is_blind,
-            drafting / group.plain,
+            group.step_cost.coefficients, acceptance, acceptance - less, coverage, tokens, group.prefill_s,
+            drafter.is_blind, drafting / group.plain, is_untried=is_untried,
         )  # fmt: skip
     return found
 
@@ -153,7 +161,8 @@ def _group(
     state: State,
 ) -> _Group:
     model = model or fingerprint
-    coefficients = state.steps.get((model, kind), NOTHING).coefficients
+    step_cost = state.steps.get((model, kind), NOTHING)
+    coefficients = step_cost.coefficients
     plain_step_s, prefill_s = _machine(model, fingerprint, prompt_tokens, signals, state)
     return _Group(
         fingerprint,
@@ -161,25 +170,31 @@ def _group(
         kind,
         plain_step_s,
         prefill_s,
-        coefficients,
+        step_cost,
         cost(coefficients, 0, beside, context_k) * (1 + LOOKUP_COST * priors.drafter(kind).lookup),
         cost(coefficients, 1, beside, context_k) - coefficients[1],
         None if kind == PLAIN else _drafter((model, kind), tasks, signals, state),
-        cost(PRIOR_MEAN, 0, beside, context_k),
         cost(PRIOR_MEAN, 1, beside, context_k) - PRIOR_MEAN[1],
     )
 
 
-def _corrected(seen: Cell, believed: float, now_s: float) -> tuple[float, float]:
-    """What a lane's own evidence adds to the believed logarithm of its time, and the variance that is left. It may
-    deviate by the usual misfit, unless it plainly deviates by more."""
+def _corrected(seen: Cell | None, before: float, now_s: float) -> tuple[float, float]:
+    """What a lane's own evidence makes of its drafting step's cost, as a factor, and the variance of its logarithm that
+    is left. It may deviate by the usual misfit, unless it plainly deviates by more.
+
+    Args:
+        seen: costs over those that were believed before all evidence, less 1.
+        before: those costs over the present ones.
+    """
+    if seen is None:
+        return 1.0, MISFIT**2
     mean, weight = evidence(seen, now_s)
-    gap = mean - believed
+    gap = log(max(LEAST_COST, (1 + mean) * before))
     misfit = MISFIT**2
     if gap * gap > misfit and gap * gap * weight > PLAIN_GAP**2:
         misfit = gap * gap
     gain = weight * misfit
-    return gap * gain / (1 + gain), misfit / (1 + gain)
+    return exp(gap * gain / (1 + gain)), misfit / (1 + gain)
 
 
 def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:

@@ -31,6 +31,9 @@ class StepCost(Struct, frozen=True):
     products: tuple[float, ...]
     """Sums of products of the inputs and the outcome."""
     coefficients: tuple[float, ...]
+    drafting: tuple[float, float, float] = (PRIOR_DEVIATION[0] ** 2, 0.0, PRIOR_DEVIATION[1] ** 2)
+    """Variance of the jump, covariance of jump and drafted token, variance of the drafted token: as long as all drafts
+    had one length, it is not known which of the two they cost."""
 
 
 NOTHING = StepCost(0.0, (0.0,) * SIZE**2, (0.0,) * SIZE, PRIOR_MEAN)
@@ -40,6 +43,12 @@ def cost(coefficients: tuple[float, ...], drafted: float, beside: float, context
     """Of a step that verifies ``drafted`` tokens while ``beside`` other requests are decoded in it."""
     jump, draft, other, context = coefficients
     return 1 + jump * min(1.0, drafted + beside) + draft * drafted + other * beside + context * context_k
+
+
+def drafting_variance(known: StepCost, drafted: float) -> float:
+    """Of the cost of a step that verifies ``drafted`` tokens."""
+    jump, both, draft = known.drafting
+    return jump + (2 * both + draft * drafted) * drafted
 
 
 def inputs(steps: float, rounds: float, drafted: float, beside: float, context_k: float) -> tuple[float, ...]:
@@ -62,22 +71,30 @@ def merged(one: StepCost, other: StepCost) -> StepCost:
     fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
     squares = tuple([a * fade + b for a, b in zip(early.squares, late.squares, strict=True)])
     products = tuple([a * fade + b for a, b in zip(early.products, late.products, strict=True)])
-    return StepCost(late.at_s, squares, products, _coefficients(squares, products))
+    return StepCost(late.at_s, squares, products, *_solved(squares, products))
 
 
-def _coefficients(squares: tuple[float, ...], products: tuple[float, ...]) -> tuple[float, ...]:
-    """The posterior mean: (squares + P) c = products + P m, by elimination; the prior P is diagonal, so no pivot is 0.
-    Costs are not negative."""
-    rows = [[*squares[SIZE * i : SIZE * (i + 1)], products[i] + _PRIOR_PRODUCTS[i]] for i in range(SIZE)]
+def _solved(
+    squares: tuple[float, ...], products: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, float, float]]:
+    """The posterior: its mean (squares + P)^-1 (products + P m), and of its covariance (squares + P)^-1 what drafting
+    needs, by elimination; the prior P is diagonal, so no pivot is 0. Costs are not negative."""
+    rows: list[list[float]] = []
     for i in range(SIZE):
+        rows.append([*squares[SIZE * i : SIZE * (i + 1)], products[i] + _PRIOR_PRODUCTS[i], i == 0, i == 1])
         rows[i][i] += _PRIOR_PRECISION[i]
     for i, row in enumerate(rows):
         pivot = row[i]
         for below in rows[i + 1 :]:
             if factor := below[i] / pivot:
                 below[i:] = [low - factor * high for low, high in zip(below[i:], row[i:], strict=True)]
+    mean, jump, draft = [_substituted(rows, column) for column in (SIZE, SIZE + 1, SIZE + 2)]
+    return tuple([max(0.0, value) for value in mean]), (jump[0], jump[1], draft[1])
+
+
+def _substituted(rows: list[list[float]], column: int) -> list[float]:
     found = [0.0] * SIZE
     for i in reversed(range(SIZE)):
         row = rows[i]
-        found[i] = (row[SIZE] - sum([row[j] * found[j] for j in range(i + 1, SIZE)])) / row[i]
-    return tuple([max(0.0, value) for value in found])
+        found[i] = (row[column] - sum([row[j] * found[j] for j in range(i + 1, SIZE)])) / row[i]
+    return found
