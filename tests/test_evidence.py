@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,12 +20,13 @@ import httpx2
 import pyarrow.parquet
 import pytest
 from benchmarks.evidence.__main__ import one_log
-from benchmarks.learning.worlds import mtp_counts, signals_by_task
+from benchmarks.learning.worlds import embedded, mtp_counts, signals_by_task
+from msgspec.structs import replace
 
 from conftest import Serving
 from paceline.cli import main
 from paceline.evidence import log as evidence_log
-from paceline.evidence.estimate import Logged, always, estimate
+from paceline.evidence.estimate import IN_COMMON, Logged, always, estimate
 from paceline.evidence.log import DecisionLog, LogSettings
 from paceline.evidence.read import NoLog, entries
 from paceline.types import Api, Decision, Observation, Outcome, Prediction, Request, Signals, Strategy
@@ -272,14 +274,25 @@ def test_a_lane_that_nothing_is_known_of_is_an_error() -> None:
 
 def test_estimates_hold_on_a_simulated_machine() -> None:
     """`python -m benchmarks.evidence` does this with 200 logs."""
-    world, signals = mtp_counts(), signals_by_task()
-    held = 0
-    for seed in range(10):
-        entries, truth = one_log(world, signals, 200, seed, 0.02)
-        for lane in ("plain", "mtp-4"):
-            found = estimate(entries, always(lane))
-            held += found.low <= truth[lane] <= found.high
+    signals, held = signals_by_task(), 0
+    for world, lanes in ((mtp_counts(), ("plain", "mtp-4")), (embedded(), ("plain", "ngram-12"))):
+        for seed in range(5):
+            entries, truth = one_log(world, signals, 1000, seed, 0.01)
+            for lane in lanes:
+                found = estimate(entries, always(lane))
+                held += found.low <= truth[lane] <= found.high
     assert held >= 18
+
+
+def test_errors_of_different_tasks_are_in_part_their_own() -> None:
+    entries, _ = made(100, 0.0)
+    one = estimate(entries, always("slow"))
+    halves = [replace(entry, task=str(number % 2)) for number, entry in enumerate(entries)]
+    two = estimate(halves, always("slow"))
+    assert two.ratio == one.ratio
+    assert (two.high - two.ratio) / (one.high - one.ratio) == pytest.approx(
+        sqrt(IN_COMMON + (1 - IN_COMMON) / 2), abs=0.01
+    )
 
 
 def test_a_real_gateway_writes_one(real_gateway: Serving, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,9 @@
 """Are off-policy estimates right? On simulated machines, where the truth is known.
 
-    python -m benchmarks.evidence [--logs N] [--requests N]
+    python -m benchmarks.evidence [--logs N] [--requests N ...]
 
-Each log is what Paceline makes of its own requests, exploring as usual. From it two policies that never ran are
-estimated, always plain and always the best drafting lane, and compared with what they would have taken on the same
-requests.
+Each log is what Paceline makes of its own requests, exploring as usual. From it always taking each lane, which never
+ran, is estimated, and compared with what it would have taken on the same requests.
 """
 
 import argparse
@@ -14,7 +13,7 @@ from statistics import mean
 from benchmarks.learning.policies import Paceline
 from benchmarks.learning.worlds import World, embedded, mtp_counts, signals_by_task
 from paceline.decision import EXPLORATION
-from paceline.evidence.estimate import Estimate, Logged, always, estimate
+from paceline.evidence.estimate import Logged, always, estimate
 from paceline.types import Signals, Task
 
 GAP_S = 0.5
@@ -32,7 +31,7 @@ def one_log(
         draw = world.draw(signals, drawing)
         lane = policy.choose(draw, world.lanes, choosing)
         seen = draw.observed[lane]
-        entries.append(logged(seen.decode_s or 0.0, seen.decode_tokens or 1, policy, lane))
+        entries.append(logged(draw.signals.task, seen.decode_s or 0.0, seen.decode_tokens or 1, policy, lane))
         now_s += draw.expected_s[lane] + GAP_S
         policy.tell(draw, lane, now_s)
         for name, seconds in draw.expected_s.items():
@@ -41,11 +40,11 @@ def one_log(
     return entries, {name: seconds / taken for name, seconds in truth.items()}
 
 
-def logged(decode_s: float, tokens: int, policy: Paceline, lane: str) -> Logged:
+def logged(task: Task, decode_s: float, tokens: int, policy: Paceline, lane: str) -> Logged:
     decision = policy.decision
     in_seconds = all(one.s_per_token is not None for one in decision.predictions.values())
     return Logged(
-        "",
+        task,
         lane,
         tokens,
         decode_s / tokens,
@@ -62,26 +61,25 @@ def logged(decode_s: float, tokens: int, policy: Paceline, lane: str) -> Logged:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=int, default=200)
-    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--requests", type=int, nargs="*", default=[400, 2000])
     parser.add_argument("--exploration", type=float, default=EXPLORATION)
     options = parser.parse_args()
     signals = signals_by_task()
-    print("| machine | policy | truth inside the 95 % interval | half its width | error | on predictions |")
-    print("|---|---|---|---|---|---|")
+    print("| machine | requests | always | truth inside the 95 % interval | half its width | error | on predictions |")
+    print("|---|---|---|---|---|---|---|")
     for world in (embedded(), mtp_counts()):
-        made = [one_log(world, signals, options.requests, seed, options.exploration) for seed in range(options.logs)]
-        best = min(
-            (name for name in made[0][1] if name != "plain"), key=lambda name: mean(truth[name] for _, truth in made)
-        )
-        for lane in ("plain", best):
-            found: list[tuple[Estimate, float]] = [(estimate(log, always(lane)), truth[lane]) for log, truth in made]
-            inside = mean(one.low <= truth <= one.high for one, truth in found)
-            width = mean((one.high - one.low) / 2 for one, _ in found)
-            error = mean(abs(one.ratio - truth) for one, truth in found)
-            alone = mean(one.on_predictions for one, _ in found)
-            print(
-                f"| {world.name} | always {lane} | {inside:.1%} | {width:.3f} | {error:.3f} | {alone:.0%} |", flush=True
-            )
+        for requests in options.requests:
+            made = [one_log(world, signals, requests, seed, options.exploration) for seed in range(options.logs)]
+            for lane in (one.lane.name for one in world.lanes):
+                found = [(estimate(log, always(lane)), truth[lane]) for log, truth in made]
+                inside = mean(one.low <= truth <= one.high for one, truth in found)
+                width = mean((one.high - one.low) / 2 for one, _ in found)
+                error = mean(abs(one.ratio - truth) for one, truth in found)
+                alone = mean(one.on_predictions for one, _ in found)
+                print(
+                    f"| {world.name} | {requests} | {lane} | {inside:.1%} | {width:.3f} | {error:.3f} | {alone:.0%} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
