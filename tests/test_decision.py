@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from paceline.decision import State, decide, learn, merge, predict
 from paceline.decision.cells import HALF_LIVES_S, Cell, estimate, mean_of, merged, with_value
-from paceline.decision.decide import FAR_WORSE, faster_than_first
+from paceline.decision.decide import COMPARED, FAR_WORSE, faster_than_first
 from paceline.decision.drafting import acceptance_of, accepted_per_draft
 from paceline.decision.step_cost import NOTHING, PRIOR_DEVIATION, cost, drafting_variance, inputs, with_request
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
@@ -281,6 +281,25 @@ def test_a_cap_is_tried_where_its_cost_does_not_follow_from_others() -> None:
     assert "mtp/4" not in decide(code, LADDER, state, Random(0), 0.1).propensities
 
 
+def test_the_best_fixed_lane_is_compared_with() -> None:
+    """Taken now and then where another one is predicted to be faster: nothing else shows what choosing brings."""
+    machine = Machine({Task.CODE: 0.95, Task.CREATE: 0.3}, per_drafted=0.08)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    lanes = [LADDER[0], LADDER[1], LADDER[3], LADDER[6]]
+    state, _ = taught(machine, lanes, [code, STORY] * 150)
+    ratios = {lane: always.ratio for lane, always in state.always.items()}
+    best = min(ratios, key=ratios.__getitem__)
+    truth = {
+        one.lane.name: sum(machine.s_per_token(task, one.lane.strategy) for task in machine.acceptance) for one in lanes
+    }
+    assert best == min(truth, key=truth.__getitem__)
+    assert ratios[best] > 1
+    other = code if choose(code, *lanes, state=state).lane != best else STORY
+    state = replace(state, exploring_s=0.0)
+    assert 0.001 < decide(other, lanes, state, Random(0)).propensities[best] <= COMPARED
+    assert best not in decide(other, lanes, state, Random(0), exploration=0).propensities
+
+
 def test_engines_that_tell_no_counts_are_learned_by_time() -> None:
     machine = Machine({Task.CODE: 0.9, Task.CREATE: 0.05}, per_drafted=0.3, tells_counts=False)
     lanes = [LADDER[0], LADDER[4]]
@@ -387,6 +406,7 @@ def flat(state: State) -> dict[Any, Any]:
     found |= {("cell", *key): (cell.at_s, *cell.weights, *cell.sums) for key, cell in state.cells.items()}
     found |= {("step", *key): (step.at_s, *step.squares, *step.products) for key, step in state.steps.items()}
     found |= {("served", *key): (turn.at_s, turn.chars) for key, turn in state.served.items()}
+    found |= {("always", lane): (one.at_s, one.lane_s, one.taken_s) for lane, one in state.always.items()}
     for lane, sums in state.measured.items():
         found["measured", lane] = tuple(getattr(sums, name) for name in Measured.__struct_fields__)
     return found

@@ -15,6 +15,7 @@ import msgspec
 
 from paceline.decision import State
 from paceline.decision.cells import Cell
+from paceline.decision.fixed import Always
 from paceline.decision.state import Served
 from paceline.decision.step_cost import StepCost
 from paceline.types import Measured
@@ -25,7 +26,14 @@ FORGOTTEN_AFTER_S = 90 * 86_400.0
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
-_PARTS: dict[str, type[Any]] = {"measured": Measured, "cells": Cell, "steps": StepCost, "served": Served}
+_PARTS: dict[str, type[Any]] = {
+    "measured": Measured,
+    "cells": Cell,
+    "steps": StepCost,
+    "served": Served,
+    "always": Always,
+}
+_BY_LANE = ("measured", "always")
 _TOTALS = ("at_s", "decode_s", "exploring_s")
 
 
@@ -67,7 +75,7 @@ class Memory:
                     continue
                 entry = msgspec.msgpack.decode(value, type=_PARTS[part])
                 if oldest_s <= getattr(entry, "at_s", oldest_s) <= newest_s:
-                    parts[part][key if part == "measured" else tuple(msgspec.json.decode(key))] = entry
+                    parts[part][key if part in _BY_LANE else tuple(msgspec.json.decode(key))] = entry
             except (msgspec.MsgspecError, KeyError, TypeError):
                 continue
         fields: dict[str, Any] = {**parts, **totals}

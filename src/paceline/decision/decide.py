@@ -23,6 +23,13 @@ HEAD_START = 0.5
 """Times the set share that may be spent on the first requests, when there is most to learn; it falls off with
 :data:`HEAD_START_REQUESTS`."""
 HEAD_START_REQUESTS = 40.0
+COMPARED = 0.05
+"""Probability, at most, with which a lane is picked that would be best if it had to serve all requests, as a fixed
+setting: what it takes where another one is predicted to be faster is what shows whether choosing pays."""
+COMPARING = 0.5
+"""Part of the share for exploration that this may be expected to cost."""
+NEARLY_BEST = 1.02
+"""Lanes that would take so many times as long may be the best one as well."""
 PATIENCE = 3.0
 """Times the present share that a single decision may be expected to cost."""
 MOST_CANDIDATES = 4
@@ -41,6 +48,8 @@ class Choice(Struct):
     """What is compared: seconds for the whole answer, or plain steps per token while no second is known."""
     rank: tuple[float, ...]
     """The lower, the better."""
+    chance: float = 0.0
+    """With which it is taken instead of the best one, if the budget allows."""
 
 
 def decide(
@@ -65,7 +74,7 @@ def decide(
     in_seconds = None not in [prediction.plain_step_s for prediction in predictions.values()]
     choices = [_choice(one, predictions[one.lane.name], load, in_seconds) for one in lanes]
     choices.sort(key=lambda choice: choice.rank)
-    candidates = _candidates(choices) if exploration > 0 else choices[:1]
+    candidates = _candidates(choices, state, exploration) if exploration > 0 else choices[:1]
     probabilities = _probabilities(candidates, state, exploration, in_seconds)
     picked = _draw(probabilities, rng) if len(probabilities) > 1 else 0
     chosen = candidates[picked]
@@ -107,27 +116,61 @@ def _share_of_batch(prediction: Prediction, beside: int) -> float:
     return tokens_per_step * (1 + beside) / (tokens_per_step + beside)
 
 
-def _candidates(ranked: Sequence[Choice]) -> list[Choice]:
-    """The best choice first, then those that may be explored instead: where the request would start as soon, and which
-    may be about as fast."""
+def _candidates(ranked: Sequence[Choice], state: State, exploration: float) -> list[Choice]:
+    """The best choice first, then those that may be taken instead, where the request would start as soon."""
     best = ranked[0]
-    candidates = [best]
-    seen = {_drafter(best)}
     if best.one.running:
-        return candidates  # who joins others does not try things out on them
-    for choice in ranked[1:]:
-        one, drafter = choice.one, _drafter(choice)
-        if drafter in seen:
-            continue
-        is_alike = one.healthy == best.one.healthy and one.can_join == best.one.can_join
-        if not is_alike or one.has_turn != best.one.has_turn or one.running or choice.cost < best.cost:
-            continue
-        if choice.prediction.is_unseen or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread):
-            seen.add(drafter)
-            candidates.append(choice)
-            if len(candidates) == MOST_CANDIDATES:
-                break
+        return [best]  # who joins others does not try things out on them
+    others = [choice for choice in ranked[1:] if _starts_like(choice, best)]
+    candidates = [best, *_explored(best, others, exploration)]
+    contenders = _contenders(ranked, state)
+    for choice in contenders:
+        if choice in others:
+            if choice not in candidates:
+                candidates.append(choice)
+            least = min(COMPARED, COMPARING * _affordable(best, choice, exploration))
+            choice.chance = max(choice.chance, least)
     return candidates
+
+
+def _starts_like(choice: Choice, best: Choice) -> bool:
+    one, other = choice.one, best.one
+    is_alike = (one.healthy, one.can_join, one.has_turn) == (other.healthy, other.can_join, other.has_turn)
+    return is_alike and not one.running and choice.cost >= best.cost
+
+
+def _explored(best: Choice, others: Sequence[Choice], exploration: float) -> list[Choice]:
+    """Those that may be about as fast: with their probability of being faster after all, and another drafter with a
+    little more, as far as the budget allows."""
+    seen, found = {_drafter(best)}, []
+    for choice in others:
+        is_near = choice.prediction.is_unseen or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread)
+        if is_near and (drafter := _drafter(choice)) not in seen and len(seen) < MOST_CANDIDATES:
+            seen.add(drafter)
+            found.append(choice)
+    if found:
+        times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in (best, *found)]
+        for choice, odds in zip(found, faster_than_first(times)[1:], strict=True):
+            least = 0.0
+            if choice.prediction.is_unseen:
+                least = MOST_PROBED
+            elif choice.one.lane.strategy.drafts:
+                least = min(MOST_PROBED, _affordable(best, choice, exploration))
+            choice.chance = max(odds, least)
+    return found
+
+
+def _affordable(best: Choice, choice: Choice, exploration: float) -> float:
+    """The probability at which it would cost the share that may be spent."""
+    extra = choice.cost - best.cost
+    return exploration * best.cost / extra if extra > 0 else 1.0
+
+
+def _contenders(choices: Sequence[Choice], state: State) -> list[Choice]:
+    """The lanes that may be the best one if it had to serve all requests; none before something is known of that."""
+    known = [(always.ratio, choice) for choice in choices if (always := state.always.get(choice.one.lane.name))]
+    least = min([ratio for ratio, _ in known], default=0.0)
+    return [choice for ratio, choice in known if ratio <= NEARLY_BEST * least]
 
 
 def _drafter(choice: Choice) -> tuple[str, ...]:
@@ -140,20 +183,9 @@ def _drafter(choice: Choice) -> tuple[str, ...]:
 
 
 def _probabilities(candidates: Sequence[Choice], state: State, exploration: float, in_seconds: bool) -> list[float]:
-    """With which each candidate is picked: that of being faster than the best one after all, and for drafters a little
-    more, as far as the budget allows."""
-    if len(candidates) == 1:
-        return [1.0]
-    best = candidates[0]
-    wins = faster_than_first([(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in candidates])
-    extra = [choice.cost - best.cost for choice in candidates]
-    for number, choice in enumerate(candidates[1:], 1):
-        if choice.prediction.is_unseen:
-            wins[number] = max(wins[number], MOST_PROBED)
-        elif choice.one.lane.strategy.drafts:
-            affordable = exploration * best.cost / extra[number] if extra[number] > 0 else 1.0
-            wins[number] = max(wins[number], min(MOST_PROBED, affordable))
-    expected = sum([chance * cost for chance, cost in zip(wins, extra, strict=True)])
+    """With which each candidate is picked: its chance, as far as the budget allows."""
+    best, *others = candidates
+    expected = sum([choice.chance * (choice.cost - best.cost) for choice in others])
     share = 1.0
     if expected > 0:
         past_s, spent_s = (state.decode_s, state.exploring_s) if in_seconds else (0.0, 0.0)
@@ -161,8 +193,8 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
         budget = exploration * (age + HEAD_START * log1p(age)) * HEAD_START_REQUESTS * best.cost - spent_s
         now = PATIENCE * exploration * (1 + HEAD_START / (1 + age)) * best.cost
         share = max(0.0, min(1.0, (budget + now) / expected, now / expected))
-    explored = [share * chance for chance in wins[1:]]
-    return [max(0.0, 1 - sum(explored)), *explored]
+    shares = [share * choice.chance for choice in others]
+    return [max(0.0, 1 - sum(shares)), *shares]
 
 
 def faster_than_first(times: Sequence[tuple[float, float]]) -> list[float]:

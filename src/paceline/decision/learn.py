@@ -10,7 +10,7 @@ from math import isfinite, log
 from msgspec import Struct
 from msgspec.structs import replace
 
-from paceline.decision import priors, step_cost
+from paceline.decision import fixed, priors, step_cost
 from paceline.decision.cells import Cell, with_value
 from paceline.decision.drafting import acceptance_of, logit
 from paceline.decision.predict import (
@@ -87,6 +87,9 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
         cells=_without_old_conversations(notes.cells),
         steps=notes.steps,
         served=_bounded(served),
+        always=fixed.with_request(state.always, decision.predictions, prediction, decoding.tokens, outcome.at_s)
+        if decoding
+        else state.always,
         at_s=max(state.at_s, outcome.at_s),
         decode_s=state.decode_s + (decoding.seconds if decoding and len(decision.predictions) > 1 else 0.0),
         exploring_s=state.exploring_s + (decision.exploring_s if outcome.lane == decision.lane else 0.0),

@@ -5,8 +5,9 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from paceline.decision import cells, step_cost
+from paceline.decision import cells, fixed, step_cost
 from paceline.decision.cells import Cell
+from paceline.decision.fixed import Always
 from paceline.decision.step_cost import StepCost
 from paceline.types import Measured
 
@@ -34,6 +35,8 @@ class State(Struct, frozen=True):
     """Step costs by model and kind of drafter."""
     served: Mapping[Key, Served] = {}
     """By conversation and fingerprint."""
+    always: Mapping[str, Always] = {}
+    """By lane."""
     at_s: float = 0.0
     """When the latest outcome was learned, in seconds since 1970."""
     decode_s: float = 0.0
@@ -55,6 +58,7 @@ def merge(one: State, other: State) -> State:
         cells=_merged(one.cells, other.cells, cells.merged),
         steps=_merged(one.steps, other.steps, step_cost.merged),
         served=_merged(one.served, other.served, later),
+        always=_merged(one.always, other.always, fixed.merged),
         at_s=max(one.at_s, other.at_s),
         decode_s=one.decode_s + other.decode_s,
         exploring_s=one.exploring_s + other.exploring_s,

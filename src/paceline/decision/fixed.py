@@ -1,0 +1,48 @@
+"""What a lane would make of all requests if it had to serve every one, as a fixed setting; by the predictions."""
+
+from collections.abc import Mapping
+from math import exp2
+
+from msgspec import Struct
+
+from paceline.types import Prediction
+
+HALF_LIFE_S = 7 * 86_400.0
+
+
+class Always(Struct, frozen=True):
+    """Sums over the requests that the lane might have served; they fade, and add."""
+
+    at_s: float
+    """The moment to which they have faded, in seconds since 1970."""
+    lane_s: float
+    """Decode time, had the lane served them all."""
+    taken_s: float
+    """The same of the lanes that did."""
+
+    @property
+    def ratio(self) -> float:
+        return self.lane_s / self.taken_s if self.taken_s > 0 else float("inf")
+
+
+def merged(one: Always, other: Always) -> Always:
+    """Both sums. Commutative and associative, up to rounding."""
+    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
+    return Always(late.at_s, early.lane_s * fade + late.lane_s, early.taken_s * fade + late.taken_s)
+
+
+def with_request(
+    known: Mapping[str, Always], predictions: Mapping[str, Prediction], served: Prediction, tokens: int, at_s: float
+) -> Mapping[str, Always]:
+    """The sums by lane with one more request; the same ones where there was no choice, or no second was known."""
+    taken = served.s_per_token
+    if taken is None or len(predictions) < 2:
+        return known
+    sums = dict(known)
+    for lane, one in predictions.items():
+        if (s_per_token := one.s_per_token) is None:
+            return known
+        new = Always(at_s, tokens * s_per_token, tokens * taken)
+        sums[lane] = merged(sums[lane], new) if lane in sums else new
+    return sums
