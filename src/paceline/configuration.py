@@ -174,7 +174,7 @@ class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=0.5,
             description="Share of the decode time that may be spent on lanes that are not predicted to be the fastest, "
-            "so that changes are noticed. 0 never explores.",
+            "so that changes are noticed and it can be told what routing brings. 0 never does.",
         ),
     ] = EXPLORATION
     remember: Annotated[
