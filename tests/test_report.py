@@ -24,6 +24,7 @@ from paceline.evidence.usable import usable
 from paceline.types import Decision, Signals, Task
 from test_evidence import NGRAM, PLAIN, REQUEST, outcome, predicted, written
 
+BOTH = {"plain": PLAIN, "ngram": NGRAM}
 RULES = """
 [cost]
 watts = 100
@@ -116,7 +117,7 @@ def test_models_with_lanes_of_their_own_are_told_apart(tmp_path: Path, capsys: p
     assert (found.requests, found.left_out) == (429, 29)
     assert main(["report", "--log", str(path), "--html", str(tmp_path / "report.html")]) == 0
     said, made = capsys.readouterr().out, (tmp_path / "report.html").read_text("utf-8")
-    for heading in ("chose among large-ngram, large-plain", "chose among small-ngram, small-plain"):
+    for heading in ("chose among large-plain, large-ngram", "chose among small-plain, small-ngram"):
         assert heading in said
         assert heading in made
     assert "29 had other lanes to choose from" in said
@@ -181,6 +182,20 @@ def test_calibration_puts_like_predictions_together(tmp_path: Path) -> None:
     assert fast.predicted == pytest.approx(0.05, rel=0.4)
     assert slow.predicted == pytest.approx(0.1)
     assert slow.actual == pytest.approx(0.1, rel=0.1)
+
+
+def test_before_any_second_is_known_no_times_are_judged(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    log = DecisionLog(path)
+    guess = {name: structs.replace(predicted(strategy, 0.1), plain_step_s=None) for name, strategy in BOTH.items()}
+    for _ in range(40):
+        chosen = Decision("plain", "because", 0.9, {"plain": 0.9, "ngram": 0.1}, predictions=guess)
+        log.add(REQUEST, Signals({Task.ANSWER: 1.0}), chosen, outcome("plain", s_per_token=0.1))
+    log.close()
+    told = report(entries(path))
+    assert told.comparisons[0].calibration.error is None
+    assert "no times were predicted" in text(told)
+    assert "no times were predicted" in page(told)
 
 
 class _Tags(HTMLParser):

@@ -25,9 +25,9 @@ class Group(Struct, frozen=True):
 
 
 class Calibration(Struct, frozen=True):
-    bias: float
-    """Median of actual over predicted time."""
-    error: float
+    bias: float | None
+    """Median of actual over predicted time; ``None`` where no second was known yet."""
+    error: float | None
     """Median of how far the two are apart, as a share."""
     times: Sequence[Group]
     """Seconds per token, geometric means; from the fastest predictions to the slowest."""
@@ -40,8 +40,8 @@ def calibration(pairs: Sequence[tuple[Entry, Logged]]) -> Calibration:
     ratios = [actual / predicted for predicted, actual in times]
     drafts = sorted(_drafts(pairs), key=itemgetter(0))
     return Calibration(
-        median(ratios) if ratios else 1.0,
-        median([abs(log(ratio)) for ratio in ratios]) if ratios else 0.0,
+        median(ratios) if ratios else None,
+        median([abs(log(ratio)) for ratio in ratios]) if ratios else None,
         [
             Group(len(part), geometric_mean(guess for guess, _ in part), geometric_mean(real for _, real in part))
             for part in _parts(sorted(times, key=itemgetter(0)))

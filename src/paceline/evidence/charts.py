@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from html import escape
+from math import floor, log10
 
 WIDTH, ROW, LEFT, RIGHT = 640, 26, 190, 30
 SIDE, MARGIN = 260, 48
-TICKS = 5
+MOST_TICKS = 6
 
 Scale = Callable[[float], float]
 
@@ -51,12 +52,11 @@ def scatter(points: Sequence[tuple[float, float]], title: str, unit: str) -> str
         f'<line class="axis" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(most):.1f}" y2="{y(0):.1f}"/>',
         f'<line class="axis" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(0):.1f}" y2="{y(most):.1f}"/>',
     ]
-    for tick in range(TICKS):
-        value = most * tick / TICKS
+    for value in _ticks(most):
         parts.append(
             f'<text class="soft" x="{x(value):.1f}" y="{y(0) + 16:.1f}" text-anchor="middle">{value:.3g}</text>'
         )
-        if tick:
+        if value:
             parts.append(
                 f'<text class="soft" x="{x(0) - 6:.1f}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>'
             )
@@ -70,6 +70,14 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
+def _ticks(most: float) -> list[float]:
+    """Round numbers from 0 to ``most``."""
+    rough = most / MOST_TICKS
+    unit = 10.0 ** floor(log10(rough))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough)
+    return [step * number for number in range(int(most / step) + 1)]
+
+
 def _name(name: str, y: float) -> str:
     return f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>'
 
@@ -81,11 +89,13 @@ def _upright(x: float, rows: int, kind: str) -> str:
 def _bottom(x: Scale, most: float, rows: int) -> list[str]:
     """The axis below the rows."""
     y = (rows + 0.4) * ROW
-    parts = [f'<line class="axis" x1="{x(0):.1f}" x2="{x(most):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>']
-    for tick in range(TICKS + 1):
-        value = most * tick / TICKS
-        parts.append(f'<text class="soft" x="{x(value):.1f}" y="{y + 18:.1f}" text-anchor="middle">{value:.2f}</text>')
-    return parts
+    return [
+        f'<line class="axis" x1="{x(0):.1f}" x2="{x(most):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>',
+        *(
+            f'<text class="soft" x="{x(value):.1f}" y="{y + 18:.1f}" text-anchor="middle">{value:.3g}</text>'
+            for value in _ticks(most)
+        ),
+    ]
 
 
 def _figure(parts: Sequence[str], width: float, height: float, title: str) -> str:

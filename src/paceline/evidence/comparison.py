@@ -36,6 +36,8 @@ class Comparison(Struct, frozen=True):
     tokens: int
     fixed: Mapping[str, Estimate]
     """By lane: what always taking it would have made of them; in the order of the ratios."""
+    lanes: Sequence[str]
+    """The same in the order of the configuration."""
     plain: str | None
     """The lane of ``fixed`` that drafts nothing."""
     on: str | None
@@ -83,6 +85,7 @@ def compare(pairs: Sequence[tuple[Entry, Logged]], configuration: Configuration 
         sum(one.seconds for one in used),
         sum(one.tokens for one in used),
         fixed,
+        list(latest),
         plain[0] if plain else None,
         max(drafting, key=lambda lane: latest[lane]["n_max"] or 0) if drafting else None,
         estimate(used, by_rules(configuration)) if configuration and configuration.rule else None,

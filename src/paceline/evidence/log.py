@@ -87,8 +87,8 @@ class LogSettings(Struct, frozen=True):
 class DecisionLog:
     """The open log; :meth:`add` never waits for the disk.
 
-    An entry is encoded as it comes: gathered as objects, entries cost the requests' thread three times as much, for it
-    then worked in memory that no cache held any more (6 % of requests/s instead of 1 %).
+    An entry is encoded as it comes: gathered as objects, entries cost the requests' thread more, for it then worked in
+    memory that no cache held any more.
     """
 
     def __init__(self, path: Path, settings: LogSettings = LogSettings()) -> None:  # noqa: B008 - it is frozen

@@ -43,7 +43,7 @@ def size(found: Report) -> str:
 
 
 def heading(found: Comparison) -> str:
-    return f"{found.requests} requests that chose among {', '.join(sorted(found.fixed))}"
+    return f"{found.requests} requests that chose among {', '.join(found.lanes)}"
 
 
 def policies(found: Comparison) -> Table:
@@ -104,8 +104,11 @@ def money(cost: Cost) -> Table:
 
 def remarks(found: Comparison) -> list[str]:
     right = found.calibration
+    off = "What a plain step takes was not known yet, so no times were predicted."
+    if right.error is not None:
+        off = f"Predicted times were off by {right.error:.0%} (median); actual over predicted: {right.bias:.2f}."
     return [
-        f"Predicted times were off by {right.error:.0%} (median); actual over predicted: {right.bias:.2f}.",
+        off,
         f"Exploring was to cost {found.exploring_s:.1f} s, {found.exploring_s / found.seconds:.1%} of the time.",
         f"Regret against the best lane of each task: {found.regret_s:.1f} s, {1 - found.hindsight.ratio:.1%} "
         f"({1 - found.hindsight.high:.1%} to {1 - found.hindsight.low:.1%}).",

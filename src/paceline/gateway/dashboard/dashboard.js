@@ -201,12 +201,13 @@ async function explain(body) {
     share(one.coverage),
   ])));
   byId("signals").replaceChildren(...Object.entries(found.signals).filter(([name]) => name !== "task").map(([name, value]) => row(
-    name, [element("td", typeof value === "object" && value ? listed(value) : String(value ?? NONE))],
+    name, [element("td", typeof value === "object" && value ? listed(value) : said(value))],
   )));
   byId("explained").hidden = false;
   byId("answer").hidden = true;
 }
 
+const said = (value) => (known(value) && value !== "" ? String(value) : NONE);
 const listed = (shares) => Object.entries(shares).filter(([, value]) => value >= 0.005).map(([name, value]) => `${name} ${share(value)}`).join(", ");
 
 async function send(body, lane) {
