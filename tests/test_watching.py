@@ -1,5 +1,6 @@
 """Other ways to watch a gateway: `paceline top`, traces, Grafana, the short report."""
 
+import asyncio
 import json
 import os
 import pty
@@ -20,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from conftest import Serving, StartEngine, StartGateway, lane
 from paceline.cli import main
+from paceline.evidence.log import FILE
 from paceline.gateway.gain import Gain
 from test_report import log_of
 
@@ -149,6 +151,29 @@ async def test_grafana_finds_every_metric(start_gateway: StartGateway, start_eng
     names = {name for expression in asked for name in re.findall(r"paceline_\w+", expression)}
     assert len(names) > 10
     assert {name.removesuffix("_bucket") for name in names} <= types
+
+
+async def test_a_log_that_can_not_be_written_is_told(
+    tmp_path: Path, start_engine: StartEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "paceline" / FILE).mkdir(parents=True)  # a folder where the file should be
+    engine = await start_engine()
+    (tmp_path / "paceline.toml").write_text(lane("only", engine.url))
+    serving = await asyncio.to_thread(Serving, "--config", str(tmp_path / "paceline.toml"), folder=tmp_path)
+    try:
+        async with httpx2.AsyncClient(base_url=serving.url, timeout=30, trust_env=False) as http:
+            assert (await http.post(CHAT, json=ASKED)).status_code == 200
+            async with asyncio.timeout(10):
+                while not (told := (await http.get("/paceline/lanes")).json()["log"])["problem"]:
+                    await asyncio.sleep(0.1)
+            assert (told["written"], told["waiting"], told["lost"]) == (0, 1, 0)
+            assert "paceline_log_entries_lost_total 0.0" in (await http.get("/metrics")).text
+        assert await asyncio.to_thread(main, ["top", "--once", "--url", serving.url]) == 0
+        assert "the decision log can't be written" in capsys.readouterr().out
+        assert "requests go on without it" in serving.said
+    finally:
+        serving.process.terminate()
+        serving.process.wait(20)
 
 
 # The short report

@@ -99,6 +99,8 @@ class _Watched:
         up = sum(lane["health"] == "up" for lane in lanes)
         head = f"paceline {self._lanes['version']} at {self._gateway.url}: {up} of {len(lanes)} lanes up, "
         head += f"{self._lanes['in_flight']} requests in flight"
+        if (kept := self._lanes["log"]) and kept["problem"]:
+            head += f"\nthe decision log can't be written, {kept['lost']} entries are lost: {kept['problem']}"
         parts = [self._problem or head, self._report["verdict"], _lanes(lanes)]
         if self._requests:
             parts += [_tasks(self._requests), _decisions(self._requests)]

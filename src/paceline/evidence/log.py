@@ -12,6 +12,7 @@ import time
 from collections import deque
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -112,6 +113,16 @@ class DecisionLog:
             self._waiting.popleft()
             self.lost += 1
         self._waiting.append(self._row(request, signals, decision, outcome))
+
+    def document(self) -> dict[str, Any]:
+        """How it stands with it."""
+        return {
+            "path": str(self.path),
+            "written": self.written,
+            "waiting": len(self._waiting),
+            "lost": self.lost,
+            "problem": self.problem,
+        }
 
     def close(self) -> None:
         """Write what waits, and close the file."""

@@ -7,6 +7,7 @@ from msgspec import structs
 from paceline import __version__
 from paceline.decision import predict
 from paceline.decision.drafting import acceptance_of
+from paceline.evidence.log import DecisionLog
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
 from paceline.http_client import Headers
@@ -41,8 +42,9 @@ def model(fleet: Fleet, name: str) -> Any:
     return entries[name]
 
 
-def lanes(pipeline: Pipeline) -> dict[str, Any]:
-    """Every lane: what it is, how it is, and what was measured. What nobody reported is ``null``."""
+def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
+    """Every lane: what it is, how it is, and what was measured; and the decision log. What nobody reported is
+    ``null``."""
     fleet = pipeline.fleet
     measured = pipeline.state.measured
     steps = predict(Signals(), [handle.state() for handle in fleet.lanes.values()], pipeline.state)
@@ -51,6 +53,7 @@ def lanes(pipeline: Pipeline) -> dict[str, Any]:
         "default_lane": fleet.default.lane.name,
         "in_flight": pipeline.in_flight,
         "routing_failures": dict(pipeline.failures),
+        "log": log.document() if log else None,
         "lanes": [
             _lane(handle, measured.get(name, Measured())) | {"step": _step(handle, steps[name])}
             for name, handle in fleet.lanes.items()
@@ -58,10 +61,10 @@ def lanes(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def metrics(pipeline: Pipeline) -> bytes:
+def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     """The text of ``/metrics``."""
     lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
-    return pipeline.metrics.text(lanes, dict(pipeline.failures))
+    return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
 
 
 def explain(pipeline: Pipeline, request: Request, headers: Headers) -> dict[str, Any]:

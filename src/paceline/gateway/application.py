@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from paceline.evidence.log import DecisionLog
 from paceline.gateway import admin, dashboard
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
@@ -51,12 +52,14 @@ class Application:
 
     Args:
         reload: takes up a changed configuration and tells what changed; raises ``ApiError`` if it can't.
+        log: the decision log, if one is kept.
     """
 
-    def __init__(self, pipeline: Pipeline, reload: Reload, gain: Gain) -> None:
+    def __init__(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None) -> None:
         self._pipeline = pipeline
         self._reload = reload
-        self._gain = gain
+        self._log = log
+        self._gain = Gain(log.path if log else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = AsgiReply(send)
@@ -90,7 +93,7 @@ class Application:
         elif method == "GET" and path.startswith("/v1/models/"):
             await reply.json(200, admin.model(fleet, path.removeprefix("/v1/models/")))
         elif method == "GET" and path == "/paceline/lanes":
-            await reply.json(200, admin.lanes(self._pipeline))
+            await reply.json(200, admin.lanes(self._pipeline, self._log))
         elif method == "GET" and (page := dashboard.document(path)):
             kind, body = page
             length = (b"content-length", b"%d" % len(body))
@@ -100,7 +103,7 @@ class Application:
             await reply.start(308, [(b"location", b"/paceline/"), (b"content-length", b"0")])
             await reply.end()
         elif method == "GET" and path == "/metrics" and b"x-paceline-lane" not in dict(scope["headers"]):
-            text = admin.metrics(self._pipeline)
+            text = admin.metrics(self._pipeline, self._log)
             await reply.start(200, [(b"content-type", CONTENT_TYPE), (b"content-length", b"%d" % len(text))])
             await reply.end(text)
         elif method == "GET" and path == "/paceline/requests":

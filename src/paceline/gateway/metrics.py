@@ -1,10 +1,16 @@
 """``/metrics``: counters and histograms for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from paceline.types import Decision, Outcome, Request, Signals
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+Lanes = Mapping[str, tuple[bool, int, int]]
+"""By name, whether it is up, and the requests that it decodes, and that wait for it."""
 LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 
@@ -39,19 +45,8 @@ class Metrics:
         self._drafted = self._counter("draft_tokens", "Tokens that were drafted.", by_task)
         self._accepted = self._counter("accepted_tokens", "Drafted tokens that were accepted.", by_task)
         self._exploring = self._counter("exploration_seconds", "Expected cost of choices that were explored.", ())
-        self._failures = Gauge(
-            "paceline_routing_failures",
-            "Requests that were served without a part of routing, since it failed.",
-            ("part",),
-            registry=self._registry,
-        )
-        self._up = Gauge("paceline_lane_up", "Whether a lane's engine is up.", by_lane, registry=self._registry)
-        self._running = Gauge(
-            "paceline_lane_requests_running", "Requests that a lane decodes.", by_lane, registry=self._registry
-        )
-        self._waiting = Gauge(
-            "paceline_lane_requests_waiting", "Requests that wait for a lane.", by_lane, registry=self._registry
-        )
+        self._present = _Present()
+        self._registry.register(self._present)
 
     def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
         lane, task, seen = outcome.lane, str(signals.task), outcome.observed
@@ -78,21 +73,14 @@ class Metrics:
             if number:
                 counter.labels(lane, task).inc(number)
 
-    def text(self, lanes: dict[str, tuple[bool, int, int]], failures: dict[str, int]) -> bytes:
+    def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None) -> bytes:
         """The document.
 
         Args:
-            lanes: by name, whether it is up, and the requests that it decodes, and that wait for it.
             failures: by part of routing.
+            log_lost: entries that the decision log could not keep; ``None`` where there is no log.
         """
-        for gauge in (self._up, self._running, self._waiting):
-            gauge.clear()  # lanes come and go
-        for name, (is_up, running, waiting) in lanes.items():
-            self._up.labels(name).set(is_up)
-            self._running.labels(name).set(running)
-            self._waiting.labels(name).set(waiting)
-        for part, count in failures.items():
-            self._failures.labels(part).set(count)
+        self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
         return generate_latest(self._registry)
 
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counter:
@@ -100,3 +88,37 @@ class Metrics:
 
     def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Histogram:
         return Histogram(f"paceline_{name}", about, labels, registry=self._registry, buckets=LATENCIES_S)
+
+
+class _Present(Collector):
+    """What is counted elsewhere, as it is now."""
+
+    def __init__(self) -> None:
+        self.lanes: Lanes = {}
+        self.failures: Mapping[str, int] = {}
+        self.log_lost: int | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        for number, (name, about) in enumerate(
+            (
+                ("up", "Whether a lane's engine is up."),
+                ("requests_running", "Requests that a lane decodes."),
+                ("requests_waiting", "Requests that wait for a lane."),
+            )
+        ):
+            gauge = GaugeMetricFamily(f"paceline_lane_{name}", about, labels=["lane"])
+            for lane, values in self.lanes.items():
+                gauge.add_metric([lane], values[number])
+            yield gauge
+        failures = CounterMetricFamily(
+            "paceline_routing_failures",
+            "Requests that were served without a part of routing, since it failed.",
+            labels=["part"],
+        )
+        for part, count in self.failures.items():
+            failures.add_metric([part], count)
+        yield failures
+        if self.log_lost is not None:
+            yield CounterMetricFamily(
+                "paceline_log_entries_lost", "Requests that the decision log could not keep.", value=self.log_lost
+            )

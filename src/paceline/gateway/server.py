@@ -17,7 +17,6 @@ from paceline.evidence.traces import NoTraces, Traces
 from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import EngineHandle, Fleet
-from paceline.gateway.gain import Gain
 from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory, MemoryUnusable
@@ -89,7 +88,7 @@ class Gateway:
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
         self.pipeline = Pipeline(fleet, self._note, state=learned)
-        application = Application(self.pipeline, self.reload, Gain(self._log.path if self._log else None))
+        application = Application(self.pipeline, self.reload, self._log)
         server = _Server(_uvicorn_settings(application, self._configuration))
         self._server = server
         self._handle_signals()

@@ -106,7 +106,8 @@ function showLanes(document_) {
     select.value = names.includes(chosen) ? chosen : "";
   }
   const up = document_.lanes.filter((lane) => lane.health === "up").length;
-  say(`${up} of ${document_.lanes.length} lanes up, ${document_.in_flight} requests in flight, version ${document_.version}`);
+  const problem = document_.log && document_.log.problem ? `; the decision log can't be written: ${document_.log.problem}` : "";
+  say(`${up} of ${document_.lanes.length} lanes up, ${document_.in_flight} requests in flight, version ${document_.version}${problem}`);
 }
 
 function strategyOf(lane) {
