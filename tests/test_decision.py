@@ -300,6 +300,19 @@ def test_the_best_fixed_lane_is_compared_with() -> None:
     assert best not in decide(other, lanes, state, Random(0), exploration=0).propensities
 
 
+def test_propensities_are_shares_of_one_however_many_lanes_are_alike() -> None:
+    machine = Machine({Task.CODE: 0.6}, per_drafted=0.0)
+    code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
+    lanes = [LADDER[0]]
+    for number in range(30):
+        lane = Lane(f"{number}", "engine", Strategy("mtp", 4), "gpu")
+        lanes.append(LaneState(lane, model="m", fingerprint=f"{number}"))
+    state, _ = taught(machine, lanes, [code] * 80)
+    shares = decide(code, lanes, replace(state, exploring_s=-100.0), Random(0), 0.5).propensities
+    assert len(shares) > 20
+    assert sum(shares.values()) == pytest.approx(1)
+
+
 def test_engines_that_tell_no_counts_are_learned_by_time() -> None:
     machine = Machine({Task.CODE: 0.9, Task.CREATE: 0.05}, per_drafted=0.3, tells_counts=False)
     lanes = [LADDER[0], LADDER[4]]

@@ -186,13 +186,13 @@ def _probabilities(candidates: Sequence[Choice], state: State, exploration: floa
     """With which each candidate is picked: its chance, as far as the budget allows."""
     best, *others = candidates
     expected = sum([choice.chance * (choice.cost - best.cost) for choice in others])
-    share = 1.0
+    share = 1 / max(1.0, sum([choice.chance for choice in others]))
     if expected > 0:
         past_s, spent_s = (state.decode_s, state.exploring_s) if in_seconds else (0.0, 0.0)
         age = past_s / best.cost / HEAD_START_REQUESTS  # in requests like this one
         budget = exploration * (age + HEAD_START * log1p(age)) * HEAD_START_REQUESTS * best.cost - spent_s
         now = PATIENCE * exploration * (1 + HEAD_START / (1 + age)) * best.cost
-        share = max(0.0, min(1.0, (budget + now) / expected, now / expected))
+        share = max(0.0, min(share, (budget + now) / expected, now / expected))
     shares = [share * choice.chance for choice in others]
     return [max(0.0, 1 - sum(shares)), *shares]
 
