@@ -1,6 +1,6 @@
 """Predictions -> a lane."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import erf, exp, log, log1p, sqrt
 from random import Random
 
@@ -122,15 +122,9 @@ def _candidates(ranked: Sequence[Choice], state: State, exploration: float) -> l
     if best.one.running:
         return [best]  # who joins others does not try things out on them
     others = [choice for choice in ranked[1:] if _starts_like(choice, best)]
-    candidates = [best, *_explored(best, others, exploration)]
-    contenders = _contenders(ranked, state)
-    for choice in contenders:
-        if choice in others:
-            if choice not in candidates:
-                candidates.append(choice)
-            least = min(COMPARED, COMPARING * _affordable(best, choice, exploration))
-            choice.chance = max(choice.chance, least)
-    return candidates
+    _explore(best, others, exploration)
+    _compare(best, others, _contenders(ranked, state), exploration)
+    return [best, *(choice for choice in others if choice.chance > 0)]
 
 
 def _starts_like(choice: Choice, best: Choice) -> bool:
@@ -139,25 +133,33 @@ def _starts_like(choice: Choice, best: Choice) -> bool:
     return is_alike and not one.running and choice.cost >= best.cost
 
 
-def _explored(best: Choice, others: Sequence[Choice], exploration: float) -> list[Choice]:
-    """Those that may be about as fast: with their probability of being faster after all, and another drafter with a
-    little more, as far as the budget allows."""
+def _explore(best: Choice, others: Sequence[Choice], exploration: float) -> None:
+    """Give a chance to those that may be about as fast: their probability of being faster after all, and to another
+    drafter a little more, as far as the budget allows."""
     seen, found = {_drafter(best)}, []
     for choice in others:
         is_near = choice.prediction.is_unseen or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread)
         if is_near and (drafter := _drafter(choice)) not in seen and len(seen) < MOST_CANDIDATES:
             seen.add(drafter)
             found.append(choice)
-    if found:
-        times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in (best, *found)]
-        for choice, odds in zip(found, faster_than_first(times)[1:], strict=True):
-            least = 0.0
-            if choice.prediction.is_unseen:
-                least = MOST_PROBED
-            elif choice.one.lane.strategy.drafts:
-                least = min(MOST_PROBED, _affordable(best, choice, exploration))
-            choice.chance = max(odds, least)
-    return found
+    if not found:
+        return
+    times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in (best, *found)]
+    for choice, odds in zip(found, faster_than_first(times)[1:], strict=True):
+        least = 0.0
+        if choice.prediction.is_unseen:
+            least = MOST_PROBED
+        elif choice.one.lane.strategy.drafts:
+            least = min(MOST_PROBED, _affordable(best, choice, exploration))
+        choice.chance = max(odds, least)
+
+
+def _compare(best: Choice, others: Sequence[Choice], contenders: Collection[str], exploration: float) -> None:
+    """Give a chance to the lanes that may be the best fixed one."""
+    for choice in others:
+        if choice.one.lane.name in contenders:
+            least = min(COMPARED, COMPARING * _affordable(best, choice, exploration))
+            choice.chance = max(choice.chance, least)
 
 
 def _affordable(best: Choice, choice: Choice, exploration: float) -> float:
@@ -166,11 +168,12 @@ def _affordable(best: Choice, choice: Choice, exploration: float) -> float:
     return exploration * best.cost / extra if extra > 0 else 1.0
 
 
-def _contenders(choices: Sequence[Choice], state: State) -> list[Choice]:
+def _contenders(choices: Sequence[Choice], state: State) -> list[str]:
     """The lanes that may be the best one if it had to serve all requests; none before something is known of that."""
-    known = [(always.ratio, choice) for choice in choices if (always := state.always.get(choice.one.lane.name))]
-    least = min([ratio for ratio, _ in known], default=0.0)
-    return [choice for ratio, choice in known if ratio <= NEARLY_BEST * least]
+    names = [choice.one.lane.name for choice in choices]
+    ratios = {name: state.always[name].ratio for name in names if name in state.always}
+    least = min(ratios.values(), default=0.0)
+    return [name for name, ratio in ratios.items() if ratio <= NEARLY_BEST * least]
 
 
 def _drafter(choice: Choice) -> tuple[str, ...]:
