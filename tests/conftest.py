@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import hypothesis
@@ -118,7 +118,7 @@ def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") 
 
 
 class Serving:
-    """``paceline serve`` in a process of its own."""
+    """``paceline serve`` in a process of its own; as a context manager, it is ended."""
 
     def __init__(self, *words: str, folder: Path) -> None:
         self.port = free_port()
@@ -133,6 +133,13 @@ class Serving:
         except BaseException:
             self.process.kill()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(20)
 
     def lanes(self) -> list[Any]:
         lanes: list[Any] = httpx2.get(f"{self.url}/paceline/lanes", trust_env=False).json()["lanes"]

@@ -153,8 +153,7 @@ async def test_models_with_lanes_of_their_own_are_told_apart(browser: Browser, t
     log_of(log, {"plain": 0.1, "ngram": 0.05}, model="small-")
     log_of(log, {"plain": 0.3, "ngram": 0.9}, model="large-")
     (tmp_path / "paceline.toml").write_text(lane("only", "http://127.0.0.1:9"))
-    serving = Serving("--config", str(tmp_path / "paceline.toml"), folder=tmp_path)
-    try:
+    with Serving("--config", str(tmp_path / "paceline.toml"), folder=tmp_path) as serving:
         watched = await opened(browser, serving.url, PHONE)
         page = watched.page
         await expect(page.locator("#policies tr")).to_have_count(8)
@@ -165,6 +164,3 @@ async def test_models_with_lanes_of_their_own_are_told_apart(browser: Browser, t
         assert (await Axe().run(page)).violations_count == 0
         assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert watched.complaints == []
-    finally:
-        serving.process.terminate()
-        serving.process.wait(20)

@@ -74,17 +74,15 @@ def _of_another_size(model: Path, path: Path) -> Path:
 @pytest.mark.engines
 @pytest.mark.parametrize("kind", KINDS)
 def test_serve_finds_them_on_the_embedded_engine(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    serving = Serving("--model", str(folders[kind]), "--llama-server", "embedded", "--slots", "1", folder=tmp_path)
-    try:
+    with Serving(
+        "--model", str(folders[kind]), "--llama-server", "embedded", "--slots", "1", folder=tmp_path
+    ) as serving:
         assert f"drafts by {kind}" in serving.said
         assert [one["lane"] for one in serving.lanes()] == ["plain", "ngram", kind]
         plain, drafting = (ask(serving, lane) for lane in ("plain", kind))
         assert drafting["timings"]["draft_n"] > 0
         assert drafting["choices"] == plain["choices"]
         assert not [warning for one in serving.lanes() for warning in one["engine"]["warnings"]]
-    finally:
-        serving.process.terminate()
-        serving.process.wait(20)
 
 
 @pytest.mark.engines
@@ -93,8 +91,7 @@ def test_serve_offers_them_by_request(kind: str, folders: dict[str, Path], tmp_p
     if not (os.environ.get("CXX") or shutil.which("c++") or shutil.which("clang++")):
         pytest.skip("no C++ compiler")
     build(cache_directory())
-    serving = Serving("--model", str(folders[kind]), "--slots", "1", folder=tmp_path)
-    try:
+    with Serving("--model", str(folders[kind]), "--slots", "1", folder=tmp_path) as serving:
         longest = {"draft": 8, "eagle3": 4, "mtp": 4}[kind]
         lanes = [one["lane"] for one in serving.lanes()]
         assert lanes[:2] == ["llama/plain", "llama/ngram-2"]
@@ -107,9 +104,6 @@ def test_serve_offers_them_by_request(kind: str, folders: dict[str, Path], tmp_p
             timings = answer["timings"]
             # the drafters themselves stop at the cap
             assert 0 < timings["draft_n"] <= cap * timings["draft_n_steps"]
-    finally:
-        serving.process.terminate()
-        serving.process.wait(20)
 
 
 def ask(serving: Serving, lane: str) -> Any:

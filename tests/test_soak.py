@@ -21,12 +21,8 @@ async def test_nothing_is_lost_or_left_behind(tmp_path: Path) -> None:
             for name, strategy, drafter in lanes
         )
     )
-    serving = Serving("--config", str(file), folder=tmp_path)
-    try:
+    with Serving("--config", str(file), folder=tmp_path) as serving:
         report = await soak(serving.url, serving.process.pid, requests=2000, at_a_time=64, kill_at=(500, 1200))
-    finally:
-        serving.process.terminate()
-        serving.process.wait(20)
     assert report.lost == {}
     assert report.outcomes["served"] >= 1700
     assert report.outcomes["left"] == 200

@@ -159,8 +159,7 @@ async def test_a_log_that_can_not_be_written_is_told(
     (tmp_path / "paceline" / FILE).mkdir(parents=True)  # a folder where the file should be
     engine = await start_engine()
     (tmp_path / "paceline.toml").write_text(lane("only", engine.url))
-    serving = await asyncio.to_thread(Serving, "--config", str(tmp_path / "paceline.toml"), folder=tmp_path)
-    try:
+    with await asyncio.to_thread(Serving, "--config", str(tmp_path / "paceline.toml"), folder=tmp_path) as serving:
         async with httpx2.AsyncClient(base_url=serving.url, timeout=30, trust_env=False) as http:
             assert (await http.post(CHAT, json=ASKED)).status_code == 200
             async with asyncio.timeout(10):
@@ -171,9 +170,6 @@ async def test_a_log_that_can_not_be_written_is_told(
         assert await asyncio.to_thread(main, ["top", "--once", "--url", serving.url]) == 0
         assert "the decision log can't be written" in capsys.readouterr().out
         assert "requests go on without it" in serving.said
-    finally:
-        serving.process.terminate()
-        serving.process.wait(20)
 
 
 # The short report
