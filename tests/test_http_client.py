@@ -6,7 +6,7 @@ import pytest
 
 from conftest import StartEngine
 from fake_engine import Received, Wire
-from paceline.http_client import Client, ConnectFailed, ConnectionLost
+from paceline.http.client import Client, ConnectFailed, ConnectionLost
 
 
 @pytest.mark.parametrize("url", ["localhost:80", "ftp://x", "http://", ""])

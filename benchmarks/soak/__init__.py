@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from paceline.http_client import Client, ConnectionLost
+from paceline.http.client import Client, ConnectionLost
 
 TALK = {"messages": [{"role": "user", "content": "Say something."}]}
 KINDS: list[tuple[str, dict[str, Any]]] = [

@@ -37,6 +37,8 @@ EMBEDDED = "embedded"
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Price = Annotated[float, Meta(ge=0)]
 Url = Annotated[str, Meta(pattern=r"^https?://")]
+Key = Annotated[str, Meta(min_length=1)]
+"""A secret, or ``env:NAME``."""
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -53,13 +55,43 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1"
     )
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    insecure: Annotated[
+        bool,
+        Meta(description="Listen beyond loopback although no key is asked for. `serve --insecure` does the same."),
+    ] = False
     api_keys: Annotated[
-        tuple[str, ...],
+        tuple[Key, ...],
         Meta(
-            description="Keys that clients may use (`Authorization: Bearer KEY` or `x-api-key: KEY`). "
-            "Empty: no key is asked for. Only `/health` is open to all."
+            description="Keys of clients (`Authorization: Bearer KEY` or `x-api-key: KEY`). `env:NAME` reads one from "
+            "the variable NAME. Without `api_keys`, `[[key]]` and `admin_key` no key is asked for. A single key with no "
+            "`admin_key` beside it is the administrator's, too."
         ),
     ] = ()
+    admin_key: Annotated[
+        Key | None,
+        Meta(
+            description="The administrator's key: it opens everything, also `/paceline/*`, `/metrics`, reloads and the "
+            "endpoints that change engines. `env:NAME` reads it from the variable NAME."
+        ),
+    ] = None
+    cors: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origins whose pages may use the gateway from a browser, such as `http://localhost:3000`; `*` "
+            "stands for any part. Pages of all others are refused."
+        ),
+    ] = ()
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names in the `Host` header that are accepted beside loopback's own, names without a dot and "
+            "addresses. A page that has its name resolve to this machine is refused."
+        ),
+    ] = ()
+    strict_models: Annotated[
+        bool,
+        Meta(description="Answer 404 to a model's name that nobody serves. Default: the default model serves it."),
+    ] = False
     default_lane: Annotated[
         str | None,
         Meta(description="Lane for requests that are passed through, and when routing fails. Default: the first."),
@@ -67,14 +99,57 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: Annotated[
         int, Meta(ge=1024, description="Largest request body in bytes; a larger one is answered with 413.")
     ] = 64 * 1024 * 1024
+    max_header_bytes: Annotated[
+        int, Meta(ge=1024, description="Most bytes of a request's line and headers; more are answered with 431.")
+    ] = 64 * 1024
+    max_buffered_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Most bytes of all request bodies that are being received or served; beyond that, 503.",
+        ),
+    ] = 256 * 1024 * 1024
+    max_connections: Annotated[
+        int, Meta(ge=1, description="Most connections of clients at once; one more is answered with 503.")
+    ] = 4096
+    header_timeout_s: Annotated[
+        Seconds, Meta(description="Time that a client may take for a request's line and headers.")
+    ] = 20.0
+    body_timeout_s: Annotated[
+        Seconds, Meta(description="Time that a client may pause while it sends a body, or takes an answer.")
+    ] = 60.0
     connect_timeout_s: Annotated[
         Seconds, Meta(description="Time to connect to an engine before the next lane is tried, in seconds.")
     ] = 3.0
+    queue_timeout_s: Annotated[
+        Seconds, Meta(description="Time that a request may wait for its device's turn, or for an engine that starts.")
+    ] = 600.0
+    first_byte_timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="Time until an engine has sent the first byte of its answer. Where a long prompt is known to "
+            "take longer at the engine's pace, it has three times that. Then the next lane is tried."
+        ),
+    ] = 300.0
+    idle_timeout_s: Annotated[
+        Seconds, Meta(description="Longest silence within an engine's answer, in seconds; pings count as life.")
+    ] = 300.0
+    total_timeout_s: Annotated[
+        Seconds, Meta(description="Longest time from a request's arrival to the end of its answer.")
+    ] = 7200.0
     health_interval_s: Annotated[Seconds, Meta(description="Seconds between two looks at an engine's health.")] = 2.0
+    drain_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="After SIGTERM, time in which requests are still taken while `/readyz` says 503, so that load "
+            "balancers notice. Not after Ctrl-C.",
+        ),
+    ] = 1.0
     shutdown_grace_s: Annotated[
         int,
-        Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C."),
-    ] = 5
+        Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C or SIGTERM."),
+    ] = 25
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
 
 
@@ -143,9 +218,16 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
         AtLeastOne | None, Meta(description="Requests it decodes at once. Default: what the engine reports.")
     ] = None
     api_key: Annotated[
-        str | None,
+        Key | None,
         Meta(description="Key sent to this engine in place of the client's. `env:NAME` reads it from NAME."),
     ] = None
+    environment: Annotated[
+        tuple[Name, ...],
+        Meta(
+            description="With `launch`: further variables of the gateway's environment that the engine gets. It always "
+            "gets those that programs and GPUs need (PATH, HOME, LANG, CUDA_*, HIP_*, GGML_*, LLAMA_ARG_* ...)."
+        ),
+    ] = ()
     start_timeout_s: Annotated[
         Seconds,
         Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds."),
@@ -163,6 +245,41 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
         if not strategies:
             return [Lane(self.name, self.name, self.as_started, self.device)]
         return [Lane(f"{self.name}/{strategy.name}", self.name, strategy, self.device) for strategy in strategies]
+
+
+class KeySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A client's key with a name and limits."""
+
+    name: Annotated[Name, Meta(description="Who has it; shown in records in the key's place.")]
+    key: Annotated[Key, Meta(description="The key, or `env:NAME` for the variable NAME.")]
+    paths: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Paths that it opens; `*` stands for any part. Default: what generates, embeds, reranks, "
+            "tokenizes or lists models, and nothing that changes an engine or tells of other clients."
+        ),
+    ] = ()
+    admin: Annotated[bool, Meta(description="Whether it is an administrator's: it opens everything.")] = False
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model's name as clients use it, and what stands behind it."""
+
+    name: Annotated[str, Meta(min_length=1, description="As it stands in `/v1/models`.")]
+    aliases: Annotated[
+        tuple[str, ...],
+        Meta(description="Other names for it; `*` stands for any part: `claude-*`, `gpt-4o*`. Case is ignored."),
+    ] = ()
+    lanes: Annotated[
+        tuple[str, ...],
+        Meta(description="Lanes, or engines with all of their lanes, that serve it. Default: all that list it."),
+    ] = ()
+    engine_model: Annotated[
+        str | None, Meta(description="What the engines call it. Default: `name`, where they list that, else their own.")
+    ] = None
+    engine_models: Annotated[
+        dict[str, str], Meta(description='The same for single engines: `{ gpu = "qwen3:8b" }`.')
+    ] = {}
 
 
 class RoutingSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -251,8 +368,10 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
     cost: CostSettings = field(default_factory=CostSettings)
     cloud: tuple[CloudModel, ...] = ()
     rule: tuple[Rule, ...] = ()
+    key: tuple[KeySettings, ...] = ()
     device: tuple[DeviceSettings, ...] = ()
     engine: tuple[EngineSettings, ...] = ()
+    model: tuple[ModelSettings, ...] = ()
 
     def device_settings(self, name: str) -> DeviceSettings:
         """The settings of a device; the defaults where the file has none."""
@@ -411,13 +530,15 @@ def reference() -> str:
         ("[cost]", CostSettings),
         ("[[cloud]]", CloudModel),
         ("[[rule]]", Rule),
+        ("[[key]]", KeySettings),
+        ("[[model]]", ModelSettings),
         ("[[device]]", DeviceSettings),
         ("[[engine]]", EngineSettings),
     ):
         rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
         hints = get_type_hints(kind, include_extras=True)
         for info in msgspec.structs.fields(kind):
-            default = "**required**" if info.required else f"`{_as_toml(info.default)}`"
+            default = "**required**" if info.required else f"`{_as_toml(_default(info))}`"
             rows.append(
                 f"| `{info.name}` | {_type_name(hints[info.name])} | {default} | {_description(hints[info.name])} |"
             )
@@ -425,11 +546,17 @@ def reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _default(info: msgspec.structs.FieldInfo) -> Any:
+    return info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
+
+
 def _as_toml(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
         return "[]"
+    if isinstance(value, dict):
+        return "{}"
     return str(msgspec.json.encode(value), "ascii")
 
 
@@ -448,6 +575,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(f'`"{value}"`' for value in get_args(annotation))
     if origin in (Union, types.UnionType):
         return _type_name(next(part for part in get_args(annotation) if part is not type(None)))
+    if origin is dict:
+        return "table of strings"
     if origin is tuple:
         return f"list of {_type_name(get_args(annotation)[0])}s"
     return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]

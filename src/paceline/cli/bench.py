@@ -30,7 +30,7 @@ from paceline.cli.calibrate import calibrated
 from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place, state_directory
 from paceline.cli.remote import Address, Unanswered, ask
 from paceline.cli.serve import add_engine_options, engine_words
-from paceline.http_client import Client, ConnectFailed, ConnectionLost
+from paceline.http.client import Client, ConnectFailed, ConnectionLost
 
 EXAMPLES = """examples:
   paceline bench --quick                        the bundled model, a look of two minutes

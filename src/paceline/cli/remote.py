@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from paceline.configuration import Configuration, load
-from paceline.http_client import Client, ConnectFailed, ConnectionLost
+from paceline.http.client import Client, ConnectFailed, ConnectionLost
 
 
 class Unanswered(Exception):

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from paceline.engines.observation import Observer
-from paceline.http_client import Client
+from paceline.http.client import Client
 from paceline.types import AS_STARTED, Abilities, Request, Strategy
 
 REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4

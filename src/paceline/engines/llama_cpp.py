@@ -18,7 +18,7 @@ from paceline.engines.body import with_fields
 from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
-from paceline.http_client import Client
+from paceline.http.client import Client
 from paceline.types import AS_STARTED, Abilities, Drafter, Request, Strategy
 
 KIND_OF_DRAFTER = {

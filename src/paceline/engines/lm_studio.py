@@ -13,7 +13,7 @@ from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, NotReady
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
-from paceline.http_client import Client
+from paceline.http.client import Client
 from paceline.types import AS_STARTED, Abilities, Drafter, Observation, Request, Strategy
 
 DRAFT_MODEL = "draft_model"

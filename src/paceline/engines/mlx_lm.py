@@ -10,7 +10,7 @@ import msgspec
 
 from paceline.engines.interface import Examination, Facts, NotReady
 from paceline.engines.openai import KnownServer
-from paceline.http_client import Client, ConnectionLost
+from paceline.http.client import Client, ConnectionLost
 from paceline.types import AS_STARTED, Abilities, Drafter, Request, Strategy
 
 N_MAX = "num_draft_tokens"

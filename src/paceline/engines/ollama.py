@@ -4,7 +4,7 @@ import msgspec
 
 from paceline.engines.interface import Facts
 from paceline.engines.openai import KnownServer, fetch_json
-from paceline.http_client import Client
+from paceline.http.client import Client
 
 
 class Ollama(KnownServer):

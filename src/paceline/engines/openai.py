@@ -11,7 +11,7 @@ from paceline.engines import usage
 from paceline.engines.body import with_fields
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.observation import Observer
-from paceline.http_client import Client
+from paceline.http.client import Client
 from paceline.types import Abilities, Request, Strategy
 
 

@@ -6,7 +6,7 @@ from paceline.engines.interface import Examination, Facts, NotReady
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai import KnownServer, fetch_json
 from paceline.engines.usage import PredictedTokensObserver
-from paceline.http_client import Client
+from paceline.http.client import Client
 from paceline.types import Observation, Request, Strategy
 
 INFORMATION = ("/server_info", "/get_server_info")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
-from paceline.http_client import Client, ConnectFailed, ConnectionLost
+from paceline.http.client import Client, ConnectFailed, ConnectionLost
 from paceline.types import AS_STARTED, Strategy
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)

@@ -10,7 +10,7 @@ from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, Facts, N
 from paceline.engines.observation import Observer, count, milliseconds
 from paceline.engines.openai import KnownServer, fetch_json, fetch_models
 from paceline.engines.usage import UsageObserver
-from paceline.http_client import Client
+from paceline.http.client import Client
 from paceline.types import AS_STARTED, Abilities, Drafter, Observation, Request, Strategy
 
 XARGS, N_MAX, MIN_YIELD = "vllm_xargs", "paceline_n_max", "paceline_min_yield"

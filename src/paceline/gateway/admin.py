@@ -10,7 +10,7 @@ from paceline.decision.drafting import acceptance_of
 from paceline.evidence.log import DecisionLog
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
-from paceline.http_client import Headers
+from paceline.http.client import Headers
 from paceline.inspection import inspect
 from paceline.types import Decision, Measured, Prediction, Request, Signals
 

@@ -19,7 +19,7 @@ from paceline.gateway.metrics import CONTENT_TYPE
 from paceline.gateway.parse import parse_request
 from paceline.gateway.pipeline import Pipeline
 from paceline.gateway.turns import QueueFull, Turn
-from paceline.http_client import ConnectFailed, ConnectionLost
+from paceline.http.client import ConnectFailed, ConnectionLost
 from paceline.types import Api
 
 Scope = dict[str, Any]

@@ -9,7 +9,7 @@ from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.relay import Relay, Reply
 from paceline.gateway.turns import Turn
-from paceline.http_client import Answer, Headers
+from paceline.http.client import Answer, Headers
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 LEAST_GAIN = 0.7

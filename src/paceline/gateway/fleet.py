@@ -16,7 +16,7 @@ from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError
 from paceline.gateway.turns import Device
-from paceline.http_client import Client, ConnectFailed
+from paceline.http.client import Client, ConnectFailed
 from paceline.types import Lane, LaneState
 
 UNKNOWN_SLOTS = 1

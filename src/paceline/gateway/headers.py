@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from paceline.http_client import Headers
+from paceline.http.client import Headers
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "

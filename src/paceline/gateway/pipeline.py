@@ -18,7 +18,7 @@ from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
 from paceline.gateway.turns import QueueFull
-from paceline.http_client import ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import ConnectFailed, ConnectionLost, Headers
 from paceline.inspection import inspect
 from paceline.types import Decision, Outcome, Request, Signals
 

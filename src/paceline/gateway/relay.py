@@ -6,7 +6,7 @@ from typing import Protocol
 from paceline.engines import Observer
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import to_client
-from paceline.http_client import Answer, ConnectionLost
+from paceline.http.client import Answer, ConnectionLost
 from paceline.types import Api
 
 WHOLE_BYTES = 1024 * 1024

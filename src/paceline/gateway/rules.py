@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from paceline.configuration import Rule
 from paceline.gateway.headers import given_key
-from paceline.http_client import Headers
+from paceline.http.client import Headers
 from paceline.types import Request, Signals
 
 
