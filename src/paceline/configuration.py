@@ -63,8 +63,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Key, ...],
         Meta(
             description="Keys of clients (`Authorization: Bearer KEY` or `x-api-key: KEY`). `env:NAME` reads one from "
-            "the variable NAME. Without `api_keys`, `[[key]]` and `admin_key` no key is asked for. A single key with no "
-            "`admin_key` beside it is the administrator's, too."
+            "the variable NAME. Without `api_keys`, `[[key]]` and `admin_key` no key is asked for. A single key with "
+            "no `admin_key` beside it is the administrator's, too."
         ),
     ] = ()
     admin_key: Annotated[
