@@ -3,6 +3,7 @@
 The descriptions on the fields are the documentation: ``docs/configuration.md`` is generated from them.
 """
 
+import os
 import re
 import tomllib
 import types
@@ -483,6 +484,20 @@ def _contradictions(configuration: Configuration) -> list[tuple[KeyPath, str]]:
         if device.name not in used:
             found.append((("device", index, "name"), f"no engine runs on a device {device.name!r}"))
     return found
+
+
+def resolved(key: str) -> str:
+    """A key as it is, or read from the variable that ``env:NAME`` names.
+
+    Raises:
+        ConfigurationError: the variable is not set, or empty.
+    """
+    if not key.startswith("env:"):
+        return key
+    name = key.removeprefix("env:")
+    if not (value := os.environ.get(name)):
+        raise ConfigurationError(f"{key}: the variable {name} is not set")
+    return value
 
 
 def _struct_in(annotation: Any) -> type[Struct] | None:

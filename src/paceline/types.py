@@ -46,6 +46,16 @@ class Request(Struct, frozen=True):
     """Whether its outcome is learned from; not with the request header ``x-paceline-learn: no``."""
     trace: str | None = None
     """The request header ``traceparent`` (https://www.w3.org/TR/trace-context/)."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """As the client sent them, names in lower case."""
+    served_model: str | None = None
+    """The name under which the model that serves it is listed; ``None`` where it is not known."""
+    client: str | None = None
+    """The name of the client's key; ``None`` where no key is asked for."""
+    address: str = ""
+    """Of the client."""
+    elided_chars: int = 0
+    """Of the largest bodies ``fields`` holds the beginning and the end; so much is left out."""
 
 
 class Task(StrEnum):
