@@ -30,14 +30,17 @@ class EngineHandle:
     settings: EngineSettings
     supervisor: Supervisor
     device: Device
-    api_key: str | None
-    """The key to send to the engine."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
     _identity: tuple[Facts | None, tuple[str, str]] | None = None
 
     @property
     def name(self) -> str:
         return self.settings.name
+
+    @property
+    def api_key(self) -> str | None:
+        """The key to send to the engine."""
+        return self.supervisor.api_key
 
     @property
     def is_up(self) -> bool:
@@ -154,9 +157,7 @@ class Fleet:
             supervisor.timing = _timing(settings, configuration)
             supervisor.on_change = self._update
             same = old is not None and old.supervisor is supervisor and old.device is device
-            self.engines[settings.name] = (
-                old if old and same else EngineHandle(settings, supervisor, device, _api_key(settings))
-            )
+            self.engines[settings.name] = old if old and same else EngineHandle(settings, supervisor, device)
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
         """Engines of the previous fleet that are gone or were changed."""
@@ -294,6 +295,7 @@ def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -
         url=settings.url,
         launch=settings.launch,
         api_key=_api_key(settings),
+        environment=settings.environment,
         start_turn=device.start_turn if device.takes_turns else None,
     )
 
