@@ -153,6 +153,9 @@ class Abilities(Struct, frozen=True):
 
     drafters: tuple[Drafter, ...] = ()
     """Empty: every request is decoded as the engine was started."""
+    not_when_drafting: frozenset[str] = frozenset()
+    """Names of request fields (``engines/meaning.py``) whose meaning drafting changes on this engine, or that it
+    refuses while it drafts."""
 
     def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
         """Those worth choosing among: none, and each drafter at each cap that it can reach; by default its longest

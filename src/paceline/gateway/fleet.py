@@ -44,6 +44,11 @@ class EngineHandle:
         return self.settings.name
 
     @property
+    def api_key(self) -> str | None:
+        """The key to send to the engine."""
+        return self.supervisor.api_key
+
+    @property
     def is_up(self) -> bool:
         return self.supervisor.health is Health.UP
 
@@ -171,7 +176,7 @@ class Fleet:
             if old and old.settings == settings:
                 supervisor = old.supervisor
             else:
-                supervisor = _supervisor(settings, log_directory, device)
+                supervisor = _supervisor(settings, configuration, log_directory, device)
                 self.added.append(supervisor)
             supervisor.timing = _timing(settings, configuration)
             supervisor.on_change = self._update
@@ -319,16 +324,18 @@ class Fleet:
         task.add_done_callback(self._notices.discard)
 
 
-def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -> Supervisor:
+def _supervisor(settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device) -> Supervisor:
     return Supervisor(
         settings.name,
         ENGINES[settings.kind],
         strategy=settings.as_started,
         draft_model=settings.draft_model,
         log_directory=log_directory,
-        url=settings.url.rstrip("/").removesuffix("/v1") if settings.url else None,
+        url=settings.url,
         launch=settings.launch,
         api_key=resolved(settings.api_key) if settings.api_key else None,
+        environment=settings.environment,
+        secret_variables=configuration.secret_variables,
         start_turn=device.start_turn if device.takes_turns else None,
     )
 
