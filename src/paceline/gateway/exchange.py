@@ -121,6 +121,8 @@ class Exchange:
             self.error = broken.message
         elif self.status >= 400:
             self.error = f"the engine answered {self.status}"
+        elif self._observer.error is not None:
+            self.error = f"the answer is an error: {self._observer.error}"
 
     def fail(self, status: int, error: str) -> None:
         self.status, self.error = status, error
