@@ -99,6 +99,11 @@ class Observer:
             self._note_error(_decoded(body), b"")
 
     @property
+    def head(self) -> bytes:
+        """How the answer began, or of a stream its first event that reports anything."""
+        return self._head
+
+    @property
     def is_inside_event(self) -> bool:
         """Whether the client has the beginning of an event whose end it does not have yet."""
         return self._reader.is_inside

@@ -13,7 +13,7 @@ from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.illness import Failure
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
-from paceline.gateway.relay import Relay, Reply
+from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
 from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
 from paceline.types import Decision, Observation, Outcome, Request, Signals
@@ -81,9 +81,13 @@ class Exchange:
         self._concurrency = 0.0
         self._set_aside: _SetAside | None = None
 
-    async def attempt(self, lane: LaneHandle) -> Attempted | None:
+    async def attempt(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
         """Wait for the lane's turn and send the request down it. Returns how that failed, or ``None`` once an answer has
-        begun that :meth:`relay` may pass on; until then nothing has gone to the client."""
+        begun that :meth:`relay` may pass on; until then nothing has gone to the client.
+
+        Args:
+            is_last: whether there is no other lane, so that an error that came as a success may as well be passed on.
+        """
         try:
             await self._take_turn(lane)
         except QueueFull as error:
@@ -94,9 +98,11 @@ class Exchange:
             )
         failed: Attempted | None = None
         try:
-            failed = await self._send(lane)
+            failed = await self._send(lane, is_last)
         except ConnectFailed as error:
             failed = Attempted(Failure.UNREACHABLE, f"can't be reached: {error}")
+        except EngineSilent as error:
+            failed = Attempted(Failure.SILENT, str(error))
         except ConnectionLost as error:
             failed = Attempted(Failure.LOST, f"was lost: {error}")
         except TimeoutError:
@@ -106,10 +112,14 @@ class Exchange:
         finally:
             if failed is not None or self._relay is None:
                 self._leave_lane()
-        return failed
+        return failed if self._relay is None or not self._relay.began else None
 
     async def relay(self) -> Attempted | None:
-        """Relay the answer that has begun to its end. Returns how it broke, if it did."""
+        """Relay the answer that has begun to its end. Returns how it broke, if it did.
+
+        Raises:
+            ApiError: it broke in a way that can't be said within the answer.
+        """
         assert self._relay is not None and self._observer is not None
         broken = await self._relay.run(self.request.api)
         if broken is not None:
@@ -171,8 +181,10 @@ class Exchange:
 
     def expire(self, why: str) -> None:
         """End it now: its time is over."""
-        if self._answer:
-            self._answer.abort(why)
+        if self._relay:
+            self._relay.give_up(why)
+        elif self._answer:
+            self._answer.close()
 
     def close(self) -> None:
         """End what still runs for it: closes the connection to the engine if the answer did not come whole."""
@@ -212,7 +224,7 @@ class Exchange:
         lane.running += 1
         self._queue_s += self._turn.queued_s
 
-    async def _send(self, lane: LaneHandle) -> Attempted | None:
+    async def _send(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
         engine, strategy, supervisor = lane.engine, lane.lane.strategy, lane.engine.supervisor
         own_name = self.engine_names.get(engine.name)
         request = with_model(self.request, own_name) if own_name not in (None, self.request.model) else self.request
@@ -242,15 +254,14 @@ class Exchange:
             self.reply,
             self._sent_s,
             self._own_headers(lane),
-            first_byte_timeout_s=max(0.1, limit_s - (perf_counter() - self._sent_s)),
+            first_byte_timeout_s=limit_s,
             idle_timeout_s=self._server.idle_timeout_s,
         )
         self._relay = relay
         if (error := await relay.begin()) is not None:
-            is_clients = self._observer.error_is_clients
-            if is_clients:
+            if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
                 return None  # it is the client's to read
-            self._set_aside = self._set_aside or _SetAside(lane, self.status, self._answer.headers, relay.held)
+            self._set_aside = _SetAside(lane, self.status, self._answer.headers, relay.held)
             return Attempted(Failure.ERROR, error)
         return None
 

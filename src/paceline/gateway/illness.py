@@ -117,18 +117,15 @@ async def passes_trial(
         return False
     observer = supervisor.engine.observe(request, Strategy())
     body = supervisor.engine.prepare(request, Strategy(), AS_STARTED, 0.0)
+    kind = (b"content-type", b"application/json")
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
-            sent = await supervisor.client.send(
-                "POST", request.path, [(b"content-type", b"application/json"), *headers], body
-            )
-            async with sent as answer:
-                size = 0
-                while piece := await answer.read():
-                    observer.feed(piece, 0.0)
-                    size += len(piece)
-                    if size > MAX_TRIAL_BYTES:
-                        break
+            async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
+                whole = await answer.read_all(MAX_TRIAL_BYTES)
+                if request.stream:
+                    observer.feed(whole, 0.0)
+                else:
+                    observer.read_whole(whole)
                 return answer.status < 500 and observer.error is None
     except (ConnectFailed, ConnectionLost, TimeoutError):
         return False

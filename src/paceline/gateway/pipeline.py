@@ -249,12 +249,11 @@ class Pipeline:
         attempts = Attempts()
         while (lane := await self._next_lane(exchange, attempts)) is not None:
             engine = lane.engine
-            failed = await exchange.attempt(lane)
+            is_last = not any(attempts.may_try(other.engine.name) for other in self._up(exchange) if other is not lane)
+            failed = await exchange.attempt(lane, is_last)
             if failed is None:
                 self._blame(exchange.request, attempts, served_by=engine)
-                broken = await exchange.relay()
-                self._judge(exchange, engine, broken)
-                return
+                return await self._relay(exchange, engine)
             attempts.failed(engine.name, failed.kind, f"{lane.lane.name} {failed.problem}")
             self._note_attempt(engine, failed)
         self._blame(exchange.request, attempts, served_by=None)
@@ -276,7 +275,7 @@ class Pipeline:
         if not attempts.may_go_on:
             return None
         lanes = self._decided(exchange)
-        untried = [lane for lane in lanes if lane.is_up and attempts.may_try(lane.engine.name)]
+        untried = [lane for lane in self._up(exchange) if attempts.may_try(lane.engine.name)]
         if untried:
             return min(untried, key=lambda lane: lane.engine.illness.is_ejected)
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
@@ -293,6 +292,17 @@ class Pipeline:
                 attempts.returns(lane.engine.name)
                 return lane
         return None
+
+    async def _relay(self, exchange: Exchange, engine: EngineHandle) -> None:
+        try:
+            broken = await exchange.relay()
+        except ApiError as error:
+            self._judge(exchange, engine, Attempted(Failure.LOST, error.message))
+            raise
+        self._judge(exchange, engine, broken)
+
+    def _up(self, exchange: Exchange) -> list[LaneHandle]:
+        return [lane for lane in self._decided(exchange) if lane.is_up]
 
     def _decided(self, exchange: Exchange) -> list[LaneHandle]:
         """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine can't

@@ -250,6 +250,16 @@ class Relay:
         if now_s - begun_s > STALLED_S:
             self._observer.clock_is_valid = False
 
+    def give_up(self, why: str) -> None:
+        """Take the engine for lost."""
+        self._silence = self._silence or why
+        self._answer.close()
+
+    @property
+    def held(self) -> bytes:
+        """What :meth:`begin` has read and nobody was sent yet."""
+        return b"".join(self._held)
+
     def end_if_silent(self) -> float:
         """Give the engine up if it was silent for too long. Returns the seconds after which to look again."""
         if self.sending_since_s is not None:
@@ -262,8 +272,7 @@ class Relay:
             message = f"no byte for {limit_s:g} s (server.idle_timeout_s)"
         left_s = since_s + limit_s - perf_counter()
         if left_s <= 0:
-            self._silence = message
-            self._answer.close()
+            self.give_up(message)
         return left_s
 
 
