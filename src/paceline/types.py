@@ -46,6 +46,11 @@ class Request(Struct, frozen=True):
     """Whether its outcome is learned from; not with the request header ``x-paceline-learn: no``."""
     trace: str | None = None
     """The request header ``traceparent`` (https://www.w3.org/TR/trace-context/)."""
+    served_model: str | None = None
+    """The configured or served name of the model that the request is served by; ``None`` where that is not known.
+    Records keep this one, never what the client wrote."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """As they came, the names in lower case."""
 
 
 class Task(StrEnum):
@@ -94,7 +99,9 @@ class Signals(Struct, frozen=True):
     turns: int = 1
     """Messages of the user, tool results not counted."""
     conversation: str = ""
-    """Hash of how the conversation began; the same for all its turns."""
+    """Keyed hash of what names the conversation, or else of how it began; the same for all its turns."""
+    conversation_is_named: bool = False
+    """Whether the client gave the conversation an identifier, on which the hash then stands."""
 
     @property
     def task(self) -> Task:
@@ -305,6 +312,17 @@ class Observation(Struct, frozen=True):
     """Steps that verified a draft."""
 
 
+class Answered(Struct, frozen=True):
+    """What an engine's answer said of itself beside the text; ``None`` or empty where it said nothing."""
+
+    id: str | None = None
+    """The answer's identifier: ``"chatcmpl-7"``."""
+    model: str | None = None
+    """The model that the engine says it used."""
+    finish_reasons: tuple[str, ...] = ()
+    """Why each of the answers ended: ``"stop"``, ``"length"``."""
+
+
 class Outcome(Struct, frozen=True):
     """What became of a request."""
 
@@ -326,3 +344,5 @@ class Outcome(Struct, frozen=True):
     """When it ended, in seconds since 1970."""
     error: str | None = None
     """What went wrong, in one line; ``None`` for an answer that came whole."""
+    answered: Answered | None = None
+    """What the answer said of itself; ``None`` where nobody looked."""
