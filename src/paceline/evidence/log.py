@@ -188,6 +188,11 @@ class DecisionLog:
                 self.written += len(batch)
                 left = []
             self._prune(connection, has_grown=bool(batch))
+        except (sqlite3.DataError, ValueError, OverflowError):
+            left = []  # it would fail for ever
+            with self._lock:
+                self.lost += len(batch)
+            raise
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
             return

@@ -29,7 +29,7 @@ FINISH_REASONS = frozenset(
     "model_context_window_exceeded completed incomplete failed cancelled limit eos word none".split()
 )
 """Of OpenAI's, Anthropic's and llama.cpp's interfaces."""
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,%d}" % MAX_ID_CHARS)
+_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_CHARS}}}")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)|`[^`]*(?:`|\Z)|“[^”]*(?:”|\Z)")
 """Text in quotes, also if its end was cut off."""
