@@ -27,7 +27,7 @@ from paceline.decision.cells import HALF_LIVES_S, LONGEST, Cell
 from paceline.decision.fixed import Always
 from paceline.decision.state import Served
 from paceline.decision.step_cost import SIZE, StepCost
-from paceline.records.state_file import identity, is_damaged, make_private, set_aside
+from paceline.records.state_file import FILE_ERRORS, described, identity, is_damaged, make_private, set_aside
 from paceline.types import Measured
 
 FORMAT = 1
@@ -96,7 +96,7 @@ class Memory:
                 if misdated:
                     self._begin_anew("misdated", f"{misdated} of its entries are dated in the future by a wrong clock")
                     self._write_guarded(state)
-            except (sqlite3.Error, OSError) as error:
+            except FILE_ERRORS as error:
                 self._failed(error)
             return state
 
@@ -123,7 +123,7 @@ class Memory:
         and a problem."""
         try:
             self._connect()
-        except (sqlite3.Error, OSError) as error:
+        except FILE_ERRORS as error:
             self._failed(error)
             if self._connection is None:
                 return
@@ -134,7 +134,7 @@ class Memory:
     def _connect(self) -> None:
         """
         Raises:
-            OSError, sqlite3.Error: the file can't be used; there is no connection.
+            FILE_ERRORS: the file can't be used; there is no connection.
         """
         make_private(self.path)
         connection = sqlite3.connect(self.path, timeout=LOCK_PATIENCE_S, check_same_thread=False)
@@ -165,7 +165,7 @@ class Memory:
         """Set the file aside and begin another one.
 
         Raises:
-            OSError, sqlite3.Error: it can't be; there is no connection.
+            FILE_ERRORS: it can't be; there is no connection.
         """
         self._disconnect()
         aside = set_aside(self.path, why)
@@ -177,23 +177,19 @@ class Memory:
         )
         self._connect()
 
-    def _failed(self, error: sqlite3.Error | OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         """A damaged file is begun anew; all else is a problem, and tried again at the next saving."""
-        if isinstance(error, sqlite3.Error) and is_damaged(error):
+        if is_damaged(error):
             try:
-                self._begin_anew("damaged", f"it is damaged ({error})")
+                self._begin_anew("damaged", f"it is damaged ({described(error)})")
                 self._is_read = True
                 return
-            except (sqlite3.Error, OSError) as another:
+            except FILE_ERRORS as another:
                 error = another
-        if isinstance(error, OSError):
-            what, to_do = error.strerror or str(error), _ELSE_TO_DO
-        else:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            what, to_do = str(error), _WHAT_TO_DO.get(code, _ELSE_TO_DO)
+        to_do = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _ELSE_TO_DO)
         if self.problem is None:
-            log.warning("what is learned is not kept for now: %s: %s; %s", self.path, what, to_do)
-        self.problem = f"{what}; {to_do}"
+            log.warning("what is learned is not kept for now: %s: %s; %s", self.path, described(error), to_do)
+        self.problem = f"{described(error)}; {to_do}"
 
     def _notice_another_file(self) -> None:
         """Let go of a file that is no longer at its place."""
@@ -205,7 +201,7 @@ class Memory:
             return
         try:
             self._begin_anew("replaced", "it was replaced while the gateway runs")
-        except (sqlite3.Error, OSError) as error:
+        except FILE_ERRORS as error:
             self._failed(error)
 
     def _loaded_read_only(self) -> State:
@@ -214,7 +210,7 @@ class Memory:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
                 state = self._read(connection)[0] if found == FORMAT else State()
-        except sqlite3.Error:
+        except FILE_ERRORS:
             return State()
         self._is_read = True
         return state
@@ -223,7 +219,7 @@ class Memory:
         """The state, and how many entries are dated in the future.
 
         Raises:
-            sqlite3.Error: the file can't be read.
+            FILE_ERRORS: the file can't be read.
         """
         parts: dict[str, dict[Any, Any]] = {name: {} for name in _PARTS}
         totals: dict[str, float] = {}
@@ -255,7 +251,7 @@ class Memory:
                     self._earlier, _ = self._read(self._connection)
                     self._is_read = True
                 self._write(self._connection, state if self._earlier == State() else merge(self._earlier, state))
-            except (sqlite3.Error, OSError) as error:
+            except FILE_ERRORS as error:
                 self._failed(error)
             else:
                 self._given, self.problem = state, None
@@ -264,7 +260,7 @@ class Memory:
     def _write(self, connection: sqlite3.Connection, state: State) -> None:
         """
         Raises:
-            sqlite3.Error: nothing was written.
+            FILE_ERRORS: nothing was written.
         """
         saved = self._saved or State()
         rows: list[tuple[str, str, bytes]] = []

@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paceline.records.kept import NO_LANE, kept_id, kept_name, kept_outcome, kept_path
-from paceline.records.state_file import identity, is_damaged, make_private, set_aside
+from paceline.records.state_file import FILE_ERRORS, described, identity, is_damaged, make_private, set_aside
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 FORMAT = 2
@@ -171,27 +171,23 @@ class DecisionLog:
 
     def _write(self) -> None:
         """Write what waits; what can't be written waits on, what no file could hold is given up."""
+        try:
+            connection = self._connected()
+        except FILE_ERRORS as error:
+            self._failed(error)
+            return
         with self._lock:
             batch, self._waiting = list(self._waiting), deque()
         left = batch
         try:
-            if self._connection is not None and identity(self.path) != self._identity:
-                log.warning("%s was removed or replaced while the gateway runs; it is opened anew", self.path)
-                self._disconnect()
-            connection = self._connection = self._connection or self._open()
-            if batch:
-                whole = len(batch) - len(batch) % AT_ONCE
-                with connection:
-                    for first in range(0, whole, AT_ONCE):
-                        connection.execute(_INSERT_MANY, list(chain(*batch[first : first + AT_ONCE])))
-                    connection.executemany(_INSERT, batch[whole:])
-                self.written += len(batch)
-                left = []
+            self._insert(connection, batch)
+            left = []
+            self.written += len(batch)
             self._prune(connection, has_grown=bool(batch))
         except (sqlite3.DataError, ValueError, OverflowError):
-            left = []  # it would fail for ever
-            with self._lock:
-                self.lost += len(batch)
+            with self._lock:  # it would fail for ever
+                self.lost += len(left)
+            left = []
             raise
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
@@ -205,20 +201,43 @@ class DecisionLog:
             log.warning("the decision log is written again; %d entries were lost", self.lost)
         self.problem = None
 
+    def _insert(self, connection: sqlite3.Connection, batch: list[_Row]) -> None:
+        if not batch:
+            return
+        whole = len(batch) - len(batch) % AT_ONCE
+        with connection:
+            for first in range(0, whole, AT_ONCE):
+                connection.execute(_INSERT_MANY, list(chain(*batch[first : first + AT_ONCE])))
+            connection.executemany(_INSERT, batch[whole:])
+
+    def _connected(self) -> sqlite3.Connection:
+        """
+        Raises:
+            FILE_ERRORS: it can't be opened.
+        """
+        if self._connection is not None and identity(self.path) != self._identity:
+            log.warning("%s was removed or replaced while the gateway runs; it is opened anew", self.path)
+            self._disconnect()
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
     def _give_up_what_is_too_much(self) -> None:
         while self._waiting and (len(self._waiting) > MAX_WAITING or self._held_bytes > MAX_WAITING_BYTES):
             self._held_bytes -= _held(self._waiting.popleft())
             self.lost += 1
 
-    def _failed(self, error: sqlite3.Error | OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         """Set a file aside that is at fault itself, so that the next writing begins another one."""
-        if isinstance(error, sqlite3.Error) and is_damaged(error):
-            self._set_aside("damaged", f"it is damaged ({error})")
+        if is_damaged(error):
+            self._set_aside("damaged", f"it is damaged ({described(error)})")
             return
         if self.problem is None:
-            log.warning("the decision log can't be written, requests go on without it: %s: %s", self.path, error)
-        self.problem = str(error)
-        if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+            log.warning(
+                "the decision log can't be written, requests go on without it: %s: %s", self.path, described(error)
+            )
+        self.problem = described(error)
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
             self._disconnect()
 
     def _set_aside(self, why: str, because: str) -> None:
@@ -226,7 +245,7 @@ class DecisionLog:
         try:
             aside = set_aside(self.path, why)
         except OSError as error:
-            self.problem = f"it can't be used, since {because}, and not be moved away: {error}"
+            self.problem = f"it can't be used, since {because}, and not be moved away: {described(error)}"
             log.warning("%s: %s", self.path, self.problem)
             return
         log.warning("the decision log %s is set aside as %s and begun anew, since %s", self.path, aside.name, because)
@@ -240,7 +259,7 @@ class DecisionLog:
     def _open(self) -> sqlite3.Connection:
         """
         Raises:
-            OSError, sqlite3.Error: it can't be opened.
+            FILE_ERRORS: it can't be opened.
         """
         make_private(self.path)
         connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)

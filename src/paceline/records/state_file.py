@@ -16,6 +16,7 @@ DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 MAX_SET_ASIDE = 5
 """Files that are kept under the names of one kind; of more, the last is replaced, so that they don't fill the disk."""
+MAX_ERROR_CHARS = 200
 COMPANIONS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite has beside its own (https://sqlite.org/tempfiles.html). Beside another file than
 theirs they would damage it."""
@@ -80,12 +81,24 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def is_damaged(error: sqlite3.Error) -> bool:
+FILE_ERRORS = (sqlite3.Error, OSError, ValueError, OverflowError)
+"""What using an SQLite file raises. The latter two are Python's own, of damaged texts and sizes."""
+
+
+def is_damaged(error: Exception) -> bool:
     """Whether the file itself is at fault, and not its place, its lock, or the disk."""
+    if not isinstance(error, sqlite3.Error):
+        return not isinstance(error, OSError)
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # Python's own: a text that is no UTF-8
-        return isinstance(error, sqlite3.DatabaseError) and "decode" in str(error).lower()
+    if code is None:  # sqlite3's own, of a text that is no UTF-8
+        return "decode" in str(error)
     return (code & 0xFF) in _DAMAGED
+
+
+def described(error: Exception) -> str:
+    """An error on one line of printable characters; a damaged file's may quote anything."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or repr(error)
+    return ascii(text[:MAX_ERROR_CHARS])[1:-1]
 
 
 def narrow(path: Path, mode: int) -> None:
