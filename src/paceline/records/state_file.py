@@ -32,7 +32,10 @@ def make_private(path: Path) -> None:
         OSError: it can't be created.
     """
     private_directory(path.parent)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), FILE_MODE))
+    # One that is there is not opened: closing it would drop the locks that SQLite may hold on it in this process
+    # (https://sqlite.org/howtocorrupt.html, section 2.2).
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
     for file in (path, *companions(path)):
         narrow(file, FILE_MODE)
 
