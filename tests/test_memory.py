@@ -23,6 +23,10 @@ NOW_S = time.time()
 EDIT = Signals(tasks={Task.EDIT: 1.0}, copy=0.8, conversation="c")
 
 
+def problem_of(memory: Memory) -> str | None:
+    return memory.problem
+
+
 def learned(state: State, count: int) -> State:
     rng = Random(count)
     for number in range(count):
@@ -70,7 +74,7 @@ def test_what_two_gateways_learned_is_kept_when_the_first_lets_go_of_the_file(
     first.save(one)
     first.close()
     second.save(other)
-    assert second.problem is None
+    assert problem_of(second) is None
     second.save(other)
     second.close()
     again = Memory(path)
@@ -305,7 +309,7 @@ def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
     assert "make room" in memory.problem
     memory._connection.execute("PRAGMA max_page_count = 1000000")
     memory.save(MANY)
-    assert memory.problem is None
+    assert problem_of(memory) is None
     memory.close()
     assert Memory(path).load() == MANY
 

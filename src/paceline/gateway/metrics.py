@@ -22,11 +22,11 @@ LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
-DENIALS = ("no_key", "wrong_key", "not_allowed", "not_admin", "host", "origin", "cross_site", "too_large", "busy")
+DENIALS = tuple("no_key wrong_key not_allowed not_admin host origin cross_site too_large busy".split())
 """Why a request was not let in."""
 FAILURES = ("refused", "status", "event", "lost", "broken", "timeout", "unreachable", "down")
-"""What went wrong with an engine: it answered 429 or 503; another error; an error inside a 200; it was lost before a byte
-came, or in the middle; it did not answer in time; it could not be reached; it was found down."""
+"""What went wrong with an engine: it answered 429 or 503; another error; an error inside a 200; it was lost before a
+byte came, or in the middle; it did not answer in time; it could not be reached; it was found down."""
 OTHER = "other"
 STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
 """Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
