@@ -49,7 +49,8 @@ class Request(Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """As the client sent them, names in lower case."""
     served_model: str | None = None
-    """The name under which the model that serves it is listed; ``None`` where it is not known."""
+    """The name under which the model that serves it is listed; ``None`` where it is not known. Records keep this one,
+    never what the client wrote."""
     client: str | None = None
     """The name of the client's key; ``None`` where no key is asked for."""
     address: str = ""
@@ -104,7 +105,9 @@ class Signals(Struct, frozen=True):
     turns: int = 1
     """Messages of the user, tool results not counted."""
     conversation: str = ""
-    """Hash of how the conversation began; the same for all its turns."""
+    """Keyed hash of what names the conversation, or else of how it began; the same for all its turns."""
+    conversation_is_named: bool = False
+    """Whether the client gave the conversation an identifier, on which the hash then stands."""
 
     @property
     def task(self) -> Task:
@@ -318,6 +321,17 @@ class Observation(Struct, frozen=True):
     """Steps that verified a draft."""
 
 
+class Answered(Struct, frozen=True):
+    """What an engine's answer said of itself beside the text; ``None`` or empty where it said nothing."""
+
+    id: str | None = None
+    """The answer's identifier: ``"chatcmpl-7"``."""
+    model: str | None = None
+    """The model that the engine says it used."""
+    finish_reasons: tuple[str, ...] = ()
+    """Why each of the answers ended: ``"stop"``, ``"length"``."""
+
+
 class Outcome(Struct, frozen=True):
     """What became of a request."""
 
@@ -339,3 +353,5 @@ class Outcome(Struct, frozen=True):
     """When it ended, in seconds since 1970."""
     error: str | None = None
     """What went wrong, in one line; ``None`` for an answer that came whole."""
+    answered: Answered | None = None
+    """What the answer said of itself; ``None`` where nobody looked."""

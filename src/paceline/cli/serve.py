@@ -21,6 +21,7 @@ from paceline.gateway.fleet import EngineHandle
 from paceline.gateway.server import CannotListen, Gateway
 from paceline.planning.drafters import NoDrafter, find_drafter
 from paceline.planning.one_model import Wanted, an_engine_each, one_engine
+from paceline.records.kept import kept_outcome, kept_path
 from paceline.types import Decision, Outcome, Request, Signals
 
 PROGRESS_INTERVAL_S = 5.0
@@ -220,9 +221,10 @@ def _chosen(engine: EngineHandle) -> str:
 
 
 def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:
-    """One line per request; what was not reported is left out."""
+    """One line per request, free of its text; what was not reported is left out."""
+    outcome = kept_outcome(outcome, request)
     seen = outcome.observed
-    parts = [f"{outcome.status} {request.path} {outcome.lane} {outcome.total_s:.2f} s"]
+    parts = [f"{outcome.status} {kept_path(request.path)} {outcome.lane} {outcome.total_s:.2f} s"]
     if outcome.queue_s >= 0.01:
         parts.append(f"{outcome.queue_s:.2f} s queued")
     if seen.completion_tokens is not None:
