@@ -20,8 +20,11 @@ from paceline.decision.state import Served
 from paceline.decision.step_cost import StepCost
 from paceline.types import Measured
 
-FORMAT = 1
-"""Changes when what is stored means something else; older files are begun anew."""
+FORMAT = 2
+"""Changes when what is stored means something else; of an older file, what still means the same is kept."""
+_BY_LANE_FORMAT = 1
+"""Kept the sums of lanes by their name alone and the lengths of answers by their task alone, whatever model and
+settings stood behind: those begin anew. All else was under fingerprints already."""
 FORGOTTEN_AFTER_S = 90 * 86_400.0
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
@@ -33,7 +36,6 @@ _PARTS: dict[str, type[Any]] = {
     "served": Served,
     "always": Always,
 }
-_BY_LANE = ("measured", "always")
 _TOTALS = ("at_s", "decode_s", "exploring_s")
 
 
@@ -75,7 +77,7 @@ class Memory:
                     continue
                 entry = msgspec.msgpack.decode(value, type=_PARTS[part])
                 if oldest_s <= getattr(entry, "at_s", oldest_s) <= newest_s:
-                    parts[part][key if part in _BY_LANE else tuple(msgspec.json.decode(key))] = entry
+                    parts[part][tuple(msgspec.json.decode(key))] = entry
             except (msgspec.MsgspecError, KeyError, TypeError):
                 continue
         fields: dict[str, Any] = {**parts, **totals}
@@ -116,13 +118,17 @@ class Memory:
     def _open(self) -> None:
         self._connection = sqlite3.connect(self.path, timeout=0.5, check_same_thread=False)
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+        found = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if found not in (FORMAT, _BY_LANE_FORMAT):
             self._connection.execute("DROP TABLE IF EXISTS learned")
-            self._connection.execute(f"PRAGMA user_version = {FORMAT}")
         self._connection.execute(_SCHEMA)
+        if found == _BY_LANE_FORMAT:
+            self._connection.execute("DELETE FROM learned WHERE part IN ('measured', 'always')")
+            self._connection.execute("DELETE FROM learned WHERE part = 'cells' AND key LIKE '[\"tokens\",%'")
+        self._connection.execute(f"PRAGMA user_version = {FORMAT}")
         self._connection.execute("INSERT OR REPLACE INTO learned VALUES ('opened', '', ?)", (b"",))  # takes the lock
         self._connection.commit()
 
 
 def _text(key: Any) -> str:
-    return key if isinstance(key, str) else msgspec.json.encode(key).decode()
+    return msgspec.json.encode(key).decode()

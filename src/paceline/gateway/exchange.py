@@ -45,6 +45,8 @@ class Exchange:
         self._queue_s = 0.0
         self.decision_s = 0.0
         self._lane: LaneHandle | None = None
+        self._fingerprint = ""
+        self._failed: list[tuple[str, str]] = []
         self._turn: Turn | None = None
         self._answer: Answer | None = None
         self._observer: Observer | None = None
@@ -61,6 +63,7 @@ class Exchange:
             QueueFull, ConnectFailed, ConnectionLost: as their sources do; nothing is left behind.
         """
         self._lane, engine = lane, lane.engine
+        self._fingerprint, _ = engine.identity(self.request.model)
         lane.waiting += 1
         try:
             self._turn = await engine.device.acquire(engine.name, engine.slots)
@@ -77,6 +80,7 @@ class Exchange:
         try:
             self._answer = await engine.client.send("POST", self.request.path, headers, body)
         except Exception:
+            self._failed.append((lane.lane.name, self._fingerprint))
             self._leave_lane()
             raise
         return self._answer.status
@@ -137,8 +141,9 @@ class Exchange:
     def outcome(self) -> Outcome:
         """What became of it."""
         observed = self._observer.observation() if self._observer and self.error is None else Observation()
+        lane = self._lane.lane.name if self._lane else self.decision.lane
         return Outcome(
-            lane=self._lane.lane.name if self._lane else self.decision.lane,
+            lane=lane,
             status=self.status,
             total_s=perf_counter() - self._arrived_s,
             queue_s=self._queue_s,
@@ -148,6 +153,8 @@ class Exchange:
             beside=self._beside,
             at_s=time(),
             error=self.error,
+            fingerprint=self._fingerprint,
+            failed=tuple(one for one in self._failed if one != (lane, self._fingerprint)),
         )
 
     def _least_yield(self, lane: LaneHandle) -> float:

@@ -116,7 +116,7 @@ class Pipeline:
         forced = request.forced_lane
         if forced is None:
             return self.choose(request, headers, signals, lanes)
-        return self._among(lanes, signals, "the request forces this lane", f"the request forces {forced}")
+        return self._among(request, lanes, signals, "the request forces this lane", f"the request forces {forced}")
 
     def choose(self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
         """The operator's rule for a request, if one fits and its lane is up; else the predictions decide."""
@@ -126,31 +126,34 @@ class Pipeline:
             wanted = [lane for lane in lanes if lane in named and lane.is_up]
             if wanted:
                 others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
-                decision = self._among(wanted, signals, f"rule: {described(rule)}", f"rule: {described(rule)}")
+                why = f"rule: {described(rule)}"
+                decision = self._among(request, wanted, signals, why, why)
                 return replace(decision, alternatives=decision.alternatives + others)
-        return self._predicted(lanes, signals)
+        return self._predicted(request, lanes, signals)
 
-    def _among(self, lanes: Sequence[LaneHandle], signals: Signals, only: str, several: str) -> Decision:
+    def _among(
+        self, request: Request, lanes: Sequence[LaneHandle], signals: Signals, only: str, several: str
+    ) -> Decision:
         """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
         if len(lanes) == 1:
-            return self._pinned(lanes, signals, only)
-        decision = self._predicted(lanes, signals)
+            return self._pinned(request, lanes, signals, only)
+        decision = self._predicted(request, lanes, signals)
         return replace(decision, reason=f"{several}; {decision.reason}")
 
-    def _predicted(self, lanes: Sequence[LaneHandle], signals: Signals) -> Decision:
+    def _predicted(self, request: Request, lanes: Sequence[LaneHandle], signals: Signals) -> Decision:
         try:
-            states = [lane.state() for lane in lanes]
+            states = [lane.state(request.model) for lane in lanes]
             exploration = self.fleet.configuration.routing.exploration
             return decide(signals, states, self.state, self._random, exploration)
         except Exception:
             self._note_failure("decision")
-            return self._pinned(lanes, signals, "the default lane: the decision failed")
+            return self._pinned(request, lanes, signals, "the default lane: the decision failed")
 
-    def _pinned(self, lanes: Sequence[LaneHandle], signals: Signals, reason: str) -> Decision:
+    def _pinned(self, request: Request, lanes: Sequence[LaneHandle], signals: Signals, reason: str) -> Decision:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
         first, *others = lanes
         try:
-            predictions = predict(signals, [first.state()], self.state)
+            predictions = predict(signals, [first.state(request.model)], self.state)
         except Exception:
             self._note_failure("prediction")
             predictions = {}
