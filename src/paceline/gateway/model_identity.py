@@ -10,7 +10,7 @@ VOLATILE = frozenset(
     "port progress ram ready requests running slots state status time timestamp ttl updated uptime usage used "
     "vram".split()
 )
-"""Words in the names of fields that change while the model stays the same: ``created_at``, ``size_vram``, ``status``."""
+"""Words in the names of fields that change while the model stays the same: ``created_at``, ``size_vram``."""
 MAX_DEPTH = 8
 """Of what is looked at of an entry."""
 
