@@ -159,10 +159,11 @@ def text(found: Replay) -> str:
         ]
         tables.append(f"{about}:\n{columns(rows)}")
     whole = found.whole
-    return (
-        f"{'\n\n'.join(tables)}\n\n{found.requests} requests replayed: {whole.ratio:.2f} ({whole.low:.2f} to "
-        f"{whole.high:.2f}) of the time that was taken; {whole.on_predictions:.0%} of this rests on predictions alone."
+    last = (
+        f"{found.requests} requests replayed: {whole.ratio:.2f} ({whole.low:.2f} to {whole.high:.2f}) of the time that "
+        f"was taken; {whole.on_predictions:.0%} of this rests on predictions alone."
     )
+    return "\n\n".join([*tables, last])
 
 
 def _shares(shares: Mapping[str, float]) -> str:
