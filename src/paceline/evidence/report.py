@@ -54,10 +54,11 @@ def report(entries: Iterable[Entry], configuration: Configuration | None = None)
     few = [group for group in found if len(group.pairs) < FEWEST]
     if not enough:
         count, most = sum(len(group.pairs) for group in few), max((len(group.pairs) for group in few), default=0)
-        same = f", at most {most} of them for one model and its settings" if most < count else ""
+        same = f", at most {most} of them among the same lanes of one model and its settings" if most < count else ""
+        requests = f"{len(everything)} request{'s' * (len(everything) != 1)}"
         raise TooLittle(
-            f"the log has {len(everything)} request{'s' * (len(everything) != 1)}, {count} of them answered whole, "
-            f"timed and decided by prediction{same}; from {FEWEST} on there is something to report"
+            f"the log has {requests}, of which {count} were answered whole, timed and decided by prediction{same}; "
+            f"from {FEWEST} on there is something to report"
         )
     return Report(
         len(everything),

@@ -9,7 +9,7 @@ from paceline.evidence.comparison import Comparison
 from paceline.evidence.cost import Cost
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.report import Report, TooFew
-from paceline.text_table import columns
+from paceline.text_table import columns, printable
 
 
 class Table(Struct, frozen=True):
@@ -37,7 +37,9 @@ def _lines(table: Table) -> str:
 def size(found: Report) -> str:
     """How much of the log is compared. Tokens and seconds are told model by model: together they are no speed."""
     used = sum(one.requests for one in found.comparisons)
-    rest = f"; {found.left_out} were for other models, settings or lanes, too few to compare" if found.left_out else ""
+    rest = ""
+    if found.left_out:
+        rest = f"; {found.left_out} had other lanes to choose from, models or settings, too few to compare"
     return "\n".join([f"{used} of {found.requests} requests{rest}", *(too_few(one) for one in found.too_few)])
 
 
@@ -55,7 +57,7 @@ def heading(found: Comparison) -> str:
 
 
 def _named(model: str | None) -> str:
-    return f"{model}: " if model else ""
+    return f"{printable(model)}: " if model else ""
 
 
 def policies(found: Comparison) -> Table:
