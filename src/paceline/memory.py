@@ -30,8 +30,12 @@ from paceline.decision.step_cost import SIZE, StepCost
 from paceline.records.state_file import FILE_ERRORS, described, identity, is_damaged, make_private, set_aside
 from paceline.types import Measured
 
-FORMAT = 1
-"""Changes when what is stored means something else. A file of another format is set aside, and a new one begun."""
+FORMAT = 2
+"""Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the same
+is kept."""
+_BY_LANE_FORMAT = 1
+"""Kept the sums of lanes by their name alone and the lengths of answers by their task alone, whatever model and
+settings stood behind: those begin anew. All else was under fingerprints already."""
 FORGOTTEN_AFTER_S = 90 * 86_400.0
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
@@ -43,7 +47,6 @@ _PARTS: dict[str, type[Any]] = {
     "served": Served,
     "always": Always,
 }
-_BY_LANE = ("measured", "always")
 _TOTALS = ("at_s", "decode_s", "exploring_s")
 LOCK_PATIENCE_S = 0.5
 """How long another program may hold the file before it counts as locked."""
@@ -141,14 +144,17 @@ class Memory:
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, FORMAT):
+            if found not in (0, _BY_LANE_FORMAT, FORMAT):
                 connection.close()
                 self._begin_anew(
                     "newer" if found > FORMAT else "older", f"its format is {found}, and this program's {FORMAT}"
                 )
                 return
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute(_SCHEMA)
+            if found == _BY_LANE_FORMAT:
+                connection.execute("DELETE FROM learned WHERE part IN ('measured', 'always')")
+                connection.execute("DELETE FROM learned WHERE part = 'cells' AND key LIKE '[\"tokens\",%'")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute("INSERT OR REPLACE INTO learned VALUES ('opened', '', ?)", (b"",))  # takes the lock
             connection.commit()
         except BaseException:
@@ -236,7 +242,7 @@ class Memory:
                 at_s = getattr(entry, "at_s", oldest_s)
                 misdated += at_s > newest_s
                 if oldest_s <= at_s <= newest_s and _is_sound(entry):
-                    parts[part][key if part in _BY_LANE else tuple(msgspec.json.decode(key))] = entry
+                    parts[part][tuple(msgspec.json.decode(key))] = entry
             except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
                 continue
         fields: dict[str, Any] = {**parts, **totals}
@@ -284,7 +290,7 @@ class Memory:
 
 
 def _text(key: Any) -> str:
-    return key if isinstance(key, str) else msgspec.json.encode(key).decode()
+    return msgspec.json.encode(key).decode()
 
 
 def _is_sound(entry: Struct) -> bool:

@@ -191,7 +191,8 @@ class Lane(Struct, frozen=True):
 
 
 class Measured(Struct, frozen=True):
-    """Sums over the requests that a lane has finished. Sums add, so two replicas' sums may be added.
+    """Sums over the requests that a lane has finished, under one fingerprint. Sums add, so two replicas' sums may be
+    added.
 
     ``prefill_*`` and ``decode_*`` count only answers that reported both the tokens and the time, and
     ``drafted``/``accepted`` only answers that reported drafts, so a quotient is always over the same answers.
@@ -205,6 +206,8 @@ class Measured(Struct, frozen=True):
     decode_s: float = 0.0
     drafted: int = 0
     accepted: int = 0
+    at_s: float = 0.0
+    """When the last of them ended, in seconds since 1970."""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -227,10 +230,10 @@ class LaneState(Struct, frozen=True):
     waiting: int = 0
     """Requests that wait for the lane's turn on its device."""
     fingerprint: str = ""
-    """Of the engine: model, quantization, build, settings. What was learned of another fingerprint does not count.
-    Empty: the engine's name stands for it."""
+    """Of the engine and the one model that the request is for: quantization, build, settings. What was learned of
+    another fingerprint does not count. Empty: the engine's name stands for it."""
     model: str = ""
-    """Of the model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
+    """Of that model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
     can_join: bool = True
     """Whether a request sent down this lane would start at once: the lane has its device's turn, or may take
     it, and has a free slot."""
@@ -355,3 +358,7 @@ class Outcome(Struct, frozen=True):
     """What went wrong, in one line; ``None`` for an answer that came whole."""
     answered: Answered | None = None
     """What the answer said of itself; ``None`` where nobody looked."""
+    fingerprint: str = ""
+    """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""

@@ -26,6 +26,10 @@ class Served(Struct, frozen=True):
     engine_names: Mapping[str, str] = {}
     """By engine, what it is to be sent in place of the client's name; none where that may stay."""
 
+    def own_name(self, engine: str) -> str | None:
+        """What an engine calls the model, as far as is known."""
+        return self.engine_names.get(engine, self.name)
+
 
 class Names:
     """The names of one configuration.
