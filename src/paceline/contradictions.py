@@ -227,7 +227,10 @@ def _exposure(configuration: Configuration) -> Iterator[Problem]:
     if not server.host.strip():
         yield ("server", "host"), "is empty; 127.0.0.1 is this machine alone, 0.0.0.0 all that reach it"
     elif not _is_address(server.host) and (url_problem(f"http://{server.host}") or not HOST.fullmatch(server.host)):
-        yield ("server", "host"), f"{server.host!r} is neither an address nor a name; it has no scheme and no port"
+        yield (
+            ("server", "host"),
+            f"{server.host!r} is neither an address nor a host's name; write it without scheme and port",
+        )
     elif not is_loopback(server.host) and not has_keys(configuration) and not server.insecure:
         yield (
             ("server", "host"),

@@ -157,7 +157,7 @@ def _bench(options: argparse.Namespace, to: Address) -> int:
     if stopped:
         kept = f", kept in {options.results}: --resume goes on from there" if writer else ""
         say(f"stopped after {len(samples)} measured requests{kept}")
-    status = _told(Results(about, samples), options.figures)
+    status = _told(Results(about, samples), options.figures) if samples or not stopped else INTERRUPTED
     return INTERRUPTED if stopped else status
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from paceline.cli.common import cache_directory, printable, say
-from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, check, load, located
+from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, check, load, located
 from paceline.engines import ENGINES
 from paceline.engines.bundled_model import NAME, bundled_model
 from paceline.engines.interface import LaunchError
@@ -169,7 +169,7 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
         path = bundled_model(cache_directory(), lambda: print("unpacking the bundled model (once) ...", flush=True))
     parts = read_model(path.absolute())  # a link stays one: drafters stand beside it, not beside what it points to
     drafter = find_drafter(parts[0], options.draft_model)
-    engines = _engines(options, parts, drafter)
+    engines, chosen = _engines(options, parts, drafter)
     usual = Configuration()
     configuration = replace(usual, engine=engines, server=replace(usual.server, **server))
     check(configuration)
@@ -178,10 +178,14 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
             ENGINES[engine.kind].launch(engine.launch, 1)
         except LaunchError as error:
             raise ConfigurationError(str(error)) from error
+    print(chosen, flush=True)
     return configuration
 
 
-def _engines(options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None) -> tuple[Any, ...]:
+def _engines(
+    options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None
+) -> tuple[tuple[EngineSettings, ...], str]:
+    """Also returns what was chosen, for people."""
     header, flags = parts[0], tuple(getattr(options, ENGINE_FLAGS))
     built = None if options.llama_server else usable(cache_directory())
     program = options.llama_server or (built.server if built else EMBEDDED)
@@ -204,11 +208,11 @@ def _engines(options: argparse.Namespace, parts: Sequence[Header], drafter: Foun
         chosen.append(f"{threads} thread{'s' * (threads > 1)}")
     if drafter:
         chosen.append(f"drafts by {drafter}")
-    print(", ".join(chosen), flush=True)
+    lines = [", ".join(chosen)]
     if memory_bytes is not None and model_bytes > memory_bytes:
-        print(
+        lines.append(
             f"warning: its weights have {model_bytes / 1e9:.1f} GB and {memory_bytes / 1e9:.1f} GB of memory are free: "
-            "unless a GPU holds the rest, it will be read from the disk again and again, or not load at all",
-            flush=True,
+            "unless a GPU holds the rest, it will be read from the disk again and again, or not load at all"
         )
-    return (one_engine(wanted, drafter),) if built else an_engine_each(wanted, drafter)
+    engines = (one_engine(wanted, drafter),) if built else an_engine_each(wanted, drafter)
+    return engines, "\n".join(lines)

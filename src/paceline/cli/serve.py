@@ -114,7 +114,7 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
     finally:
         if announcer:
             announcer.cancel()
-        print("stopped", flush=True)
+            print("stopped", flush=True)
     return status
 
 
