@@ -382,6 +382,14 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
     engine: tuple[EngineSettings, ...] = ()
     model: tuple[ModelSettings, ...] = ()
 
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the variables that hold keys."""
+        keys = [*self.server.api_keys, self.server.admin_key, *(one.key for one in self.key)]
+        keys += [engine.api_key for engine in self.engine]
+        keys += [rule.api_key for rule in self.rule]
+        return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
+
     def device_settings(self, name: str) -> DeviceSettings:
         """The settings of a device; the defaults where the file has none."""
         return next((d for d in self.device if d.name == name), DeviceSettings(name))

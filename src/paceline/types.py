@@ -46,6 +46,16 @@ class Request(Struct, frozen=True):
     """Whether its outcome is learned from; not with the request header ``x-paceline-learn: no``."""
     trace: str | None = None
     """The request header ``traceparent`` (https://www.w3.org/TR/trace-context/)."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """As the client sent them, names in lower case."""
+    served_model: str | None = None
+    """The name under which the model that serves it is listed; ``None`` where it is not known."""
+    client: str | None = None
+    """The name of the client's key; ``None`` where no key is asked for."""
+    address: str = ""
+    """Of the client."""
+    elided_chars: int = 0
+    """Of the largest bodies ``fields`` holds the beginning and the end; so much is left out."""
 
 
 class Task(StrEnum):
@@ -143,6 +153,9 @@ class Abilities(Struct, frozen=True):
 
     drafters: tuple[Drafter, ...] = ()
     """Empty: every request is decoded as the engine was started."""
+    not_when_drafting: frozenset[str] = frozenset()
+    """Names of request fields (``engines/meaning.py``) whose meaning drafting changes on this engine, or that it
+    refuses while it drafts."""
 
     def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
         """Those worth choosing among: none, and each drafter at each cap that it can reach; by default its longest

@@ -67,11 +67,9 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         reader = _reader(options)
-        gateway = Gateway(reader, log_directory(), record, state_directory())
+        gateway = Gateway(reader, log_directory(), record, state_directory(), _say, announce_stop)
     except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
         return fail(str(error))
-    if hasattr(gateway, "on_stop"):
-        gateway.on_stop = announce_stop
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(gateway, of_one_model=options.config is None))
@@ -116,6 +114,10 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
             announcer.cancel()
             print("stopped", flush=True)
     return status
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _hint(error: CannotListen, server: ServerSettings) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from paceline import __version__
 from paceline.decision import predict
@@ -10,7 +11,6 @@ from paceline.decision.drafting import acceptance_of
 from paceline.evidence.log import DecisionLog
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
-from paceline.http.client import Headers
 from paceline.inspection import inspect
 from paceline.types import Decision, Measured, Prediction, Request, Signals
 
@@ -67,14 +67,16 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
 
 
-def explain(pipeline: Pipeline, request: Request, headers: Headers) -> dict[str, Any]:
+def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     """Signals and decision for a request, as it would be decided now; nothing is sent.
 
     Raises:
         ApiError: 404, no lane serves its model.
     """
     signals = inspect(request)
-    decision = pipeline.choose(request, headers, signals, pipeline.fleet.serving(request.model))
+    served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
+    request = replace(request, served_model=served.name)
+    decision = pipeline.choose(request, signals, served.lanes)
     return explanation(signals, decision)
 
 
