@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.key_presses import key_presses
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
 from paceline.text_table import columns, printable
@@ -19,6 +20,7 @@ REPORT_EVERY = 10
 MOST_REQUESTS = 1000
 OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
 NONE = "-"
+QUITTING = ("q", "Q")
 
 
 def register(commands: Subparsers) -> None:
@@ -27,7 +29,7 @@ def register(commands: Subparsers) -> None:
         "top",
         "watch a running gateway",
         "Show a running gateway's lanes, what tasks take and accept, what routing brought, and the last decisions, "
-        "anew each second until Ctrl-C. Where the output is no terminal, once.",
+        "anew each second until q or Ctrl-C. Where the output is no terminal, once.",
     )
     add_address_options(parser)
     parser.add_argument("--once", action="store_true", help="show it once, and end")
@@ -45,12 +47,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(OTHER_SCREEN, end="")
     try:
-        while True:
+        with key_presses() as pressed:
             _draw(watched.lines())
-            time.sleep(INTERVAL_S)
-            watched.update_or_say_why_not()
+            while pressed(INTERVAL_S) not in QUITTING:
+                watched.update_or_say_why_not()
+                _draw(watched.lines())
     finally:
         print(OWN_SCREEN, end="", flush=True)
+    return 0
 
 
 def _draw(lines: Sequence[str]) -> None:

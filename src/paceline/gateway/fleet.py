@@ -338,7 +338,9 @@ class Fleet:
         task.add_done_callback(self._notices.discard)
 
 
-def _supervisor(settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device) -> Supervisor:
+def _supervisor(
+    settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
+) -> Supervisor:
     return Supervisor(
         settings.name,
         ENGINES[settings.kind],
