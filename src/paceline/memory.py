@@ -31,8 +31,8 @@ from paceline.records.state_file import FILE_ERRORS, described, identity, is_dam
 from paceline.types import Measured
 
 FORMAT = 2
-"""Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the same
-is kept."""
+"""Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the
+same is kept."""
 _BY_LANE_FORMAT = 1
 """Kept the sums of lanes by their name alone and the lengths of answers by their task alone, whatever model and
 settings stood behind: those begin anew. All else was under fingerprints already."""

@@ -60,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
     if problem := misused(options):
         return fail(problem)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     def record(request: Request, _: Signals, decision: Decision, outcome: Outcome) -> None:
         if gateway.fleet.configuration.server.log_requests:

@@ -73,7 +73,7 @@ def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     signals = inspect(request)
     served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
     request = replace(request, served_model=served.name)
-    decision = pipeline.choose(request, signals, served.lanes)
+    decision = pipeline.choose(request, signals, served)
     return explanation(signals, decision)
 
 

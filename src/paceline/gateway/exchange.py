@@ -84,8 +84,8 @@ class Exchange:
         self._set_aside: _SetAside | None = None
 
     async def attempt(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
-        """Wait for the lane's turn and send the request down it. Returns how that failed, or ``None`` once an answer has
-        begun that :meth:`relay` may pass on; until then nothing has gone to the client.
+        """Wait for the lane's turn and send the request down it. Returns how that failed, or ``None`` once an answer
+        has begun that :meth:`relay` may pass on; until then nothing has gone to the client.
 
         Args:
             is_last: whether there is no other lane, so that an error that came as a success may as well be passed on.

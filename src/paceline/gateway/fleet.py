@@ -15,8 +15,8 @@ from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError
 from paceline.gateway.illness import Illness
-from paceline.gateway.names import Names, Served
 from paceline.gateway.model_identity import described
+from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
 from paceline.http.client import Client, ConnectFailed
 from paceline.types import Lane, LaneState
@@ -47,11 +47,6 @@ class EngineHandle:
     @property
     def name(self) -> str:
         return self.settings.name
-
-    @property
-    def api_key(self) -> str | None:
-        """The key to send to the engine."""
-        return self.supervisor.api_key
 
     @property
     def is_up(self) -> bool:
@@ -286,8 +281,8 @@ class Fleet:
         )
 
     def models(self) -> dict[str, Mapping[str, Any]]:
-        """The entries of ``/v1/models`` by name: the configured names, and those of all lanes; where lanes serve the same
-        model, the first one's."""
+        """The entries of ``/v1/models`` by name: the configured names, and those of all lanes; where lanes serve the
+        same model, the first one's."""
         merged: dict[str, Mapping[str, Any]] = {
             model.name: {"id": model.name, "object": "model", "owned_by": "paceline"}
             for model in self.configuration.model

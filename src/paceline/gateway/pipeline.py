@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter
 from typing import Protocol
@@ -113,7 +114,7 @@ class Pipeline:
         for exchange in self._exchanges:
             exchange.release_turn_if_idle(SLOW_READER_S, now_s)
         for engine in self.fleet.engines.values():
-            engine.supervisor.expected_silence_s = lambda engine=engine: self._expected_silence_s(engine)
+            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
             if engine.is_up and engine.illness.is_due_for_trial():
                 trial = asyncio.get_running_loop().create_task(self._try(engine))
                 self._trials.add(trial)
@@ -303,8 +304,8 @@ class Pipeline:
         return [lane for lane in self._decided(exchange) if lane.is_up]
 
     def _decided(self, exchange: Exchange) -> list[LaneHandle]:
-        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine can't
-        do, its others can't."""
+        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
+        can't do, its others can't."""
         decision = exchange.decision
         assert decision is not None
         by_engine: dict[str, LaneHandle] = {}
@@ -345,7 +346,8 @@ class Pipeline:
         """The client left, or the gateway stops. Who leaves an engine that was silent for far too long tells something
         about it."""
         if not reply.client_left:
-            return exchange.fail(503, "the gateway was stopped")
+            exchange.fail(503, "the gateway was stopped")
+            return
         exchange.fail(499, "the client left")
         lane = exchange.lane
         if lane is not None and exchange.silence_is_suspicious(perf_counter()):
