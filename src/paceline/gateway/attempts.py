@@ -41,5 +41,9 @@ class Attempts:
         self.failures.pop(engine, None)
 
     @property
-    def was_delivered(self) -> bool:
-        return self._deliveries > 0
+    def status_and_code(self) -> tuple[int, str]:
+        """Of the answer, where none of them could serve."""
+        kinds = self.failures.values()
+        if Failure.SILENT in kinds:
+            return 504, "engine_timeout"
+        return (502, "engine_lost") if self._deliveries else (503, "engine_unavailable")

@@ -131,11 +131,11 @@ class Exchange:
         if broken is not None:
             self.error = broken.message
             return Attempted(Failure.LOST, broken.message)
-        if self._observer.error is not None:
-            self.error = self._observer.error
-            return Attempted(Failure.ERROR, self.error, self._observer.error_is_clients)
         if self.status >= 400:
             self.error = f"the engine answered {self.status}"
+        elif self._observer.error is not None:
+            self.error = self._observer.error
+            return Attempted(Failure.ERROR, self.error, self._observer.error_is_clients)
         return None
 
     @property

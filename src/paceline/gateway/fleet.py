@@ -21,6 +21,8 @@ from paceline.gateway.turns import Device
 from paceline.http.client import Client, ConnectFailed
 from paceline.types import Lane, LaneState
 
+LOOK_INTERVAL_S = 0.05
+"""Engines are not asked more often than this for names that nobody knows."""
 MAX_LISTED = 50
 """Models that an error names."""
 MAX_NAME_CHARS = 100
@@ -272,7 +274,9 @@ class Fleet:
 
     async def look_again(self) -> None:
         """Ask the engines what they serve: a model may be new."""
-        await asyncio.gather(*(handle.supervisor.look_again() for handle in self.engines.values() if handle.is_up))
+        await asyncio.gather(
+            *(handle.supervisor.look_again(LOOK_INTERVAL_S) for handle in self.engines.values() if handle.is_up)
+        )
 
     def is_coming(self, handles: Sequence[LaneHandle]) -> bool:
         """Whether none of these lanes is up, but one may be soon."""

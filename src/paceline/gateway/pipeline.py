@@ -260,13 +260,9 @@ class Pipeline:
             return await exchange.pass_refusal_on()
         unreached = [_problem(lane) for lane in self._decided(exchange) if lane.engine.name not in attempts.problems]
         problems = [*attempts.problems.values(), *dict.fromkeys(unreached)]
-        silent = Failure.SILENT in attempts.failures.values()
-        raise ApiError(
-            504 if silent else 502 if attempts.was_delivered else 503,
-            f"no engine could serve this: {'; '.join(problems) or 'there is none any more'}",
-            "engine_unavailable",
-            retry_after_s=2,
-        )
+        status, code = attempts.status_and_code
+        message = f"no engine could serve this: {'; '.join(problems) or 'there is none any more'}"
+        raise ApiError(status, message, code, retry_after_s=2)
 
     async def _next_lane(self, exchange: Exchange, attempts: Attempts) -> LaneHandle | None:
         """The next lane to try: of the engines that were not, in the decision's order but those that are ejected last;
