@@ -16,8 +16,10 @@ Headers = list[tuple[bytes, bytes]]
 
 MAX_HEADERS = 256
 """Headers of one request; browsers and SDKs send 10 to 40, nginx and haproxy stop at about 100."""
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect"))
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)([^#]*)")
+_SPOKEN = {b" HTTP/1.0": "1.0", b" HTTP/1.1": "1.1"}
 _VERSION = re.compile(rb" HTTP/(\d+(?:\.\d+)?)$")
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -64,21 +66,25 @@ class RequestHead:
         self.keep_alive = False
         self._url = b""
         self._is_complete = False
-        version = _VERSION.search(head, 0, head.index(b"\r\n"))
-        if version and version[1] not in (b"1.0", b"1.1"):
-            raise Refused(505, f"HTTP/{version[1].decode()} is not spoken here; use HTTP/1.1")
+        line = head[: head.index(b"\r\n")]
+        version = line[-9:]
+        if version not in _SPOKEN and (other := _VERSION.search(line)):
+            raise Refused(505, f"HTTP/{other[1].decode()} is not spoken here; use HTTP/1.1")
         parser = self._parser = httptools.HttpRequestParser(self)
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # an offer that a server may pass over (RFC 9110, section 7.8)
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, Refused):
-                raise error.__context__ from None
             raise Refused(400, f"the request is not HTTP/1.1: {error}") from None
-        if not version or not self._is_complete:
+        finally:
+            del self._parser  # it holds this object: a circle that only the garbage collector would end
+        if version not in _SPOKEN or not self._is_complete:
             raise Refused(400, "the request is not HTTP/1.1")
-        self.version = version[1].decode()
+        if len(self.headers) > MAX_HEADERS:
+            raise Refused(431, f"the request has more than {MAX_HEADERS} headers", "headers_too_large")
+        self.headers = [(name.lower(), value) for name, value in self.headers]
+        self.version = _SPOKEN[version]
         self.method: str = parser.get_method().decode()
         self._check_framing()
         self._check_target()
@@ -87,6 +93,8 @@ class RequestHead:
         hosts = 0
         encodings = []
         for name, value in self.headers:
+            if name not in _FRAMING:
+                continue
             if name == b"content-length":
                 self.content_length = int(value)
             elif name == b"transfer-encoding":
@@ -95,7 +103,7 @@ class RequestHead:
                 hosts += 1
                 if not _HOST.fullmatch(value):
                     raise Refused(400, "the Host header holds what no host's name can")
-            elif name == b"expect":
+            else:
                 self.expects_continue = value.lower() == b"100-continue" and self.version == "1.1"
         if hosts > 1 or (hosts == 0 and self.version == "1.1"):
             raise Refused(400, f"a request must have one Host header, this one has {hosts or 'none'}")
@@ -131,9 +139,7 @@ class RequestHead:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) == MAX_HEADERS:
-            raise Refused(431, f"the request has more than {MAX_HEADERS} headers", "headers_too_large")
-        self.headers.append((name.lower(), value))
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._is_complete = True

@@ -11,7 +11,7 @@ class Wire(Protocol):
 
     @property
     def may_be_kept(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> bool: ...
     async def drain(self) -> None: ...
     def abort(self, reset: bool = False) -> None: ...
 
@@ -24,7 +24,7 @@ class Reply:
         self.started = self.ended = self.keep_alive = False
         self._connection = connection
         self._asked = head
-        self._head = b""  # not yet written: it goes out with what follows, or at the end of this round of the loop
+        self._head = b""  # not yet written: it goes out with what follows
         self._has_body = self._chunked = True
         self._left: int | None = None
 
@@ -66,7 +66,8 @@ class Reply:
             kept.append((b"connection", b"keep-alive"))
         self._head = answer_head(status, kept)
         self.started, self.keep_alive = True, keep_alive
-        asyncio.get_running_loop().call_soon(self._flush_head)
+        if self._has_body and length is None:  # a stream, whose first piece may be long in coming
+            asyncio.get_running_loop().call_soon(self._flush_head)
 
     async def send(self, data: bytes) -> None:
         """Send a piece of the body.
@@ -74,8 +75,8 @@ class Reply:
         Raises:
             ValueError: it is more than the length announced.
         """
-        self._write(self._framed(data))
-        await self._connection.drain()
+        if self._write(self._framed(data)):
+            await self._connection.drain()
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece. An answer shorter than announced is cut off: it must not look whole."""
@@ -83,8 +84,7 @@ class Reply:
         self.ended = True
         if self._left:
             self.abort()
-        else:
-            self._write(framed + b"0\r\n\r\n" if self._chunked else framed)
+        elif self._write(framed + b"0\r\n\r\n" if self._chunked else framed):
             await self._connection.drain()
 
     def abort(self) -> None:
@@ -106,11 +106,10 @@ class Reply:
             self._left -= len(data)
         return data
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
         if self._head:
             data, self._head = self._head + data, b""
-        if data:
-            self._connection.write(data)
+        return bool(data) and self._connection.write(data)
 
     def _flush_head(self) -> None:
         if self._head:

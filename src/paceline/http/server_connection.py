@@ -29,7 +29,8 @@ MAX_LINGER_BYTES = 256 * 1024 * 1024
 MAX_CHUNKED_BYTES = 16 * 1024
 """Of a body in chunks, so much is taken at a time: in chunks of one byte it costs 4 ms, and others wait."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_END_OF_HEAD = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+_HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n")
+"""Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
 _TCP_OPTIONS = {
     "TCP_NODELAY": 1,
     "TCP_KEEPIDLE": 60,  # seconds until a silent peer is probed; macOS has the next name for it
@@ -272,14 +273,17 @@ class Connection(asyncio.Protocol):
     def is_idle(self) -> bool:
         return self._request is None and self._linger_bytes is None
 
-    def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+    def write(self, data: bytes) -> bool:
+        """Send; whether :meth:`drain` should be awaited before there is more."""
+        transport = self._transport
+        if transport.is_closing():
+            return True
+        transport.write(data)
+        return not self._writable.is_set() or transport.get_write_buffer_size() > HIGH_WATER_BYTES
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of its answer."""
-        if self._transport.is_closing() or self._transport.get_write_buffer_size() > HIGH_WATER_BYTES:
-            await asyncio.sleep(0)  # uvloop writes, and says that it could not, at the end of its round
+        await asyncio.sleep(0)  # uvloop writes, and says that it could not, at the end of its round
         await self._writable.wait()
 
     def abort(self, reset: bool = False) -> None:
@@ -309,25 +313,24 @@ class Connection(asyncio.Protocol):
         unread, limit = self._unread, self._shared.limits.max_header_bytes
         while unread.startswith(b"\r\n"):
             del unread[:2]
-        end = _END_OF_HEAD.search(unread, self._searched)
-        if (end.end() if end else len(unread)) > limit:
+        end = unread.find(b"\r\n\r\n", self._searched) + 4
+        is_whole = end > 3
+        if (end if is_whole else len(unread)) > limit:
             message = f"the request's line and headers are larger than {limit} bytes (server.max_header_bytes)"
             self._refuse(Refused(431, message, "headers_too_large"))
-        elif end and len(end[0]) == 1:
-            self._refuse(Refused(400, "the request is not HTTP/1.1: a line ends without CR"))
-        elif end:
+        elif is_whole:
             try:
-                head = RequestHead(bytes(unread[: end.end()]))
+                head = RequestHead(bytes(unread[:end]))
             except Refused as error:
                 self._refuse(error)
                 return
-            del unread[: end.end()]
+            del unread[:end]
             self._searched = 0
             self._begin(head)
         elif self._at_eof:
             self._close()
-        elif unread and unread != b"\r" and not 65 <= unread[0] <= 90:  # TLS, or rubbish: its head would never end
-            self._refuse(Refused(400, "the request is not HTTP/1.1: it does not begin with a method"))
+        elif _HOPELESS.search(unread, self._searched):
+            self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or a line without CR"))
         else:
             self._searched = max(0, len(unread) - 3)
 
@@ -370,7 +373,7 @@ class Connection(asyncio.Protocol):
         reply = self._reply
         assert incoming is not None and reply is not None
         is_read = incoming.frame.is_complete
-        self._shared.buffered_bytes -= incoming.held_bytes
+        self._release(incoming)
         self._shared.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a request's end failed", exc_info=error)
@@ -422,7 +425,13 @@ class Connection(asyncio.Protocol):
             incoming.wake()
         else:
             self._expect(limits.body_timeout_s, self._body_timed_out)
+        if incoming.problem:
+            self._release(incoming)
         return rest
+
+    def _release(self, incoming: _Incoming) -> None:
+        self._shared.buffered_bytes -= incoming.held_bytes
+        incoming.held, incoming.held_bytes = io.BytesIO(), 0
 
     async def _body(self, max_bytes: int) -> bytes:
         incoming = self._incoming
