@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 from paceline.http.message import Refused
+from paceline.http.reply import Reply
 from paceline.http.server_connection import (
     BodyTimedOut,
     BodyTooLarge,
@@ -13,7 +14,6 @@ from paceline.http.server_connection import (
     HttpRequest,
     Limits,
     Overloaded,
-    Reply,
     Shared,
 )
 

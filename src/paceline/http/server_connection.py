@@ -1,5 +1,4 @@
-"""One connection of a client: requests in, one at a time and in order; answers out, never faster than they are
-taken."""
+"""One connection of a client: requests in, one at a time and in order, answers out as fast as they are taken."""
 
 import asyncio
 import contextlib
@@ -13,7 +12,9 @@ from typing import Any
 
 import msgspec
 
-from paceline.http.message import ChunkedBody, Headers, LengthBody, Refused, RequestHead, answer_head
+from paceline.http.framing import ChunkedBody, LengthBody
+from paceline.http.message import Refused, RequestHead, answer_head
+from paceline.http.reply import Reply
 
 HIGH_WATER_BYTES = 64 * 1024
 """Of an answer, this much may wait for the client; of a body that nobody reads yet and of requests behind the one
@@ -25,11 +26,19 @@ LINGER_S = 5.0
 sending, finds the answer and not a reset connection."""
 MAX_LINGER_BYTES = 256 * 1024 * 1024
 """And for this many bytes at most."""
+MAX_CHUNKED_BYTES = 16 * 1024
+"""Of a body in chunks, so much is taken at a time: in chunks of one byte it costs 4 ms, and others wait."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_END_OF_HEAD = re.compile(rb"\r\n\r\n|(?<!\r)\n")
-_KEEP_ALIVE = {socket.SO_KEEPALIVE: 1}
-_KEEP_ALIVE_TCP = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""Seconds until a silent peer is probed (macOS has the second name), between probes, and how many go unanswered."""
+_HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n")
+"""Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
+_TCP_OPTIONS = {
+    "TCP_NODELAY": 1,
+    "TCP_KEEPIDLE": 60,  # seconds until a silent peer is probed; macOS has the next name for it
+    "TCP_KEEPALIVE": 60,
+    "TCP_KEEPINTVL": 15,
+    "TCP_KEEPCNT": 4,
+    "TCP_NOTSENT_LOWAT": HIGH_WATER_BYTES,  # or megabytes wait in the kernel, and a slow client seems to take nothing
+}
 log = logging.getLogger("paceline.http")
 
 
@@ -110,107 +119,6 @@ class HttpRequest:
         return await self._receive(max_bytes)
 
 
-class Reply:
-    """The answer to one request. Its calls wait until the client has taken enough; what a client that left does not
-    take is dropped."""
-
-    def __init__(self, connection: "Connection", head: RequestHead) -> None:
-        self.started = self.ended = self.keep_alive = False
-        self._connection = connection
-        self._asked = head
-        self._head = b""  # not yet written: it goes out with what follows, or at the end of this round of the loop
-        self._has_body = self._chunked = True
-        self._left: int | None = None
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Begin the answer. Framing is decided here: only ``content-length`` is taken from the headers.
-
-        Raises:
-            ValueError: a header holds CR, LF or NUL, or the lengths contradict each other. Nothing was written.
-        """
-        if self.started:
-            raise RuntimeError("the answer has been started")
-        kept: Headers = []
-        wants_close = False
-        length: int | None = None
-        for header in headers:
-            name = header[0].lower()
-            if name == b"content-length":
-                if length not in (None, int(header[1])):
-                    raise ValueError(f"two lengths: {headers!r}")
-                length = int(header[1])
-            elif name == b"connection":
-                wants_close = wants_close or b"close" in header[1].lower()
-            elif name not in (b"transfer-encoding", b"keep-alive"):
-                kept.append(header)
-        old = self._asked.version == "1.0"
-        self._has_body = self._asked.method != "HEAD" and status not in (204, 304)
-        self._chunked = self._has_body and length is None and not old
-        self._left = length if self._has_body else None
-        if length is not None and status != 204:
-            kept.append((b"content-length", b"%d" % length))
-        elif self._chunked:
-            kept.append((b"transfer-encoding", b"chunked"))
-        keep_alive = not wants_close and self._connection.may_be_kept
-        if old and self._has_body and length is None:
-            keep_alive = False
-        if not keep_alive:
-            kept.append((b"connection", b"close"))
-        elif old:
-            kept.append((b"connection", b"keep-alive"))
-        self._head = answer_head(status, kept)
-        self.started, self.keep_alive = True, keep_alive
-        asyncio.get_running_loop().call_soon(self._flush_head)
-
-    async def send(self, data: bytes) -> None:
-        """Send a piece of the body.
-
-        Raises:
-            ValueError: it is more than the length announced.
-        """
-        self._write(self._framed(data))
-        await self._connection.drain()
-
-    async def end(self, data: bytes = b"") -> None:
-        """Send the last piece. An answer shorter than announced is cut off: it must not look whole."""
-        framed = self._framed(data)
-        self.ended = True
-        if self._left:
-            self.abort()
-        else:
-            self._write(framed + b"0\r\n\r\n" if self._chunked else framed)
-            await self._connection.drain()
-
-    def abort(self) -> None:
-        """Cut the connection, in a way that no client takes for the end of the answer."""
-        self.ended = True
-        self._flush_head()
-        self._connection.abort(reset=self._has_body and not self._chunked and self._left is None)
-
-    def _framed(self, data: bytes) -> bytes:
-        if not self.started or self.ended:
-            raise RuntimeError("the answer has not been started, or has ended")
-        if not data or not self._has_body:
-            return b""
-        if self._chunked:
-            return b"%x\r\n%b\r\n" % (len(data), data)
-        if self._left is not None:
-            if len(data) > self._left:
-                raise ValueError(f"the answer is {len(data) - self._left} bytes longer than announced")
-            self._left -= len(data)
-        return data
-
-    def _write(self, data: bytes) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
-        if data:
-            self._connection.write(data)
-
-    def _flush_head(self) -> None:
-        if self._head:
-            self._write(b"")
-
-
 Handler = Callable[[HttpRequest, Reply], Awaitable[None]]
 
 
@@ -264,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._reading_paused = self._at_eof = False
+        self._reading_paused = self._at_eof = self._later = False  # later: what has arrived is taken in parts
         self._linger_bytes: int | None = None  # set: all that arrives is thrown away
         self._waiting_bytes = 0  # of the answer, when was last looked
         self._deadline_s = 0.0
@@ -284,7 +192,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._refuse(Overloaded(f"there are {limits.max_connections} connections already"))
             return
-        _probe_silent_peer(transport.get_extra_info("socket"))
+        _set_up(transport.get_extra_info("socket"))
         self._expect(limits.header_timeout_s, self._close)
 
     def data_received(self, data: bytes) -> None:
@@ -294,18 +202,28 @@ class Connection(asyncio.Protocol):
                 self.abort()
             return
         incoming = self._incoming
-        if incoming and not incoming.frame.is_complete and not incoming.problem:
+        if incoming and not incoming.frame.is_complete:
+            if len(data) > MAX_CHUNKED_BYTES and isinstance(incoming.frame, ChunkedBody):
+                data, later = data[:MAX_CHUNKED_BYTES], data[MAX_CHUNKED_BYTES:]
+                self._later = True
+                self._pause_reading()
+                self._loop.call_soon(self._take_later, later)
             data = self._take_in(incoming, data)
         if not data:
             return
-        was_idle = not self._unread
         self._unread += data
         if self._request is None:
-            if was_idle:
+            if self._on_deadline != self._head_timed_out:
                 self._expect(self._shared.limits.header_timeout_s, self._head_timed_out)
             self._next_request()
         elif len(self._unread) > HIGH_WATER_BYTES:
             self._pause_reading()
+
+    def _take_later(self, data: bytes) -> None:
+        self._later = False
+        if not self._transport.is_closing():
+            self.data_received(data)
+            self._resume_reading()
 
     def eof_received(self) -> bool:
         """The client has shut down its sending side, or all: only writing can tell. An interim answer, which clients
@@ -336,9 +254,9 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self._request is not None and self._reply is not None and not self._reply.ended:
             self._request.client_left = True
-            if self._incoming and self._incoming.waiter:
+            if self._incoming and not self._incoming.frame.is_complete:
                 self._incoming.fail(ClientLeft())
-            elif self._task:
+            if self._task and not (self._incoming and self._incoming.waiter):
                 self._task.cancel()
 
     # For replies and the server
@@ -347,22 +265,25 @@ class Connection(asyncio.Protocol):
     def may_be_kept(self) -> bool:
         """Whether another request may follow the running one."""
         incoming = self._incoming
-        is_read = incoming is not None and incoming.frame.is_complete
+        is_read = incoming is not None and incoming.frame.is_complete and not incoming.problem
         awaits_more = bool(self._unread) or not self._at_eof
         return self._keep_alive and is_read and awaits_more and not self._shared.is_stopping
 
     @property
     def is_idle(self) -> bool:
-        return self._request is None
+        return self._request is None and self._linger_bytes is None
 
-    def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+    def write(self, data: bytes) -> bool:
+        """Send; whether :meth:`drain` should be awaited before there is more."""
+        transport = self._transport
+        if transport.is_closing():
+            return True
+        transport.write(data)
+        return not self._writable.is_set() or transport.get_write_buffer_size() > HIGH_WATER_BYTES
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of its answer."""
-        if self._writable.is_set() and self._transport.get_write_buffer_size() > HIGH_WATER_BYTES:
-            await asyncio.sleep(0)  # uvloop writes, and says that it could not, at the end of its round
+        await asyncio.sleep(0)  # uvloop writes, and says that it could not, at the end of its round
         await self._writable.wait()
 
     def abort(self, reset: bool = False) -> None:
@@ -392,25 +313,24 @@ class Connection(asyncio.Protocol):
         unread, limit = self._unread, self._shared.limits.max_header_bytes
         while unread.startswith(b"\r\n"):
             del unread[:2]
-        end = _END_OF_HEAD.search(unread, self._searched)
-        if (end.end() if end else len(unread)) > limit:
+        end = unread.find(b"\r\n\r\n", self._searched) + 4
+        is_whole = end > 3
+        if (end if is_whole else len(unread)) > limit:
             message = f"the request's line and headers are larger than {limit} bytes (server.max_header_bytes)"
             self._refuse(Refused(431, message, "headers_too_large"))
-        elif end and len(end[0]) == 1:
-            self._refuse(Refused(400, "the request is not HTTP/1.1: a line ends without CR"))
-        elif end:
+        elif is_whole:
             try:
-                head = RequestHead(bytes(unread[: end.end()]))
+                head = RequestHead(bytes(unread[:end]))
             except Refused as error:
                 self._refuse(error)
                 return
-            del unread[: end.end()]
+            del unread[:end]
             self._searched = 0
             self._begin(head)
         elif self._at_eof:
             self._close()
-        elif unread and not 65 <= unread[0] <= 90:  # TLS, or rubbish: its head would never end
-            self._refuse(Refused(400, "the request is not HTTP/1.1: it does not begin with a method"))
+        elif _HOPELESS.search(unread, self._searched):
+            self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or a line without CR"))
         else:
             self._searched = max(0, len(unread) - 3)
 
@@ -423,9 +343,10 @@ class Connection(asyncio.Protocol):
         if self._unread and not incoming.frame.is_complete:
             data = bytes(self._unread)
             self._unread.clear()
-            self._unread += self._take_in(incoming, data)
+            self.data_received(data)
         self._task = self._loop.create_task(self._answer(request, reply))
         self._shared.tasks.add(self._task)
+        self._task.add_done_callback(self._finish)
 
     async def _answer(self, request: HttpRequest, reply: Reply) -> None:
         problem: Refused | None = None
@@ -439,25 +360,25 @@ class Connection(asyncio.Protocol):
             problem = error
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-        try:
-            if not reply.started:
-                if problem is None:
-                    problem = ClientLeft() if request.client_left else Refused(500, "internal error", "internal_error")
-                headers, body = problem.answer()
-                await reply.start(problem.status, headers)
-                await reply.end(body)
-            elif not reply.ended:
-                reply.abort()
-        finally:
-            self._finish(reply)
+        if not reply.started:
+            if problem is None:
+                problem = ClientLeft() if request.client_left else Refused(500, "internal error", "internal_error")
+            headers, body = problem.answer()
+            await reply.start(problem.status, headers)
+            await reply.end(body)
 
-    def _finish(self, reply: Reply) -> None:
+    def _finish(self, task: asyncio.Task[None]) -> None:
         """The request is done: go on to the next, or end the connection."""
         incoming = self._incoming
-        assert incoming is not None and self._task is not None
+        reply = self._reply
+        assert incoming is not None and reply is not None
         is_read = incoming.frame.is_complete
-        self._shared.buffered_bytes -= incoming.held_bytes
-        self._shared.tasks.discard(self._task)
+        self._release(incoming)
+        self._shared.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a request's end failed", exc_info=error)
+        if not reply.ended:
+            reply.abort()
         self._request = self._reply = self._incoming = self._task = None
         if self._transport.is_closing():
             return
@@ -481,6 +402,8 @@ class Connection(asyncio.Protocol):
 
     def _take_in(self, incoming: _Incoming, data: bytes) -> bytes:
         """Add to the running request's body; returns what lies behind its end."""
+        if incoming.problem:
+            return b""
         limits = self._shared.limits
         try:
             content, rest = incoming.frame.feed(data)
@@ -502,14 +425,20 @@ class Connection(asyncio.Protocol):
             incoming.wake()
         else:
             self._expect(limits.body_timeout_s, self._body_timed_out)
+        if incoming.problem:
+            self._release(incoming)
         return rest
+
+    def _release(self, incoming: _Incoming) -> None:
+        self._shared.buffered_bytes -= incoming.held_bytes
+        incoming.held, incoming.held_bytes = io.BytesIO(), 0
 
     async def _body(self, max_bytes: int) -> bytes:
         incoming = self._incoming
         assert incoming is not None
         incoming.max_bytes = max_bytes
         if max(incoming.length, incoming.held_bytes) > max_bytes:
-            raise BodyTooLarge(max_bytes)
+            incoming.fail(BodyTooLarge(max_bytes))
         if not incoming.frame.is_complete and not incoming.problem:
             if incoming.must_ask:
                 self.write(CONTINUE)
@@ -577,16 +506,19 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused:
+        """Read on, unless there is enough for now."""
+        incoming = self._incoming
+        unwanted = incoming.held_bytes if incoming and incoming.max_bytes is None else 0
+        enough = self._later or unwanted > HIGH_WATER_BYTES or len(self._unread) > HIGH_WATER_BYTES
+        if self._reading_paused and not enough and not self._transport.is_closing():
             self._reading_paused = False
             self._transport.resume_reading()
 
 
-def _probe_silent_peer(connected: Any) -> None:
-    """Let TCP find out that a peer is gone without a word, and not after the usual two hours."""
+def _set_up(connected: Any) -> None:
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEP_ALIVE_TCP.items():
+        for name, value in _TCP_OPTIONS.items():
             if hasattr(socket, name):
                 connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
