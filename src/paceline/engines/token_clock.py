@@ -35,7 +35,7 @@ LONG_FIRST_BYTES = 64
 """A first arrival with more text than this per event is looked at by its text."""
 MAX_PREFILL_ERROR = 0.1
 """Share of the time to the first arrival that its tokens, beyond one, may have taken."""
-MAX_SAMPLES = 64
+MAX_SAMPLES = 16
 """Arrivals that are kept; beyond that every other one goes."""
 
 
@@ -60,21 +60,26 @@ class TokenClock:
         self._arrivals = 0
         self._first_s = self._last_s = -1.0
         self._first_events = self._first_bytes = 0
-        self._end_s: float | None = None
+        self._end_s = 0.0
+        self._end_events = 0
         self._samples: list[tuple[float, int]] = []
         self._stride = 1
+        self._next_sample = 0
 
     def token(self, at_s: float, text_bytes: int) -> None:
         """An event with text arrived."""
         if at_s != self._last_s:
-            self._arrived(at_s)
+            self._last_s = at_s
+            if self._arrivals == self._next_sample:
+                self._sample(at_s)
+            self._arrivals += 1
         self.events += 1
         self._text_bytes += text_bytes
 
     def other(self, at_s: float) -> None:
         """An event without text arrived: the first one after the last text tells of the step that ended the answer."""
-        if self._end_s is None and self.events:
-            self._end_s = at_s
+        if self.events != self._end_events:
+            self._end_events, self._end_s = self.events, at_s
 
     def times(self, tokens: int | None) -> Times:
         """What can be believed.
@@ -102,22 +107,20 @@ class TokenClock:
             return Times(prefill_s)
         gap_s = span_s / (self._arrivals - 1)
         end_s = self._last_s
-        if self._end_s is not None and self._end_s - end_s <= 2 * gap_s:
+        if self._end_events == self.events and self._end_s - end_s <= 2 * gap_s:
             end_s = self._end_s
         return Times(prefill_s, after_first, end_s - self._first_s)
 
-    def _arrived(self, at_s: float) -> None:
+    def _sample(self, at_s: float) -> None:
         if self._arrivals == 0:
             self._first_s = at_s
         elif self._arrivals == 1:
             self._first_events, self._first_bytes = self.events, self._text_bytes
-        self._last_s, self._end_s = at_s, None
-        if self._arrivals % self._stride == 0:
-            self._samples.append((at_s, self.events))
-            if len(self._samples) == MAX_SAMPLES:
-                del self._samples[1::2]
-                self._stride *= 2
-        self._arrivals += 1
+        self._samples.append((at_s, self.events))
+        if len(self._samples) == MAX_SAMPLES:
+            del self._samples[1::2]
+            self._stride *= 2
+        self._next_sample += self._stride
 
     def _carries(self, tokens: int) -> bool:
         if self._arrivals < 2 or self.events > MAX_EVENTS_PER_TOKEN * tokens:
