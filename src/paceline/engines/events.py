@@ -1,8 +1,8 @@
 """Server-sent events, split where the standard says that they end, with their bytes kept as they came.
 
 After https://html.spec.whatwg.org/multipage/server-sent-events.html: lines end with LF, CR or CRLF, in any mixture; an
-empty line ends an event; one blank after a field's colon does not belong to its value; a line that begins with a colon is a
-comment; a stream may begin with a byte order mark.
+empty line ends an event; one blank after a field's colon does not belong to its value; a line that begins with a colon
+is a comment; a stream may begin with a byte order mark.
 """
 
 import re
@@ -85,8 +85,8 @@ class EventReader:
 
 
 def name_and_data(event: bytes) -> tuple[bytes, bytes]:
-    """An event's name and its data, both empty where it has none. The field ``error`` of llama.cpp's older streams counts
-    as an event of that name."""
+    """An event's name and its data, both empty where it has none. The field ``error`` of llama.cpp's older streams
+    counts as an event of that name."""
     if event.startswith(b"data:"):
         line = event.rstrip(b"\r\n")
         if b"\n" not in line and b"\r" not in line:

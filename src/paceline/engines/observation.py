@@ -16,7 +16,7 @@ from paceline.types import Observation, Request
 
 HEAD_BYTES = 8 * 1024
 TAIL_BYTES = 32 * 1024
-"""Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at the end of a document."""
+"""Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at a document's end."""
 REPORT_BYTES = 8 * 1024
 """No report is longer."""
 MAX_REPORTS_TRIED = 64
@@ -35,8 +35,8 @@ _decoder = json.JSONDecoder()
 class Observer:
     """Watches one answer, and passes on of a stream what the client shall see.
 
-    An engine that reports ``timings`` (llama.cpp) is believed as far as that can be; of one that reports only ``usage``,
-    the time of a stream is taken from the clock, where that can know it (``token_clock.py``).
+    An engine that reports ``timings`` (llama.cpp) is believed as far as that can be; of one that reports only
+    ``usage``, the time of a stream is taken from the clock, where that can know it (``token_clock.py``).
 
     Args:
         counts_drafts: whether the engine drafts and reports it with its ``timings``, leaving it out where it is zero.
@@ -80,8 +80,8 @@ class Observer:
         self._tail_bytes = 0
 
     def feed(self, piece: bytes, at_s: float) -> bytes:
-        """Take in a piece of the answer's body that arrived ``at_s`` seconds after the request was sent. Returns what the
-        client shall see by now: the same bytes, of a stream up to the end of its last whole event."""
+        """Take in a piece of the answer's body that arrived ``at_s`` seconds after the request was sent. Returns what
+        the client shall see by now: the same bytes, of a stream up to the end of its last whole event."""
         if not self.is_stream:
             if len(self._head) < HEAD_BYTES:
                 self._head += piece[: HEAD_BYTES - len(self._head)]
@@ -119,7 +119,7 @@ class Observer:
         return _last_report(b"".join(self._tail), name)
 
     def observation(self) -> Observation:
-        """What is known now; meant to be asked once, at the end of the answer. Nothing of one that ended in an error."""
+        """What is known now; meant to be asked once, at the end of the answer. Of one that is an error, nothing."""
         if self.error is not None:
             return Observation()
         seen = self._observed()
@@ -137,8 +137,8 @@ class Observer:
         return self._from_usage(self._usage())
 
     def _with_times(self, seen: Observation, prefill_s: float | None, decode_s: float | None) -> Observation:
-        """With times that the engine told, where they can be those of one answer; ``decode_s`` covers all tokens but the
-        first."""
+        """With times that the engine told, where they can be those of one answer; ``decode_s`` covers all tokens but
+        the first."""
         if self._has_several:
             return seen
         prompt, completion = seen.prompt_tokens, seen.completion_tokens
@@ -250,8 +250,8 @@ class Observer:
     def _from_usage(self, usage: Mapping[str, Any]) -> Observation:
         """OpenAI's and Anthropic's names for the same counts.
 
-        OpenAI counts cached tokens within the prompt's; Anthropic counts beside them those read from its cache and those
-        written to it, which were processed like the others.
+        OpenAI counts cached tokens within the prompt's; Anthropic counts beside them those read from its cache and
+        those written to it, which were processed like the others.
         """
         prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
         if prompt is None:

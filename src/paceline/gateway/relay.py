@@ -121,7 +121,7 @@ class Relay:
         return self._observer.error
 
     async def run(self, api: Api) -> ApiError | None:
-        """Relay what is held, and the rest. Returns the error that a broken stream of events was ended with, if it broke.
+        """Relay what is held, and the rest. Returns the error that a broken stream of events was ended with, if any.
 
         Raises:
             ApiError: the engine was lost before anything went to the client, or in the middle of an answer that can't
