@@ -17,6 +17,7 @@ MAX_ENTRIES = 64
 FAILED_FINISHES = ("error", "abort")
 """Values of ``finish_reason`` with which an engine breaks off (OpenRouter, vLLM, SGLang)."""
 
+_TEXT_OF_CHOICE = ("delta", "text", "message", "reasoning", "reasoning_content")
 _NO_TEXT = frozenset(
     ("role", "id", "type", "index", "object", "format", "status", "call_id", "item_id", "signature", "name", "model")
 )
@@ -66,8 +67,8 @@ def first_text(document: Any) -> tuple[str, str] | None:
         return _text(document.get("delta"), "delta") if is_delta else None
     for choice in choices[:MAX_ENTRIES] if isinstance(choices, list) else ():
         if isinstance(choice, dict):
-            for key in ("delta", "text", "message", "reasoning", "reasoning_content"):
-                if found := _text(choice.get(key), key):
+            for key in _TEXT_OF_CHOICE:
+                if (value := choice.get(key)) and (found := _text(value, key)):
                     return found
     return None
 

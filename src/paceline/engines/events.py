@@ -1,8 +1,8 @@
 """Server-sent events, split where the standard says that they end, with their bytes kept as they came.
 
 After https://html.spec.whatwg.org/multipage/server-sent-events.html: lines end with LF, CR or CRLF, in any mixture; an
-empty line ends an event; one blank after a field's colon does not belong to its value; a line that begins with a colon is a
-comment; a stream may begin with a byte order mark.
+empty line ends an event; one blank after a field's colon does not belong to its value; a line that begins with a colon
+is a comment; a stream may begin with a byte order mark.
 """
 
 import re
@@ -34,11 +34,16 @@ class EventReader:
         self.is_inside = False
         """Whether the beginning of an event was given out whose end has not come yet."""
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether all that it was fed was given out, up to the end of an event."""
+        return not (self._rest or self._ended_with_cr or self.is_inside)
+
     def feed(self, data: bytes) -> Sequence[bytes]:
         """The events that end within ``data``, each with all its bytes from the end of the event before it; those of
         class :class:`Part` are no whole ones."""
         size = len(data)
-        if not self._rest and not self._ended_with_cr and not self.is_inside:
+        if self.is_between_events:
             # One event, ended by LF LF, or one line of an event, ended by CRLF CRLF: nearly all pieces.
             if data.endswith(b"\n\n"):
                 if data.find(b"\n\n") == size - 2 and b"\r" not in data:
@@ -80,8 +85,8 @@ class EventReader:
 
 
 def name_and_data(event: bytes) -> tuple[bytes, bytes]:
-    """An event's name and its data, both empty where it has none. The field ``error`` of llama.cpp's older streams counts
-    as an event of that name."""
+    """An event's name and its data, both empty where it has none. The field ``error`` of llama.cpp's older streams
+    counts as an event of that name."""
     if event.startswith(b"data:"):
         line = event.rstrip(b"\r\n")
         if b"\n" not in line and b"\r" not in line:

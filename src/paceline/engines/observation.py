@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from paceline.types import Observation, Request
 
 HEAD_BYTES = 8 * 1024
 TAIL_BYTES = 32 * 1024
-"""Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at the end of a document."""
+"""Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at a document's end."""
 REPORT_BYTES = 8 * 1024
 """No report is longer."""
 MAX_REPORTS_TRIED = 64
@@ -26,17 +27,16 @@ MAX_PREFILL_TOKENS_PER_S = 1e7
 """Faster than any hardware; an engine that says so has measured nothing. (llama.cpp tells 0.001 ms for the decoding of
 answers with one token.)"""
 
-_QUOTE = ord('"')
+_QUOTE, _BACKSLASH = b'"\\'
 _PINGS = frozenset(("ping", "keepalive", "keep-alive", "heartbeat"))
-_THOUGHT = ("reason", "think")
 _decoder = json.JSONDecoder()
 
 
 class Observer:
     """Watches one answer, and passes on of a stream what the client shall see.
 
-    An engine that reports ``timings`` (llama.cpp) is believed as far as that can be; of one that reports only ``usage``,
-    the time of a stream is taken from the clock, where that can know it (``token_clock.py``).
+    An engine that reports ``timings`` (llama.cpp) is believed as far as that can be; of one that reports only
+    ``usage``, the time of a stream is taken from the clock, where that can know it (``token_clock.py``).
 
     Args:
         counts_drafts: whether the engine drafts and reports it with its ``timings``, leaving it out where it is zero.
@@ -69,6 +69,10 @@ class Observer:
         behind it, the event need not be decoded to know that it holds text."""
         self._around_text = 0
         """Bytes of such an event beside its text."""
+        self._before_text = self._after_text = b""
+        """What stands in such an event before and behind the text. Most streams repeat that to the letter, so that an
+        event between the two is known to hold text and nothing else, at the least cost."""
+        self._is_between_events = True
         self._saw_thought = False
         self._watched = (*self.reports, b"error")
         self._head = b""
@@ -76,14 +80,21 @@ class Observer:
         self._tail_bytes = 0
 
     def feed(self, piece: bytes, at_s: float) -> bytes:
-        """Take in a piece of the answer's body that arrived ``at_s`` seconds after the request was sent. Returns what the
-        client shall see by now: the same bytes, of a stream up to the end of its last whole event."""
+        """Take in a piece of the answer's body that arrived ``at_s`` seconds after the request was sent. Returns what
+        the client shall see by now: the same bytes, of a stream up to the end of its last whole event."""
         if not self.is_stream:
             if len(self._head) < HEAD_BYTES:
                 self._head += piece[: HEAD_BYTES - len(self._head)]
             self._keep(piece)
             return piece
+        before = self._before_text
+        if before and self._is_between_events and piece.startswith(before) and piece.endswith(self._after_text):
+            text_at, text_end = len(before), len(piece) - len(self._after_text)
+            if text_at < text_end == piece.find(b'"', text_at):
+                self._clock.token(at_s, text_end - text_at)
+                return piece
         events = self._reader.feed(piece)
+        self._is_between_events = self._reader.is_between_events
         if len(events) == 1:
             return events[0] if self._take(events[0], at_s) else b""
         return b"".join([event for event in events if self._take(event, at_s)])
@@ -95,7 +106,7 @@ class Observer:
 
     def read_whole(self, body: bytes) -> None:
         """Look at a whole answer that is no stream for an error."""
-        if b"error" in body or b"failed" in body or b"abort" in body:
+        if _may_be_error(body):
             self._note_error(_decoded(body), b"")
 
     @property
@@ -113,7 +124,7 @@ class Observer:
         return _last_report(b"".join(self._tail), name)
 
     def observation(self) -> Observation:
-        """What is known now; meant to be asked once, at the end of the answer. Nothing of one that ended in an error."""
+        """What is known now; meant to be asked once, at the end of the answer. Of one that is an error, nothing."""
         if self.error is not None:
             return Observation()
         seen = self._observed()
@@ -131,8 +142,8 @@ class Observer:
         return self._from_usage(self._usage())
 
     def _with_times(self, seen: Observation, prefill_s: float | None, decode_s: float | None) -> Observation:
-        """With times that the engine told, where they can be those of one answer; ``decode_s`` covers all tokens but the
-        first."""
+        """With times that the engine told, where they can be those of one answer; ``decode_s`` covers all tokens but
+        the first."""
         if self._has_several:
             return seen
         prompt, completion = seen.prompt_tokens, seen.completion_tokens
@@ -149,7 +160,8 @@ class Observer:
 
     def _take(self, event: bytes, at_s: float) -> bool:
         """Take in an event of a stream; whether the client shall see it."""
-        if mark := self._mark:
+        mark = self._mark
+        if mark and not isinstance(event, Part):
             text_at = event.find(mark) + len(mark)
             text_bytes = len(event) - self._around_text
             if text_at >= len(mark) and text_bytes > 0 and event[text_at] != _QUOTE:
@@ -158,6 +170,7 @@ class Observer:
                         break
                 else:
                     self._clock.token(at_s, text_bytes)
+                    self._note_surroundings(event, text_at)
                     return True
         return self._read(event, at_s)
 
@@ -174,13 +187,15 @@ class Observer:
         if isinstance(kind, str) and kind in _PINGS:
             return True
         self.has_begun = True
-        self._note_error(document, name)
+        if name == b"error" or _may_be_error(data):
+            self._note_error(document, name)
         if not isinstance(document, dict):
             return True
-        if any(report in data for report in self.reports):
-            if not self._head:
-                self._head = data
-            self._keep(data)
+        for report in self.reports:
+            if report in data:
+                self._head = self._head or data
+                self._keep(data)
+                break
         if dialects.has_several_choices(document):
             self._has_several = True
         if found := dialects.first_text(document):
@@ -188,7 +203,7 @@ class Observer:
         else:
             self._clock.other(at_s)
             if self.hides_usage and dialects.is_usage_only(document):
-                self._mark = b""
+                self._mark = self._before_text = b""
                 self._hid_the_last = True
         return not self._hid_the_last
 
@@ -204,15 +219,21 @@ class Observer:
         self._keep(part)
 
     def _note_text(self, event: bytes, key: str, text: str, at_s: float) -> None:
-        text_bytes = len(text.encode("utf-8", "replace"))
+        text_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         self._clock.token(at_s, text_bytes)
-        self._mark = b""
-        if not self._saw_thought and any(word in key for word in _THOUGHT):
+        self._mark = self._before_text = b""
+        if "reason" in key or "think" in key:
             self._saw_thought = True
-        for mark in (f'"{key}":"'.encode("utf-8", "replace"), f'"{key}": "'.encode("utf-8", "replace")):
-            at = event.find(mark)
-            if at >= 0 and event[at + len(mark)] != _QUOTE:
+        for mark in _marks(key):
+            text_at = event.find(mark) + len(mark)
+            if text_at >= len(mark) and event[text_at] != _QUOTE:
                 self._mark, self._around_text = mark, len(event) - text_bytes
+                self._note_surroundings(event, text_at)
+
+    def _note_surroundings(self, event: bytes, text_at: int) -> None:
+        text_end = event.find(b'"', text_at)
+        if event.endswith(b"\n") and text_end > 0 and event[text_end - 1] != _BACKSLASH:
+            self._before_text, self._after_text = event[:text_at], event[text_end:]
 
     def _note_error(self, document: Any, name: bytes) -> None:
         if self.error is None and (error := dialects.error_in(document, name)):
@@ -228,14 +249,14 @@ class Observer:
 
     def _usage(self) -> dict[str, Any]:
         """Anthropic's stands at both ends of a stream."""
-        usage = _last_report(self._head, b'"usage"')
+        usage = _last_report(self._head, b'"usage"') if self._tail and self._head is not self._tail[-1] else {}
         return usage | {key: value for key, value in self.report(b'"usage"').items() if value is not None}
 
     def _from_usage(self, usage: Mapping[str, Any]) -> Observation:
         """OpenAI's and Anthropic's names for the same counts.
 
-        OpenAI counts cached tokens within the prompt's; Anthropic counts beside them those read from its cache and those
-        written to it, which were processed like the others.
+        OpenAI counts cached tokens within the prompt's; Anthropic counts beside them those read from its cache and
+        those written to it, which were processed like the others.
         """
         prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
         if prompt is None:
@@ -291,8 +312,21 @@ def asks_for_several(request: Request) -> bool:
     )  # tokens, or text and tokens mixed, are one prompt
 
 
+@lru_cache(maxsize=64)
+def _marks(key: str) -> tuple[bytes, bytes]:
+    """How a text under a key begins, in both usual spacings."""
+    name = msgspec.json.encode(key)
+    return name + b':"', name + b': "'
+
+
+def _may_be_error(data: bytes) -> bool:
+    return b"error" in data or b"failed" in data or b"abort" in data
+
+
 def _decoded(data: bytes) -> Any:
     """What JSON stands there; the text, bounded, where it is none."""
+    if data == b"[DONE]":
+        return ""
     try:
         return msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -81,7 +81,8 @@ class Relay:
         self._was_begun = self._is_whole = False
         self._at_s = 0.0
         self._sent_on_s = 0.0
-        self._silence: str | None = None
+        self._given_up: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.began = False
         """Whether the client has the answer's head: from then on no other engine can answer."""
         self.first_byte_s: float | None = None
@@ -101,7 +102,7 @@ class Relay:
             ConnectionLost: the engine was lost. Unless ``began``, nothing went to the client.
         """
         self._was_begun = True
-        timer = _SilenceTimer(self)
+        self._watch()
         try:
             if self._kind is _Kind.EVENTS:
                 await self._first_event()
@@ -112,32 +113,24 @@ class Relay:
                     self._observer.read_whole(b"".join(self._held))
             else:
                 await self._read_and_hold()
+        except ConnectionLost:
+            self._raise_if_given_up()
+            raise
         finally:
-            timer.cancel()
+            self._stop_watching()
         return self._observer.error
 
     async def run(self, api: Api) -> ApiError | None:
-        """Relay what is held, and the rest. Returns the error that a broken stream of events was ended with, if it broke.
+        """Relay what is held, and the rest. Returns the error that a broken stream of events was ended with, if any.
 
         Raises:
             ApiError: the engine was lost before anything went to the client, or in the middle of an answer that can't
                 carry an error; the client's connection is cut then, if it can be.
         """
-        timer = None
         try:
             if not self._was_begun:
                 await self.begin()
-            timer = _SilenceTimer(self)
-            if not self.began:
-                await self._start()
-            if self._is_whole:
-                await self._reply.end(b"".join(self._held))
-                return None
-            if self._held:
-                held = b"".join(self._held)
-                self._held.clear()
-                await self._send(held)
-            await (self._events() if self._kind is _Kind.EVENTS else self._pieces())
+            await self._rest()
         except ConnectionLost as lost:
             error = _api_error(lost)
             if self.began and self._kind is _Kind.EVENTS:
@@ -147,10 +140,26 @@ class Relay:
             if self.began and (abort := getattr(self._reply, "abort", None)):
                 abort()
             raise error from lost
-        finally:
-            if timer:
-                timer.cancel()
         return None
+
+    async def _rest(self) -> None:
+        if not self.began:
+            await self._start()
+        held = b"".join(self._held)
+        self._held.clear()
+        if self._is_whole:
+            await self._reply.end(held)
+            return
+        self._watch()
+        try:
+            if held:
+                await self._send(held)
+            await (self._events() if self._kind is _Kind.EVENTS else self._pieces())
+        except ConnectionLost:
+            self._raise_if_given_up()
+            raise
+        finally:
+            self._stop_watching()
 
     async def _first_event(self) -> None:
         """Hold what comes up to the first event. Pings are passed on after a while; with that the answer has begun."""
@@ -161,8 +170,11 @@ class Relay:
                     raise TimeoutError
                 if self._held and held_until_s is None:
                     held_until_s = asyncio.get_running_loop().time() + PING_HELD_S
-                async with asyncio.timeout_at(held_until_s):  # a read that is broken off loses nothing
-                    piece = await self._read()
+                if held_until_s is None:
+                    piece = self._arrived(await self._answer.read())
+                else:
+                    async with asyncio.timeout_at(held_until_s):  # a read that is broken off loses nothing
+                        piece = self._arrived(await self._answer.read())
                 if not piece:
                     self._end_without_event()
                     return
@@ -181,7 +193,7 @@ class Relay:
 
     async def _read_and_hold(self) -> bool:
         """Whether there was something; at the end the answer is whole."""
-        if piece := await self._read():
+        if piece := self._arrived(await self._answer.read()):
             if self._kind is _Kind.JSON:
                 self._observer.feed(piece, self._at_s)
             self._hold(piece)
@@ -195,11 +207,24 @@ class Relay:
             self._held_bytes += len(data)
 
     async def _events(self) -> None:
-        feed = self._observer.feed
-        while piece := await self._read():
-            shown = feed(piece, self._at_s) if len(piece) <= SLICE_BYTES else await self._shown(piece)
+        """What :meth:`_arrived` and :meth:`_send` do, without calling them: this runs once per token."""
+        feed, read, send = self._observer.feed, self._answer.read, self._reply.send
+        sent_s = self._sent_s
+        while piece := await read():
+            self.last_byte_s = now_s = perf_counter()
+            if len(piece) <= SLICE_BYTES:
+                shown = feed(piece, now_s - sent_s)
+            else:
+                self._at_s = now_s - sent_s
+                shown = await self._shown(piece)
             if shown:
-                await self._send(shown)
+                self.sending_since_s = now_s
+                await send(shown)
+                self.sending_since_s = None
+                self._sent_on_s = sent_on_s = perf_counter()
+                if sent_on_s - now_s > STALLED_S:
+                    self._observer.clock_is_valid = False
+        self._raise_if_given_up()
         await self._reply.end(self._observer.end(self._at_s))
 
     async def _shown(self, piece: bytes) -> bytes:
@@ -213,7 +238,7 @@ class Relay:
         return b"".join(shown)
 
     async def _pieces(self) -> None:
-        while piece := await self._read():
+        while piece := self._arrived(await self._answer.read()):
             if self._kind is _Kind.JSON:
                 self._observer.feed(piece, self._at_s)
             await self._send(piece)
@@ -226,20 +251,14 @@ class Relay:
             headers = [header for header in headers if header[0].lower() != b"content-length"]
         await self._reply.start(self._answer.status, [*self._extra_headers, *headers])
 
-    async def _read(self) -> bytes:
-        try:
-            piece = await self._answer.read()
-        except ConnectionLost:
-            if self._silence:
-                raise EngineSilent(self._silence) from None
-            raise
-        if self._silence:  # a body without a length ends as if it were whole when its connection is closed
-            raise EngineSilent(self._silence)
+    def _arrived(self, piece: bytes) -> bytes:
         if piece:
             self.last_byte_s = now_s = perf_counter()
             self._at_s = now_s - self._sent_s
             if self.first_byte_s is None:
                 self.first_byte_s = self._at_s
+        else:
+            self._raise_if_given_up()  # a body without a length ends as if it were whole when its connection is closed
         return piece
 
     async def _send(self, data: bytes) -> None:
@@ -252,7 +271,7 @@ class Relay:
 
     def give_up(self, why: str) -> None:
         """Take the engine for lost."""
-        self._silence = self._silence or why
+        self._given_up = self._given_up or why
         self._answer.close()
 
     @property
@@ -260,52 +279,50 @@ class Relay:
         """What :meth:`begin` has read and nobody was sent yet."""
         return b"".join(self._held)
 
-    def end_if_silent(self) -> float:
-        """Give the engine up if it was silent for too long. Returns the seconds after which to look again."""
-        if self.sending_since_s is not None:
-            return self._idle_timeout_s
-        if self.last_byte_s is None:
-            limit_s, since_s = self._first_byte_timeout_s, self._sent_s
-            message = f"no first byte within {limit_s:g} s (server.first_byte_timeout_s)"
-        else:
-            limit_s, since_s = self._idle_timeout_s, max(self.last_byte_s, self._sent_on_s)
-            message = f"no byte for {limit_s:g} s (server.idle_timeout_s)"
-        left_s = since_s + limit_s - perf_counter()
+    def _watch(self) -> None:
+        """End the answer if the engine was silent for too long; look again when it could have been. So a piece that
+        arrives costs no timer."""
+        left_s = self._idle_timeout_s
+        if self.sending_since_s is None:
+            if self.last_byte_s is None:
+                left_s = self._sent_s + self._first_byte_timeout_s - perf_counter()
+            else:
+                left_s += max(self.last_byte_s, self._sent_on_s) - perf_counter()
         if left_s <= 0:
-            self.give_up(message)
-        return left_s
+            self.give_up(self._too_long())
+        elif left_s < inf:
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._watch)
 
+    def _stop_watching(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
 
-class _SilenceTimer:
-    """Looks after a relay's time limits. Set anew only when it goes off, so that a piece that arrives costs nothing."""
+    def _too_long(self) -> str:
+        if self.last_byte_s is None:
+            return f"no first byte within {self._first_byte_timeout_s:g} s (server.first_byte_timeout_s)"
+        return f"no byte for {self._idle_timeout_s:g} s (server.idle_timeout_s)"
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._loop = asyncio.get_running_loop()
-        self._handle: asyncio.TimerHandle | None = None
-        self._look()
-
-    def cancel(self) -> None:
-        if self._handle:
-            self._handle.cancel()
-            self._handle = None
-
-    def _look(self) -> None:
-        left_s = self._relay.end_if_silent()
-        self._handle = self._loop.call_later(left_s, self._look) if 0 < left_s < inf else None
-
-
-def _kind(answer: Answer) -> _Kind:
-    encoding = answer.header(b"content-encoding")
-    if encoding and encoding.strip().lower() != b"identity":
-        return _Kind.OTHER
-    media_type = (answer.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if media_type == b"text/event-stream":
-        return _Kind.EVENTS
-    return _Kind.JSON if media_type == b"application/json" or media_type.endswith(b"+json") else _Kind.OTHER
+    def _raise_if_given_up(self) -> None:
+        """In place of the end or the loss that follows when the connection is closed."""
+        if self._given_up:
+            raise EngineSilent(self._given_up)
 
 
 def _api_error(lost: ConnectionLost) -> ApiError:
     if isinstance(lost, EngineSilent):
         return ApiError(504, f"the engine was given up in the middle of its answer: {lost}", "engine_timeout")
     return ApiError(502, f"the engine was lost in the middle of its answer: {lost}", "engine_lost")
+
+
+def _kind(answer: Answer) -> _Kind:
+    media_type = b""
+    for name, value in answer.headers:
+        lower = name.lower()
+        if lower == b"content-type":
+            media_type = value.partition(b";")[0].strip().lower()
+        elif lower == b"content-encoding" and value.strip().lower() != b"identity":
+            return _Kind.OTHER
+    if media_type == b"text/event-stream":
+        return _Kind.EVENTS
+    return _Kind.JSON if media_type == b"application/json" or media_type.endswith(b"+json") else _Kind.OTHER
