@@ -119,7 +119,7 @@ class Client:
     @property
     def busy_connections(self) -> int:
         """Connections on which an answer is awaited or read."""
-        return len(self._open) - len(self._idle)
+        return sum(connection.is_busy for connection in self._open)
 
     async def send(
         self,
