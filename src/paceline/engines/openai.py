@@ -85,7 +85,9 @@ async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: fl
         NotReady: the status is not 200, or the answer is not JSON, or nests too deep.
     """
     headers = [(b"content-type", b"application/json")] if body else []
-    status, answer = await client.fetch("POST" if body else "GET", path, headers, body, timeout_s or LOOK_TIMEOUT_S)
+    status, answer = await client.fetch(
+        "POST" if body else "GET", path, headers, body, timeout_s or LOOK_TIMEOUT_S, fresh=bool(body)
+    )
     if status != 200:
         raise NotReady(f"{path} answers {status}: {_printable(answer[:200])}", status)
     try:
