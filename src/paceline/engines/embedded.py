@@ -21,7 +21,7 @@ NAME = "embedded"
 """The first word of a ``launch`` that means this engine."""
 KEY_VARIABLE = "PACELINE_EMBEDDED_KEY"
 """Holds the key that requests have to show: other users see a command line, but no environment."""
-NO_ORIGIN = "null"
+NO_ORIGIN = ""
 """Pages are answered by the gateway, which knows whose may; none reaches the engine past it."""
 
 MISSING = (

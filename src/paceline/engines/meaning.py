@@ -107,7 +107,7 @@ async def _tried(client: Client, fields: Mapping[str, Any]) -> tuple[int, Any]:
     headers = [(b"content-type", b"application/json")]
     try:
         status, answer = await client.fetch(
-            "POST", "/v1/completions", headers, msgspec.json.encode(fields), TRY_LIMIT_S
+            "POST", "/v1/completions", headers, msgspec.json.encode(fields), TRY_LIMIT_S, fresh=True
         )
         return status, msgspec.json.decode(answer)
     except (ConnectionLost, TimeoutError, ValueError, RecursionError):

@@ -36,7 +36,7 @@ class MlxLm(KnownServer):
         asked = msgspec.json.encode({"prompt": "1", "max_tokens": 1, N_MAX: -1})
         headers = [(b"content-type", b"application/json")]
         try:
-            status, answer = await client.fetch("POST", "/v1/completions", headers, asked, TRY_LIMIT_S)
+            status, answer = await client.fetch("POST", "/v1/completions", headers, asked, TRY_LIMIT_S, fresh=True)
         except ConnectionLost:
             status, answer = 0, b""
         if status != 400 or N_MAX.encode() not in answer:

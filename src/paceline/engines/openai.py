@@ -15,6 +15,9 @@ from paceline.engines.observation import Observer
 from paceline.http.client import Client
 from paceline.types import Abilities, Request, Strategy
 
+LOOK_TIMEOUT_S = 5.0
+"""For each answer of a look."""
+
 
 class OpenAI:
     async def probe(self, client: Client) -> Facts:
@@ -75,14 +78,16 @@ async def fetch_models(client: Client) -> dict[str, dict[str, Any]]:
     return models
 
 
-async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: float = 5.0) -> Any:
+async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: float | None = None) -> Any:
     """The decoded answer to a GET, or to a POST where there is a body.
 
     Raises:
         NotReady: the status is not 200, or the answer is not JSON, or nests too deep.
     """
     headers = [(b"content-type", b"application/json")] if body else []
-    status, answer = await client.fetch("POST" if body else "GET", path, headers, body, timeout_s)
+    status, answer = await client.fetch(
+        "POST" if body else "GET", path, headers, body, timeout_s or LOOK_TIMEOUT_S, fresh=bool(body)
+    )
     if status != 200:
         raise NotReady(f"{path} answers {status}: {_printable(answer[:200])}", status)
     try:

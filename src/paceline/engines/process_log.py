@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 MAX_LOG_BYTES = 20_000_000
-"""A log larger than this is put aside, in place of the one that was put aside before."""
+"""A log that would be larger than this is put aside, in place of the one that was put aside before."""
 TAIL_BYTES = 4096
 """Kept in memory, for the last line."""
 RETRY_S = 30.0
@@ -80,10 +80,10 @@ class _Reader(threading.Thread):
             if self._file < 0:
                 if time.monotonic() < self._retry_at_s:
                     return
-                self._open()
+                self._open(len(data))
             elif self._size + len(data) > MAX_LOG_BYTES:
                 self._close()
-                self._open()
+                self._open(len(data))
             rest = memoryview(data)
             while rest:
                 written = os.write(self._file, rest)
@@ -98,11 +98,11 @@ class _Reader(threading.Thread):
         else:
             self._owner.problem = None
 
-    def _open(self) -> None:
+    def _open(self, coming_bytes: int) -> None:
         path = self._owner.path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_size > MAX_LOG_BYTES - TAIL_BYTES:
+            if path.stat().st_size + coming_bytes > MAX_LOG_BYTES:
                 path.replace(path.with_suffix(".log.1"))
         # A FIFO that nobody reads would hold up the thread without O_NONBLOCK.
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)

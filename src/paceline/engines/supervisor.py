@@ -473,7 +473,7 @@ class Supervisor:
 
     def _note_exit(self, process: LaunchedProcess) -> None:
         """At once, so that no request is sent to what has ended; the reason follows."""
-        if process is self._process and self.health is Health.UP:
+        if process is self._process and self.health is Health.UP and not self._stopping.locked():
             self._set(Health.DOWN, f"exited with {process.exited.result()}")
         self._look_now.set()
 

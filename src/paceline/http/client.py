@@ -119,7 +119,7 @@ class Client:
     @property
     def busy_connections(self) -> int:
         """Connections on which an answer is awaited or read."""
-        return len(self._open) - len(self._idle)
+        return sum(connection.is_busy for connection in self._open)
 
     async def send(
         self,
@@ -170,9 +170,11 @@ class Client:
         body: bytes = b"",
         timeout_s: float = 5.0,
         max_bytes: int = MAX_WHOLE_ANSWER_BYTES,
+        *,
+        fresh: bool = False,
     ) -> tuple[int, bytes]:
         """Status and whole body of a small request that does no harm when it is made twice: where a kept connection
-        turns out to be dead, it is sent once more.
+        turns out to be dead, it is sent once more. With ``fresh`` it is made once.
 
         Raises:
             ConnectFailed, ConnectionLost: as :meth:`send`.
@@ -182,7 +184,7 @@ class Client:
         sent = [*self._fetch_headers, *headers]
         async with asyncio.timeout(timeout_s):
             try:
-                answer = await self.send(method, path, sent, body)
+                answer = await self.send(method, path, sent, body, fresh=fresh)
             except ConnectionLost as lost:
                 if not lost.reused or lost.heard:
                     raise

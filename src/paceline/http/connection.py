@@ -76,6 +76,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is awaited or read on it."""
+        return self._in_use and self.is_open
+
     def is_reusable(self) -> bool:
         """Whether it is open, and the engine has neither closed it nor said anything meanwhile, as far as this machine
         knows: the event loop may not have read that yet."""
