@@ -1,6 +1,7 @@
 """``paceline explain``: what would be decided for a request, and why?"""
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.decision import State, decide
 from paceline.gateway.admin import explanation
-from paceline.gateway.application import GENERATION
 from paceline.gateway.errors import ApiError
 from paceline.gateway.parse import parse_request
+from paceline.gateway.routes import GENERATION
 from paceline.inspection import inspect
 from paceline.types import Lane, LaneState, Strategy
 
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         except ConfigurationError as error:
             return fail(str(error))
     try:
-        request = parse_request(GENERATION[options.path], options.path, body, [])
+        request = asyncio.run(parse_request(GENERATION[options.path], options.path, body, []))
     except ApiError as error:
         return fail(error.message)
     signals = inspect(request)
