@@ -22,6 +22,12 @@ ODD: list[Any] = [None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/completion", "/infill"]
 
 
+def measured(running: RunningGateway, name: str) -> Measured:
+    """Of the lane as it runs now."""
+    now = running.gateway.fleet.lanes[name].state(None)
+    return running.gateway.pipeline.state.measured.get((now.fingerprint, name), Measured())
+
+
 async def two_lanes(
     start_engine: StartEngine, start_gateway: StartGateway, script: Script = fake_engine.answer
 ) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
@@ -116,7 +122,7 @@ async def test_an_engines_own_errors_pass_unchanged(start_engine: StartEngine, s
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.json()) == (400, {"error": {"message": "context too small"}})
     assert len(plain.requests) + len(ngram.requests) == 1
-    assert running.gateway.pipeline.state.measured["plain"].failures == 1
+    assert (measured(running, "plain").requests, measured(running, "plain").failures) == (1, 0)  # the client's mistake
 
 
 async def test_a_large_answer_passes(start_engine: StartEngine, start_gateway: StartGateway) -> None:
@@ -347,7 +353,7 @@ async def test_an_engine_dying_in_a_stream_ends_it_with_an_error_event(
     assert b"lost in the middle" in data
     assert len(plain.requests) + len(ngram.requests) == 1  # never tried again after the first byte
     assert running.outcome.error
-    assert running.gateway.pipeline.state.measured["plain"].failures == 1
+    assert measured(running, "plain").failures == 1
 
 
 async def test_an_engine_dying_in_a_json_answer_is_a_502(
@@ -437,7 +443,7 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(
     assert (running.outcome.status, running.outcome.error) == (499, "the client left")
     assert running.gateway.fleet.engines["plain"].device.running == 0
     assert running.gateway.fleet.lanes["plain"].running == 0
-    assert running.gateway.pipeline.state.measured["plain"].failures == 0
+    assert measured(running, "plain").failures == 0
     await until(lambda: client.open_connections <= 1)
 
 
@@ -724,7 +730,7 @@ async def test_a_request_may_ask_not_to_be_learned_from(start_gateway: StartGate
     running = await start_gateway(lane("plain", engine.url))
     for learn in ("no", "yes"):
         await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-learn": learn})
-        assert running.gateway.pipeline.state.measured.get("plain", Measured()).requests == (learn == "yes")
+        assert measured(running, "plain").requests == (learn == "yes")
     assert "x-paceline-learn" not in engine.requests[-1].headers
     refused = await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-learn": "maybe"})
     assert refused.status_code == 400

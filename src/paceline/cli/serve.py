@@ -20,6 +20,7 @@ from paceline.engines.bundled_model import NoBundledModel
 from paceline.gateway.server import CannotListen, Gateway
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
+from paceline.records.kept import kept_outcome, kept_path
 from paceline.types import Decision, Outcome, Request, Signals
 
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
@@ -59,7 +60,6 @@ def run(options: argparse.Namespace) -> int:
     if problem := misused(options):
         return fail(problem)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     def record(request: Request, _: Signals, decision: Decision, outcome: Outcome) -> None:
         if gateway.fleet.configuration.server.log_requests:
@@ -157,9 +157,10 @@ def _calm_garbage_collector() -> None:
 
 
 def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:
-    """One line per request; what was not reported is left out."""
+    """One line per request, free of its text; what was not reported is left out."""
+    outcome = kept_outcome(outcome, request)
     seen = outcome.observed
-    parts = [f"{outcome.status} {request.path} {outcome.lane} {outcome.total_s:.2f} s"]
+    parts = [f"{outcome.status} {kept_path(request.path)} {outcome.lane} {outcome.total_s:.2f} s"]
     if outcome.queue_s >= 0.01:
         parts.append(f"{outcome.queue_s:.2f} s queued")
     if seen.completion_tokens is not None:

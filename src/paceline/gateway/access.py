@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from msgspec import Struct
 
 from paceline.configuration import Configuration, resolved
+from paceline.contradictions import is_loopback
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import given_key
 from paceline.gateway.routes import CLIENT_PATHS, Audience
@@ -81,8 +82,8 @@ class Access:
             if not self._is_allowed(origin.decode("latin-1"), host):
                 raise ApiError(
                     403,
-                    f"pages of {_bounded(origin.decode('latin-1'))!r} may not use this gateway; if they should, list the "
-                    "origin in server.cors",
+                    f"pages of {_bounded(origin.decode('latin-1'))!r} may not use this gateway; if they should, list "
+                    "the origin in server.cors",
                     "foreign_origin",
                 )
         elif fields.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin") and not (
@@ -171,12 +172,6 @@ class Access:
     @staticmethod
     def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> bool:
         return any(pattern.match(text) for pattern in patterns)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
-    name = host.strip("[]").lower()
-    return name == "localhost" or (_is_address(name) and ip_address(name).is_loopback)
 
 
 def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:

@@ -1,7 +1,6 @@
 """One request in flight: what has been decided, sent and seen for it so far."""
 
 import asyncio
-from collections.abc import Mapping
 from time import perf_counter, time
 
 from msgspec import Struct
@@ -12,6 +11,7 @@ from paceline.engines.body import with_model
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.illness import Failure
+from paceline.gateway.names import Served
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
@@ -58,8 +58,8 @@ class Exchange:
 
     def __init__(self, request: Request, reply: Reply, server: ServerSettings, keep_key: bool) -> None:
         self.request = request
-        self.engine_names: Mapping[str, str] = {}
-        """By engine, what the model is called there, where the client's name for it won't do."""
+        self.served = Served(None, ())
+        """What the client's name for the model stands for."""
         self.signals = Signals()
         self.decision: Decision | None = None
         self.decision_s = 0.0
@@ -72,6 +72,8 @@ class Exchange:
         self._keep_key = keep_key
         self._arrived_s = perf_counter()
         self._queue_s = 0.0
+        self._fingerprint = ""
+        self._failed: list[tuple[str, str]] = []
         self._turn: Turn | None = None
         self._answer: Answer | None = None
         self._observer: Observer | None = None
@@ -82,8 +84,8 @@ class Exchange:
         self._set_aside: _SetAside | None = None
 
     async def attempt(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
-        """Wait for the lane's turn and send the request down it. Returns how that failed, or ``None`` once an answer has
-        begun that :meth:`relay` may pass on; until then nothing has gone to the client.
+        """Wait for the lane's turn and send the request down it. Returns how that failed, or ``None`` once an answer
+        has begun that :meth:`relay` may pass on; until then nothing has gone to the client.
 
         Args:
             is_last: whether there is no other lane, so that an error that came as a success may as well be passed on.
@@ -112,7 +114,11 @@ class Exchange:
         finally:
             if failed is not None or self._relay is None:
                 self._leave_lane()
-        return failed if self._relay is None or not self._relay.began else None
+        if failed is not None and self._relay is not None and self._relay.began:
+            return None  # it is for :meth:`relay` to say, for the client has the beginning
+        if failed is not None and failed.kind is not Failure.BUSY:
+            self._failed.append((lane.lane.name, self._fingerprint))
+        return failed
 
     async def relay(self) -> Attempted | None:
         """Relay the answer that has begun to its end. Returns how it broke, if it did.
@@ -198,9 +204,9 @@ class Exchange:
     def outcome(self) -> Outcome:
         """What became of it."""
         observed = self._observer.observation() if self._observer and self.error is None else Observation()
-        decided = self.decision.lane if self.decision else NO_LANE
+        lane = self.lane.lane.name if self.lane else self.decision.lane if self.decision else NO_LANE
         return Outcome(
-            lane=self.lane.lane.name if self.lane else decided,
+            lane=lane,
             status=self.status,
             total_s=perf_counter() - self._arrived_s,
             queue_s=self._queue_s,
@@ -210,11 +216,14 @@ class Exchange:
             beside=self._concurrency,
             at_s=time(),
             error=self.error,
+            fingerprint=self._fingerprint,
+            failed=tuple(one for one in self._failed if one != (lane, self._fingerprint)),
         )
 
     async def _take_turn(self, lane: LaneHandle) -> None:
         self.lane, self._relay, self._observer, engine = lane, None, None, lane.engine
         self._sent_s = 0.0
+        self._fingerprint, _ = engine.identity(self.served.own_name(engine.name))
         lane.waiting += 1
         try:
             async with asyncio.timeout(self._server.queue_timeout_s):
@@ -226,7 +235,7 @@ class Exchange:
 
     async def _send(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
         engine, strategy, supervisor = lane.engine, lane.lane.strategy, lane.engine.supervisor
-        own_name = self.engine_names.get(engine.name)
+        own_name = self.served.engine_names.get(engine.name)
         request = with_model(self.request, own_name) if own_name not in (None, self.request.model) else self.request
         self._observer = supervisor.engine.observe(request, strategy)
         headers = to_engine(

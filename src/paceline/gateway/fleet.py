@@ -15,6 +15,7 @@ from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError
 from paceline.gateway.illness import Illness
+from paceline.gateway.model_identity import described
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
 from paceline.http.client import Client, ConnectFailed
@@ -37,16 +38,15 @@ class EngineHandle:
     device: Device
     illness: Illness = field(default_factory=Illness)
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
-    _identity: tuple[Facts | None, tuple[str, str]] | None = None
+    _identities: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By the model's own name, of :attr:`_identified`."""
+    _identified: Facts | None = None
+    _described: dict[str, Sequence[Any]] = field(default_factory=dict)
+    """What the engine said last of each model that it lists and was asked for."""
 
     @property
     def name(self) -> str:
         return self.settings.name
-
-    @property
-    def api_key(self) -> str | None:
-        """The key to send to the engine."""
-        return self.supervisor.api_key
 
     @property
     def is_up(self) -> bool:
@@ -101,16 +101,24 @@ class EngineHandle:
         self._lanes = {lane: self._lanes.get(lane) or LaneHandle(lane, self) for lane in lanes}
         return list(self._lanes.values())
 
-    def identity(self) -> tuple[str, str]:
-        """Hashes of what the engine is and does, and of the model and the device alone: what was learned of an engine
-        holds as long as the first stays the same, the cost of a plain step as long as the second does."""
+    def identity(self, model: str | None) -> tuple[str, str]:
+        """Hashes of what the engine is and does with one of its models, and of that model and the device alone: what
+        was learned holds as long as the first stays the same, the cost of a plain step as long as the second does.
+
+        Args:
+            model: as the engine calls it; any other, or none, stands for the first that it lists.
+        """
         facts = self.supervisor.facts
-        if self._identity is None or self._identity[0] is not facts:
+        if facts is not self._identified:
+            self._identified, self._identities = facts, {}
+            self._described = {name: one for name, one in self._described.items() if name in self.models}
+        entry = self.models.get(model or "") or next(iter(self.models.values()), {})
+        name = str(entry.get("id", ""))
+        if name not in self._identities:
             settings = self.settings
-            model = (
-                [[name, entry.get("meta")] for name, entry in sorted(self.models.items())],
-                settings.device or settings.name,
-            )
+            if entry:
+                self._described[name] = described(entry, self._described.get(name))
+            about = ([self._described[name]] if entry else [], settings.device or settings.name)
             engine = (
                 settings.name,
                 settings.kind,
@@ -120,8 +128,8 @@ class EngineHandle:
                 settings.launch,
                 facts and facts.build,
             )
-            self._identity = (facts, (_hash((*model, *engine)), _hash(model)))
-        return self._identity[1]
+            self._identities[name] = (_hash((*about, *engine)), _hash(about))
+        return self._identities[name]
 
 
 @dataclass(eq=False)
@@ -137,13 +145,14 @@ class LaneHandle:
     def is_up(self) -> bool:
         return self.engine.is_up
 
-    def state(self) -> LaneState:
+    def state(self, model: str | None) -> LaneState:
+        """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
         engine = self.engine
-        fingerprint, model = engine.identity()
+        fingerprint, model_hash = engine.identity(model)
         return LaneState(
             self.lane,
             fingerprint=fingerprint,
-            model=model,
+            model=model_hash,
             healthy=self.engine.is_well,
             running=self.running,
             waiting=self.waiting,
@@ -272,8 +281,8 @@ class Fleet:
         )
 
     def models(self) -> dict[str, Mapping[str, Any]]:
-        """The entries of ``/v1/models`` by name: the configured names, and those of all lanes; where lanes serve the same
-        model, the first one's."""
+        """The entries of ``/v1/models`` by name: the configured names, and those of all lanes; where lanes serve the
+        same model, the first one's."""
         merged: dict[str, Mapping[str, Any]] = {
             model.name: {"id": model.name, "object": "model", "owned_by": "paceline"}
             for model in self.configuration.model

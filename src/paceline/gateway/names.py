@@ -26,6 +26,10 @@ class Served(Struct, frozen=True):
     engine_names: Mapping[str, str] = {}
     """By engine, what it is to be sent in place of the client's name; none where that may stay."""
 
+    def own_name(self, engine: str) -> str | None:
+        """What an engine calls the model, as far as is known."""
+        return self.engine_names.get(engine, self.name)
+
 
 class Names:
     """The names of one configuration.
@@ -105,7 +109,7 @@ def _configured(
 
 
 def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
-    """What an engine calls a model: as configured, or as it lists it, or the one that it lists where lanes are given."""
+    """What an engine calls a model: as configured, or as it lists it, or where lanes are given the one that it lists."""
     configured = model.engine_models.get(engine.name) or model.engine_model or listed_name(engine, model.name)
     if configured is None and model.lanes:
         return next(iter(engine.models), None)

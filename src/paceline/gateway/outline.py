@@ -6,6 +6,7 @@ member, and only as much of it is decoded as the inspection reads.
 """
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -78,7 +79,7 @@ async def _value(raw: msgspec.Raw, depth: int) -> tuple[Any, int]:
     first = bytes(view[:1])
     if first == b'"':
         head, tail = bytes(view[1 : 1 + STRING_BYTES]), bytes(view[-1 - STRING_BYTES : -1])
-        return f"{_text(head)}\n{_text(tail)}", size - 2 * STRING_BYTES
+        return f"{_beginning(head)}\n{_ending(tail)}", size - 2 * STRING_BYTES
     if depth > 0 and first == b"{":
         return await _object(raw, depth)
     if depth > 0 and first == b"[" and _elements_at_most(view) <= MAX_ELEMENTS:
@@ -98,16 +99,28 @@ async def _let_others_run(raw: bytes | msgspec.Raw) -> None:
         await asyncio.sleep(0)
 
 
+def _beginning(string: bytes) -> str:
+    """Of the bytes with which a JSON string begins, the characters that are whole."""
+    whole = _UNITS.match(string)
+    assert whole is not None
+    return _text(_HALF_OF_A_PAIR_AT_THE_END.sub(b"", whole[0]))
+
+
+def _ending(string: bytes) -> str:
+    """The same of the bytes with which it ends: read from the first place on where a character can't be cut, which is
+    not behind a backslash."""
+    space = _NO_ESCAPE.search(string)
+    aligned = string[space.end() :] if space else b""
+    return _text(_HALF_OF_A_PAIR_AT_THE_BEGINNING.sub(b"", aligned))
+
+
 def _text(piece: bytes) -> str:
-    """A piece out of the middle of a JSON string. Escapes that it cuts are dropped; those that are whole are decoded."""
-    text = piece.decode("utf-8", "ignore")
-    cut = len(text) - 6
-    backslash = text.rfind("\\", max(0, cut))
-    while backslash > 0 and text[backslash - 1] == "\\":
-        backslash -= 1
-    if backslash >= 0:
-        text = text[:backslash]
-    try:
-        return str(msgspec.json.decode(b'"' + text.encode() + b'"'))
-    except msgspec.DecodeError:  # it began in the middle of an escape
-        return text.replace("\\n", "\n")
+    """A piece of a JSON string that cuts no escape."""
+    return str(msgspec.json.decode(b'"' + piece.decode("utf-8", "ignore").encode() + b'"'))
+
+
+_UNITS = re.compile(rb"(?:[^\\]+|\\u[0-9a-fA-F]{4}|\\[^u])*", re.DOTALL)
+_HALF_OF_A_PAIR_AT_THE_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
+_HALF_OF_A_PAIR_AT_THE_BEGINNING = re.compile(rb"\A\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_NO_ESCAPE = re.compile(rb"[^\\]{6}|(?<=[^\\])\\u[0-9a-fA-F]{4}", re.DOTALL)
+"""Six bytes without a backslash hold the end of any escape that was cut; so does a whole escape behind a byte that is none."""

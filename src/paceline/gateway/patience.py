@@ -1,5 +1,5 @@
-"""How long an engine may be silent. A long prompt is no illness, and neither is a long thought: what is known of its pace
-counts, and where nothing is known it has time."""
+"""How long an engine may be silent. A long prompt is no illness, and neither is a long thought: what is known of its
+pace counts, and where nothing is known it has time."""
 
 from paceline.configuration import ServerSettings
 from paceline.types import Prediction, Request, Signals

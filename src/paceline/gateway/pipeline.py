@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter
 from typing import Protocol
@@ -25,7 +26,7 @@ from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
 from paceline.inspection import inspect
-from paceline.types import Api, Decision, Outcome, Request, Signals
+from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -88,10 +89,10 @@ class Pipeline:
         try:
             served = await self._served(request)
             exchange.request = replace(request, served_model=served.name)
-            exchange.engine_names = served.engine_names
+            exchange.served = served
             began_s = perf_counter()
             exchange.signals = self._inspect(exchange.request)
-            exchange.decision = self._decide(exchange.request, exchange.signals, served.lanes)
+            exchange.decision = self._decide(exchange.request, exchange.signals, served)
             exchange.decision_s = perf_counter() - began_s
             await self._dispatch(exchange)
         except ApiError as error:
@@ -113,7 +114,7 @@ class Pipeline:
         for exchange in self._exchanges:
             exchange.release_turn_if_idle(SLOW_READER_S, now_s)
         for engine in self.fleet.engines.values():
-            engine.supervisor.expected_silence_s = lambda engine=engine: self._expected_silence_s(engine)
+            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
             if engine.is_up and engine.illness.is_due_for_trial():
                 trial = asyncio.get_running_loop().create_task(self._try(engine))
                 self._trials.add(trial)
@@ -183,17 +184,17 @@ class Pipeline:
             self._note_failure("inspection")
             return Signals()
 
-    def _decide(self, request: Request, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
+    def _decide(self, request: Request, signals: Signals, served: Served) -> Decision:
         forced = request.forced_lane
         if forced is None:
-            return self.choose(request, signals, lanes)
-        return self._among(lanes, request, signals, "the request forces this lane", f"the request forces {forced}")
+            return self.choose(request, signals, served)
+        return self._among(served, signals, "the request forces this lane", f"the request forces {forced}")
 
-    def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
+    def choose(self, request: Request, signals: Signals, served: Served) -> Decision:
         """The operator's rule for a request, if one fits and its lane is up; else the predictions decide. Lanes that
         would change what the request means are left out, unless there are no others."""
-        asked = meaning.asked(request)
-        kept = [lane for lane in lanes if not _changes_meaning(lane, asked)]
+        asked, lanes = meaning.asked(request), served.lanes
+        kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
         changed = sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
         note = ""
         if changed and any(lane.is_up for lane in kept):
@@ -203,38 +204,36 @@ class Pipeline:
         rule = fitting(self.fleet.configuration.rule, request, signals)
         if rule is not None:
             named = self.fleet.named(rule.lane)
-            wanted = [lane for lane in lanes if lane in named and lane.is_up]
+            wanted = tuple(lane for lane in lanes if lane in named and lane.is_up)
             if wanted:
                 others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
                 why = f"{note}rule: {described(rule)}"
-                decision = self._among(wanted, request, signals, why, why)
+                decision = self._among(replace(served, lanes=wanted), signals, why, why)
                 return replace(decision, alternatives=decision.alternatives + others)
-        decision = self._predicted(lanes, request, signals)
+        decision = self._predicted(replace(served, lanes=lanes), signals)
         return replace(decision, reason=note + decision.reason) if note else decision
 
-    def _among(
-        self, lanes: Sequence[LaneHandle], request: Request, signals: Signals, only: str, several: str
-    ) -> Decision:
+    def _among(self, served: Served, signals: Signals, only: str, several: str) -> Decision:
         """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
-        if len(lanes) == 1:
-            return self._pinned(lanes, request, signals, only)
-        decision = self._predicted(lanes, request, signals)
+        if len(served.lanes) == 1:
+            return self._pinned(served, signals, only)
+        decision = self._predicted(served, signals)
         return replace(decision, reason=f"{several}; {decision.reason}")
 
-    def _predicted(self, lanes: Sequence[LaneHandle], request: Request, signals: Signals) -> Decision:
+    def _predicted(self, served: Served, signals: Signals) -> Decision:
         try:
-            states = [lane.state(request.served_model) for lane in lanes]
+            states = [_state(lane, served) for lane in served.lanes]
             exploration = self.fleet.configuration.routing.exploration
             return decide(signals, states, self.state, self._random, exploration)
         except Exception:
             self._note_failure("decision")
-            return self._pinned(lanes, request, signals, "the default lane: the decision failed")
+            return self._pinned(served, signals, "the default lane: the decision failed")
 
-    def _pinned(self, lanes: Sequence[LaneHandle], request: Request, signals: Signals, reason: str) -> Decision:
+    def _pinned(self, served: Served, signals: Signals, reason: str) -> Decision:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
-        first, *others = lanes
+        first, *others = served.lanes
         try:
-            predictions = predict(signals, [first.state(request.served_model)], self.state)
+            predictions = predict(signals, [_state(first, served)], self.state)
         except Exception:
             self._note_failure("prediction")
             predictions = {}
@@ -305,8 +304,8 @@ class Pipeline:
         return [lane for lane in self._decided(exchange) if lane.is_up]
 
     def _decided(self, exchange: Exchange) -> list[LaneHandle]:
-        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine can't
-        do, its others can't."""
+        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
+        can't do, its others can't."""
         decision = exchange.decision
         assert decision is not None
         by_engine: dict[str, LaneHandle] = {}
@@ -347,7 +346,8 @@ class Pipeline:
         """The client left, or the gateway stops. Who leaves an engine that was silent for far too long tells something
         about it."""
         if not reply.client_left:
-            return exchange.fail(503, "the gateway was stopped")
+            exchange.fail(503, "the gateway was stopped")
+            return
         exchange.fail(499, "the client left")
         lane = exchange.lane
         if lane is not None and exchange.silence_is_suspicious(perf_counter()):
@@ -396,6 +396,10 @@ class Pipeline:
 def _changes_meaning(lane: LaneHandle, asked: frozenset[str]) -> frozenset[str]:
     """What a request asks for that drafting on this lane would change."""
     return asked & lane.engine.supervisor.abilities.not_when_drafting if lane.lane.strategy.drafts else frozenset()
+
+
+def _state(lane: LaneHandle, served: Served) -> LaneState:
+    return lane.state(served.own_name(lane.engine.name))
 
 
 def _problem(lane: LaneHandle) -> str:

@@ -18,7 +18,7 @@ from paceline.gateway.fleet import EngineHandle, Fleet
 from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.http.server import HttpServer, Limits
 from paceline.inspection.task_model import task_model
-from paceline.memory import Memory, MemoryUnusable
+from paceline.memory import Memory
 from paceline.types import Decision, Outcome, Request, Signals
 
 MEMORY_FILE = "learned.sqlite"
@@ -202,11 +202,7 @@ class Gateway:
     def _open_memory(self) -> Memory | None:
         if self._state_directory is None or not self._configuration.routing.remember:
             return None
-        try:
-            return Memory(self._state_directory / MEMORY_FILE)
-        except MemoryUnusable as error:
-            log.warning("what is learned will not be kept: %s", error)
-            return None
+        return Memory(self._state_directory / MEMORY_FILE)
 
     def _open_log(self) -> DecisionLog | None:
         settings = self._configuration.evidence
@@ -223,13 +219,8 @@ class Gateway:
 
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
-        memory, state = self._memory, self.pipeline.state
-        if memory is None:
-            return
-        try:
-            await asyncio.to_thread(memory.save, state)
-        except MemoryUnusable as error:
-            log.warning("what was learned could not be saved: %s", error)
+        if self._memory:
+            await asyncio.to_thread(self._memory.save, self.pipeline.state)
 
     async def _keep_house(self) -> None:
         rounds = 0

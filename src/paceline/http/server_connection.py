@@ -1,4 +1,5 @@
-"""One connection of a client: requests in, one at a time and in order; answers out, never faster than they are taken."""
+"""One connection of a client: requests in, one at a time and in order; answers out, never faster than they are
+taken."""
 
 import asyncio
 import contextlib
