@@ -60,9 +60,9 @@ class ConfigurationError(Exception):
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens and what it accepts."""
 
-    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback should have `api_keys`.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, Meta(description="Address to listen on. Anything but loopback needs a key, or `insecure`.")
+    ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
     insecure: Annotated[
         bool,
@@ -197,12 +197,13 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[Name, Meta(description="Name of the engine and of its lane.")]
     kind: Annotated[EngineKind, Meta(description="Which engine module talks to it.")]
-    url: Annotated[Url | None, Meta(description="Base URL of a running engine, without `/v1`.")] = None
+    url: Annotated[Url | None, Meta(description="Base URL of a running engine; a `/v1` at its end is left off.")] = None
     launch: Annotated[
         tuple[str, ...],
         Meta(
             description="Command that starts the engine. `{port}` becomes a free port. `embedded` as the first word "
-            "is llama.cpp's server from the `xllamacpp` package; it takes llama-server's flags."
+            "is llama.cpp's server from the `xllamacpp` package; it takes the usual flags of llama-server by the same "
+            "names, and refuses the others (`python -m paceline.engines.embedded --help` lists them)."
         ),
     ] = ()
     strategy: Annotated[StrategyKind, Meta(description="How the engine drafts, as it was started.")] = "autoregressive"
