@@ -334,17 +334,28 @@ def test_a_verdict_from_noise_is_no_order(tmp_path: Path) -> None:
     assert "does not pay" not in said
 
 
-def test_how_many_more_requests_would_tell_is_a_promise_that_holds(tmp_path: Path) -> None:
-    few = log_of(tmp_path / "few.sqlite", "f", {"plain": 0.1, "ngram": 0.08}, count=40, noise=0.6)
-    (found,) = report(entries(few)).comparisons
-    assert found.pays is None
-    assert found.more_needed
-    assert f"about {found.more_needed}"[:7] in verdict(found)
-    whole = 40 + 2 * found.more_needed
-    many = log_of(tmp_path / "many.sqlite", "f", {"plain": 0.1, "ngram": 0.08}, count=whole, noise=0.6)
-    (found,) = report(entries(many)).comparisons
+def test_how_many_more_requests_would_tell_is_foretold(tmp_path: Path) -> None:
+    """If the difference stays what it seems: here the same requests come again."""
+    path = tmp_path / "requests.sqlite"
+    log_of(path, "f", {"plain": 0.1, "ngram": 0.09}, count=30, noise=0.4)
+    (found,) = report(entries(path)).comparisons
+    assert (found.pays, found.more_needed) == (None, pytest.approx(28, abs=5))
+    assert "about 30 more requests would tell" in verdict(found)
+    for _ in range(2):
+        log_of(path, "f", {"plain": 0.1, "ngram": 0.09}, count=30, noise=0.4)
+    (found,) = report(entries(path)).comparisons
     assert found.pays is False
     assert verdict(found).endswith("Use ngram.")
+
+
+def test_what_more_requests_can_not_tell_is_not_foretold(tmp_path: Path) -> None:
+    same = log_of(tmp_path / "requests.sqlite", "f", {"plain": 0.1, "ngram": 0.0999}, count=30, noise=0.4)
+    (found,) = report(entries(same)).comparisons
+    unsure = replace(found.best[1], ratio=0.99, low=0.8, high=1.18)
+    assert replace(found, fixed={"ngram": unsure}).more_needed is None
+    assert "can't be foreseen" in verdict(replace(found, fixed={"ngram": unsure}))
+    by_predictions = replace(unsure, ratio=0.9, low=0.7, high=1.1, lasting=0.15)
+    assert replace(found, fixed={"ngram": by_predictions}).more_needed is None
 
 
 def test_names_of_others_can_do_nothing_to_a_terminal(tmp_path: Path) -> None:
