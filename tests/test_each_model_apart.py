@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from conftest import RunningGateway, StartEngine, StartGateway, lane
 from fake_engine import Received, Wire
 from paceline.cli import main
+from paceline.cli.lanes import rows_of
+from paceline.cli.top import lanes_table, task_tables
 from paceline.decision import State, decide, learn, merge, predict
 from paceline.evidence.log import DecisionLog
 from paceline.evidence.page import page
@@ -246,6 +248,49 @@ async def test_a_model_more_changes_nothing_for_the_others(
     assert engine.identity("small")[1] == before["small"][1]
 
 
+def test_top_and_lanes_show_a_row_for_each_model() -> None:
+    def known(model: str, requests: int, speed: float) -> dict[str, Any]:
+        measured = {"requests": requests, "tokens_per_s": speed, "acceptance": None}
+        return {"model": model, "measured": measured, "step": {"break_even_acceptance": None}}
+
+    engine: dict[str, Any] = {"kind": "ollama", "build": None, "drafters": [], "slots": None, "context_tokens": None}
+    one = {"lane": "only", "health": "up", "running": 0, "waiting": 0, "engine": engine}
+    one |= {"strategy": {"kind": "autoregressive", "n_max": None}}
+    one |= {"by_model": [known("small", 1, 250.0), known("large", 2, 10.0)]}
+    assert [row.split() for row in lanes_table([one]).splitlines()[1:]] == [
+        ["only", "up", "small", "0", "0", "1", "250.0", "-", "-"],
+        ["large", "2", "10.0", "-", "-"],
+    ]
+    assert [row[-4:] for row in rows_of(one)] == [("small", "1", "250.0", "-"), ("large", "2", "10.0", "-")]
+
+
+def test_top_puts_together_what_is_of_one_model_as_it_runs_now() -> None:
+    def request(model: str, fingerprint: str, tokens: int) -> dict[str, Any]:
+        told = {"decode_tokens": tokens, "decode_s": 1.0, "drafted": None, "accepted": None}
+        about = {"model": model, "lane": "only", "fingerprint": fingerprint, "task": "code", "observed": told}
+        return about | {"error": None, "drafts": False, "break_even_share": None}
+
+    tables = task_tables([request("small", "old", 1), request("small", "new", 200), request("large", "large", 10)])
+    assert [[line.split()[:3] for line in table.splitlines() if "code" in line] for table in tables] == [
+        [["code", "1", "200.0"]],
+        [["code", "1", "10.0"]],
+    ]
+    assert [table.splitlines()[0] for table in tables] == ["small:", "large:"]
+
+
+async def test_an_engine_that_was_lost_before_another_served_has_failed(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def breaks(received: Received, wire: Wire) -> None:
+        raise ConnectionResetError
+
+    first, second = await start_engine(breaks), await start_engine()
+    running = await start_gateway(lane("first", first.url) + lane("second", second.url))
+    assert (await running.http.post(CHAT, json={"model": "m", "messages": []})).headers["x-paceline-lane"] == "second"
+    sums = {name: one for (_, name), one in running.gateway.pipeline.state.measured.items()}
+    assert [(sums[name].requests, sums[name].failures) for name in ("first", "second")] == [(1, 1), (1, 0)]
+
+
 # What is told of a log
 
 
@@ -339,7 +384,8 @@ def test_how_many_more_requests_would_tell_is_foretold(tmp_path: Path) -> None:
     path = tmp_path / "requests.sqlite"
     log_of(path, "f", {"plain": 0.1, "ngram": 0.09}, count=30, noise=0.4)
     (found,) = report(entries(path)).comparisons
-    assert (found.pays, found.more_needed) == (None, pytest.approx(28, abs=5))
+    assert found.pays is None
+    assert found.more_needed == pytest.approx(28, abs=5)
     assert "about 30 more requests would tell" in verdict(found)
     for _ in range(2):
         log_of(path, "f", {"plain": 0.1, "ngram": 0.09}, count=30, noise=0.4)
