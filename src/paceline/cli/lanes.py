@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         lanes = ask(address(options), "GET", "/paceline/lanes")["lanes"]
     except (ConfigurationError, Unanswered) as error:
         return fail(str(error))
-    print(columns([COLUMNS, *(row for lane in lanes for row in _rows(lane))]))
+    print(columns([COLUMNS, *(row for lane in lanes for row in rows_of(lane))]))
     for lane in lanes:
         for note in (lane["problem"], *lane["engine"]["warnings"]):
             if note:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(lane: dict[str, Any]) -> list[tuple[str, ...]]:
+def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
     """One; of an engine that serves several models, one for each of them that was asked for."""
     engine, strategy = lane["engine"], lane["strategy"]
     n_max = strategy["n_max"]

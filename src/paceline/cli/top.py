@@ -105,9 +105,9 @@ class _Watched:
         head += f"{self._lanes['in_flight']} requests in flight"
         if (kept := self._lanes["log"]) and kept["problem"]:
             head += f"\nthe decision log can't be written, {kept['lost']} entries are lost: {kept['problem']}"
-        parts = [self._problem or head, _brought(self._report), _lanes(lanes)]
+        parts = [self._problem or head, _brought(self._report), lanes_table(lanes)]
         if self._requests:
-            parts += [*_tasks(self._requests), _decisions(self._requests)]
+            parts += [*task_tables(self._requests), _decisions(self._requests)]
         return "\n\n".join(parts).splitlines()
 
 
@@ -118,7 +118,7 @@ def _brought(report: dict[str, Any]) -> str:
     return verdict if verdict.startswith(about) else f"{about}:\n{verdict}"
 
 
-def _lanes(lanes: Sequence[dict[str, Any]]) -> str:
+def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
     """A row for each lane; of an engine that serves several models, one for each of them that was asked for."""
     rows = [("lane", "health", "model", "running", "waiting", "requests", "tokens/s", "accepted", "break-even")]
     for lane in lanes:
@@ -140,7 +140,7 @@ def _lanes(lanes: Sequence[dict[str, Any]]) -> str:
     return columns(rows)
 
 
-def _tasks(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> list[str]:
+def task_tables(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> list[str]:
     """A table for each model, of the requests that its lanes served with their latest settings."""
     newest = {(one["model"], one["lane"]): one["fingerprint"] for one in requests if one["fingerprint"]}
     by_model: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
