@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -747,12 +748,11 @@ async def test_metrics_for_prometheus(start_gateway: StartGateway, start_engine:
     await running.outcome_number(3)
     answer = await running.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    found = {
-        (sample.name, sample.labels.get("lane"), sample.labels.get("status")): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-        if not sample.name.endswith("_bucket")
-    }
+    found: Counter[tuple[str, str | None, str | None]] = Counter()
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            if not sample.name.endswith("_bucket"):
+                found[sample.name, sample.labels.get("lane"), sample.labels.get("status")] += sample.value
     assert found["paceline_requests_total", "ngram", "200"] == 2
     assert found["paceline_requests_total", "ngram", "500"] == 1
     assert found["paceline_draft_tokens_total", "ngram", None] == 18

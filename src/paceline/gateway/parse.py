@@ -44,6 +44,7 @@ def parse_request(api: Api, target: str, body: bytes, headers: list[tuple[bytes,
         told.get(b"x-request-id"),
         learn == "yes",
         told.get(b"traceparent"),
+        headers=tuple(headers),
     )
 
 

@@ -20,6 +20,9 @@ from paceline.gateway.rules import described, fitting
 from paceline.gateway.turns import QueueFull
 from paceline.http.client import ConnectFailed, ConnectionLost, Headers
 from paceline.inspection import inspect
+from paceline.inspection.inspect import PROCESS_KEY
+from paceline.records.kept import kept_model
+from paceline.records.sinks import Sink, tell_each
 from paceline.types import Decision, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
@@ -45,14 +48,22 @@ class Pipeline:
         state: what was learned before.
     """
 
-    def __init__(self, fleet: Fleet, record: Recorder, seed: int | None = None, state: State | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        record: Recorder,
+        seed: int | None = None,
+        state: State | None = None,
+        conversation_key: bytes = PROCESS_KEY,
+    ) -> None:
         self.fleet = fleet
         self.state = state or State()
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
         self.metrics = Metrics()
-        self._record = record
+        self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
+        self._conversation_key = conversation_key
         self._random = Random(seed)
         self._exchanges: set[Exchange] = set()
 
@@ -94,7 +105,7 @@ class Pipeline:
 
     def _inspect(self, request: Request) -> Signals:
         try:
-            return inspect(request)
+            return inspect(request, self._conversation_key)
         except Exception:
             self._note_failure("inspection")
             return Signals()
@@ -200,12 +211,21 @@ class Pipeline:
     def _learn(self, exchange: Exchange) -> None:
         try:
             outcome = exchange.outcome()
-            if exchange.request.teaches:
-                self.state = learn(self.state, exchange.signals, exchange.decision, outcome)
-            for note in (self.recent.add, self.metrics.add, self._record):
-                note(exchange.request, exchange.signals, exchange.decision, outcome)
         except Exception:
             self._note_failure("learning")
+            return
+        signals, decision = exchange.signals, exchange.decision
+        try:
+            if exchange.request.teaches and outcome.lane:
+                self.state = learn(self.state, signals, decision, outcome)
+        except Exception:
+            self._note_failure("learning")
+        request = replace(exchange.request, served_model=self._served_model(exchange.request.model))
+        tell_each(self._sinks, self.failures, request, signals, decision, outcome)
+
+    def _served_model(self, name: str | None) -> str | None:
+        models = self.fleet.models()
+        return kept_model(name, models) if name is not None else next(iter(models), None)
 
     def _note_failure(self, part: str) -> None:
         self.failures[part] += 1

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -20,6 +21,7 @@ from paceline.gateway.fleet import EngineHandle, Fleet
 from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory
+from paceline.records.secret import conversation_key
 from paceline.types import Decision, Outcome, Request, Signals
 
 MEMORY_FILE = "learned.sqlite"
@@ -87,7 +89,11 @@ class Gateway:
         learned = self._memory.load() if self._memory else None
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
-        self.pipeline = Pipeline(fleet, self._note, state=learned)
+        self.pipeline = Pipeline(
+            fleet, self._note, state=learned, conversation_key=conversation_key(self._state_directory)
+        )
+        if self._traces:
+            self._traces.address_of = self._address_of
         application = Application(self.pipeline, self.reload, self._log)
         server = _Server(_uvicorn_settings(application, self._configuration))
         self._server = server
@@ -184,6 +190,12 @@ class Gateway:
             if kept:
                 kept.add(request, signals, decision, outcome)
         self._record(request, signals, decision, outcome)
+
+    def _address_of(self, lane: str) -> tuple[str, int] | None:
+        """Of the engine behind a lane, if that is known."""
+        handle = self.fleet.lanes.get(lane)
+        url = urlsplit(handle.engine.supervisor.url or "") if handle else None
+        return (url.hostname, url.port or 80) if url and url.hostname else None
 
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
