@@ -6,7 +6,8 @@ from collections import deque
 from math import isfinite
 from typing import Any
 
-from paceline.types import Observation
+from paceline.engines.answered import answered
+from paceline.types import Answered, Observation
 
 HEAD_BYTES = 8 * 1024
 TAIL_BYTES = 32 * 1024
@@ -60,6 +61,10 @@ class Observer:
     def report(self, name: bytes) -> dict[str, Any]:
         """The last JSON object under a key near the end of the answer; empty where there is none."""
         return _last_report(b"".join(self._tail), name)
+
+    def answered(self) -> Answered:
+        """What the answer says of itself, as far as it is known now."""
+        return answered(self._head, b"".join(self._tail))
 
     def observation(self) -> Observation:
         """What is known now; meant to be asked once, at the end of the answer."""

@@ -148,6 +148,7 @@ class Exchange:
             beside=self._beside,
             at_s=time(),
             error=self.error,
+            answered=self._observer.answered() if self._observer and self.error is None else None,
         )
 
     def _least_yield(self, lane: LaneHandle) -> float:

@@ -32,7 +32,7 @@ STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
 """Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
 MIN_TIMED_TOKENS = 2
 MIN_S_PER_TOKEN = 1e-5
-"""No engine decodes a request faster. llama.cpp reports a microsecond for answers of one token, which is the prompt's."""
+"""No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
 
 
 class Metrics:
