@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -759,7 +759,7 @@ async def test_metrics_for_prometheus(start_gateway: StartGateway, start_engine:
     await running.outcome_number(3)
     answer = await running.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    found: Counter[tuple[str, str | None, str | None]] = Counter()
+    found: defaultdict[tuple[str, str | None, str | None], float] = defaultdict(float)
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             found[sample.name, sample.labels.get("lane"), sample.labels.get("status")] += sample.value

@@ -324,15 +324,11 @@ async def test_an_engine_that_hangs_with_its_devices_turn_loses_it(
 async def test_clients_that_leave_an_engine_after_long_silence_tell_of_it(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
-    is_ill = False
-
-    async def script(received: Received, wire: Wire) -> None:
-        await (hangs if is_ill else answer)(received, wire)
-
+    is_ill = asyncio.Event()
     timings = {"timings": {"prompt_n": 5, "prompt_ms": 5.0, "predicted_n": 8, "predicted_ms": 20.0}}
 
     async def timed(received: Received, wire: Wire) -> None:
-        if is_ill:
+        if is_ill.is_set():
             await hangs(received, wire)
         await wire.json(ANSWER | timings)
 
@@ -342,7 +338,7 @@ async def test_clients_that_leave_an_engine_after_long_silence_tell_of_it(
     ask = CHAT | {"max_tokens": 8}
     for _ in range(5):
         await running.http.post("/v1/chat/completions", json=ask, headers={"x-paceline-lane": "ill"})
-    is_ill = True
+    is_ill.set()
     for number in range(FAILURES_IN_A_ROW):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(

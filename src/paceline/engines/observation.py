@@ -10,9 +10,10 @@ import msgspec
 from msgspec.structs import replace
 
 from paceline.engines import dialects
+from paceline.engines.answered import answered
 from paceline.engines.events import Beginning, EventReader, Part, name_and_data
 from paceline.engines.token_clock import UNKNOWN, Times, TokenClock
-from paceline.types import Observation, Request
+from paceline.types import Answered, Observation, Request
 
 HEAD_BYTES = 8 * 1024
 TAIL_BYTES = 32 * 1024
@@ -122,6 +123,10 @@ class Observer:
     def report(self, name: bytes) -> dict[str, Any]:
         """The last JSON object under a key near the end of the answer; empty where there is none."""
         return _last_report(b"".join(self._tail), name)
+
+    def answered(self) -> Answered:
+        """What the answer says of itself, as far as it is known now."""
+        return answered(self._head, b"".join(self._tail))
 
     def observation(self) -> Observation:
         """What is known now; meant to be asked once, at the end of the answer. Of one that is an error, nothing."""

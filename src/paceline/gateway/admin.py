@@ -61,6 +61,8 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
 def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     """The text of ``/metrics``."""
     lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
+    pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
+    pipeline.metrics.know_engines(pipeline.fleet.engines)
     return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
 
 

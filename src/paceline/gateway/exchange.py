@@ -16,6 +16,7 @@ from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXP
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
 from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
+from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 LEAST_GAIN = 0.7
@@ -218,6 +219,7 @@ class Exchange:
             error=self.error,
             fingerprint=self._fingerprint,
             failed=tuple(one for one in self._failed if one != (lane, self._fingerprint)),
+            answered=self._observer.answered() if self._observer and self.error is None else None,
         )
 
     async def _take_turn(self, lane: LaneHandle) -> None:
@@ -318,7 +320,3 @@ class Exchange:
             self._turn.release()
             self._turn = None
             self.lane.running -= 1
-
-
-NO_LANE = "none"
-"""The lane of a request that was refused before one was decided on."""

@@ -22,18 +22,17 @@ LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
-DENIALS = tuple("no_key wrong_key not_allowed not_admin host origin cross_site too_large busy".split())
+DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
 FAILURES = ("refused", "status", "event", "lost", "broken", "timeout", "unreachable", "down")
-"""What went wrong with an engine: it answered 429 or 503; another error; an error inside a 200; it was lost before a
-byte came, or in the middle; it did not answer in time; it could not be reached; it was found down."""
+"""What went wrong with an engine: it answered 429 or 503; it answered another error; an error stood inside a 200; it
+was lost before a byte came, or in the middle; it was too slow; it could not be reached; it was found down."""
 OTHER = "other"
 STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
 """Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
 MIN_TIMED_TOKENS = 2
 MIN_S_PER_TOKEN = 1e-5
-"""No engine decodes a request faster. llama.cpp reports a microsecond for answers of one token, which is the
-prompt's."""
+"""No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
 
 
 class Metrics:
@@ -147,12 +146,17 @@ class Metrics:
             for kind in (*FAILURES, OTHER):
                 self._engine_failures.labels(engine, kind)
 
-    def know_lanes(self, lanes: Iterable[str]) -> None:
-        """Have the series of these lanes from now on."""
-        for lane in lanes:
+    def know_lanes(self, lanes: Mapping[str, bool]) -> None:
+        """Have the series of these lanes from now on.
+
+        Args:
+            lanes: by name, whether it drafts.
+        """
+        for lane, drafts in lanes.items():
             if lane in self._known:
                 continue
             self._known.add(lane)
+            of_tasks = (self._generated, self._decode, *((self._drafted, self._accepted) if drafts else ()))
             self._passed.labels(lane, _status(200))
             for by_lane in (self._fallbacks, self._prompt, self._cached):
                 by_lane.labels(lane)
@@ -160,7 +164,7 @@ class Metrics:
                 histogram.labels(lane)
             for task in Task:
                 self._requests.labels(lane, str(task), _status(200))
-                for by_task in (self._generated, self._decode, self._drafted, self._accepted):
+                for by_task in of_tasks:
                     by_task.labels(lane, str(task))
 
     def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None) -> bytes:
@@ -170,7 +174,6 @@ class Metrics:
             failures: by part of routing.
             log_lost: entries that the decision log could not keep; ``None`` where there is no log.
         """
-        self.know_lanes(lanes)
         self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
         return generate_latest(self._registry)
 

@@ -123,4 +123,5 @@ _UNITS = re.compile(rb"(?:[^\\]+|\\u[0-9a-fA-F]{4}|\\[^u])*", re.DOTALL)
 _HALF_OF_A_PAIR_AT_THE_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _HALF_OF_A_PAIR_AT_THE_BEGINNING = re.compile(rb"\A\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _NO_ESCAPE = re.compile(rb"[^\\]{6}|(?<=[^\\])\\u[0-9a-fA-F]{4}", re.DOTALL)
-"""Six bytes without a backslash hold the end of any escape that was cut; so does a whole escape behind a byte that is none."""
+"""Six bytes without a backslash hold the end of any escape that was cut; so does a whole escape behind a byte that is
+none."""

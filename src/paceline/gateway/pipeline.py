@@ -16,7 +16,7 @@ from paceline.decision import State, decide, learn, predict
 from paceline.engines import meaning
 from paceline.gateway.attempts import Attempts
 from paceline.gateway.errors import ApiError
-from paceline.gateway.exchange import NO_LANE, Attempted, Exchange
+from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.gateway.illness import Failure, passes_trial
 from paceline.gateway.kept import Kept, id_continued
@@ -26,6 +26,9 @@ from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
 from paceline.inspection import inspect
+from paceline.inspection.inspect import PROCESS_KEY
+from paceline.records.kept import NO_LANE
+from paceline.records.sinks import Sink, tell_each
 from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
@@ -54,7 +57,14 @@ class Pipeline:
         state: what was learned before.
     """
 
-    def __init__(self, fleet: Fleet, record: Recorder, seed: int | None = None, state: State | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        record: Recorder,
+        seed: int | None = None,
+        state: State | None = None,
+        conversation_key: bytes = PROCESS_KEY,
+    ) -> None:
         self.fleet = fleet
         self.state = state or State()
         self.failures: Counter[str] = Counter()
@@ -66,7 +76,8 @@ class Pipeline:
         """Whether clients' keys are the gateway's, and so nothing for engines."""
         self.say: Callable[[str], None] = lambda _: None
         """Told a line of each request that was passed through."""
-        self._record = record
+        self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
+        self._conversation_key = conversation_key
         self._random = Random(seed)
         self._exchanges: set[Exchange] = set()
         self._trials: set[asyncio.Task[None]] = set()
@@ -179,7 +190,7 @@ class Pipeline:
 
     def _inspect(self, request: Request) -> Signals:
         try:
-            return inspect(request)
+            return inspect(request, self._conversation_key)
         except Exception:
             self._note_failure("inspection")
             return Signals()
@@ -372,17 +383,12 @@ class Pipeline:
     def _learn(self, exchange: Exchange) -> None:
         outcome = exchange.outcome()
         decision = exchange.decision or Decision(NO_LANE, "not decided")
-        about = (exchange.request, exchange.signals, decision, outcome)
         if exchange.request.teaches and exchange.decision is not None:
             try:
                 self.state = learn(self.state, exchange.signals, decision, outcome)
             except Exception:
                 self._note_failure("learning")
-        for name, sink in (("recent", self.recent.add), ("metrics", self.metrics.add), ("record", self._record)):
-            try:
-                sink(*about)
-            except Exception:
-                self._note_failure(name)
+        tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
 
     def _note_failure(self, part: str) -> None:
         self.failures[part] += 1

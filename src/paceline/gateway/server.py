@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from paceline.configuration import Configuration, ConfigurationError, ServerSettings
 from paceline.evidence.log import FILE, DecisionLog, LogSettings
@@ -19,6 +20,7 @@ from paceline.gateway.pipeline import Pipeline, Recorder
 from paceline.http.server import HttpServer, Limits
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory
+from paceline.records.secret import conversation_key
 from paceline.types import Decision, Outcome, Request, Signals
 
 MEMORY_FILE = "learned.sqlite"
@@ -97,7 +99,10 @@ class Gateway:
         learned = self._memory.load() if self._memory else None
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
-        self.pipeline = Pipeline(fleet, self._note, state=learned)
+        key = conversation_key(self._state_directory)
+        self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
+        if self._traces:
+            self._traces.address_of = self._address_of
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, self._access.asks_for_keys
         self._application = Application(self.pipeline, self._access, self.reload, self._log)
         self._server = HttpServer(self._application, _limits(self._configuration.server))
@@ -216,6 +221,12 @@ class Gateway:
             if kept:
                 kept.add(request, signals, decision, outcome)
         self._record(request, signals, decision, outcome)
+
+    def _address_of(self, lane: str) -> tuple[str, int] | None:
+        """Of the engine behind a lane, if that is known."""
+        handle = self.fleet.lanes.get(lane)
+        url = urlsplit(handle.engine.supervisor.url or "") if handle else None
+        return (url.hostname, url.port or 80) if url and url.hostname else None
 
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""

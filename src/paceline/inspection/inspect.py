@@ -61,7 +61,7 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
     fields = request.fields
     users: list[str] = []
     system = ""
-    prompt_chars = system_chars = 0
+    prompt_chars, system_chars = request.elided_chars, 0
     has_tool_results = False
     for role, text in parts(request):
         prompt_chars += len(text)
