@@ -196,8 +196,8 @@ def test_a_model_that_is_described_only_while_it_is_loaded_stays_the_same() -> N
 
 def test_any_meta_can_be_hashed() -> None:
     deep: Any = 1
-    for _ in range(200):
-        deep = {"x": deep}
+    for _ in range(100_000):
+        deep = {"x": [deep]}
     for meta in (deep, [1, [2]], "text", 3.5, True, {"a": [1, {"created": 2}]}):
         json.dumps(described({"id": "m", "meta": meta}, None))
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 VOLATILE = frozenset(
     "active at available created date downloaded expires expiry free last loaded loading memory modified now pid "
     "port progress ram ready requests running slots state status time timestamp ttl updated uptime usage used "
@@ -29,11 +27,13 @@ def described(entry: Mapping[str, Any], before: Sequence[Any] | None) -> Sequenc
 
 
 def _lasting(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, Mapping):
-        if depth == MAX_DEPTH:
-            return None
-        return {key: _lasting(one, depth + 1) for key, one in value.items() if not is_volatile(str(key))}
-    return value if isinstance(value, str | int | float | None) else msgspec.json.encode(value).decode()
+    if not isinstance(value, Mapping | list):
+        return value
+    if depth == MAX_DEPTH:
+        return None
+    if isinstance(value, list):
+        return [_lasting(one, depth + 1) for one in value]
+    return {key: _lasting(one, depth + 1) for key, one in value.items() if not is_volatile(str(key))}
 
 
 def is_volatile(field: str) -> bool:
