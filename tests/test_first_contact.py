@@ -1,5 +1,6 @@
 """First commands and the slips that go with them: clear sentences, the right exit status, no traceback."""
 
+import argparse
 import json
 import os
 import pty
@@ -19,8 +20,10 @@ from benchmarks.gateways import engine
 from conftest import Serving
 from paceline.cli import main
 from paceline.cli.common import printable
+from paceline.cli.engine_options import add_engine_options, configuration_of_model
 from paceline.engines.supervisor import free_port
-from test_model_files import small_model
+from paceline.planning.gguf import Tensor
+from test_model_files import model_file, small_model
 
 Paceline = Callable[..., "subprocess.CompletedProcess[str]"]
 FAR = '[[engine]]\nname = "far"\nkind = "openai"\nurl = "http://127.0.0.1:9"\n'
@@ -323,3 +326,20 @@ def test_an_engine_table_of_the_benchmarks_is_checked(paceline: Paceline, tmp_pa
     file = tmp_path / "paceline.toml"
     file.write_text(engine("plain"))
     assert paceline("check", file).returncode == 0
+
+
+@pytest.mark.parametrize(("size_bytes", "warns"), [(1 << 20, False), (1 << 42, True)])
+def test_a_model_that_is_larger_than_the_memory(
+    size_bytes: int, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model_file(tmp_path / "model.gguf", tensors=[Tensor("output.weight", (size_bytes // 4,), 0, 0)])
+    os.truncate(path, path.stat().st_size + size_bytes)
+    parser = argparse.ArgumentParser()
+    add_engine_options(parser)
+    options = parser.parse_args(["--model", str(path), "--llama-server", "embedded", "--threads", "3"])
+    configuration = configuration_of_model(options, {"port": 0})
+    assert [one.name for one in configuration.engine] == ["plain", "ngram"]
+    assert "--threads 3" in " ".join(configuration.engine[0].launch)
+    said = capsys.readouterr().out
+    assert "4 slots of" in said
+    assert ("warning: its weights have 4398.0 GB" in said) is warns
