@@ -135,7 +135,7 @@ class Observer:
         seen = self._observed()
         drafted, accepted = seen.drafted, seen.accepted
         if drafted is None or accepted is None or accepted > drafted:
-            seen = replace(seen, drafted=None, accepted=None, drafting_steps=None)
+            seen = replace(seen, drafted=None, accepted=None)
         return seen
 
     def _observed(self) -> Observation:
@@ -184,6 +184,8 @@ class Observer:
             self._take_part(event)
             return not self._hid_the_last
         self._hid_the_last = False
+        if b"data" not in event and b"error" not in event:
+            return True  # a comment, or less
         name, data = name_and_data(event)
         if not data or name.decode("latin-1") in _PINGS:
             return True

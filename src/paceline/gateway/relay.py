@@ -15,7 +15,7 @@ from paceline.types import Api
 WHOLE_BYTES = 1024 * 1024
 """An answer that is no stream is held back until it is whole, so that an engine that dies can still be answered
 for with a proper error; up to this size."""
-SLICE_BYTES = 16 * 1024
+SLICE_BYTES = 8 * 1024
 """Of a larger piece of a stream, this much is looked at before others have their turn: it may hold thousands of events,
 which take up to 10 ms."""
 MAX_PINGS_BYTES = 64 * 1024
@@ -285,7 +285,7 @@ class Relay:
         left_s = self._idle_timeout_s
         if self.sending_since_s is None:
             if self.last_byte_s is None:
-                left_s = self._sent_s + self._first_byte_timeout_s - perf_counter()
+                left_s = min(left_s, self._sent_s + self._first_byte_timeout_s - perf_counter())
             else:
                 left_s += max(self.last_byte_s, self._sent_on_s) - perf_counter()
         if left_s <= 0:
