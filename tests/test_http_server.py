@@ -182,7 +182,8 @@ def chunks(body: bytes) -> bytes:
 
 def body_of(answer: tuple[int, dict[str, str], bytes]) -> bytes:
     assert answer[0] == 200, answer
-    return json.loads(answer[2])["body"].encode("latin-1")
+    body: str = json.loads(answer[2])["body"]
+    return body.encode("latin-1")
 
 
 def assert_refused(wire: Wire, status: int, code: str | None = None) -> None:
@@ -250,7 +251,7 @@ def test_an_offer_to_upgrade_is_passed_over(offer: bytes, later: bool, chunked: 
         (post(LENGTH, BODY),),
         (post(LENGTH), 0.05, BODY[:10], 0.05, BODY[10:]),
         (post(b"Transfer-Encoding: Chunked\r\n", chunks(BODY)),),
-        (post(b"Transfer-Encoding: chunked\r\n", b"%X;a=b;c=\"d;e\"\r\n%s\r\n000\r\nT: x\r\n\r\n" % (len(BODY), BODY)),),
+        (post(b"Transfer-Encoding: chunked\r\n", b'%X;a=b;c="d;e"\r\n%s\r\n000\r\nT: x\r\n\r\n' % (len(BODY), BODY)),),
         (post(LENGTH + b"Expect: 100-continue\r\n"), 0.1, BODY),
         (post(LENGTH + b"Expect: foo\r\n", BODY),),
         (post(b"Content-Length:   %d  \r\n" % len(BODY), BODY),),
@@ -334,7 +335,10 @@ def _with(headers: bytes, body: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        *((_with(b"Content-Length: " + value + b"\r\n", SECOND), 400) for value in (b"+5", b"-5", b"0x5", b"5, 5", b"")),
+        *(
+            (_with(b"Content-Length: " + value + b"\r\n", SECOND), 400)
+            for value in (b"+5", b"-5", b"0x5", b"5, 5", b"")
+        ),
         *((_with(b"Content-Length: " + value + b"\r\n", SECOND), 400) for value in (b"5 a", b"1e1", b"%d" % 2**64)),
         (_with(b"Content-Length: 0\r\nContent-Length: 5\r\n", SECOND), 400),
         (_with(b"Content-Length : 5\r\n", SECOND), 400),
