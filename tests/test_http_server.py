@@ -182,7 +182,8 @@ def chunks(body: bytes) -> bytes:
 
 def body_of(answer: tuple[int, dict[str, str], bytes]) -> bytes:
     assert answer[0] == 200, answer
-    return json.loads(answer[2])["body"].encode("latin-1")
+    body: str = json.loads(answer[2])["body"]
+    return body.encode("latin-1")
 
 
 def assert_refused(wire: Wire, status: int, code: str | None = None) -> None:

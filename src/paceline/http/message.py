@@ -16,8 +16,8 @@ Headers = list[tuple[bytes, bytes]]
 
 MAX_HEADERS = 256
 """Headers of one request; browsers and SDKs send 10 to 40, nginx and haproxy stop at about 100."""
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"expect"))
-_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"connection", b"expect"))
+_HOST_CHARACTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._~!$&'()*+,;=%:[]-"
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]+)([^#]*)")
 _SPOKEN = {b" HTTP/1.0": "1.0", b" HTTP/1.1": "1.1"}
 _VERSION = re.compile(rb" HTTP/(\d+(?:\.\d+)?)$")
@@ -48,6 +48,26 @@ class Refused(Exception):
         return headers, body
 
 
+class _Parsed:
+    """httptools' callbacks."""
+
+    __slots__ = ("headers", "is_complete", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: Headers = []
+        self.is_complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.is_complete = True
+
+
 class RequestHead:
     """A request's line and headers.
 
@@ -58,39 +78,48 @@ class RequestHead:
         Refused: it is no HTTP/1.0 or 1.1, or its framing is open to doubt.
     """
 
+    __slots__ = (
+        "content_length",
+        "expects_continue",
+        "headers",
+        "is_chunked",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "target",
+        "version",
+    )
+
     def __init__(self, head: bytes) -> None:
-        self.headers: Headers = []
-        self.content_length = 0
-        self.is_chunked = False
-        self.expects_continue = False
-        self.keep_alive = False
-        self._url = b""
-        self._is_complete = False
         line = head[: head.index(b"\r\n")]
         version = line[-9:]
         if version not in _SPOKEN and (other := _VERSION.search(line)):
             raise Refused(505, f"HTTP/{other[1].decode()} is not spoken here; use HTTP/1.1")
-        parser = self._parser = httptools.HttpRequestParser(self)
+        parsed = _Parsed()
+        parser = httptools.HttpRequestParser(parsed)
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # an offer that a server may pass over (RFC 9110, section 7.8)
         except httptools.HttpParserError as error:
             raise Refused(400, f"the request is not HTTP/1.1: {error}") from None
-        finally:
-            del self._parser  # it holds this object: a circle that only the garbage collector would end
-        if version not in _SPOKEN or not self._is_complete:
+        if version not in _SPOKEN or not parsed.is_complete:
             raise Refused(400, "the request is not HTTP/1.1")
-        if len(self.headers) > MAX_HEADERS:
+        if len(parsed.headers) > MAX_HEADERS:
             raise Refused(431, f"the request has more than {MAX_HEADERS} headers", "headers_too_large")
-        self.headers = [(name.lower(), value) for name, value in self.headers]
         self.version = _SPOKEN[version]
         self.method: str = parser.get_method().decode()
+        self.headers = parsed.headers
         self._check_framing()
-        self._check_target()
+        self._check_target(parsed.url)
 
     def _check_framing(self) -> None:
+        self.content_length = 0
+        self.is_chunked = self.expects_continue = False
+        self.keep_alive = self.version == "1.1"
         hosts = 0
+        said = b""
         encodings = []
         for name, value in self.headers:
             if name not in _FRAMING:
@@ -101,9 +130,11 @@ class RequestHead:
                 encodings.append(value.lower())
             elif name == b"host":
                 hosts += 1
-                if not _HOST.fullmatch(value):
+                if value.translate(None, _HOST_CHARACTERS):
                     raise Refused(400, "the Host header holds what no host's name can")
-            else:
+            elif name == b"connection":
+                said += b"," + value.lower()
+            elif name == b"expect":
                 self.expects_continue = value.lower() == b"100-continue" and self.version == "1.1"
         if hosts > 1 or (hosts == 0 and self.version == "1.1"):
             raise Refused(400, f"a request must have one Host header, this one has {hosts or 'none'}")
@@ -113,17 +144,20 @@ class RequestHead:
             if encodings != [b"chunked"]:
                 raise Refused(501, "of transfer encodings only 'chunked' is understood")
             self.is_chunked = True
+        if said:
+            tokens = {token.strip() for token in said.split(b",")}
+            self.keep_alive = b"close" not in tokens and (self.version == "1.1" or b"keep-alive" in tokens)
 
-    def _check_target(self) -> None:
+    def _check_target(self, url: bytes) -> None:
         if self.method == "CONNECT":
             raise Refused(405, "this is no proxy: CONNECT is not offered", "method_not_allowed")
-        target = self._url.partition(b"#")[0]
+        target = url.partition(b"#")[0] if b"#" in url else url
         if not target.startswith(b"/") and not (target == b"*" and self.method == "OPTIONS"):
             absolute = _ABSOLUTE.fullmatch(target)
             if not absolute:
                 raise Refused(400, "the request's target must be a path or an http URL")
             authority = absolute[1].rpartition(b"@")[2]  # takes the place of Host (RFC 9112, section 3.2.2)
-            if not _HOST.fullmatch(authority):
+            if authority.translate(None, _HOST_CHARACTERS):
                 raise Refused(400, "the URL of the request holds what no host's name can")
             self.headers = [header for header in self.headers if header[0] != b"host"]
             self.headers.insert(0, (b"host", authority))
@@ -132,18 +166,6 @@ class RequestHead:
         self.target = target.decode("latin-1")
         plain = path.decode("latin-1")
         self.path = unquote(plain) if "%" in plain else plain
-
-    # httptools' callbacks
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self._is_complete = True
-        self.keep_alive = self._parser.should_keep_alive()
 
 
 def answer_head(status: int, headers: Headers) -> bytes:

@@ -213,8 +213,6 @@ class Connection(asyncio.Protocol):
             return
         self._unread += data
         if self._request is None:
-            if self._on_deadline != self._head_timed_out:
-                self._expect(self._shared.limits.header_timeout_s, self._head_timed_out)
             self._next_request()
         elif len(self._unread) > HIGH_WATER_BYTES:
             self._pause_reading()
@@ -310,7 +308,8 @@ class Connection(asyncio.Protocol):
 
     def _next_request(self) -> None:
         """Begin the next request if its head is whole."""
-        unread, limit = self._unread, self._shared.limits.max_header_bytes
+        unread, limits = self._unread, self._shared.limits
+        limit = limits.max_header_bytes
         while unread.startswith(b"\r\n"):
             del unread[:2]
         end = unread.find(b"\r\n\r\n", self._searched) + 4
@@ -333,6 +332,8 @@ class Connection(asyncio.Protocol):
             self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or a line without CR"))
         else:
             self._searched = max(0, len(unread) - 3)
+            if self._on_deadline != self._head_timed_out:
+                self._expect(limits.header_timeout_s, self._head_timed_out)
 
     def _begin(self, head: RequestHead) -> None:
         self._expect(0)
@@ -388,15 +389,13 @@ class Connection(asyncio.Protocol):
             else:
                 self._linger()
             return
-        self._resume_reading()
-        limits = self._shared.limits
+        if self._reading_paused:
+            self._resume_reading()
+        self._expect(self._shared.limits.keep_alive_s, self._close)
         if self._unread:
-            self._expect(limits.header_timeout_s, self._head_timed_out)
             self._next_request()
         elif self._at_eof:
             self._close()
-        else:
-            self._expect(limits.keep_alive_s, self._close)
 
     # Bodies
 
