@@ -1,5 +1,6 @@
 """What names of models stand for."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from conftest import StartEngine, StartGateway, lane
 from fake_engine import FakeEngine, Received, Wire
+from paceline.engines.supervisor import Timing
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 PROPS = {"default_generation_settings": {"n_ctx": 512}, "total_slots": 1}
@@ -137,17 +139,20 @@ async def test_a_request_that_names_none_is_for_the_default_model(
 
 
 async def test_a_new_model_behind_a_url_is_known_at_once(
-    start_gateway: StartGateway, start_engine: StartEngine
+    start_gateway: StartGateway, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("paceline.gateway.fleet.LOOK_INTERVAL_S", 0.0)
     a, b = await start_engine(models=("m",)), await start_engine(models=("n",))
     running = await start_gateway("server.strict_models = true\n" + lane("a", a.url) + lane("b", b.url))
-    running.gateway.fleet.engines["b"].supervisor.timing = type(running.gateway.fleet.engines["b"].supervisor.timing)(
-        3.0, 60.0, 60.0
-    )
+    running.gateway.fleet.engines["b"].supervisor.timing = Timing(health_interval_s=60.0)
+    await asyncio.sleep(0.3)  # the last look at the former interval
     b.models = ("n", "brand-new")
     answer = await running.http.post("/v1/chat/completions", json=CHAT | {"model": "brand-new"})
     assert answer.status_code == 200
     assert answer.headers["x-paceline-lane"] == "b"
+    looks = b.looks
+    assert (await running.http.post("/v1/chat/completions", json=CHAT | {"model": "none"})).status_code == 404
+    assert b.looks == looks + 1
 
 
 @pytest.mark.parametrize("end", ["/v1", "/v1/", "/"])
