@@ -791,7 +791,7 @@ def test_a_broken_answer_does_not_look_whole(
 )
 def test_headers_can_t_be_injected(headers: list[tuple[bytes, bytes]], serve: Serve) -> None:
     async def inject(request: HttpRequest, reply: Reply) -> None:
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"header|length"):
             await reply.start(200, headers)
         assert not reply.started
         await echo(request, reply)

@@ -157,7 +157,11 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1.0
     shutdown_grace_s: Annotated[
         int,
-        Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C or SIGTERM."),
+        Meta(
+            ge=0,
+            description="Seconds that running answers may take to finish after SIGTERM; after Ctrl-C it is 8 at most, "
+            "and a second one ends them at once.",
+        ),
     ] = 25
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
 

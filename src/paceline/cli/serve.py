@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -117,7 +118,8 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    """A line of a request, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def _hint(error: CannotListen, server: ServerSettings) -> str:
@@ -169,7 +171,7 @@ def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> No
         parts.append(f"{seen.decode_tokens / seen.decode_s:.1f} t/s")
     if seen.drafted:
         parts.append(f"{seen.accepted}/{seen.drafted} drafts accepted")
-    print(", ".join(parts) + f" | {outcome.error or decision.reason}", flush=True)
+    _say(", ".join(parts) + f" | {outcome.error or decision.reason}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

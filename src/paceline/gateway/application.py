@@ -150,6 +150,15 @@ class Application:
     async def _to_dashboard(self, incoming: HttpRequest, reply: "ApiReply", _: Client) -> None:
         await reply.empty(308, [(b"location", b"/paceline/")])
 
+    async def _front(self, incoming: HttpRequest, reply: "ApiReply", _: Client) -> None:
+        """The chat page of llama.cpp works where no key is asked for; it must not hide that there is a dashboard."""
+        fleet = self._pipeline.fleet
+        has_page = not self.access.asks_for_keys and fleet.default.is_up and await fleet.default.engine.has_page()
+        if has_page:
+            await self._pass_through(incoming, reply)
+        else:
+            await reply.empty(307, [(b"location", b"/paceline/")])
+
     async def _dashboard(self, incoming: HttpRequest, reply: "ApiReply", _: Client) -> None:
         page = dashboard.document(incoming.path)
         assert page is not None

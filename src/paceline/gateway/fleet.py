@@ -18,11 +18,12 @@ from paceline.gateway.illness import Illness
 from paceline.gateway.model_identity import described
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers
 from paceline.types import Lane, LaneState
 
 LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
+PAGE_TIMEOUT_S = 2.0
 MAX_LISTED = 50
 """Models that an error names."""
 MAX_NAME_CHARS = 100
@@ -84,6 +85,21 @@ class EngineHandle:
     def models(self) -> Mapping[str, Mapping[str, Any]]:
         """Entries of ``/v1/models`` by name; empty until the engine was up once."""
         return self.supervisor.facts.models if self.supervisor.facts else {}
+
+    async def has_page(self) -> bool:
+        """Whether it shows a page at its root, as llama-server does where its chat was built in."""
+        if self.settings.kind != "llama.cpp":
+            return False
+        try:
+            async with asyncio.timeout(PAGE_TIMEOUT_S), await self.client.send("GET", "/", self.key_headers) as answer:
+                return answer.status == 200 and (answer.header(b"content-type") or b"").startswith(b"text/html")
+        except (ConnectFailed, ConnectionLost, TimeoutError):
+            return False
+
+    @property
+    def key_headers(self) -> Headers:
+        """What a request of the gateway's own shows it."""
+        return [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
 
     def needs_model(self, asked: str | None) -> bool:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model

@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from paceline.engines import Supervisor
-from paceline.http.client import ConnectFailed, ConnectionLost
+from paceline.http.client import ConnectFailed, ConnectionLost, Headers
 from paceline.types import AS_STARTED, Api, Request, Strategy
 
 FAILURES_IN_A_ROW = 3
@@ -108,9 +108,7 @@ class Illness:
         self._ejections += 1
 
 
-async def passes_trial(
-    supervisor: Supervisor, illness: Illness, model: str | None, headers: list[tuple[bytes, bytes]]
-) -> bool:
+async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | None, headers: Headers) -> bool:
     """Whether an engine answers a tiny request of the form that failed last."""
     request = trial(illness.failed_api, illness.failed_stream, model)
     if supervisor.client is None:

@@ -109,7 +109,7 @@ def _configured(
 
 
 def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
-    """What an engine calls a model: as configured, or as it lists it. Where lanes are given, the first that it lists."""
+    """What an engine calls a model: as configured, or as listed; else, where lanes are given, the first that is."""
     configured = model.engine_models.get(engine.name) or model.engine_model or listed_name(engine, model.name)
     if configured is None and model.lanes:
         return next(iter(engine.models), None)

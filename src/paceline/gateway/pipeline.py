@@ -369,8 +369,7 @@ class Pipeline:
     async def _try(self, engine: EngineHandle) -> None:
         """Let an engine that was ejected in again, if it answers a tiny request."""
         model = next(iter(engine.models), None)
-        key = [(b"authorization", b"Bearer " + engine.api_key.encode())] if engine.api_key else []
-        if await passes_trial(engine.supervisor, engine.illness, model, key):
+        if await passes_trial(engine.supervisor, engine.illness, model, engine.key_headers):
             log.warning("%s is used again", engine.name)
             engine.illness.let_in()
 

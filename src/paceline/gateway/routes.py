@@ -62,6 +62,7 @@ ROUTES: Sequence[Route] = (
     Route(_GET, "/livez", "live", _ANYONE, "200 while the gateway runs"),
     Route(_GET, "/readyz", "ready", _ANYONE, "200 while requests can be served; 503 from SIGTERM on"),
     Route(_GET, "/metrics", "metrics", _ADMINISTRATORS, "for Prometheus; with x-paceline-lane, that engine's own"),
+    Route(_GET, "/", "front", _ANYONE, "the engine's chat page, if it has one, else it leads to the dashboard"),
     Route(_GET, "/paceline", "to_dashboard", _ANYONE, "leads to the dashboard"),
     Route(_GET, "/paceline/", "dashboard", _ANYONE, "the dashboard"),
     Route(_GET, "/paceline/dashboard.css", "dashboard", _ANYONE, "its style"),

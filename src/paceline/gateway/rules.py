@@ -1,8 +1,9 @@
 """The operator's rules: requests that go down a given lane, whatever is predicted."""
 
 from collections.abc import Sequence
+from hmac import compare_digest
 
-from paceline.configuration import Rule
+from paceline.configuration import Rule, resolved
 from paceline.gateway.headers import given_key
 from paceline.http.client import Headers
 from paceline.types import Request, Signals
@@ -18,7 +19,7 @@ def _fits(rule: Rule, request: Request, signals: Signals) -> bool:
         return False
     if rule.task is not None and rule.task is not signals.task:
         return False
-    if rule.api_key is not None and rule.api_key.encode() != given_key(request.headers):
+    if rule.api_key is not None and not compare_digest(resolved(rule.api_key).encode(), given_key(request.headers)):
         return False
     return rule.header is None or _has_header(rule.header, request.headers)
 
