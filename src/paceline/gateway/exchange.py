@@ -176,7 +176,7 @@ class Exchange:
             return False  # it is the client that is waited for
         has_begun = self._relay is not None and self._relay.first_byte_s is not None
         limit_s = expected_s(self.decision.predictions.get(self.lane.lane.name), self.request, self.signals, has_begun)
-        return limit_s is not None and now_s - self._heard_s > max(min_s, limit_s)
+        return now_s - self._heard_s > max(min_s, limit_s)
 
     @property
     def expected_silence_s(self) -> float:

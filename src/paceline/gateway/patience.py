@@ -16,7 +16,10 @@ CHARS_PER_TOKEN = 3.0
 """Few, so that a prompt is not underestimated (code and Asian scripts)."""
 MIN_PREFILL_TOKENS_PER_S = 30.0
 """Of an engine whose pace is not known: a processor with a large model."""
-MIN_TOKENS_PER_S = 1.0
+MIN_TOKENS_PER_S = 2.0
+MAX_UNKNOWN_STALL_S = 60.0
+"""Of silence that is not suspicious where no pace is known: taking the device's turn away by mistake only makes two
+engines decode at once for a while, where one that hangs would keep all others waiting."""
 MAX_UNKNOWN_ANSWER_TOKENS = 4096
 """Of an answer whose length nothing limits."""
 
@@ -28,11 +31,12 @@ def first_byte_limit_s(
     return min(server.total_timeout_s, max(server.first_byte_timeout_s, _generous_s(prediction, request, signals)))
 
 
-def expected_s(prediction: Prediction | None, request: Request, signals: Signals, has_begun: bool) -> float | None:
-    """The silence from which on something seems to be wrong; ``None`` where that can't be told."""
+def expected_s(prediction: Prediction | None, request: Request, signals: Signals, has_begun: bool) -> float:
+    """The silence from which on something seems to be wrong."""
     s_per_token = prediction.s_per_token if prediction else None
     if prediction is None or s_per_token is None:
-        return None if has_begun else max(MIN_STALLED_S, _generous_s(None, request, signals))
+        generous_s = 0.0 if has_begun else _generous_s(None, request, signals)
+        return min(MAX_UNKNOWN_STALL_S, max(MIN_STALLED_S, generous_s))
     tokens = _tokens(prediction, signals) if not request.stream else 2.0 + (prediction.strategy.n_max or 0)
     silence_s = tokens * s_per_token + (0.0 if has_begun else prediction.prefill_s)
     return TIMES_SUSPICIOUS * silence_s
