@@ -29,7 +29,7 @@ MAX_LINGER_BYTES = 256 * 1024 * 1024
 MAX_CHUNKED_BYTES = 16 * 1024
 """Of a body in chunks, so much is taken at a time: in chunks of one byte it costs 4 ms, and others wait."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n")
+_HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n|\r(?!\n|\Z)")
 """Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
 _TCP_OPTIONS = {
     "TCP_NODELAY": 1,
@@ -329,7 +329,7 @@ class Connection(asyncio.Protocol):
         elif self._at_eof:
             self._close()
         elif _HOPELESS.search(unread, self._searched):
-            self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or a line without CR"))
+            self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or CR and LF apart"))
         else:
             self._searched = max(0, len(unread) - 3)
             if self._on_deadline != self._head_timed_out:
@@ -482,7 +482,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._linger_bytes = MAX_LINGER_BYTES
-        self._transport.write_eof()
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
         self._resume_reading()
         self._expect(LINGER_S, self.abort)
 
