@@ -429,6 +429,12 @@ def test_header_deadline(serve: Serve) -> None:
     assert time.monotonic() - begun_s < 5
 
 
+def test_line_ends_behind_a_body_begin_no_request(serve: Serve) -> None:
+    wire = Wire(serve(header_timeout_s=0.2).port, post(LENGTH, BODY + b"\r\n"), 0.6, b"\r", b"\n" + SECOND)
+    assert body_of(wire.answer()) == BODY
+    assert wire.answer()[0] == 200
+
+
 def test_idle_connections_are_closed(serve: Serve) -> None:
     wire = Wire(serve(keep_alive_s=0.2).port, SECOND)
     assert wire.answer()[0] == 200

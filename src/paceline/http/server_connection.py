@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._reading_paused = self._at_eof = self._later = False  # later: what has arrived is taken in parts
         self._linger_bytes: int | None = None  # set: all that arrives is thrown away
-        self._waiting_bytes = 0  # of the answer, when was last looked
+        self._waiting_bytes = 0  # of the answer, at the last look
         self._deadline_s = 0.0
         self._on_deadline: Callable[[], None] = self.abort
 
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
             self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or CR and LF apart"))
         else:
             self._searched = max(0, len(unread) - 3)
-            if self._on_deadline != self._head_timed_out:
+            if unread and self._on_deadline != self._head_timed_out:
                 self._expect(limits.header_timeout_s, self._head_timed_out)
 
     def _begin(self, head: RequestHead) -> None:
