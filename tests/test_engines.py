@@ -182,7 +182,7 @@ async def test_a_wrong_command_is_not_tried_again(supervise: Supervise) -> None:
 async def test_an_engine_that_ignores_being_asked_is_killed(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paceline.engines.supervisor.STOP_GRACE_S", 0.5)
+    monkeypatch.setattr("paceline.engines.launched_process.STOP_GRACE_S", 0.5)
     one = supervise("--behave", "ignore-term")
     await becomes(one, Health.UP)
     pid = one.pid

@@ -12,10 +12,25 @@ from paceline.types import AS_STARTED, Abilities, Request, Strategy
 REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4
 """A text that any drafter drafts from, to see whether an engine does when it is asked not to."""
 TOO_SLOW = "it was too slow to find out whether requests may choose their strategy; it is used as it was started"
+TRY_LIMIT_S = 30.0
+"""For each of the short completions of an examination."""
 
 
 class NotReady(Exception):
-    """The engine can't serve now: it is loading, it is not there, or it is not what the configuration says."""
+    """The engine can't serve now: it is loading, it is not there, or it is not what the configuration says.
+
+    Args:
+        status: of its answer, where that was the trouble.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it only has too much to do to be looked at."""
+        return self.status == 429
 
 
 class LaunchError(Exception):
@@ -40,6 +55,8 @@ class Examination(Struct, frozen=True):
     abilities: Abilities = AS_STARTED
     contradictions: tuple[str, ...] = ()
     """Where it is not what the configuration says, in words for the operator."""
+    is_provisional: bool = False
+    """Whether more may be found later, as where no model is loaded yet."""
 
 
 class Engine(Protocol):
@@ -58,7 +75,7 @@ class Engine(Protocol):
         """Find out what the running engine can do, and whether it is what the configuration says: that it was started
         with ``strategy``, or that requests may ask for ``draft_model``.
 
-        Asked once each time the engine comes up; errors as for :meth:`probe`.
+        Asked once each time the engine comes up. Whatever it raises, the engine is used, as it was started.
         """
         ...
 
@@ -80,6 +97,11 @@ class Engine(Protocol):
         Raises:
             LaunchError: the program is not there, or does not know a flag.
         """
+        ...
+
+    def key_variable(self, command: Sequence[str]) -> str | None:
+        """The environment variable in which an engine that is launched so takes the key that it is to ask for;
+        ``None`` where it takes none."""
         ...
 
 

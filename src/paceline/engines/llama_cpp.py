@@ -1,6 +1,7 @@
 """llama.cpp's server: stock builds, whose strategy is set at start, and ours, which takes it from each request."""
 
 import difflib
+import os
 import re
 import shutil
 import subprocess
@@ -15,11 +16,22 @@ from msgspec import Struct
 
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
-from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, Facts, LaunchError, NotReady, put_port
+from paceline.engines.interface import (
+    REPEATED,
+    TOO_SLOW,
+    TRY_LIMIT_S,
+    Examination,
+    Facts,
+    LaunchError,
+    NotReady,
+    put_port,
+)
+from paceline.engines.launch_environment import engine_environment
+from paceline.engines.meaning import LOGPROBS, assumed, has_bare_tokens
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
 from paceline.http.client import Client
-from paceline.types import AS_STARTED, Abilities, Drafter, Request, Strategy
+from paceline.types import Abilities, Drafter, Request, Strategy
 
 KIND_OF_DRAFTER = {
     "ngram-simple": "ngram",
@@ -34,6 +46,10 @@ N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
 DRAFT_LENGTH = 16
 """Longest draft where neither the server nor the configuration tells it."""
+NO_SUCH_PATH = (404, 405, 501)
+"""Of ``/props``: something stands before the server, or it is older than that."""
+NO_COMPLETIONS = (400, 404, 405, 501)
+"""Of ``/completion``: it was started to embed or to rank."""
 RENAMED_FLAGS = (
     {"--draft-max", "--draft", "--spec-draft-n-max"},
     {"--draft-min", "--spec-draft-n-min"},
@@ -45,47 +61,64 @@ RENAMED_FLAGS = (
 
 class LlamaCpp:
     async def probe(self, client: Client) -> Facts:
-        props = await fetch_json(client, "/props")
-        if not isinstance(props, dict):
-            raise NotReady("/props answers with no object; is this llama.cpp?")
         models: dict[str, Any] = dict(await fetch_models(client))
+        props = await _props(client)
         settings = props.get("default_generation_settings")
         context = settings.get("n_ctx") if isinstance(settings, dict) else None
         slots, build = props.get("total_slots"), props.get("build_info")
         return Facts(
             models=models,
             build=build if isinstance(build, str) else None,
-            context_tokens=context if isinstance(context, int) else None,
+            context_tokens=context if isinstance(context, int) and context > 0 else None,
             slots=slots if isinstance(slots, int) and slots > 0 else None,
         )
 
     async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
         """By effect, not by claim: ``/props`` of stock builds says ``none`` even where a drafter is loaded, and a field
         that a build does not know is passed over in silence. So one token is decoded, and the drafters in its settings
-        are read; and where there are some, a text that repeats itself is continued with and without drafts."""
-        types = (await _tried(client, {"prompt": "1", "n_predict": 1})).types
+        are read; and where there are some, a text that repeats itself is continued with and without drafts.
+
+        A router (``--models-dir``) is asked for a model that is loaded already, if there is one: asking for another
+        would load it."""
+        model: str | None = None
+        if (await _props(client)).get("role") == "router":
+            model = _loaded(await fetch_models(client))
+            if model is None:
+                return Examination(assumed(strategy), is_provisional=True)
+        try:
+            types = (await _tried(client, model, {"prompt": "1", "n_predict": 1})).types
+        except NotReady as error:
+            if error.status in NO_COMPLETIONS and not strategy.drafts:
+                return Examination()  # it embeds or ranks
+            raise
         if types is None:
-            return Examination()  # an older build does not say
+            return Examination(assumed(strategy))  # an older build does not say
         loaded = [name for name in types if name != "none"]
         contradictions: tuple[str, ...] = ()
         if bool(loaded) != strategy.drafts or (strategy.drafts and not _has(loaded, strategy.kind)):
             drafts = ", ".join(loaded) or "nothing"
             contradictions = (f"its strategy is configured as {strategy.kind}, but it drafts by: {drafts}",)
+        if not loaded:
+            return Examination(contradictions=contradictions)
         try:
-            abilities = await self._abilities(client, strategy, loaded)
+            abilities = await self._abilities(client, model, strategy, loaded)
         except TimeoutError:
-            return Examination(contradictions=(*contradictions, TOO_SLOW))
+            return Examination(Abilities(not_when_drafting=LOGPROBS), (*contradictions, TOO_SLOW))
         return Examination(abilities, contradictions)
 
-    async def _abilities(self, client: Client, strategy: Strategy, loaded: list[str]) -> Abilities:
-        if not loaded or not (await _tried(client, {})).drafted or (await _tried(client, {N_MAX: 0})).drafted:
-            return AS_STARTED
+    async def _abilities(self, client: Client, model: str | None, strategy: Strategy, loaded: list[str]) -> Abilities:
+        drafting = await _tried(client, model, {"n_probs": 2})
+        lost = LOGPROBS if drafting.has_bare_tokens is not False else frozenset()
+        if not drafting.drafted:  # perhaps just because probabilities were asked for
+            drafting = await _tried(client, model, {})
+        if not drafting.drafted or (await _tried(client, model, {N_MAX: 0})).drafted:
+            return Abilities(not_when_drafting=lost)
         longest = await _longest_drafts(client)
         drafters = [
             Drafter(KIND_OF_DRAFTER.get(name, name), name, longest.get(name) or strategy.n_max or DRAFT_LENGTH)
             for name in loaded
         ]
-        return Abilities(tuple(drafters))
+        return Abilities(tuple(drafters), lost)
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
         if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES)):
@@ -97,7 +130,7 @@ class LlamaCpp:
         return with_fields(request, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return Observer(request.stream, counts_drafts=strategy.drafts)
+        return Observer(request, counts_drafts=strategy.drafts)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         program, *words = put_port(command, port)
@@ -111,6 +144,9 @@ class LlamaCpp:
             check_flags(path, words)
         return (path, *words)
 
+    def key_variable(self, command: Sequence[str]) -> str | None:
+        return embedded.KEY_VARIABLE if command[0] == embedded.NAME else "LLAMA_API_KEY"
+
 
 class _Tried(Struct):
     """What a short completion showed."""
@@ -118,23 +154,53 @@ class _Tried(Struct):
     types: list[str] | None
     """Drafters by the server's names; ``None`` where it does not say."""
     drafted: int
+    has_bare_tokens: bool | None
+    """Whether tokens came without the alternatives that were asked for; ``None`` where it has no list of them."""
 
 
-async def _tried(client: Client, fields: dict[str, Any]) -> _Tried:
-    asked = {"prompt": REPEATED, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
-    answer = await fetch_json(client, "/completion", msgspec.json.encode(asked | fields), 60.0)
+async def _tried(client: Client, model: str | None, fields: dict[str, Any]) -> _Tried:
+    """A short completion. Its prompt stays in the server's cache for the next one, which so costs a few steps only."""
+    asked = {"prompt": REPEATED, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": True}
+    named = {"model": model} if model else {}
+    body = msgspec.json.encode(asked | named | fields)
+    answer = await fetch_json(client, "/completion", body, TRY_LIMIT_S)
     settings = answer.get("generation_settings") if isinstance(answer, dict) else None
     types = settings.get(TYPES) if isinstance(settings, dict) else None
     timings = answer.get("timings") if isinstance(answer, dict) else None
     drafted = timings.get("draft_n", 0) if isinstance(timings, dict) else 0
     names = [name.strip() for name in types.split(",") if name.strip()] if isinstance(types, str) else None
-    return _Tried(names, drafted if isinstance(drafted, int) else 0)
+    return _Tried(names, drafted if isinstance(drafted, int) else 0, has_bare_tokens(answer))
+
+
+async def _props(client: Client) -> dict[str, Any]:
+    """What it says of itself; empty where something before it lets only other paths pass.
+
+    Raises:
+        NotReady: it is loading, or this is no llama.cpp.
+    """
+    try:
+        props = await fetch_json(client, "/props")
+    except NotReady as error:
+        if error.status in NO_SUCH_PATH:
+            return {}
+        raise
+    if not isinstance(props, dict):
+        raise NotReady("/props answers with no object; is this llama.cpp?")
+    return props
+
+
+def _loaded(models: dict[str, dict[str, Any]]) -> str | None:
+    """The first of a router's models that is in memory."""
+    for name, entry in models.items():
+        status = entry.get("status")
+        if isinstance(status, dict) and status.get("value") == "loaded":
+            return name
+    return None
 
 
 async def _longest_drafts(client: Client) -> dict[str, int]:
     """By the server's names of its drafters, where it tells."""
-    props = await fetch_json(client, "/props")
-    told = props.get("speculative") if isinstance(props, dict) else None
+    told = (await _props(client)).get("speculative")
     longest = told.get("n_max") if isinstance(told, dict) else None
     return (
         {name: value for name, value in longest.items() if isinstance(value, int)} if isinstance(longest, dict) else {}
@@ -164,11 +230,22 @@ def check_flags(program: str, words: Sequence[str]) -> None:
     raise LaunchError(f"{program} does not know {'; '.join(hints)}")
 
 
-@lru_cache
 def offered_flags(program: str) -> frozenset[str]:
-    """The flags in the help text of a ``llama-server``; empty where it prints none."""
+    """The flags in the help text of a ``llama-server``; empty where it prints none.
+
+    Raises:
+        LaunchError: it can't be run.
+    """
     try:
-        done = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=30, check=False)
+        return _offered_flags(program, os.stat(program).st_mtime_ns)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LaunchError(f"{program} --help: {error}") from error
+
+
+@lru_cache
+def _offered_flags(program: str, changed_ns: int) -> frozenset[str]:
+    environment = engine_environment(os.environ)
+    done = subprocess.run(
+        [program, "--help"], env=environment, capture_output=True, text=True, errors="replace", timeout=30, check=False
+    )
     return frozenset(re.findall(r"(?<![\w<\[-])--?[a-zA-Z][\w-]*", done.stdout))

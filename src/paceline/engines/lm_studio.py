@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, NotReady
+from paceline.engines.interface import REPEATED, TOO_SLOW, TRY_LIMIT_S, Examination, NotReady
+from paceline.engines.meaning import LOGPROBS, assumed
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
 from paceline.http.client import Client
-from paceline.types import AS_STARTED, Abilities, Drafter, Observation, Request, Strategy
+from paceline.types import Abilities, Drafter, Observation, Request, Strategy
 
 DRAFT_MODEL = "draft_model"
 DRAFTED, ACCEPTED = "total_draft_tokens_count", "accepted_draft_tokens_count"
@@ -26,10 +27,11 @@ class LmStudio(KnownServer):
         """By effect: a text that repeats itself is continued with and without the draft model. Only a model that is
         loaded already is asked: asking for another would load it."""
         if draft_model is None:
-            return Examination()
+            return Examination(assumed(strategy))
         model = await _loaded_model(client)
         if model is None:
-            return _unchecked(f"no model is loaded, so it could not be seen whether {draft_model} drafts")
+            why = f"no model is loaded, so it could not be seen whether {draft_model} drafts"
+            return msgspec.structs.replace(_unchecked(why), is_provisional=True)
         try:
             plain = await _drafted(client, {"model": model})
             drafting = await _drafted(client, {"model": model, DRAFT_MODEL: draft_model})
@@ -41,7 +43,7 @@ class LmStudio(KnownServer):
             return _unchecked(f"{model} drafts without being asked; take its draft model out of its settings")
         if not drafting:
             return _unchecked(f"{model} does not draft when asked to with {draft_model}")
-        return Examination(Abilities((Drafter("draft", draft_model, None, model),)))
+        return Examination(Abilities((Drafter("draft", draft_model, None, model),), LOGPROBS))
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
         if not strategy.drafts or DRAFT_MODEL in request.fields:
@@ -54,8 +56,10 @@ class LmStudio(KnownServer):
 
 
 class _Observer(UsageObserver):
-    def observation(self) -> Observation:
-        seen = super().observation()
+    reports = (*UsageObserver.reports, b'"stats"')
+
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         if not self._drafts:
             return seen
         counts = self.report(b'"usage"') | self.report(b'"stats"')
@@ -63,7 +67,7 @@ class _Observer(UsageObserver):
 
 
 def _unchecked(why: str) -> Examination:
-    return Examination(AS_STARTED, (f"{why}; it is used as it is",))
+    return Examination(Abilities(not_when_drafting=LOGPROBS), (f"{why}; it is used as it is",))
 
 
 async def _loaded_model(client: Client) -> str | None:
@@ -80,6 +84,6 @@ async def _loaded_model(client: Client) -> str | None:
 async def _drafted(client: Client, fields: Mapping[str, Any]) -> int:
     """Tokens that were drafted for a short completion."""
     asked = {"prompt": REPEATED, "max_tokens": 16, "temperature": 0, **fields}
-    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode(asked), 60.0)
+    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode(asked), TRY_LIMIT_S)
     reports = [answer.get(key) for key in ("usage", "stats")] if isinstance(answer, dict) else []
     return max((count(report, DRAFTED) or 0 for report in reports if isinstance(report, dict)), default=0)

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from paceline.engines.interface import Examination, Facts, NotReady
+from paceline.engines.interface import TRY_LIMIT_S, Examination, Facts, NotReady
+from paceline.engines.meaning import LOGPROBS, assumed
 from paceline.engines.openai import KnownServer
 from paceline.http.client import Client, ConnectionLost
-from paceline.types import AS_STARTED, Abilities, Drafter, Request, Strategy
+from paceline.types import Abilities, Drafter, Request, Strategy
 
 N_MAX = "num_draft_tokens"
 DRAFT_LENGTH = 3
@@ -35,12 +36,15 @@ class MlxLm(KnownServer):
         asked = msgspec.json.encode({"prompt": "1", "max_tokens": 1, N_MAX: -1})
         headers = [(b"content-type", b"application/json")]
         try:
-            status, answer = await client.fetch("POST", "/v1/completions", headers, asked, 60.0)
+            status, answer = await client.fetch("POST", "/v1/completions", headers, asked, TRY_LIMIT_S, fresh=True)
         except ConnectionLost:
             status, answer = 0, b""
         if status != 400 or N_MAX.encode() not in answer:
-            return Examination(AS_STARTED, (f"requests can't choose their {N_MAX}; it is used as it was started",))
-        return Examination(Abilities((Drafter(strategy.kind, strategy.kind, strategy.n_max or DRAFT_LENGTH),)))
+            return Examination(
+                assumed(strategy), (f"requests can't choose their {N_MAX}; it is used as it was started",)
+            )
+        drafter = Drafter(strategy.kind, strategy.kind, strategy.n_max or DRAFT_LENGTH)
+        return Examination(Abilities((drafter,), LOGPROBS))
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
         if not abilities.drafters or N_MAX in request.fields:

@@ -3,13 +3,12 @@
 import msgspec
 
 from paceline.engines.interface import Facts
-from paceline.engines.openai import KnownServer, fetch_json
+from paceline.engines.openai import KnownServer, fetch_optional
 from paceline.http.client import Client
 
 
 class Ollama(KnownServer):
     async def probe(self, client: Client) -> Facts:
         facts = await super().probe(client)
-        told = await fetch_json(client, "/api/version")
-        version = told.get("version") if isinstance(told, dict) else None
+        version = (await fetch_optional(client, "/api/version")).get("version")
         return msgspec.structs.replace(facts, build=version if isinstance(version, str) else None)

@@ -10,9 +10,13 @@ import msgspec
 from paceline.engines import usage
 from paceline.engines.body import with_fields
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
+from paceline.engines.meaning import assumed
 from paceline.engines.observation import Observer
 from paceline.http.client import Client
 from paceline.types import Abilities, Request, Strategy
+
+LOOK_TIMEOUT_S = 5.0
+"""For each answer of a look."""
 
 
 class OpenAI:
@@ -22,18 +26,21 @@ class OpenAI:
         return Facts(models, context_tokens=context if isinstance(context, int) else None)
 
     async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
-        return Examination()
+        return Examination(assumed(strategy))
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
         return request.body
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return Observer(request.stream)
+        return Observer(request)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         if shutil.which(command[0]) is None:
             raise LaunchError(f"there is no program {command[0]!r}")
         return put_port(command, port)
+
+    def key_variable(self, command: Sequence[str]) -> str | None:
+        return None
 
 
 class KnownServer(OpenAI):
@@ -71,17 +78,35 @@ async def fetch_models(client: Client) -> dict[str, dict[str, Any]]:
     return models
 
 
-async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: float = 5.0) -> Any:
+async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: float | None = None) -> Any:
     """The decoded answer to a GET, or to a POST where there is a body.
 
     Raises:
-        NotReady: the status is not 200, or the answer is not JSON.
+        NotReady: the status is not 200, or the answer is not JSON, or nests too deep.
     """
     headers = [(b"content-type", b"application/json")] if body else []
-    status, answer = await client.fetch("POST" if body else "GET", path, headers, body, timeout_s)
+    status, answer = await client.fetch(
+        "POST" if body else "GET", path, headers, body, timeout_s or LOOK_TIMEOUT_S, fresh=bool(body)
+    )
     if status != 200:
-        raise NotReady(f"{path} answers {status}: {answer[:200].decode('utf-8', 'replace')}")
+        raise NotReady(f"{path} answers {status}: {_printable(answer[:200])}", status)
     try:
         return msgspec.json.decode(answer)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotReady(f"{path} answers with something that is not JSON") from error
+
+
+async def fetch_optional(client: Client, path: str) -> dict[str, Any]:
+    """Like :func:`fetch_json`, where an engine serves as well without: empty where it does not tell."""
+    try:
+        told = await fetch_json(client, path)
+    except NotReady as error:
+        if error.status is not None and (error.is_busy or error.status == 503):
+            raise
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _printable(answer: bytes) -> str:
+    """What an engine said, as it may go to a terminal."""
+    return "".join(char if char.isprintable() else " " for char in answer.decode("utf-8", "replace"))

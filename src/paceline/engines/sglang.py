@@ -3,11 +3,12 @@
 import msgspec
 
 from paceline.engines.interface import Examination, Facts, NotReady
+from paceline.engines.meaning import lost_when_drafting
 from paceline.engines.observation import Observer, count
-from paceline.engines.openai import KnownServer, fetch_json
+from paceline.engines.openai import KnownServer, fetch_json, fetch_models
 from paceline.engines.usage import PredictedTokensObserver
 from paceline.http.client import Client
-from paceline.types import Observation, Request, Strategy
+from paceline.types import Abilities, Observation, Request, Strategy
 
 INFORMATION = ("/server_info", "/get_server_info")
 """Where it tells its arguments; the second is the older name."""
@@ -21,13 +22,15 @@ class Sglang(KnownServer):
 
     async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
         told = await _arguments(client)
-        if "speculative_algorithm" not in told:
-            return Examination()
-        algorithm = told["speculative_algorithm"]
-        if bool(algorithm) == strategy.drafts:
-            return Examination()
-        started = f"it was started with speculative_algorithm {algorithm}"
-        return Examination(contradictions=(f"its strategy is configured as {strategy.kind}, but {started}",))
+        algorithm = told.get("speculative_algorithm")
+        drafts = bool(algorithm) or ("speculative_algorithm" not in told and strategy.drafts)
+        model = next(iter(await fetch_models(client)), None)
+        lost = await lost_when_drafting(client, model) if drafts or strategy.drafts else frozenset()
+        contradictions: tuple[str, ...] = ()
+        if drafts != strategy.drafts:
+            started = f"it was started with speculative_algorithm {algorithm}"
+            contradictions = (f"its strategy is configured as {strategy.kind}, but {started}",)
+        return Examination(Abilities(not_when_drafting=lost), contradictions)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
         return _Observer(request, strategy.drafts)
@@ -36,8 +39,10 @@ class Sglang(KnownServer):
 class _Observer(PredictedTokensObserver):
     """Reads also what is told when a client asks with ``return_spec_tokens_details``."""
 
-    def observation(self) -> Observation:
-        seen = super().observation()
+    reports = (*PredictedTokensObserver.reports, b'"spec_tokens_details"')
+
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         told = self.report(b'"spec_tokens_details"')
         drafted = count(told, "spec_num_proposed_drafts")
         if drafted is None:

@@ -1,22 +1,28 @@
-"""Keeps one engine usable: starts it if it is ours to start, looks at its health, restarts it when it dies."""
+"""Keeps one engine usable: starts it if it is ours to start, looks at its health, restarts it when it dies or hangs.
+
+An engine is up as long as it answers looks, or anything else: one that streams but is late to answer a look is busy.
+One that is silent on all of its connections for too long is declared down, which ends what runs on it.
+"""
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
-import signal
+import secrets
 import socket
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
-from paceline.types import AS_STARTED, Strategy
+from paceline.engines.interface import Engine, Examination, Facts, LaunchError, NotReady
+from paceline.engines.launch_environment import engine_environment, key_in, masked
+from paceline.engines.launched_process import LaunchedProcess
+from paceline.engines.meaning import assumed
+from paceline.engines.process_log import ProcessLog
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, without_credentials
+from paceline.types import Strategy
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the first, second ... restart in a row; the last one repeats."""
@@ -24,13 +30,24 @@ STEADY_AFTER_S = 60.0
 """An engine that was up this long starts again from the shortest pause."""
 DOWN_INTERVAL_S = 0.5
 """Seconds between two looks at an engine that is not up."""
+FAILED_INTERVAL_S = 30.0
+"""Seconds until an engine that could not be started as configured is tried again: a program or a file may be back."""
 TIMEOUTS_TO_BE_DOWN = 3
 """A busy engine may answer late; only this many looks in a row without an answer count."""
+LOSSES_TO_BE_DOWN = 2
+"""One look whose connection is lost proves nothing; two in a row do."""
+BUSY_SILENCE_S = 30.0
+"""Silence on all connections that is borne of an engine on which requests run: it may be reading prompts, with all of
+its threads for HTTP taken."""
+WORKING_SHARE = 0.1
+"""Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
 ENDS_TO_BE_HOPELESS = 3
 """An engine that ended more often than this in a row is started again, but no longer waited for."""
-STOP_GRACE_S = 5.0
-LOG_LIMIT_BYTES = 20_000_000
-"""An engine that starts with a log larger than this begins a new one; the old one is kept beside it."""
+EXAMINATION_LIMIT_S = 60.0
+"""Then it is used as it was started."""
+EXAMINE_AGAIN_AFTER_S = 60.0
+LOOK_AGAIN_LIMIT_S = 5.0
+DECLARED_DOWN = "the engine was declared down"
 
 log = logging.getLogger("paceline.engines")
 
@@ -40,7 +57,7 @@ class Health(StrEnum):
     UP = "up"
     DOWN = "down"
     FAILED = "failed"
-    """It can't be started as configured; only a changed configuration helps."""
+    """It can't be started as configured. It is tried again, but not waited for."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,8 @@ class Supervisor:
         api_key: sent with every look, as clients' requests send it.
         start_turn: held from an engine's start until it is up, so that engines of one device don't slow each
             other's start down.
+        environment: names of further variables that a launched engine gets, beside those that all get.
+        secret_variables: names of those that hold keys of the gateway, which no engine gets.
     """
 
     def __init__(
@@ -76,48 +95,69 @@ class Supervisor:
         launch: Sequence[str] = (),
         api_key: str | None = None,
         start_turn: asyncio.Lock | None = None,
+        environment: Collection[str] = (),
+        secret_variables: Collection[str] = (),
     ) -> None:
         self.name = name
         self.engine = engine
-        self.url = url
+        self.url = _shown(url) if url else None
+        """For people: without a user's name and password."""
         self.health = Health.STARTING
         self.problem: str | None = "not looked at yet" if url else "not started yet"
         """Why it is not up, in words for people; ``None`` when it is."""
         self.facts: Facts | None = None
         """What it said when it was last up."""
-        self.abilities = AS_STARTED
+        self.abilities = assumed(strategy)
         """What it was seen to do when it last came up."""
         self.warnings: tuple[str, ...] = ()
         self.restarts = 0
-        self.pid: int | None = None
-        self.log_path = log_directory / f"{name}.log"
         self.client: Client | None = None
+        self.api_key = api_key
+        """The key that requests to it need: the configured one, or that of the present start."""
         self.timing = Timing()
         self.on_change: Callable[[], None] = lambda: None
+        self.expected_silence_s: Callable[[], float] = lambda: 0.0
+        """The longest silence that the requests on it may need, as for reading long prompts at its pace."""
+        self._address = url
         self._strategy = strategy
         self._draft_model = draft_model
         self._launch = launch
-        self._api_key = api_key
+        self._configured_key = api_key
         self._start_turn = start_turn or asyncio.Lock()
+        self._environment = environment
+        self._secret_variables = secret_variables
+        self._log = ProcessLog(log_directory / f"{name}.log")
+        self._process: LaunchedProcess | None = None
         self._ends_in_a_row = 0
         """How often it ended without having been up for long."""
+        self._changed_s = 0.0
+        """The event loop's time when its health last changed."""
+        self._is_hung = False
+        """Whether the process that runs is to be killed."""
+        self._was_up = False
         self._checked = False
         """Whether the engine that is up was compared with its configuration."""
+        self._examined: tuple[object, ...] | None = None
+        """What the engine was that :attr:`abilities` were last found of; ``None`` where they were not."""
+        self._examine_again_s: float | None = None
+        self._second_try = False
+        self._examination_kills = False
+        """Whether the engine was lost while it was examined: it is not examined again."""
         self._look_now = asyncio.Event()
+        self._looks_begun = self._looks_done = 0
+        self._looked = asyncio.Event()
+        """Set, and replaced, at the end of each look."""
+        self._last_look_s = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Lock()
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._task = asyncio.create_task(self._run(), name=f"supervise {self.name}")
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
 
-    async def stop(self) -> None:
-        """Close the connections and end the process, if it is ours."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self._end_process()
+    @property
+    def log_path(self) -> Path:
+        return self._log.path
 
     @property
     def is_coming(self) -> bool:
@@ -125,46 +165,92 @@ class Supervisor:
         will_start = bool(self._launch) and self._ends_in_a_row <= ENDS_TO_BE_HOPELESS
         return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._task = asyncio.create_task(self._run(), name=f"supervise {self.name}")
+
+    async def stop(self) -> None:
+        """Close the connections and end the process, if it is ours. May be called again, also meanwhile."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        async with self._stopping:
+            if self.client:
+                self.client.close("the engine is being stopped")
+            await self._end_process()
+
+    def retry(self) -> None:
+        """Look, or try to start it, at once."""
+        self._look_now.set()
+
     def report_failure(self, problem: str) -> None:
-        """Tell that a request could not reach the engine: it counts as down until a look says otherwise."""
+        """Tell that no connection to the engine could be made: it counts as down until a look says otherwise."""
         if self.health is Health.UP:
             self._set(Health.DOWN, problem)
         self._look_now.set()
 
+    def suspect(self, problem: str) -> None:
+        """Tell that the engine closed a connection on which it was to answer. It is looked at; but it may well have
+        been that one request, so it counts as down only where its process has ended."""
+        if self._process and self._process.has_ended() and self.health is Health.UP:
+            self._set(Health.DOWN, problem)
+        self._look_now.set()
+
+    async def look_again(self, at_most_every_s: float = 1.0) -> None:
+        """Refresh :attr:`facts` and :attr:`health` now, unless that was done less than so many seconds ago. Returns
+        when it is done, or is taking too long."""
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done():
+            return
+        if self._looks_begun == self._looks_done and loop.time() - self._last_look_s < at_most_every_s:
+            return
+        wanted = self._looks_begun + 1
+        self._look_now.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_LIMIT_S):
+                while self._looks_done < wanted:
+                    await self._looked.wait()
+
     async def _run(self) -> None:
-        try:
-            if self._launch:
-                await self._keep_running()
-            else:
-                assert self.url is not None
-                self.client = self._connect(self.url)
-                while True:
-                    await self._look()
-                    await self._pause()
-        except LaunchError as error:
-            self._set(Health.FAILED, str(error))
-        except Exception as error:  # a defect here must not look like an engine that is up
-            log.exception("supervising %s failed", self.name)
-            self._set(Health.FAILED, f"internal error: {error!r}")
+        while True:
+            try:
+                await (self._keep_running() if self._launch else self._watch())
+            except LaunchError as error:
+                problem = str(error)
+            except Exception as error:  # a defect here must not look like an engine that is up
+                log.exception("supervising %s failed", self.name)
+                problem = f"internal error: {error!r}"
+            await self._end_process()
+            self._set(Health.FAILED, problem)
+            self._look_now.clear()
+            await self._pause(FAILED_INTERVAL_S)
+
+    async def _watch(self) -> None:
+        assert self._address is not None
+        self.client = self._connect(self._address)
+        while True:
+            await self._look()
+            await self._pause()
 
     async def _keep_running(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            async with self._start_turn:
-                started_s = loop.time()
-                process = await self._start_process()
-                exited = asyncio.ensure_future(process.wait())
-                await self._come_up(exited, started_s + self.timing.start_timeout_s)
-            while self.health is not Health.STARTING and not exited.done():
-                await self._pause(exited)
-                await self._look()
-            if exited.done():
-                problem = f"exited with {exited.result()}: {self._last_log_line()} (log: {self.log_path})"
-            else:
-                problem = f"not up within {self.timing.start_timeout_s:g} s (log: {self.log_path})"
+            try:
+                async with self._start_turn:
+                    process = await self._start_process()
+                    await self._come_up(process, loop.time() + self.timing.start_timeout_s)
+                up_s = loop.time()
+                while not (process.exited.done() or self._is_hung or self._is_late()):
+                    await self._pause(exited=process.exited)
+                    if not process.exited.done():
+                        await self._look()
+                problem = await self._why_it_ended(process)
+            except OSError as error:  # no memory, no processes left: that may pass
+                problem, up_s = f"could not be started: {error}", loop.time()
             self._set(Health.DOWN, problem)
-            await self._end_process()
-            if loop.time() - started_s > STEADY_AFTER_S:
+            await self._end_process(at_once=self._is_hung)
+            if loop.time() - up_s > STEADY_AFTER_S:
                 self._ends_in_a_row = 0
             pause_s = BACKOFF_S[min(self._ends_in_a_row, len(BACKOFF_S) - 1)]
             self._ends_in_a_row += 1
@@ -172,44 +258,173 @@ class Supervisor:
             log.warning("%s %s; starting it again in %g s", self.name, problem, pause_s)
             await asyncio.sleep(pause_s)
 
-    async def _come_up(self, exited: "asyncio.Future[int]", deadline_s: float) -> None:
+    def _is_late(self) -> bool:
+        """Whether its process runs, but has not served for as long as a start may take."""
+        since_s = asyncio.get_running_loop().time() - self._changed_s
+        return self.health is Health.STARTING or (self.health is Health.DOWN and since_s > self.timing.start_timeout_s)
+
+    async def _why_it_ended(self, process: LaunchedProcess) -> str:
+        where = self._log.whereabouts
+        if process.exited.done():
+            words = await asyncio.to_thread(self._log.last_line)
+            return f"exited with {process.exited.result()}: {words}{self._log.whereabouts}"
+        if self._is_hung:
+            return f"hung ({self.problem}) and was killed{where}"
+        return f"not up within {self.timing.start_timeout_s:g} s{where}"
+
+    async def _come_up(self, process: LaunchedProcess, deadline_s: float) -> None:
         """Look at a started engine until it is up, has exited, or is late."""
         loop = asyncio.get_running_loop()
-        while not exited.done() and self.health is Health.STARTING and loop.time() < deadline_s:
+        while not process.exited.done() and self.health is Health.STARTING and loop.time() < deadline_s:
             await self._look(when_down=Health.STARTING)
             if self.health is Health.STARTING:
-                await self._pause(exited)
+                await self._pause(exited=process.exited)
 
     async def _look(self, when_down: Health = Health.DOWN) -> None:
-        assert self.client is not None
-        missed = 0
+        self._look_now.clear()
+        self._looks_begun += 1
+        try:
+            await self._look_once(when_down)
+        finally:
+            self._last_look_s = asyncio.get_running_loop().time()
+            self._looks_done = self._looks_begun
+            self._looked.set()
+            self._looked = asyncio.Event()
+
+    async def _look_once(self, when_down: Health) -> None:
+        client = self.client
+        assert client is not None
+        began_s = asyncio.get_running_loop().time()
+        worked_s = None
+        missed = lost = 0
         while True:
             try:
-                facts = await self.engine.probe(self.client)
-                if not self._checked:
-                    seen = await self.engine.examine(self.client, self._strategy, self._draft_model)
-                    self.abilities, self.warnings = seen.abilities, seen.contradictions
-                    for warning in self.warnings:
-                        log.warning("%s: %s", self.name, warning)
-                    self._checked = True
-                self._set(Health.UP, None)
-                self.facts = facts
-                return
-            except TimeoutError:
-                missed += 1
-                if self.health is not Health.UP or missed >= TIMEOUTS_TO_BE_DOWN:
-                    problem = "no answer in time"
-                    break
-            except (NotReady, ConnectFailed, ConnectionLost) as error:
-                problem = str(error)
-                self._checked = False  # what comes back may be another one
+                facts = await self.engine.probe(client)
                 break
-        self._set(when_down, problem)
+            except TimeoutError:
+                problem = "no answer in time"
+            except ConnectFailed as error:
+                problem = str(error)
+                if error.in_time:
+                    return self._not_up(when_down, problem)
+            except ConnectionLost as error:
+                lost += 1
+                if self.health is not Health.UP or lost >= LOSSES_TO_BE_DOWN:
+                    return self._not_up(when_down, str(error))
+                continue
+            except NotReady as error:
+                if error.is_busy and self.health is Health.UP:
+                    return None
+                return self._not_up(when_down, str(error))
+            except Exception as error:  # it answers, but as no engine of its kind does
+                log.exception("looking at %s failed", self.name)
+                return self._not_up(when_down, f"its answer can't be understood: {error!r}")
+            missed += 1
+            if self.health is not Health.UP:
+                return self._not_up(when_down, problem, may_be_another=False)
+            if client.last_heard_s > began_s:
+                return None  # busy, not dead
+            if missed == 1:
+                worked_s = await self._processor_s()
+            if missed >= TIMEOUTS_TO_BE_DOWN and not await self._may_be_busy(client, began_s, worked_s):
+                self._set(Health.DOWN, problem)
+                self._is_hung = self._process is not None
+                client.close(f"{DECLARED_DOWN}: {problem}")
+                return None
+        if not await self._examine_if_due(client, facts, when_down):
+            return None
+        if self._process and self._process.has_ended():
+            return None
+        news = self.facts is not None and self.facts.models.keys() != facts.models.keys()
+        self.facts = facts
+        self._set(Health.UP, None)
+        if news:
+            self.on_change()
+        return None
 
-    async def _pause(self, exited: "asyncio.Future[int] | None" = None) -> None:
+    def _not_up(self, health: Health, problem: str, may_be_another: bool = True) -> None:
+        """It said so itself, or nobody is there. What runs on it may still end well, as where an engine finishes its
+        answers before it ends, unless it stays silent.
+
+        Args:
+            may_be_another: whether what comes back may be another engine.
+        """
+        if may_be_another:
+            self._checked = False
+        self._set(health, problem)
+        client = self.client
+        if client and client.busy_connections:
+            silent_s = asyncio.get_running_loop().time() - max(client.last_heard_s, self._changed_s)
+            if silent_s > max(BUSY_SILENCE_S, self.expected_silence_s()):
+                client.close(f"{DECLARED_DOWN}: {problem}")
+
+    async def _may_be_busy(self, client: Client, began_s: float, worked_s: float | None) -> bool:
+        """Whether a silent engine is to be given more time, since requests run on it."""
+        if not client.busy_connections:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if now_s - max(client.last_heard_s, self._changed_s) < max(BUSY_SILENCE_S, self.expected_silence_s()):
+            return True
+        works_s = await self._processor_s()
+        return works_s is not None and worked_s is not None and works_s - worked_s > WORKING_SHARE * (now_s - began_s)
+
+    async def _processor_s(self) -> float | None:
+        return await asyncio.to_thread(self._process.processor_s) if self._process else None
+
+    async def _examine_if_due(self, client: Client, facts: Facts, when_down: Health) -> bool:
+        """Find out what an engine that has come up can do. Whatever that brings, it is up; unless it was lost over it,
+        which happens once.
+
+        Returns:
+            Whether it is still there.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._checked:
+            due = self._examine_again_s is not None and now_s >= self._examine_again_s
+            if not due or client.busy_connections:
+                return True
+        what = (facts.build, facts.slots, facts.context_tokens, *sorted(facts.models))
+        if self._examination_kills or (self._launch and self._examined == what):
+            self._checked = True
+            return True
+        self._examine_again_s = self._examined = None
+        try:
+            async with asyncio.timeout(EXAMINATION_LIMIT_S):
+                seen = await self.engine.examine(client, self._strategy, self._draft_model)
+            self._examined = what
+            if seen.is_provisional:
+                self._examine_again_s = now_s + EXAMINE_AGAIN_AFTER_S
+        except (ConnectFailed, ConnectionLost) as error:
+            self._examination_kills = True
+            self._found(_unexamined(self._strategy, f"it was lost when asked what it can do: {error}"))
+            self._not_up(when_down, str(error))
+            return False
+        except Exception as error:
+            if not isinstance(error, (NotReady, TimeoutError)):
+                log.exception("examining %s failed", self.name)
+            if not self._second_try:
+                self._second_try = True
+                self._examine_again_s = now_s + EXAMINE_AGAIN_AFTER_S
+            why = "it was too slow to tell" if isinstance(error, TimeoutError) else str(error)
+            seen = _unexamined(self._strategy, f"it could not be found out what it can do: {why}")
+        was_up = self._checked
+        changed = seen.abilities != self.abilities
+        self._found(seen)
+        self._checked = True
+        if was_up and changed:
+            self.on_change()
+        return True
+
+    def _found(self, seen: Examination) -> None:
+        for warning in seen.contradictions:
+            if warning not in self.warnings:
+                log.warning("%s: %s", self.name, warning)
+        self.abilities, self.warnings = seen.abilities, seen.contradictions
+
+    async def _pause(self, due_s: float | None = None, *, exited: "asyncio.Future[int] | None" = None) -> None:
         """Until the next look is due, or asked for, or the process exits."""
-        self._look_now.clear()
-        due_s = self.timing.health_interval_s if self.health is Health.UP else DOWN_INTERVAL_S
+        if due_s is None:
+            due_s = self.timing.health_interval_s if self.health is Health.UP else DOWN_INTERVAL_S
         asked = asyncio.ensure_future(self._look_now.wait())
         events: list[asyncio.Future[Any]] = [asked, exited] if exited else [asked]
         try:
@@ -221,65 +436,68 @@ class Supervisor:
         changed = health is not self.health
         self.health, self.problem = health, problem
         if changed:
-            if self.facts is not None and health is not Health.STARTING:
+            self._changed_s = asyncio.get_running_loop().time()
+            if self._was_up and health is not Health.STARTING:
                 log.warning("%s is %s%s", self.name, health, f": {problem}" if problem else "")
+            self._was_up = self._was_up or health is Health.UP
             self.on_change()
 
     def _connect(self, url: str) -> Client:
-        authorization = [(b"authorization", b"Bearer " + self._api_key.encode())] if self._api_key else []
-        return Client(url, self.timing.connect_timeout_s, authorization)
+        authorization = [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
+        try:
+            return Client(url.rstrip("/").removesuffix("/v1"), self.timing.connect_timeout_s, authorization)
+        except ValueError as error:
+            raise LaunchError(str(error)) from error
 
-    async def _start_process(self) -> asyncio.subprocess.Process:
+    async def _start_process(self) -> LaunchedProcess:
         port = free_port()
         command = await asyncio.to_thread(self.engine.launch, self._launch, port)
+        environment = engine_environment(os.environ, self._environment, self._secret_variables)
+        variable = self.engine.key_variable(self._launch)
+        named = key_in(self._launch)
+        inherited = environment.get(variable) if variable else None
+        self.api_key = self._configured_key or named or inherited
+        if variable and not named:
+            self.api_key = environment[variable] = self.api_key or secrets.token_urlsafe(32)
         self.url = f"http://127.0.0.1:{port}"
         self.client = self._connect(self.url)
-        self._checked = False
+        self._checked = self._is_hung = False
         self._set(Health.STARTING, "starting")
         try:
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
-                self.log_path.replace(self.log_path.with_suffix(".log.1"))
-            with self.log_path.open("ab") as file:
-                file.write(f"\n--- {' '.join(command)}\n".encode())
-                file.flush()
-                self._process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,  # Ctrl-C is for the gateway, which lets answers finish first
-                    preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-                )
-        except OSError as error:
+            process = await LaunchedProcess.start(command, environment, self._log, masked(command))
+        except (FileNotFoundError, PermissionError) as error:
             raise LaunchError(f"{command[0]} can't be started: {error}") from error
-        self.pid = self._process.pid
-        return self._process
+        self._process = process
+        process.exited.add_done_callback(lambda _: self._note_exit(process))
+        return process
 
-    async def _end_process(self) -> None:
-        if self.client:
-            self.client.close()
-        process, self._process, self.pid = self._process, None, None
+    def _note_exit(self, process: LaunchedProcess) -> None:
+        """At once, so that no request is sent to what has ended; the reason follows."""
+        if process is self._process and self.health is Health.UP and not self._stopping.locked():
+            self._set(Health.DOWN, f"exited with {process.exited.result()}")
+        self._look_now.set()
+
+    async def _end_process(self, at_once: bool = False) -> None:
+        """End the process, if there is one. Connections to one that ended by itself end by themselves, with what it
+        still had to say."""
+        process = self._process
         if process is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            try:
-                async with asyncio.timeout(STOP_GRACE_S):
-                    await process.wait()
-            except TimeoutError:
-                continue
-            break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it started itself
+        if self.client and not process.exited.done():
+            self.client.close(f"the engine was stopped: {self.problem}")
+        await process.end(at_once)
+        self._process = None
 
-    def _last_log_line(self) -> str:
-        with contextlib.suppress(OSError), self.log_path.open("rb") as file:
-            file.seek(max(0, self.log_path.stat().st_size - 4096))
-            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-            return lines[-1] if lines else "it said nothing"
-        return "it left no log"
+
+def _unexamined(strategy: Strategy, why: str) -> Examination:
+    return Examination(assumed(strategy), (f"{why}; it is used as it was started",))
+
+
+def _shown(url: str) -> str:
+    try:
+        return without_credentials(url)
+    except ValueError:
+        return "a malformed url"
 
 
 def free_port() -> int:
@@ -288,12 +506,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-if sys.platform == "linux":
-    _libc = ctypes.CDLL(None)
-
-    def _end_with_parent() -> None:
-        """In the child: have the kernel end it when the gateway ends, even by SIGKILL."""
-        pr_set_pdeathsig = 1
-        _libc.prctl(pr_set_pdeathsig, signal.SIGTERM)

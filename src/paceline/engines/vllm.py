@@ -1,17 +1,18 @@
 """vLLM. With ``--scheduler-cls paceline.engines.vllm_scheduler.scheduler`` it takes the draft length from each request;
 else its strategy is set at start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from paceline.engines.interface import REPEATED, TOO_SLOW, Examination, Facts, NotReady
+from paceline.engines.interface import REPEATED, TOO_SLOW, TRY_LIMIT_S, Examination, Facts, NotReady
+from paceline.engines.meaning import assumed, lost_when_drafting
 from paceline.engines.observation import Observer, count, milliseconds
-from paceline.engines.openai import KnownServer, fetch_json, fetch_models
+from paceline.engines.openai import KnownServer, fetch_json, fetch_models, fetch_optional
 from paceline.engines.usage import UsageObserver
 from paceline.http.client import Client
-from paceline.types import AS_STARTED, Abilities, Drafter, Observation, Request, Strategy
+from paceline.types import Abilities, Drafter, Observation, Request, Strategy
 
 XARGS, N_MAX, MIN_YIELD = "vllm_xargs", "paceline_n_max", "paceline_min_yield"
 METRICS_ADVICE = (
@@ -23,8 +24,7 @@ METRICS_ADVICE = (
 class Vllm(KnownServer):
     async def probe(self, client: Client) -> Facts:
         facts = await super().probe(client)
-        told = await fetch_json(client, "/version")
-        version = told.get("version") if isinstance(told, dict) else None
+        version = (await fetch_optional(client, "/version")).get("version")
         return msgspec.structs.replace(facts, build=version if isinstance(version, str) else None)
 
     async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
@@ -32,21 +32,28 @@ class Vllm(KnownServer):
         the field passes it over in silence."""
         model = next(iter(await fetch_models(client)), None)
         try:
-            return await self._examined(client, strategy, model)
+            drafters, contradictions = await self._examined(client, strategy, model)
+            lost = await lost_when_drafting(client, model) if strategy.drafts or contradictions else frozenset()
         except TimeoutError:
-            return Examination(contradictions=(TOO_SLOW,))
+            return Examination(assumed(strategy), (TOO_SLOW,))
+        return Examination(Abilities(drafters, lost), contradictions)
 
-    async def _examined(self, client: Client, strategy: Strategy, model: str | None) -> Examination:
+    async def _examined(
+        self, client: Client, strategy: Strategy, model: str | None
+    ) -> tuple[tuple[Drafter, ...], tuple[str, ...]]:
+        """The drafters that requests can ask for, and what contradicts the configuration."""
         free = await _drafted(client, model, {})
         if free is None:
-            return Examination(AS_STARTED, (METRICS_ADVICE,) if strategy.drafts else ())
+            return (), (METRICS_ADVICE,) if strategy.drafts else ()
         if not strategy.drafts:
-            drafts = free["num_draft_tokens"]
-            return Examination(AS_STARTED, (f"it is configured as autoregressive, but drafted {drafts} tokens",))
+            return (), (f"it is configured as autoregressive, but drafted {free['num_draft_tokens']} tokens",)
         capped = await _drafted(client, model, {XARGS: {N_MAX: 0}})
         if not free["num_draft_tokens"] or (capped and capped["num_draft_tokens"]):
-            return Examination()
-        return Examination(Abilities((Drafter(strategy.kind, strategy.kind, free["num_spec_tokens"]),)))
+            return (), ()
+        return (Drafter(strategy.kind, strategy.kind, free["num_spec_tokens"]),), ()
+
+    def key_variable(self, command: Sequence[str]) -> str | None:
+        return "VLLM_API_KEY"
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
         if not abilities.drafters:
@@ -64,16 +71,16 @@ class Vllm(KnownServer):
 class _Observer(UsageObserver):
     """Reads ``metrics``."""
 
-    def observation(self) -> Observation:
-        seen = super().observation()
+    reports = (*UsageObserver.reports, b'"metrics"')
+
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         metrics = self.report(b'"metrics"')
         drafting = metrics.get("speculative_decoding")
         drafting = drafting if isinstance(drafting, dict) else {}
         decode_s, first_s = milliseconds(metrics, "generation_time_ms"), milliseconds(metrics, "time_to_first_token_ms")
-        if decode_s is not None and seen.completion_tokens:
-            seen = msgspec.structs.replace(
-                seen, decode_s=decode_s, decode_tokens=seen.completion_tokens - 1, prefill_s=first_s or seen.prefill_s
-            )
+        if decode_s is not None:
+            seen = self._with_times(seen, first_s, decode_s)
         if not self._drafts or not drafting:
             return seen
         return msgspec.structs.replace(
@@ -87,7 +94,7 @@ class _Observer(UsageObserver):
 async def _drafted(client: Client, model: str | None, fields: Mapping[str, Any]) -> dict[str, int] | None:
     """The draft counts of a short completion; ``None`` where it tells none."""
     asked = {"model": model, "prompt": REPEATED, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
-    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode({**asked, **fields}), 60.0)
+    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode({**asked, **fields}), TRY_LIMIT_S)
     metrics = answer.get("metrics") if isinstance(answer, dict) else None
     told = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
     if not isinstance(told, dict):

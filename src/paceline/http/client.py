@@ -8,32 +8,40 @@ backpressure, and a connection that is closed at once when the answer is no long
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
-from urllib.parse import urlsplit
+from collections.abc import Iterable
+from typing import Self
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-import httptools
+from paceline.http.connection import Connection, ConnectionLost, Headers
 
-Headers = Sequence[tuple[bytes, bytes]]
-
-HIGH_WATER_BYTES = 64 * 1024
-"""Reading from the engine pauses while this much waits for the reader."""
 IDLE_LIMIT_S = 4.0
-"""An idle connection older than this is not reused; llama-server closes its own after 5 s."""
+"""An idle connection older than this is closed; llama-server closes its own after 5 s."""
+MAX_WHOLE_ANSWER_BYTES = 16 * 1024 * 1024
+"""Of an answer that is wanted whole: model lists, health, an error. What is relayed is not kept."""
+
+__all__ = ["Answer", "AnswerTooLarge", "Client", "ConnectFailed", "ConnectionLost", "Headers", "without_credentials"]
 
 
 class ConnectFailed(Exception):
-    """No connection could be made: nothing was sent."""
+    """No connection could be made: nothing was sent.
+
+    Args:
+        in_time: whether that was known before the time to connect was over, as where nobody listens.
+    """
+
+    def __init__(self, message: str, *, in_time: bool = True) -> None:
+        super().__init__(message)
+        self.in_time = in_time
 
 
-class ConnectionLost(Exception):
-    """The connection ended before the answer was whole."""
+class AnswerTooLarge(ConnectionLost):
+    """An answer that was wanted whole was larger than what is kept; its connection was closed."""
 
 
 class Answer:
     """An engine's answer: the head is there, the body arrives with :meth:`read`."""
 
-    def __init__(self, connection: "_Connection") -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.status: int = connection.status
         self.headers: Headers = connection.headers
@@ -50,15 +58,20 @@ class Answer:
         """
         return await self._connection.read()
 
-    async def read_all(self) -> bytes:
+    async def read_all(self, max_bytes: int = MAX_WHOLE_ANSWER_BYTES) -> bytes:
         """The whole rest of the body.
 
         Raises:
+            AnswerTooLarge: it is larger than ``max_bytes``.
             ConnectionLost: the connection ended before the answer did.
         """
-        pieces = []
+        pieces, size = [], 0
         while piece := await self.read():
             pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                self._connection.abort()
+                raise AnswerTooLarge(f"the answer is larger than {max_bytes:,} bytes", heard=True)
         return b"".join(pieces)
 
     def close(self) -> None:
@@ -82,9 +95,8 @@ class Client:
     """
 
     def __init__(self, url: str, connect_timeout_s: float = 3.0, fetch_headers: Headers = ()) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http(s) URL: {url!r}")
+        parts = _split(url)
+        assert parts.hostname is not None
         self._host = parts.hostname
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
@@ -92,25 +104,44 @@ class Client:
         self._authority = parts.netloc.rpartition("@")[2].encode()
         self._connect_timeout_s = connect_timeout_s
         self._fetch_headers = fetch_headers
-        self._idle: deque[_Connection] = deque()
-        self._open: set[_Connection] = set()
+        self._idle: deque[Connection] = deque()
+        """The longest idle one first."""
+        self._open: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self.last_heard_s = 0.0
+        """The event loop's time when the last byte came, on whichever connection; 0 before the first."""
 
     @property
     def open_connections(self) -> int:
         """Connections that are open now, idle ones included."""
         return len(self._open)
 
-    async def send(
-        self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
-    ) -> Answer:
-        """Send a request and wait for the head of its answer.
+    @property
+    def busy_connections(self) -> int:
+        """Connections on which an answer is awaited or read."""
+        return sum(connection.is_busy for connection in self._open)
 
-        Cancelling the call closes the connection. Of the headers, ``host`` and ``content-length`` are written
-        here. A kept connection that turns out to be closed before a byte came back is replaced once.
+    async def send(
+        self,
+        method: str,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        *,
+        fresh: bool = False,
+    ) -> Answer:
+        """Send a request once and wait for the head of its answer. Whatever happens, it is not sent again here.
+
+        Cancelling the call closes the connection. Of the headers, ``host`` and ``content-length`` are written here. A
+        kept connection that is found closed before anything was written is passed over for the next.
+
+        Args:
+            fresh: take a new connection even where one is kept.
 
         Raises:
-            ConnectFailed: nothing could be sent.
-            ConnectionLost: the engine closed the connection before the head of its answer.
+            ConnectFailed: nothing was sent.
+            ConnectionLost: the engine closed the connection before the head of its answer, or answered with something
+                that is not HTTP. It may have read the request.
         """
         lines = [f"{method} {self._base}{path} HTTP/1.1\r\nhost: ".encode("latin-1"), self._authority]
         for name, value in headers:
@@ -118,186 +149,129 @@ class Client:
         if body or method not in ("GET", "HEAD"):
             lines.append(b"\r\ncontent-length: %d" % len(body))
         lines.append(b"\r\n\r\n")
-        head = b"".join(lines)
-        while True:
-            connection, fresh = self._reusable(), False
-            if connection is None:
-                connection, fresh = await self._connect(), True
-            try:
-                await connection.send(head, body, method == "HEAD")
-            except ConnectionLost:
-                connection.abort()
-                if fresh:
-                    raise
-                continue  # the engine closed it while it was idle
-            except BaseException:
-                connection.abort()
-                raise
-            return Answer(connection)
+        kept = None if fresh else self._reusable()
+        connection = kept or await self._connect()
+        try:
+            await connection.send(b"".join(lines), body, method == "HEAD")
+        except ConnectionLost as lost:
+            connection.abort()
+            lost.reused = kept is not None
+            raise
+        except BaseException:
+            connection.abort()
+            raise
+        return Answer(connection)
 
     async def fetch(
-        self, method: str, path: str, headers: Headers = (), body: bytes = b"", timeout_s: float = 5.0
+        self,
+        method: str,
+        path: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        timeout_s: float = 5.0,
+        max_bytes: int = MAX_WHOLE_ANSWER_BYTES,
+        *,
+        fresh: bool = False,
     ) -> tuple[int, bytes]:
-        """Status and whole body of a small request.
+        """Status and whole body of a small request that does no harm when it is made twice: where a kept connection
+        turns out to be dead, it is sent once more. With ``fresh`` it is made once.
 
         Raises:
             ConnectFailed, ConnectionLost: as :meth:`send`.
+            AnswerTooLarge: the body is larger than ``max_bytes``.
             TimeoutError: no whole answer within ``timeout_s`` seconds.
         """
+        sent = [*self._fetch_headers, *headers]
         async with asyncio.timeout(timeout_s):
-            async with await self.send(method, path, [*self._fetch_headers, *headers], body) as answer:
-                return answer.status, await answer.read_all()
+            try:
+                answer = await self.send(method, path, sent, body, fresh=fresh)
+            except ConnectionLost as lost:
+                if not lost.reused or lost.heard:
+                    raise
+                answer = await self.send(method, path, sent, body, fresh=True)
+            async with answer:
+                return answer.status, await answer.read_all(max_bytes)
 
-    def close(self) -> None:
-        """Close all connections, running ones too."""
+    def close(self, why: str = "the connection was closed here") -> None:
+        """Close all connections. Who waits for an answer on one gets ConnectionLost with these words."""
+        if self._sweep:
+            self._sweep.cancel()
+            self._sweep = None
         for connection in list(self._open):
-            connection.abort()
+            connection.abort(why)
 
-    def _reusable(self) -> "_Connection | None":
+    def opened(self, connection: Connection) -> None:
+        """A connection's word that it is made."""
+        self._open.add(connection)
+
+    def heard(self, at_s: float) -> None:
+        """A connection's word that bytes came."""
+        self.last_heard_s = at_s
+
+    def lost(self, connection: Connection) -> None:
+        """A connection's word that it is closed."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def free(self, connection: Connection) -> None:
+        """A connection's word that it may be used again."""
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_LIMIT_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close those that have been idle for too long; come back when the next one will have been."""
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            left_s = self._idle[0].idle_since + IDLE_LIMIT_S - loop.time()
+            if left_s > 0:
+                self._sweep = loop.call_later(left_s, self._close_idle)
+                return
+            self._idle.popleft().abort()
+
+    def _reusable(self) -> Connection | None:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open and now - connection.idle_since < IDLE_LIMIT_S:
+            if now - connection.idle_since < IDLE_LIMIT_S and connection.is_reusable():
                 return connection
             connection.abort()
         return None
 
-    async def _connect(self) -> "_Connection":
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self._idle, self._open), self._host, self._port, ssl=self._tls
+                    lambda: Connection(self), self._host, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
-            raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s") from error
-        except OSError as error:
+            raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
+        except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
             raise ConnectFailed(str(error)) from error
         return connection
 
 
-class _Connection(asyncio.Protocol):
-    """One connection, one request at a time; also the parser's callbacks (``on_*``)."""
+def without_credentials(url: str) -> str:
+    """A URL as it may be shown: without the user's name and password in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
-    def __init__(self, idle: "deque[_Connection]", opened: "set[_Connection]") -> None:
-        self._idle, self._opened = idle, opened
-        self._loop = asyncio.get_running_loop()
-        self._transport: Any = None
-        self.idle_since = 0.0
-        self._begin()
 
-    def _begin(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._parser = httptools.HttpResponseParser(self)
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._head_done = self._complete = self._paused = self._no_body = self._until_close = self._keep_alive = False
-        self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+def _split(url: str) -> SplitResult:
+    """The parts of a URL.
 
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
-    async def send(self, head: bytes, body: bytes, no_body: bool) -> None:
-        self._begin()
-        self._no_body = no_body
-        if body:
-            self._transport.writelines((head, body))
-        else:
-            self._transport.write(head)
-        while not self._head_done:
-            if self._error:
-                raise self._error
-            await self._wait()
-
-    async def read(self) -> bytes:
-        while not self._pieces:
-            if self._complete:
-                return b""
-            if self._error:
-                raise self._error
-            await self._wait()
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._buffered = 0
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        return data
-
-    def finish(self) -> None:
-        if self._complete and not self._pieces and self._keep_alive and self.is_open:
-            self.idle_since = self._loop.time()
-            self._idle.append(self)
-        else:
-            self.abort()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._opened.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._error = ConnectionLost(f"the answer is not HTTP/1.1: {error}")
-            self.abort()
-        if self._buffered > HIGH_WATER_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-        self._wake()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._opened.discard(self)
-        if self in self._idle:
-            self._idle.remove(self)
-        if self._head_done and self._until_close and exc is None:
-            self._complete = True
-        elif not self._complete and self._error is None:
-            self._error = ConnectionLost(str(exc) if exc else "the engine closed the connection")
-        self._wake()
-
-    # httptools' callbacks
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if 100 <= self.status < 200:
-            self.headers = []
-            return
-        self._head_done = True
-        names = {name.lower() for name, _ in self.headers}
-        has_length = b"content-length" in names or b"transfer-encoding" in names
-        self._until_close = not has_length and not self._no_body and self.status not in (204, 304)
-        self._keep_alive = not self._until_close and self._parser.should_keep_alive()
-        if self._no_body:
-            self._complete = True
-
-    def on_body(self, body: bytes) -> None:
-        self._pieces.append(body)
-        self._buffered += len(body)
-
-    def on_message_complete(self) -> None:
-        if self._head_done:
-            self._complete = True
+    Raises:
+        ValueError: it is none that can be connected to.
+    """
+    try:
+        parts = urlsplit(url)
+        shown = without_credentials(url)
+        well_formed = parts.port is None or parts.port > 0  # reading it checks it
+    except ValueError as error:
+        raise ValueError(f"not an http(s) URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or not well_formed:
+        raise ValueError(f"not an http(s) URL: {shown!r}")
+    return parts

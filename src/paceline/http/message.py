@@ -14,6 +14,7 @@ import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_HEADERS = 256
 """Headers of one request; browsers and SDKs send 10 to 40, nginx and haproxy stop at about 100."""
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host", b"connection", b"expect"))

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from paceline.http.message import Headers, RequestHead, answer_head
+from paceline.http.message import CONTINUE, Headers, RequestHead, answer_head
 
 
 class Wire(Protocol):
@@ -86,6 +86,15 @@ class Reply:
             self.abort()
         elif self._write(framed + b"0\r\n\r\n" if self._chunked else framed):
             await self._connection.drain()
+
+    def probe(self) -> None:
+        """Send something that clients pass over, so that one that is gone answers with a reset: before the answer an
+        interim one; within a chunked body a zero in front of the next chunk's length, which may have any number of
+        them (RFC 9112, section 7.1)."""
+        if not self.started and self._asked.version == "1.1":
+            self._connection.write(CONTINUE)
+        elif self.started and not self.ended and self._chunked:
+            self._write(b"0")
 
     def abort(self) -> None:
         """Cut the connection, in a way that no client takes for the end of the answer."""

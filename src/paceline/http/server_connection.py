@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from paceline.http.framing import ChunkedBody
-from paceline.http.message import Refused, RequestHead, answer_head
+from paceline.http.message import CONTINUE, Refused, RequestHead, answer_head
 from paceline.http.reply import Reply
 from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Incoming, Overloaded
 
@@ -28,7 +28,6 @@ MAX_LINGER_BYTES = 256 * 1024 * 1024
 """And for this many bytes at most."""
 MAX_CHUNKED_BYTES = 16 * 1024
 """Of a body in chunks, so much is taken at a time: in chunks of one byte it costs 4 ms, and others wait."""
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n|\r(?!\n|\Z)")
 """Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
 _TCP_OPTIONS = {
@@ -145,8 +144,8 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
 
     def eof_received(self) -> bool:
-        """The client has shut down its sending side, or all: only writing can tell. An interim answer, which clients
-        pass over, makes a peer that is gone answer with a reset."""
+        """The client has shut down its sending side, or all: only writing can tell. What clients pass over makes a peer
+        that is gone answer with a reset."""
         self._at_eof = True
         request, incoming = self._request, self._incoming
         if request is None or self._linger_bytes is not None:
@@ -154,8 +153,8 @@ class Connection(asyncio.Protocol):
         if incoming and not incoming.frame.is_complete:
             request.client_left = True
             incoming.fail(ClientLeft())
-        elif request.version == "1.1" and self._reply and not self._reply.started:
-            self.write(CONTINUE)
+        elif self._reply:
+            self._reply.probe()
         return True
 
     def pause_writing(self) -> None:
