@@ -306,6 +306,7 @@ BAD_CHUNKS = [
     b"5\r\nhello\n\n0\r\n\r\n",
     b"FFFFFFFFFFFFFFF5F\r\nhello\r\n0\r\n\r\n",
     b"\r\n\r\n",
+    b"5\rhello\r0\r\r",
     b"0\r\nno trailer\r\n\r\n",
     b"0\r\n folded: x\r\n\r\n",
     b"5;" + b"x" * 5000 + b"\r\nhello\r\n0\r\n\r\n",
@@ -372,6 +373,7 @@ def _with(headers: bytes, body: bytes = b"") -> bytes:
         (b"SOURCE /x ICE/1.0\r\nHost: a\r\n\r\n", 400),
         (b"GET /x HTTP/1.1\nHost: a\n\n", 400),
         (b"GET /x HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\rHost: a\r\r", 400),
         (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /x HTTP/1.1\r\n Host: a\r\n\r\n", 400),
         (b"GET /x HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
@@ -425,6 +427,12 @@ def test_header_deadline(serve: Serve) -> None:
     assert kept.answer()[0] == 200
     assert_refused(kept, 408)
     assert time.monotonic() - begun_s < 5
+
+
+def test_line_ends_behind_a_body_begin_no_request(serve: Serve) -> None:
+    wire = Wire(serve(header_timeout_s=0.2).port, post(LENGTH, BODY + b"\r\n"), 0.6, b"\r", b"\n" + SECOND)
+    assert body_of(wire.answer()) == BODY
+    assert wire.answer()[0] == 200
 
 
 def test_idle_connections_are_closed(serve: Serve) -> None:
@@ -652,8 +660,9 @@ def test_a_slow_client_is_not_cut(serve: Serve) -> None:
 
     wire = Wire(serve(big, body_timeout_s=0.1).port, SECOND, small_window=True)
     got = 0
-    while got < 1_000_000:
-        got += len(wire.socket.recv(40_000))
+    begun_s = time.monotonic()
+    while time.monotonic() < begun_s + 1.5:  # three times what a client may take nothing for
+        got += len(wire.socket.recv(10_000))
         time.sleep(0.03)
     while got < 3_000_000:
         piece = wire.socket.recv(1_000_000)
@@ -708,6 +717,32 @@ def test_a_client_that_closed_is_noticed_within_a_stream(serve: Serve) -> None:
     wire._file.detach().close()
     assert served.cancelled.wait(1)
     assert served.seen[0].client_left
+
+
+async def begin_and_think(request: HttpRequest, reply: Reply) -> None:
+    await reply.start(200, [(b"content-type", b"text/event-stream")])
+    await reply.send(b"data: first\n\n")
+    await asyncio.sleep(0.6 if request.path == "/short" else 30)
+    await reply.end(b"data: second\n\n")
+
+
+def test_a_client_that_closed_is_noticed_within_a_stream_that_is_silent(serve: Serve) -> None:
+    served = serve(begin_and_think)
+    wire = Wire(served.port, SECOND)
+    until(lambda: b"first" in wire.socket.recv(1000))
+    time.sleep(0.1)
+    wire.close()
+    wire._file.detach().close()
+    assert served.cancelled.wait(1)
+    assert served.seen[0].client_left
+
+
+def test_a_half_closed_client_gets_the_whole_of_a_stream_that_is_silent(serve: Serve) -> None:
+    wire = Wire(serve(begin_and_think).port, b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n")
+    time.sleep(0.1)
+    wire.shut()
+    assert wire.answer()[2] == b"data: first\n\ndata: second\n\n"
+    assert wire.rest() == b""
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100\r\n", b"Transfer-Encoding: chunked\r\n"])
@@ -787,6 +822,7 @@ def test_a_broken_answer_does_not_look_whole(
         [(b"x", b"a\0b")],
         [(b"x\r\ny", b"b")],
         [(b"content-length", b"5"), (b"content-length", b"6")],
+        [(b"content-length", b"-1")],
     ],
 )
 def test_headers_can_t_be_injected(headers: list[tuple[bytes, bytes]], serve: Serve) -> None:

@@ -76,6 +76,8 @@ class ChunkedBody:
                     raise Refused(400, f"a line between the body's chunks is longer than {MAX_CHUNK_LINE_BYTES} bytes")
                 if not end:
                     self._line = data[position:]
+                    if b"\r" in self._line[:-1]:
+                        raise Refused(400, "a line between the body's chunks has a CR without LF")
                     return b"".join(content), b""
                 self._take_line(data[position:end])
                 position = end

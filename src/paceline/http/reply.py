@@ -42,8 +42,8 @@ class Reply:
         for header in headers:
             name = header[0].lower()
             if name == b"content-length":
-                if length not in (None, int(header[1])):
-                    raise ValueError(f"two lengths: {headers!r}")
+                if not header[1].isdigit() or length not in (None, int(header[1])):
+                    raise ValueError(f"no length, or two: {headers!r}")
                 length = int(header[1])
             elif name == b"connection":
                 wants_close = wants_close or b"close" in header[1].lower()

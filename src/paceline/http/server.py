@@ -5,17 +5,8 @@ import socket
 
 from paceline.http.message import Refused
 from paceline.http.reply import Reply
-from paceline.http.server_connection import (
-    BodyTimedOut,
-    BodyTooLarge,
-    ClientLeft,
-    Connection,
-    Handler,
-    HttpRequest,
-    Limits,
-    Overloaded,
-    Shared,
-)
+from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Overloaded
+from paceline.http.server_connection import Connection, Handler, Limits, Shared
 
 __all__ = (
     "BodyTimedOut",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import logging
 import re
 import socket
@@ -12,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from paceline.http.framing import ChunkedBody, LengthBody
+from paceline.http.framing import ChunkedBody
 from paceline.http.message import CONTINUE, Refused, RequestHead, answer_head
 from paceline.http.reply import Reply
+from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Incoming, Overloaded
 
 HIGH_WATER_BYTES = 64 * 1024
 """Of an answer, this much may wait for the client; of a body that nobody reads yet and of requests behind the one
@@ -28,7 +28,7 @@ MAX_LINGER_BYTES = 256 * 1024 * 1024
 """And for this many bytes at most."""
 MAX_CHUNKED_BYTES = 16 * 1024
 """Of a body in chunks, so much is taken at a time: in chunks of one byte it costs 4 ms, and others wait."""
-_HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n")
+_HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n|\r(?!\n|\Z)")
 """Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
 _TCP_OPTIONS = {
     "TCP_NODELAY": 1,
@@ -61,63 +61,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float = 75
 
 
-class BodyTooLarge(Refused):
-    """The body is larger than the handler takes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(413, f"the request body is larger than {max_bytes} bytes", "body_too_large")
-
-
-class BodyTimedOut(Refused):
-    """The client fell silent in the middle of its body."""
-
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(408, f"nothing of the request body arrived for {timeout_s:g} s", "body_timeout")
-
-
-class Overloaded(Refused):
-    """There are more connections, or bytes of bodies, than may be held."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(503, f"{what}; try again", "overloaded", 2)
-
-
-class ClientLeft(Refused):
-    """The client ended the connection, or its side of it, before its body was whole."""
-
-    def __init__(self) -> None:
-        super().__init__(400, "the request body ended before it was whole", "body_incomplete")
-
-
-class HttpRequest:
-    """One request of a client, its body still to come.
-
-    Attributes:
-        target: path and query as the client wrote them; of an absolute URL what follows the host, which then stands
-            in the headers as ``host``.
-        path: without the query, percent-decoded.
-        headers: names in lower case, in the client's order.
-        client: its address.
-        client_left: the connection ended before the answer was whole.
-    """
-
-    def __init__(self, head: RequestHead, client: str, receive: Callable[[int], Awaitable[bytes]]) -> None:
-        self.method, self.target, self.path, self.query = head.method, head.target, head.path, head.query
-        self.version, self.headers = head.version, head.headers
-        self.client = client
-        self.client_left = False
-        self._receive = receive
-
-    async def body(self, max_bytes: int) -> bytes:
-        """The whole body, once; it is asked for where the client waits for that (100 Continue).
-
-        Raises:
-            BodyTooLarge, BodyTimedOut, Overloaded, ClientLeft: so they say.
-            Refused: the base of these; on its own, the chunks are broken. Left to the server, it is answered there.
-        """
-        return await self._receive(max_bytes)
-
-
 Handler = Callable[[HttpRequest, Reply], Awaitable[None]]
 
 
@@ -132,28 +75,6 @@ class Shared:
         self.is_stopping = False
 
 
-class _Incoming:
-    """The body of the running request, as it arrives."""
-
-    def __init__(self, head: RequestHead) -> None:
-        self.frame = ChunkedBody() if head.is_chunked else LengthBody(head.content_length)
-        self.length = head.content_length
-        self.must_ask = head.expects_continue  # the client waits for 100 Continue
-        self.max_bytes: int | None = None  # known when the handler has asked for the body
-        self.held = io.BytesIO()
-        self.held_bytes = 0
-        self.problem: Refused | None = None
-        self.waiter: asyncio.Future[None] | None = None
-
-    def fail(self, problem: Refused) -> None:
-        self.problem = self.problem or problem
-        self.wake()
-
-    def wake(self) -> None:
-        if self.waiter and not self.waiter.done():
-            self.waiter.set_result(None)
-
-
 class Connection(asyncio.Protocol):
     """One connection. Between requests it collects a head; then a task runs the handler while the body is taken in."""
 
@@ -166,14 +87,14 @@ class Connection(asyncio.Protocol):
         self._searched = 0  # this much of it holds no end of a head
         self._request: HttpRequest | None = None
         self._reply: Reply | None = None
-        self._incoming: _Incoming | None = None
+        self._incoming: Incoming | None = None
         self._keep_alive = False
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._reading_paused = self._at_eof = self._later = False  # later: what has arrived is taken in parts
         self._linger_bytes: int | None = None  # set: all that arrives is thrown away
-        self._waiting_bytes = 0  # of the answer, when was last looked
+        self._waiting_bytes = 0  # of the answer, at the last look
         self._deadline_s = 0.0
         self._on_deadline: Callable[[], None] = self.abort
 
@@ -328,17 +249,17 @@ class Connection(asyncio.Protocol):
         elif self._at_eof:
             self._close()
         elif _HOPELESS.search(unread, self._searched):
-            self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or a line without CR"))
+            self._refuse(Refused(400, "the request is not HTTP/1.1: no method at its beginning, or CR and LF apart"))
         else:
             self._searched = max(0, len(unread) - 3)
-            if self._on_deadline != self._head_timed_out:
+            if unread and self._on_deadline != self._head_timed_out:
                 self._expect(limits.header_timeout_s, self._head_timed_out)
 
     def _begin(self, head: RequestHead) -> None:
         self._expect(0)
         self._request = request = HttpRequest(head, self._client, self._body)
         self._reply = reply = Reply(self, head)
-        self._incoming = incoming = _Incoming(head)
+        self._incoming = incoming = Incoming(head)
         self._keep_alive = head.keep_alive
         if self._unread and not incoming.frame.is_complete:
             data = bytes(self._unread)
@@ -398,7 +319,7 @@ class Connection(asyncio.Protocol):
 
     # Bodies
 
-    def _take_in(self, incoming: _Incoming, data: bytes) -> bytes:
+    def _take_in(self, incoming: Incoming, data: bytes) -> bytes:
         """Add to the running request's body; returns what lies behind its end."""
         if incoming.problem:
             return b""
@@ -408,9 +329,7 @@ class Connection(asyncio.Protocol):
         except Refused as error:
             incoming.fail(error)
             return b""
-        incoming.must_ask = False
-        incoming.held.write(content)
-        incoming.held_bytes += len(content)
+        incoming.add(content)
         self._shared.buffered_bytes += len(content)
         if self._shared.buffered_bytes > limits.max_buffered_bytes:
             incoming.fail(Overloaded("the request bodies being served fill their place (server.max_buffered_bytes)"))
@@ -427,9 +346,9 @@ class Connection(asyncio.Protocol):
             self._release(incoming)
         return rest
 
-    def _release(self, incoming: _Incoming) -> None:
+    def _release(self, incoming: Incoming) -> None:
         self._shared.buffered_bytes -= incoming.held_bytes
-        incoming.held, incoming.held_bytes = io.BytesIO(), 0
+        incoming.drop()
 
     async def _body(self, max_bytes: int) -> bytes:
         incoming = self._incoming
@@ -450,8 +369,7 @@ class Connection(asyncio.Protocol):
                 self._expect(0)
         if incoming.problem:
             raise incoming.problem
-        body, incoming.held = incoming.held.getvalue(), io.BytesIO()
-        return body
+        return incoming.take()
 
     def _body_timed_out(self) -> None:
         if self._incoming:
@@ -481,7 +399,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._linger_bytes = MAX_LINGER_BYTES
-        self._transport.write_eof()
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
         self._resume_reading()
         self._expect(LINGER_S, self.abort)
 
