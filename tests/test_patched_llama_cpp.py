@@ -17,7 +17,6 @@ from paceline.cli.common import cache_directory
 from paceline.engines import Observer
 from paceline.engines.llama_cpp_build import PATCH, CannotBuild, apply_patch, build
 from paceline.types import Api, Request
-from paceline.types import Api, Request
 
 pytestmark = pytest.mark.engines
 
