@@ -194,8 +194,7 @@ class Relay:
     async def _read_and_hold(self) -> bool:
         """Whether there was something; at the end the answer is whole."""
         if piece := self._arrived(await self._answer.read()):
-            if self._kind is _Kind.JSON:
-                self._observer.feed(piece, self._at_s)
+            self._observer.feed(piece, self._at_s)
             self._hold(piece)
             return True
         self._is_whole = True
@@ -239,8 +238,7 @@ class Relay:
 
     async def _pieces(self) -> None:
         while piece := self._arrived(await self._answer.read()):
-            if self._kind is _Kind.JSON:
-                self._observer.feed(piece, self._at_s)
+            self._observer.feed(piece, self._at_s)
             await self._send(piece)
         await self._reply.end()
 
