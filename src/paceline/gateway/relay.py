@@ -211,11 +211,8 @@ class Relay:
         sent_s = self._sent_s
         while piece := await read():
             self.last_byte_s = now_s = perf_counter()
-            if len(piece) <= SLICE_BYTES:
-                shown = feed(piece, now_s - sent_s)
-            else:
-                self._at_s = now_s - sent_s
-                shown = await self._shown(piece)
+            self._at_s = at_s = now_s - sent_s
+            shown = feed(piece, at_s) if len(piece) <= SLICE_BYTES else await self._shown(piece)
             if shown:
                 self.sending_since_s = now_s
                 await send(shown)
