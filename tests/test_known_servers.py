@@ -10,6 +10,7 @@ from conftest import StartEngine, StartGateway
 from fake_engine import Received, Wire, event
 from paceline.configuration import ConfigurationError, load
 from paceline.engines import ENGINES
+from paceline.engines.lm_studio import ACCEPTED, DRAFTED
 from paceline.types import AS_STARTED, Abilities, Api, Drafter, Observation, Request, Strategy
 
 CHAT = {"model": "qwen", "messages": [{"role": "user", "content": "Print the file again."}]}
@@ -170,6 +171,21 @@ def test_tabby_api_tells_times_in_its_usage() -> None:
         109, None, 171, 0.25, 170, 2.0, drafted=120, accepted=100
     )
     assert seen("tabbyapi", {"usage": USAGE | {"completion_time": None}}).decode_s is None
+
+
+@pytest.mark.parametrize(("tokens", "time_s"), [(1, 0.000001), (1, 2.0), (0, 0.0), (171, 0.0), (171, 0.000001)])
+def test_times_that_engines_tell_of_nothing_are_no_rate(tokens: int, time_s: float) -> None:
+    usage = USAGE | {"completion_tokens": tokens}
+    tabby_api = seen("tabbyapi", {"usage": usage | {"prompt_time": 0.25, "completion_time": time_s}})
+    vllm = seen(
+        "vllm", {"usage": usage, "metrics": {"generation_time_ms": time_s * 1000, "time_to_first_token_ms": 250}}
+    )
+    assert tabby_api == vllm == Observation(109, None, tokens, 0.25)
+
+
+def test_more_accepted_than_drafted_is_no_count() -> None:
+    counts = {DRAFTED: 5, ACCEPTED: 6}
+    assert seen("lmstudio", {"usage": USAGE, "stats": counts}) == Observation(109, None, 171)
 
 
 # Ollama

@@ -542,8 +542,15 @@ def test_tokens_that_come_together_at_the_end_were_made_in_between() -> None:
 
 def test_hidden_thinking_leaves_no_time() -> None:
     usage = {"completion_tokens_details": {"reasoning_tokens": 20}}
-    assert observe(*chat(steady(20), 40, usage=usage)).decode_s is None
-    assert observe(*chat(steady(20), 40, usage=usage)).prefill_s is None
+    seen = observe(*chat(steady(20), 40, usage=usage))
+    assert seen == Observation(9, None, 40)
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if "reason" in field or "think" in field])
+def test_thinking_that_was_sent_is_not_hidden(field: str) -> None:
+    thoughts = [(sse(FIELDS[field]("hm ")), at) for at in steady(20)]
+    usage = {"completion_tokens": 20, "output_tokens_details": {"reasoning_tokens": 20}}
+    assert observe(*thoughts, (sse({"usage": usage}), 1.0)).decode_tokens == 19
 
 
 def test_short_answers() -> None:

@@ -210,6 +210,15 @@ async def test_json_of_any_length_passes(extra: int) -> None:
     assert (b"content-length", b"%d" % len(body)) in client.headers
 
 
+@pytest.mark.parametrize("content_type", [JSON, OTHER, None])
+async def test_reports_are_read_whatever_the_type(content_type: bytes | None) -> None:
+    watching = observer()
+    await relay([b'{"usage": {"completion_tokens": 7}}'], Client(), content_type, watching=watching).run(
+        Api.OPENAI_CHAT
+    )
+    assert watching.observation().completion_tokens == 7
+
+
 async def test_what_is_compressed_is_not_read() -> None:
     client = Client()
     one = relay([b"\x1f\x8b\n\n" * 9], client, EVENTS, content_encoding=b"gzip")

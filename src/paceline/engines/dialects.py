@@ -5,7 +5,7 @@ Sources: OpenAI's references of streaming for chat, completions and responses; A
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -53,9 +53,18 @@ class AnswerError(Struct, frozen=True):
     """Whether the engine says that the request was wrong, so that it would fail elsewhere too."""
 
 
-def first_text(document: Any) -> tuple[str, str] | None:
-    """The first text that an event of a stream adds to the answer, and the field that holds it; ``None`` where it adds
-    none: a role, an empty string, progress. Thinking, refusals, audio and the arguments of tool calls are text, too."""
+class Text(NamedTuple):
+    """What an event of a stream adds to the answer."""
+
+    key: str
+    """Of the field that holds it."""
+    text: str
+    is_thought: bool
+
+
+def first_text(document: Any) -> Text | None:
+    """The first text that an event of a stream adds to the answer; ``None`` where it adds none: a role, an empty
+    string, progress. Thinking, refusals, audio and the arguments of tool calls are text, too."""
     if not isinstance(document, dict):
         return None
     choices = document.get("choices")
@@ -64,7 +73,8 @@ def first_text(document: Any) -> tuple[str, str] | None:
         if not isinstance(kind, str):
             return _text(document.get("content"), "content")
         is_delta = kind == "content_block_delta" or (kind.startswith("response.") and kind.endswith(".delta"))
-        return _text(document.get("delta"), "delta") if is_delta else None
+        found = _text(document.get("delta"), "delta") if is_delta else None
+        return found._replace(is_thought=True) if found and _is_thought(kind) else found
     for choice in choices[:MAX_ENTRIES] if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             for key in _TEXT_OF_CHOICE:
@@ -122,18 +132,22 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
-def _text(value: Any, key: str, depth: int = MAX_DEPTH) -> tuple[str, str] | None:
+def _text(value: Any, key: str, depth: int = MAX_DEPTH) -> Text | None:
     if isinstance(value, str):
-        return (key, value) if value else None
+        return Text(key, value, _is_thought(key)) if value else None
     if depth and isinstance(value, dict):
         for inner_key, inner in value.items():
             if inner_key not in _NO_TEXT and (found := _text(inner, inner_key, depth - 1)):
-                return found
+                return found._replace(is_thought=True) if _is_thought(inner_key) else found
     elif depth and isinstance(value, list):
         for inner in value[:MAX_ENTRIES]:
             if found := _text(inner, key, depth - 1):
                 return found
     return None
+
+
+def _is_thought(name: str) -> bool:
+    return "reasoning" in name or "think" in name
 
 
 def _error(error: Any, document: Mapping[str, Any]) -> AnswerError:

@@ -206,7 +206,7 @@ class Observer:
         if dialects.has_several_choices(document):
             self._has_several = True
         if found := dialects.first_text(document):
-            self._note_text(event, *found, at_s)
+            self._note_text(event, found, at_s)
         else:
             self._clock.other(at_s)
             if self.hides_usage and dialects.is_usage_only(document):
@@ -225,13 +225,14 @@ class Observer:
                 self.error = "an error too long to be read"
         self._keep(part)
 
-    def _note_text(self, event: bytes, key: str, text: str, at_s: float) -> None:
+    def _note_text(self, event: bytes, found: dialects.Text, at_s: float) -> None:
+        text = found.text
         text_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         self._clock.token(at_s, text_bytes)
         self._mark = self._before_text = b""
-        if "reason" in key or "think" in key:
+        if found.is_thought:
             self._saw_thought = True
-        for mark in _marks(key):
+        for mark in _marks(found.key):
             text_at = event.find(mark) + len(mark)
             if text_at >= len(mark) and event[text_at] != _QUOTE:
                 self._mark, self._around_text = mark, len(event) - text_bytes

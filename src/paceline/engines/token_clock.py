@@ -108,7 +108,7 @@ class TokenClock:
             return Times(prefill_s)
         gap_s = span_s / (self._arrivals - 1)
         end_s = self._last_s
-        if self._end_events == self.events and self._end_s - end_s <= 2 * gap_s:
+        if self._end_events == self.events and 0 <= self._end_s - end_s <= 2 * gap_s:
             end_s = self._end_s
         return Times(prefill_s, after_first, end_s - self._first_s)
 

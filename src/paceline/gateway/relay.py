@@ -194,8 +194,7 @@ class Relay:
     async def _read_and_hold(self) -> bool:
         """Whether there was something; at the end the answer is whole."""
         if piece := self._arrived(await self._answer.read()):
-            if self._kind is _Kind.JSON:
-                self._observer.feed(piece, self._at_s)
+            self._observer.feed(piece, self._at_s)
             self._hold(piece)
             return True
         self._is_whole = True
@@ -212,11 +211,8 @@ class Relay:
         sent_s = self._sent_s
         while piece := await read():
             self.last_byte_s = now_s = perf_counter()
-            if len(piece) <= SLICE_BYTES:
-                shown = feed(piece, now_s - sent_s)
-            else:
-                self._at_s = now_s - sent_s
-                shown = await self._shown(piece)
+            self._at_s = at_s = now_s - sent_s
+            shown = feed(piece, at_s) if len(piece) <= SLICE_BYTES else await self._shown(piece)
             if shown:
                 self.sending_since_s = now_s
                 await send(shown)
@@ -239,8 +235,7 @@ class Relay:
 
     async def _pieces(self) -> None:
         while piece := self._arrived(await self._answer.read()):
-            if self._kind is _Kind.JSON:
-                self._observer.feed(piece, self._at_s)
+            self._observer.feed(piece, self._at_s)
             await self._send(piece)
         await self._reply.end()
 
