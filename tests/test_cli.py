@@ -58,7 +58,7 @@ def test_check_says_what_a_file_means(configuration: Path) -> None:
     done = paceline("check", str(configuration))
     assert done.returncode == 0
     assert "mtp: openai, mtp n_max=3" in done.stdout
-    assert "fine, 2 lanes" in done.stdout
+    assert "fine, 2 engines" in done.stdout
 
 
 def test_check_says_what_is_wrong(configuration: Path) -> None:

@@ -158,7 +158,7 @@ async def test_models_with_lanes_of_their_own_are_told_apart(browser: Browser, t
         page = watched.page
         await expect(page.locator("#policies tr")).to_have_count(8)
         await expect(page.locator("#policies tr").first).to_have_text(
-            "200 requests that chose among large-plain, large-ngram"
+            "m: 200 requests that chose among large-plain, large-ngram"
         )
         await expect(page.locator("#verdict")).to_contain_text("always small-ngram")
         assert (await Axe().run(page)).violations_count == 0

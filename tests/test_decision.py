@@ -287,7 +287,7 @@ def test_the_best_fixed_lane_is_compared_with() -> None:
     code = Signals(tasks={Task.CODE: 1.0}, temperature=0)
     lanes = [LADDER[0], LADDER[1], LADDER[3], LADDER[6]]
     state, _ = taught(machine, lanes, [code, STORY] * 150)
-    ratios = {lane: always.ratio for lane, always in state.always.items()}
+    ratios = {lane: always.ratio for (_, lane), always in state.always.items()}
     best = min(ratios, key=ratios.__getitem__)
     truth = {
         one.lane.name: sum(machine.s_per_token(task, one.lane.strategy) for task in machine.acceptance) for one in lanes
@@ -373,7 +373,7 @@ def test_an_outcome_counts_for_the_lane_that_served() -> None:
     state = learn(State(), EDIT, decision, Outcome("plain", 200, 1.2, observed=seen, at_s=START_S))
     assert ("correct", "plain", "autoregressive", None) not in state.cells  # no step time was known to compare with
     assert mean_of(state.cells["step", "m"]) == pytest.approx(-4.605, abs=0.05)
-    assert set(state.measured) == {"plain"}
+    assert set(state.measured) == {("plain", "plain")}
 
 
 def test_old_conversations_are_forgotten() -> None:
@@ -419,9 +419,9 @@ def flat(state: State) -> dict[Any, Any]:
     found |= {("cell", *key): (cell.at_s, *cell.weights, *cell.sums) for key, cell in state.cells.items()}
     found |= {("step", *key): (step.at_s, *step.squares, *step.products) for key, step in state.steps.items()}
     found |= {("served", *key): (turn.at_s, turn.chars) for key, turn in state.served.items()}
-    found |= {("always", lane): (one.at_s, one.lane_s, one.taken_s) for lane, one in state.always.items()}
+    found |= {("always", *lane): (one.at_s, one.lane_s, one.taken_s) for lane, one in state.always.items()}
     for lane, sums in state.measured.items():
-        found["measured", lane] = tuple(getattr(sums, name) for name in Measured.__struct_fields__)
+        found[("measured", *lane)] = tuple(getattr(sums, name) for name in Measured.__struct_fields__)
     return found
 
 
@@ -527,7 +527,7 @@ def measured(*some: Outcome) -> Measured:
     state = State()
     for outcome in some:
         state = learn(state, STORY, choose(STORY, PLAIN, NGRAM), outcome)
-    return state.measured["plain"]
+    return state.measured["plain", "plain"]
 
 
 def test_sums_are_weighted_by_tokens() -> None:
@@ -553,7 +553,7 @@ def test_an_engine_that_fails_fast_is_never_taken_for_a_fast_one() -> None:
             failed = Outcome(one.lane.name, status, 0.001, observed=GOOD, error=error, at_s=machine.now_s)
             state = learn(state, EDIT, decision, failed)
     assert predict(EDIT, LADDER, state) == before
-    assert state.measured["mtp/0"].failures == 3
+    assert state.measured["engine", "mtp/0"].failures == 3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from conftest import Serving
 from paceline.cli.common import cache_directory
 from paceline.engines.llama_cpp_build import build
 from paceline.planning.drafters import NoDrafter, find_drafter
+from paceline.planning.gguf import BadModelFile, read_header
 
 KINDS = ("draft", "eagle3", "mtp")
 PROMPT = "Write a Python function that reverses a string."
@@ -38,31 +39,31 @@ def folders(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def test_drafters_are_found(folders: dict[str, Path], model: Path) -> None:
     for kind, path in folders.items():
-        drafter = find_drafter(path)
+        drafter = find_drafter(read_header(path))
         assert drafter is not None
         assert drafter.kind == kind
         assert (drafter.file is None) == (kind == "mtp")
-    assert find_drafter(model) is None
+    assert find_drafter(read_header(model)) is None
 
 
 def test_a_head_goes_before_a_draft_model(folders: dict[str, Path], tmp_path: Path) -> None:
     for kind in ("draft", "eagle3"):
         (tmp_path / f"a-{kind}.gguf").symlink_to(folders[kind].with_name(f"model-{kind}.gguf"))
     (tmp_path / "model.gguf").symlink_to(folders["draft"])
-    drafter = find_drafter(tmp_path / "model.gguf")
+    drafter = find_drafter(read_header(tmp_path / "model.gguf"))
     assert drafter and drafter.kind == "eagle3"
-    given = find_drafter(tmp_path / "model.gguf", tmp_path / "a-draft.gguf")
+    given = find_drafter(read_header(tmp_path / "model.gguf"), tmp_path / "a-draft.gguf")
     assert given and given.kind == "draft"
 
 
 def test_a_file_that_does_not_fit_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "draft.gguf"
     broken.write_bytes(b"no model")
-    with pytest.raises(NoDrafter, match=r"draft\.gguf"):
-        find_drafter(folders["draft"], broken)
+    with pytest.raises(BadModelFile, match=r"draft\.gguf"):
+        find_drafter(read_header(folders["draft"]), broken)
     head = folders["eagle3"].with_name("model-eagle3.gguf")
     with pytest.raises(NoDrafter, match="another vocabulary or hidden size"):
-        find_drafter(_of_another_size(folders["eagle3"], tmp_path / "wider.gguf"), head)
+        find_drafter(read_header(_of_another_size(folders["eagle3"], tmp_path / "wider.gguf")), head)
 
 
 def _of_another_size(model: Path, path: Path) -> Path:

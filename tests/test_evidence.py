@@ -32,7 +32,7 @@ from paceline.evidence.read import NoLog, entries
 from paceline.types import Api, Decision, Observation, Outcome, Prediction, Request, Signals, Strategy
 
 BODY = b'{"messages": [{"role": "user", "content": "a secret"}]}'
-REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", BODY, {}, model="m", id="mine")
+REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", BODY, {}, model="m", id="mine", served_model="m")
 PLAIN, NGRAM = Strategy(), Strategy("ngram", 8)
 
 
@@ -126,7 +126,7 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_goes_on_later(tmp_path: 
 
 
 def test_what_does_not_fit_into_memory_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_log, "MOST_WAITING", 5)
+    monkeypatch.setattr(evidence_log, "MAX_WAITING", 5)
     (tmp_path / "folder").write_text("")
     log = DecisionLog(tmp_path / "folder" / "requests.sqlite")
     for _ in range(8):

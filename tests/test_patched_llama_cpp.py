@@ -16,6 +16,7 @@ from conftest import Serving
 from paceline.cli.common import cache_directory
 from paceline.engines import Observer
 from paceline.engines.llama_cpp_build import PATCH, CannotBuild, apply_patch, build
+from paceline.types import Api, Request
 
 pytestmark = pytest.mark.engines
 
@@ -136,7 +137,7 @@ def test_every_generation_endpoint_takes_the_cap(path: str, body: dict[str, Any]
 )
 def test_the_newer_apis_tell_timings_too(path: str, body: dict[str, Any], stream: bool, ngram: LlamaServer) -> None:
     asked = {"model": "smol", "max_tokens": 48, "temperature": 0, "stream": stream, **body}
-    observer = Observer(stream)
+    observer = Observer(Request(Api.LLAMA_CPP, path, b"{}", {}, stream=stream))
     observer.feed(ngram.http.post(path, json=asked).content, 1.0)
     seen = observer.observation()
     assert seen.decode_s

@@ -66,14 +66,13 @@ def test_a_stream_of_vllm_hides_the_usage_that_the_client_did_not_ask_for() -> N
     usage = b'data: {"choices":[],"usage":{"completion_tokens":3},"metrics":{"generation_time_ms":500}}\n\n'
     end = b"data: [DONE]\n\n"
     observer = Vllm().observe(asked, Strategy())
-    assert observer.shown(text + usage + end) == text + end
-    assert observer.shown(usage) == b""
-    observer.feed(text + usage + end, 0.1)
+    assert observer.feed(text + usage + end, 0.1) == text + end
+    assert observer.feed(usage, 0.1) == b""
     seen = observer.observation()
     assert (seen.decode_tokens, seen.decode_s) == (2, 0.5)
     wants = request('{"stream": true, "stream_options": {"include_usage": true}}')
     assert Vllm().prepare(wants, Strategy(), AS_STARTED, 0) is wants.body
-    assert Vllm().observe(wants, Strategy()).shown(usage) == usage
+    assert Vllm().observe(wants, Strategy()).feed(usage, 0.1) == usage
 
 
 def test_the_guard_pauses_for_longer_and_longer_until_drafting_pays() -> None:

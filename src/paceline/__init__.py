@@ -1,5 +1,8 @@
 """Paceline: a gateway that picks, for every request, the decoding strategy that is fastest on this machine."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("paceline")
+try:
+    __version__ = version("paceline")
+except PackageNotFoundError:  # run from its source, without being installed
+    __version__ = "from source"

@@ -3,12 +3,15 @@
 The descriptions on the fields are the documentation: ``docs/configuration.md`` is generated from them.
 """
 
+import difflib
+import os
 import re
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -34,14 +37,20 @@ StrategyKind = Literal[
 EMBEDDED = "embedded"
 """As the first word of ``launch``: llama.cpp's server from the ``xllamacpp`` package."""
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FROM_ENVIRONMENT = "env:"
+"""Before the name of a variable that holds a secret."""
+NAME, URL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", r"^https?://"
+
+Name = Annotated[str, Meta(pattern=NAME)]
 Price = Annotated[float, Meta(ge=0)]
-Url = Annotated[str, Meta(pattern=r"^https?://")]
+Url = Annotated[str, Meta(pattern=URL)]
 Key = Annotated[str, Meta(min_length=1)]
 """A secret, or ``env:NAME``."""
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+KeyPath = tuple[str | int, ...]
+"""Where something stands in a file: ``("engine", 1, "n_max")``."""
 
 
 class ConfigurationError(Exception):
@@ -51,9 +60,9 @@ class ConfigurationError(Exception):
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the gateway listens and what it accepts."""
 
-    host: Annotated[str, Meta(description="Address to listen on. Anything but loopback should have `api_keys`.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, Meta(description="Address to listen on. Anything but loopback needs a key, or `insecure`.")
+    ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
     insecure: Annotated[
         bool,
@@ -148,7 +157,11 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1.0
     shutdown_grace_s: Annotated[
         int,
-        Meta(ge=0, description="Seconds that running answers may take to finish after the first Ctrl-C or SIGTERM."),
+        Meta(
+            ge=0,
+            description="Seconds that running answers may take to finish after SIGTERM; after Ctrl-C it is 8 at most, "
+            "and a second one ends them at once.",
+        ),
     ] = 25
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
 
@@ -188,12 +201,13 @@ class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[Name, Meta(description="Name of the engine and of its lane.")]
     kind: Annotated[EngineKind, Meta(description="Which engine module talks to it.")]
-    url: Annotated[Url | None, Meta(description="Base URL of a running engine, without `/v1`.")] = None
+    url: Annotated[Url | None, Meta(description="Base URL of a running engine; a `/v1` at its end is left off.")] = None
     launch: Annotated[
         tuple[str, ...],
         Meta(
             description="Command that starts the engine. `{port}` becomes a free port. `embedded` as the first word "
-            "is llama.cpp's server from the `xllamacpp` package; it takes llama-server's flags."
+            "is llama.cpp's server from the `xllamacpp` package; it takes the usual flags of llama-server by the same "
+            "names, and refuses the others (`python -m paceline.engines.embedded --help` lists them)."
         ),
     ] = ()
     strategy: Annotated[StrategyKind, Meta(description="How the engine drafts, as it was started.")] = "autoregressive"
@@ -373,25 +387,44 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
     engine: tuple[EngineSettings, ...] = ()
     model: tuple[ModelSettings, ...] = ()
 
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the variables that hold keys."""
+        keys = [*self.server.api_keys, self.server.admin_key, *(one.key for one in self.key)]
+        keys += [engine.api_key for engine in self.engine]
+        keys += [rule.api_key for rule in self.rule]
+        return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
+
     def device_settings(self, name: str) -> DeviceSettings:
         """The settings of a device; the defaults where the file has none."""
         return next((d for d in self.device if d.name == name), DeviceSettings(name))
 
 
-def load(path: Path) -> Configuration:
+def load(path: Path, server: Mapping[str, Any] = MappingProxyType({}), *, here: bool = True) -> Configuration:
     """Read and check a configuration file.
+
+    Args:
+        server: settings of ``[server]`` that take the place of the file's.
+        here: whether it is to be served with, on this machine and in this environment: then variables that it names
+            have to be set, and it must not be open to strangers.
 
     Raises:
         ConfigurationError: the file can't be read, is no TOML, or holds a wrong or missing key.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors put a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
-    return parse(text, str(path))
+    return parse(text, str(path), server, here=here)
 
 
-def parse(text: str, source: str = "configuration") -> Configuration:
+def parse(
+    text: str,
+    source: str = "configuration",
+    server: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    here: bool = True,
+) -> Configuration:
     """Like :func:`load`, from a string; ``source`` is the name used in errors."""
     try:
         table = tomllib.loads(text)
@@ -400,23 +433,71 @@ def parse(text: str, source: str = "configuration") -> Configuration:
         at = re.search(r"line (\d+)", str(error))
         line = int(at[1]) if at else text.count("\n") + 1
         raise ConfigurationError(f"{source}:{line}: {message}") from error
-    problems = [
-        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}"
-        for keys, message in _problems(table, Configuration)
-    ]
-    if problems:
-        raise ConfigurationError("\n".join(problems))
+    except RecursionError as error:
+        raise ConfigurationError(f"{source}: is nested too deeply") from error
+    if server and isinstance(table.setdefault("server", {}), dict):
+        table["server"] |= server
+
+    def refuse(problems: Iterable[tuple[KeyPath, str]]) -> None:
+        if lines := _located(source, text, problems):
+            raise ConfigurationError("\n".join(lines))
+
+    refuse(_problems(table, Configuration))
     configuration = msgspec.convert(table, Configuration, strict=True)
-    problems = [
-        f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}"
-        for keys, message in _contradictions(configuration)
-    ]
-    if problems:
-        raise ConfigurationError("\n".join(problems))
+    refuse(_contradictions(configuration, here))
     return configuration
 
 
-KeyPath = tuple[str | int, ...]
+def located(path: Path, problems: Iterable[tuple[KeyPath, str]]) -> str:
+    """Problems of a file that was read, a line for each: file, line, key, and what is wrong."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        text = ""  # it is gone meanwhile
+    return "\n".join(_located(str(path), text, problems))
+
+
+def _located(source: str, text: str, problems: Iterable[tuple[KeyPath, str]]) -> list[str]:
+    return [f"{source}:{_line_of(text, keys)}: {_dotted(keys)}: {message}" for keys, message in problems]
+
+
+def check(configuration: Configuration) -> None:
+    """Check a configuration that was not read from a file.
+
+    Raises:
+        ConfigurationError: it can't be served with here.
+    """
+    if lines := [f"{_dotted(keys)}: {message}" for keys, message in _contradictions(configuration, here=True)]:
+        raise ConfigurationError("\n".join(lines))
+
+
+def resolved(key: str) -> str:
+    """A secret as it is sent: itself, or for ``env:NAME`` the value of the variable NAME.
+
+    Raises:
+        ConfigurationError: the variable is not set, or no header could carry the secret. The message does not hold it.
+    """
+    if not key.startswith(FROM_ENVIRONMENT):
+        secret, what = key, "the key"
+    else:
+        name = key.removeprefix(FROM_ENVIRONMENT)
+        if not name:
+            raise ConfigurationError("env: names no variable; write it as env:NAME")
+        if name not in os.environ:
+            raise ConfigurationError(f"the variable {name} is not set")
+        secret, what = os.environ[name], f"the variable {name}"
+    if not secret:
+        raise ConfigurationError(f"{what} is empty")
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ConfigurationError(f"{what} holds a space, a line's end or another character that no key may have")
+    return secret
+
+
+def _contradictions(configuration: Configuration, here: bool) -> list[tuple[KeyPath, str]]:
+    """What is well-formed but can't be meant."""
+    from paceline.contradictions import contradictions, contradictions_here  # which looks at these types
+
+    return [*contradictions(configuration), *(contradictions_here(configuration) if here else ())]
 
 
 def _problems(table: Mapping[str, Any], kind: type[Struct], at: KeyPath = ()) -> list[tuple[KeyPath, str]]:
@@ -426,7 +507,7 @@ def _problems(table: Mapping[str, Any], kind: type[Struct], at: KeyPath = ()) ->
     for key, value in table.items():
         if key not in hints:
             known = ", ".join(hints)
-            found.append(((*at, key), f"unknown key; known here: {known}"))
+            found.append(((*at, key), f"unknown key; known here: {known}{_meant(key, hints)}"))
             continue
         inner = _struct_in(hints[key])
         if inner and get_origin(hints[key]) is tuple:
@@ -441,48 +522,40 @@ def _problems(table: Mapping[str, Any], kind: type[Struct], at: KeyPath = ()) ->
             try:
                 msgspec.convert(value, hints[key], strict=True)
             except msgspec.ValidationError as error:
-                found.append(((*at, key), str(error).split(" - at `$")[0]))
+                found.append(((*at, key), _explained(str(error), value, hints[key])))
     for info in msgspec.structs.fields(kind):
         if info.required and info.name not in table:
             found.append((at, f"needs the key {info.name}"))
     return found
 
 
-def _contradictions(configuration: Configuration) -> list[tuple[KeyPath, str]]:
-    """What is well-formed but can't be meant."""
-    found: list[tuple[KeyPath, str]] = []
-    seen: dict[str, int] = {}
-    for index, engine in enumerate(configuration.engine):
-        at = ("engine", index)
-        if engine.name in seen:
-            found.append(((*at, "name"), f"{engine.name!r} is the name of engine {seen[engine.name] + 1} already"))
-        seen.setdefault(engine.name, index)
-        if bool(engine.url) == bool(engine.launch):
-            found.append((at, "needs either url (a running engine) or launch (one to start), not both"))
-        if engine.launch and engine.launch[0] == EMBEDDED and engine.kind != "llama.cpp":
-            found.append(((*at, "kind"), 'the embedded engine is of kind "llama.cpp"'))
-        if engine.launch and engine.launch[0] != EMBEDDED and not any("{port}" in word for word in engine.launch):
-            found.append(((*at, "launch"), "has no {port}; Paceline chooses the port, so the command must take it"))
-        if engine.draft_model is not None and engine.kind != "lmstudio":
-            found.append(((*at, "draft_model"), 'only an engine of kind "lmstudio" takes it from each request'))
-        if engine.strategy == "autoregressive" and engine.n_max is not None:
-            found.append(((*at, "n_max"), "an autoregressive engine drafts nothing; drop n_max or name the strategy"))
-    if not configuration.engine:
-        found.append((("engine",), "no engine is configured; add an [[engine]] table"))
-    lanes = [engine.name for engine in configuration.engine]
-    default = configuration.server.default_lane
-    if default is not None and default.split("/")[0] not in lanes:
-        found.append((("server", "default_lane"), f"no lane {default!r}; there are: {', '.join(lanes)}"))
-    for index, rule in enumerate(configuration.rule):
-        if rule.lane.split("/")[0] not in lanes:
-            found.append((("rule", index, "lane"), f"no lane {rule.lane!r}; there are: {', '.join(lanes)}"))
-        if rule.model is None and rule.task is None and rule.header is None and rule.api_key is None:
-            found.append((("rule", index), "fits every request; say which: model, task, header or api_key"))
-    used = {engine.device for engine in configuration.engine}
-    for index, device in enumerate(configuration.device):
-        if device.name not in used:
-            found.append((("device", index, "name"), f"no engine runs on a device {device.name!r}"))
-    return found
+def _explained(error: str, value: Any, annotation: Any) -> str:
+    """A type's complaint about a value, with what may stand there."""
+    complaint = error.split(" - at `$")[0]
+    allowed = _allowed(annotation)
+    if allowed and isinstance(value, str):
+        return f"{complaint}; it may be: {', '.join(allowed)}{_meant(value, allowed)}"
+    if "length >= 1" in complaint:
+        return f"{complaint}: it is empty"
+    for pattern, hint in ((URL, "write it as http://127.0.0.1:8001"), (NAME, "use letters, digits, dots, _ and -")):
+        if pattern in complaint:
+            return f"{complaint}; {hint}"
+    return complaint
+
+
+def _allowed(annotation: Any) -> list[str]:
+    """The words of which a value has to be one; none where it may be any."""
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return [str(value) for value in annotation]
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [word for part in get_args(annotation) for word in _allowed(part)]
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """A question after the word that it is close to."""
+    close = difflib.get_close_matches(word.lower(), known, 1)
+    return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def _struct_in(annotation: Any) -> type[Struct] | None:

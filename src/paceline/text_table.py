@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+MAX_NAME_CHARS = 80
+"""Of a name that is shown; a longer one would push all else off the screen."""
+
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of equal length, each column as wide as its widest cell."""
@@ -9,3 +12,10 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def printable(name: str) -> str:
+    """A name that others gave, as it may be shown in a terminal: cut, and control characters, also those that turn the
+    direction of writing, as their escapes."""
+    cut = name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1] + "…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)

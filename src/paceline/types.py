@@ -46,6 +46,17 @@ class Request(Struct, frozen=True):
     """Whether its outcome is learned from; not with the request header ``x-paceline-learn: no``."""
     trace: str | None = None
     """The request header ``traceparent`` (https://www.w3.org/TR/trace-context/)."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """As the client sent them, names in lower case."""
+    served_model: str | None = None
+    """The name under which the model that serves it is listed; ``None`` where it is not known. Records keep this one,
+    never what the client wrote."""
+    client: str | None = None
+    """The name of the client's key; ``None`` where no key is asked for."""
+    address: str = ""
+    """Of the client."""
+    elided_chars: int = 0
+    """Of the largest bodies ``fields`` holds the beginning and the end; so much is left out."""
 
 
 class Task(StrEnum):
@@ -94,7 +105,9 @@ class Signals(Struct, frozen=True):
     turns: int = 1
     """Messages of the user, tool results not counted."""
     conversation: str = ""
-    """Hash of how the conversation began; the same for all its turns."""
+    """Keyed hash of what names the conversation, or else of how it began; the same for all its turns."""
+    conversation_is_named: bool = False
+    """Whether the client gave the conversation an identifier, on which the hash then stands."""
 
     @property
     def task(self) -> Task:
@@ -178,7 +191,8 @@ class Lane(Struct, frozen=True):
 
 
 class Measured(Struct, frozen=True):
-    """Sums over the requests that a lane has finished. Sums add, so two replicas' sums may be added.
+    """Sums over the requests that a lane has finished, under one fingerprint. Sums add, so two replicas' sums may be
+    added.
 
     ``prefill_*`` and ``decode_*`` count only answers that reported both the tokens and the time, and
     ``drafted``/``accepted`` only answers that reported drafts, so a quotient is always over the same answers.
@@ -192,6 +206,8 @@ class Measured(Struct, frozen=True):
     decode_s: float = 0.0
     drafted: int = 0
     accepted: int = 0
+    at_s: float = 0.0
+    """When the last of them ended, in seconds since 1970."""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -214,10 +230,10 @@ class LaneState(Struct, frozen=True):
     waiting: int = 0
     """Requests that wait for the lane's turn on its device."""
     fingerprint: str = ""
-    """Of the engine: model, quantization, build, settings. What was learned of another fingerprint does not count.
-    Empty: the engine's name stands for it."""
+    """Of the engine and the one model that the request is for: quantization, build, settings. What was learned of
+    another fingerprint does not count. Empty: the engine's name stands for it."""
     model: str = ""
-    """Of the model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
+    """Of that model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
     can_join: bool = True
     """Whether a request sent down this lane would start at once: the lane has its device's turn, or may take
     it, and has a free slot."""
@@ -308,6 +324,17 @@ class Observation(Struct, frozen=True):
     """Steps that verified a draft."""
 
 
+class Answered(Struct, frozen=True):
+    """What an engine's answer said of itself beside the text; ``None`` or empty where it said nothing."""
+
+    id: str | None = None
+    """The answer's identifier: ``"chatcmpl-7"``."""
+    model: str | None = None
+    """The model that the engine says it used."""
+    finish_reasons: tuple[str, ...] = ()
+    """Why each of the answers ended: ``"stop"``, ``"length"``."""
+
+
 class Outcome(Struct, frozen=True):
     """What became of a request."""
 
@@ -329,3 +356,9 @@ class Outcome(Struct, frozen=True):
     """When it ended, in seconds since 1970."""
     error: str | None = None
     """What went wrong, in one line; ``None`` for an answer that came whole."""
+    answered: Answered | None = None
+    """What the answer said of itself; ``None`` where nobody looked."""
+    fingerprint: str = ""
+    """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""

@@ -39,7 +39,7 @@ def own_gateway(words: Sequence[str], folder: Path, state: Path | None = None) -
     """
     port = free_port()
     log = folder / f"gateway-{port}.log"
-    command = [sys.executable, "-m", "paceline.cli", "serve", *words, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "paceline.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *words]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=os.environ | {"XDG_STATE_HOME": str(state or folder)}, stdout=out, stderr=out

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from paceline.bench.results import ROUTED, Results
-from paceline.bench.summary import Cell, Slice, ratios_of
+from paceline.bench.summary import ORACLE, Cell, Slice, ratios_of
 from paceline.text_table import columns
 
 MISSING = "-"
@@ -55,6 +55,12 @@ def advice(one: Slice) -> str:
         return (
             f"Let Paceline route: on this workload it decodes {one.overall[ROUTED].speed_up} times as fast as {first} "
             f"and {routed} times as fast as the best fixed setting, {one.best_lane}."
+        )
+    others = [one.overall[way].speed_up for way in one.ways if way not in (first, ROUTED, ORACLE)]
+    if not best.is_above_one and any(other.high >= 1 for other in others):
+        return (
+            f"It can't be told yet whether any setting is faster than {first} on this workload: the intervals hold 1. "
+            "More prompts of each task (--prompts) or repetitions (--rounds) narrow them."
         )
     if one.best_lane == first:
         lost = f"; routing makes {routed} of it" if routed else ""

@@ -28,10 +28,13 @@ from paceline.bench.summary import slices
 from paceline.bench.workload import BadWorkload, Workload
 from paceline.cli.calibrate import calibrated
 from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place, state_directory
-from paceline.cli.remote import Address, Unanswered, ask
-from paceline.cli.serve import add_engine_options, engine_words
+from paceline.cli.engine_options import add_engine_options, engine_words, misused
+from paceline.cli.remote import KEY_VARIABLE, Address, Unanswered, ask, gateway_url, key
+from paceline.configuration import Configuration, ConfigurationError, load
 from paceline.http.client import Client, ConnectFailed, ConnectionLost
 
+INTERRUPTED = 130
+"""Exit status of what Ctrl-C has ended."""
 EXAMPLES = """examples:
   paceline bench --quick                        the bundled model, a look of two minutes
   paceline bench --model model.gguf             a model of yours, ten minutes or so
@@ -40,6 +43,16 @@ EXAMPLES = """examples:
                                                 questions of Spec-Bench or SPEED-Bench, or ShareGPT's conversations
   paceline bench --compare before.jsonl after.jsonl
 """
+PROBLEMS = (
+    BadResults,
+    BadWorkload,
+    ConfigurationError,
+    NotStarted,
+    Refused,
+    Unanswered,
+    ConnectFailed,
+    ConnectionLost,
+)
 QUICK: dict[str, Any] = {"prompts": 1, "teach": 1, "rounds": 1, "max_tokens": 48}
 
 
@@ -57,7 +70,7 @@ def register(commands: Subparsers) -> None:
     add_engine_options(parser)
     running = parser.add_argument_group("a gateway that runs already")
     running.add_argument("--url", help="its address; by default, a gateway is started for the bench")
-    running.add_argument("--api-key", help="a key of it")
+    running.add_argument("--api-key", help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE})")
     what = parser.add_argument_group("what is sent")
     what.add_argument("--quick", action="store_true", help="one prompt of each task, 48 tokens: two minutes")
     what.add_argument(
@@ -101,6 +114,8 @@ def register(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if problem := misused(options):
+        return fail(problem)
     try:
         if options.compare:
             print(comparison(*(results.read(path) for path in options.compare)), end="")
@@ -113,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         with _gateway(options, None) as to:
             return _check_lossless(options, to) if options.check_lossless else _bench(options, to)
-    except (BadResults, BadWorkload, NotStarted, Refused, Unanswered, ConnectFailed, ConnectionLost) as error:
+    except PROBLEMS as error:
         return fail(str(error))
 
 
@@ -130,13 +145,20 @@ def _bench(options: argparse.Namespace, to: Address) -> int:
         if writer:
             writer.add(sample)
 
+    stopped = False
     try:
         asyncio.run(_run(to, lanes, load, settings, list(samples), note))
+    except KeyboardInterrupt:
+        stopped = True
     finally:
         say_in_place("")
         if writer:
             writer.close()
-    return _told(Results(about, samples), options.figures)
+    if stopped:
+        kept = f", kept in {options.results}: --resume goes on from there" if writer else ""
+        say(f"stopped after {len(samples)} measured requests{kept}")
+    status = _told(Results(about, samples), options.figures) if samples or not stopped else INTERRUPTED
+    return INTERRUPTED if stopped else status
 
 
 def _check_lossless(options: argparse.Namespace, to: Address) -> int:
@@ -204,14 +226,16 @@ def _told(found: Results, figures: Path | None) -> int:
 @contextmanager
 def _gateway(options: argparse.Namespace, state: Path | None) -> Iterator[Address]:
     """The one that runs, or one that is started for it."""
+    configuration = load(options.config, here=False) if options.config else Configuration()
+    shown_key = key(options.api_key, configuration)
     if options.url:
-        yield Address(options.url.rstrip("/"), options.api_key)
+        yield Address(gateway_url(options.url), shown_key)
         return
     with tempfile.TemporaryDirectory(prefix="paceline-bench-") as folder:
         say_in_place("starting the engines ...")
         with own_gateway(engine_words(options), Path(folder), state) as running:
             say_in_place("")
-            yield Address(running.url, options.api_key)
+            yield Address(running.url, shown_key)
 
 
 def _lanes(told: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:

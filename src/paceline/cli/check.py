@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 from paceline.cli.common import Subparsers, add_command, fail
-from paceline.configuration import ConfigurationError, load
+from paceline.configuration import ConfigurationError, load, located
+from paceline.contradictions import has_keys, is_loopback
+from paceline.planning.launch_check import launch_problems
 
 
 def register(commands: Subparsers) -> None:
@@ -12,8 +14,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "check",
         "check a configuration file",
-        "Check a configuration file without starting anything. Every problem is said with file, line and key; "
-        "the exit status is 1 if there is one.",
+        "Check a configuration file without starting anything: keys and values, addresses, variables with keys, and of "
+        "engines that are to be started the programs and models. Every problem is said with file, line and key; the "
+        "exit status is 1 if there is one.",
     )
     parser.add_argument("file", type=Path, help="the configuration file, TOML")
     parser.set_defaults(run=run)
@@ -24,9 +27,16 @@ def run(options: argparse.Namespace) -> int:
         configuration = load(options.file)
     except ConfigurationError as error:
         return fail(str(error))
+    if problems := launch_problems(configuration):
+        return fail(located(options.file, problems))
     for engine in configuration.engine:
-        lane = engine.lanes()[0]
         where = engine.url or " ".join(engine.launch)
-        print(f"{lane.name}: {engine.kind}, {lane.strategy}, device {lane.device or 'of its own'}, {where}")
-    print(f"{options.file}: fine, {len(configuration.engine)} lanes")
+        print(f"{engine.name}: {engine.kind}, {engine.as_started}, device {engine.device or 'of its own'}, {where}")
+        if engine.url and engine.url.rstrip("/").endswith("/v1"):
+            print(f"{engine.name}: the /v1 at the end of its url is left off: requests bring their own")
+    server = configuration.server
+    if not is_loopback(server.host) and not has_keys(configuration):
+        print(f"warning: {server.host} is open to other machines without a key, as server.insecure says")
+    count = len(configuration.engine)
+    print(f"{options.file}: fine, {count} engine{'s' * (count != 1)}; each has its lanes when it is up")
     return 0

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -11,6 +13,10 @@ from paceline.evidence.log import FILE
 
 Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
+LINE_INTERVAL_S = 10.0
+"""Between two lines that say how far something is, where they are not written over one another."""
+MAX_PRINTED = 300
+"""Characters of a text that somebody else chose."""
 
 
 def add_command(
@@ -38,10 +44,46 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def say_in_place(text: str) -> None:
-    """Say on standard error how far something is, over what was said before; the empty text removes it."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+class ProgressLine:
+    """Says on standard error how far something is: in a terminal over what was said before, else now and then in a
+    new line."""
+
+    def __init__(self) -> None:
+        self._said_s = 0.0
+
+    def say(self, text: str) -> None:
+        """The empty text removes what was said in place."""
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif text and time.monotonic() - self._said_s >= LINE_INTERVAL_S:
+            self._said_s = time.monotonic()
+            say(text)
+
+
+say_in_place = ProgressLine().say
+
+
+def printable(text: str) -> str:
+    """A text that somebody else chose, as it may be printed: without control characters, and not endless."""
+    cut = text if len(text) <= MAX_PRINTED else text[:MAX_PRINTED] + "..."
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in cut)
+
+
+def own_command() -> str:
+    """How this program is called from a shell here."""
+    called = Path(sys.argv[0])
+    if called.name == "paceline":
+        found = shutil.which("paceline")
+        if found and Path(found).resolve() == called.resolve():
+            return "paceline"
+        return shlex.quote(_from_here(called))
+    return f"{shlex.quote(_from_here(Path(sys.executable)))} -m paceline"
+
+
+def _from_here(path: Path) -> str:
+    """As short as it can be typed: below the current folder from there, else whole."""
+    whole = path.absolute()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
 def user_directory(variable: str, fallback: str) -> Path:

@@ -1,6 +1,7 @@
 """``paceline explain``: what would be decided for a request, and why?"""
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,9 @@ from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.decision import State, decide
 from paceline.gateway.admin import explanation
-from paceline.gateway.application import GENERATION
 from paceline.gateway.errors import ApiError
 from paceline.gateway.parse import parse_request
+from paceline.gateway.routes import GENERATION
 from paceline.inspection import inspect
 from paceline.types import Lane, LaneState, Strategy
 
@@ -26,6 +27,8 @@ EXAMPLES = """examples:
   paceline explain --config paceline.toml - < request.json
   paceline explain --path /v1/messages request.json
 """
+FILE_ENDINGS = (".json", ".jsonl", ".txt")
+SEPARATORS = ("/", "\\")
 
 
 def register(commands: Subparsers) -> None:
@@ -50,7 +53,10 @@ def register(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    body = _body(options.request, options.path)
+    try:
+        body = _body(options.request, options.path)
+    except _NoRequest as error:
+        return fail(str(error))
     if options.running or options.url:
         try:
             _print(ask(address(options), "POST", f"/paceline/explain{options.path}", body))
@@ -60,11 +66,11 @@ def run(options: argparse.Namespace) -> int:
     lanes = [Lane("plain", "plain", Strategy(), "cpu"), Lane("ngram", "ngram", Strategy("ngram"), "cpu")]
     if options.config:
         try:
-            lanes = [lane for engine in load(options.config).engine for lane in engine.lanes()]
+            lanes = [lane for engine in load(options.config, here=False).engine for lane in engine.lanes()]
         except ConfigurationError as error:
             return fail(str(error))
     try:
-        request = parse_request(GENERATION[options.path], options.path, body, [])
+        request = asyncio.run(parse_request(GENERATION[options.path], options.path, body, []))
     except ApiError as error:
         return fail(error.message)
     signals = inspect(request)
@@ -107,17 +113,67 @@ def _line(name: str, value: Any) -> None:
     print(f"  {name:<15}{value}")
 
 
+class _NoRequest(Exception):
+    """What is given is neither a prompt nor a request; ``str()`` says why."""
+
+
 def _body(text: str, path: str) -> bytes:
-    """The request's body: from standard input, from a file, or built around a prompt."""
+    """The request's body: from standard input, from a file, or built around a prompt.
+
+    Raises:
+        _NoRequest: there is none, or it is no JSON object.
+    """
     if text == "-":
-        return sys.stdin.buffer.read()
-    try:
-        if Path(text).is_file():
-            return Path(text).read_bytes()
-    except OSError:
-        pass  # too long to be a file's name
+        return _object(sys.stdin.buffer.read(), "standard input")
+    if not text.strip():
+        raise _NoRequest("the prompt is empty; give a prompt, a file with a request's body, or - for standard input")
+    if (body := _of_file(text)) is not None:
+        return _object(body, text)
+    if text.lstrip().startswith(("{", "[")) and _is_json(text):
+        return _object(text.encode(), "the request")
     if text.lstrip().startswith("{"):
-        return text.encode()
+        return text.encode()  # what is wrong with it is told by line and column
     if path.endswith(("/chat/completions", "/messages")):
         return msgspec.json.encode({"messages": [{"role": "user", "content": text}]})
     return msgspec.json.encode({"input" if path.endswith("/responses") else "prompt": text})
+
+
+def _of_file(name: str) -> bytes | None:
+    """
+    Raises:
+        _NoRequest: it is the name of a file that can't be read.
+    """
+    file = Path(name)
+    try:
+        if file.is_dir():
+            raise _NoRequest(f"{name} is a directory; name a file with a request's body")
+        if file.exists():
+            return file.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise _NoRequest(f"{name}: {error.strerror}") from error
+        return None  # too long to be a file's name, or with a NUL in it
+    is_one_word = not any(letter.isspace() for letter in name)
+    if is_one_word and (name.lower().endswith(FILE_ENDINGS) or any(mark in name for mark in SEPARATORS)):
+        raise _NoRequest(f"there is no file {name}; to have it taken for a prompt, put a space behind it")
+    return None
+
+
+def _object(body: bytes, source: str) -> bytes:
+    """
+    Raises:
+        _NoRequest: it is JSON, but no object.
+    """
+    if not body.strip():
+        raise _NoRequest(f"{source} is empty; a request's body is a JSON object")
+    if _is_json(body) and not body.lstrip().startswith(b"{"):
+        raise _NoRequest(f"{source} is JSON, but no object; a request's body is one, such as " + '{"messages": [...]}')
+    return body
+
+
+def _is_json(text: str | bytes) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

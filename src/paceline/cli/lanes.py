@@ -6,9 +6,11 @@ from typing import Any
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns
+from paceline.text_table import columns, printable
 
-COLUMNS = ("lane", "health", "engine", "strategy", "chosen", "slots", "context", "requests", "tokens/s", "accepted")
+COLUMNS = (
+    "lane", "health", "engine", "strategy", "chosen", "slots", "context", "model", "requests", "tokens/s", "accepted"
+)  # fmt: skip
 UNKNOWN = "-"
 
 
@@ -29,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         lanes = ask(address(options), "GET", "/paceline/lanes")["lanes"]
     except (ConfigurationError, Unanswered) as error:
         return fail(str(error))
-    print(columns([COLUMNS, *(_row(lane) for lane in lanes)]))
+    print(columns([COLUMNS, *(row for lane in lanes for row in rows_of(lane))]))
     for lane in lanes:
         for note in (lane["problem"], *lane["engine"]["warnings"]):
             if note:
@@ -37,10 +39,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _row(lane: dict[str, Any]) -> tuple[str, ...]:
-    engine, strategy, measured = lane["engine"], lane["strategy"], lane["measured"]
+def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One; of an engine that serves several models, one for each of them that was asked for."""
+    engine, strategy = lane["engine"], lane["strategy"]
     n_max = strategy["n_max"]
-    return (
+    about = (
         lane["lane"],
         lane["health"],
         " ".join(filter(None, (engine["kind"], engine["build"]))),
@@ -48,10 +51,20 @@ def _row(lane: dict[str, Any]) -> tuple[str, ...]:
         "by request" if engine["drafters"] else "at start",
         _shown(engine["slots"]),
         _shown(engine["context_tokens"]),
-        _shown(measured["requests"]),
-        _shown(measured["tokens_per_s"], ".1f"),
-        _shown(measured["acceptance"], ".0%"),
     )
+    rows = []
+    for number, known in enumerate(lane["by_model"]):
+        measured = known["measured"]
+        rows.append(
+            (
+                *(about if number == 0 else [""] * len(about)),
+                printable(known["model"] or UNKNOWN),
+                _shown(measured["requests"]),
+                _shown(measured["tokens_per_s"], ".1f"),
+                _shown(measured["acceptance"], ".0%"),
+            )
+        )
+    return rows
 
 
 def _shown(value: float | None, form: str = "") -> str:

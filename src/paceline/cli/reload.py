@@ -1,8 +1,9 @@
 """``paceline reload``: have a running gateway take up its changed configuration."""
 
 import argparse
+from typing import Any
 
-from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.common import Subparsers, add_command, fail, printable
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
 
@@ -27,7 +28,14 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{error}\nnothing was changed")
     except Unanswered as error:
         return fail(str(error))
-    for change, names in answer.items():
-        if names:
-            print(f"{change.replace('_', ' ')}: {', '.join(names)}")
+    lines = [f"{change.replace('_', ' ')}: {_told(what)}" for change, what in answer.items() if what]
+    print("\n".join(lines) or "nothing changed")
     return 0
+
+
+def _told(what: Any) -> str:
+    if isinstance(what, list | tuple):
+        return ", ".join(printable(str(item)) for item in what)
+    if isinstance(what, dict):
+        return ", ".join(f"{value} {printable(str(name))}" for name, value in what.items())
+    return printable(str(what))

@@ -2,13 +2,20 @@
 
 import argparse
 import asyncio
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from paceline.configuration import Configuration, load
+from paceline.configuration import Configuration, ConfigurationError, load, resolved
+from paceline.contradictions import url_problem
 from paceline.http.client import Client, ConnectFailed, ConnectionLost
+
+KEY_VARIABLE = "PACELINE_API_KEY"
+"""A key of the gateway's, for those who don't want it in a list of processes."""
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where this machine reaches what listens on all addresses."""
 
 
 class Unanswered(Exception):
@@ -30,7 +37,10 @@ def add_address_options(parser: argparse.ArgumentParser, also_for: str = "") -> 
         "--config", type=Path, help=f"its configuration, for its address and key (default: port 8080){also_for}"
     )
     parser.add_argument("--url", help="its address, if it is not that of the configuration")
-    parser.add_argument("--api-key", help="a key of it, if it is not that of the configuration")
+    parser.add_argument(
+        "--api-key",
+        help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE}, or of the configuration)",
+    )
 
 
 def address(options: argparse.Namespace) -> Address:
@@ -38,10 +48,53 @@ def address(options: argparse.Namespace) -> Address:
 
     Raises:
         ConfigurationError: the configuration can't be used.
+        Unanswered: what is given is no address.
     """
-    server = (load(options.config) if options.config else Configuration()).server
-    url = options.url or f"http://{f'[{server.host}]' if ':' in server.host else server.host}:{server.port}"
-    return Address(url.rstrip("/"), options.api_key or next(iter(server.api_keys), None))
+    configuration = load(options.config, here=False) if options.config else Configuration()
+    server = configuration.server
+    host = ANYWHERE.get(server.host, server.host)
+    url = options.url or f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+    return Address(gateway_url(url), key(options.api_key, configuration))
+
+
+def gateway_url(given: str) -> str:
+    """A gateway's address as it may be given: without ``http://``, or with ``/v1`` at its end.
+
+    Raises:
+        Unanswered: nothing can be there.
+    """
+    url = given if "://" in given else f"http://{given}"
+    if problem := url_problem(url):
+        raise Unanswered(f"{given!r} {problem}")
+    if not url.startswith(("http://", "https://")):
+        raise Unanswered(f"{given!r} is no http address")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def key(given: str | None, configuration: Configuration) -> str | None:
+    """The key to show a gateway: what is given, or that of the environment, or the configuration's best.
+
+    Raises:
+        ConfigurationError: a variable that it is to be read from is not set, or it can't be sent.
+    """
+    if chosen := given or os.environ.get(KEY_VARIABLE):
+        return resolved(chosen)
+    server = configuration.server
+    keys = (
+        server.admin_key,
+        *(one.key for one in configuration.key if one.admin),
+        *server.api_keys,
+        *(one.key for one in configuration.key),
+    )
+    found = next((one for one in keys if one is not None), None)
+    if found is None:
+        return None
+    try:
+        return resolved(found)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"the key in the configuration: {error}; set it here, too, or give --api-key or {KEY_VARIABLE}"
+        ) from error
 
 
 def ask(to: Address, method: str, path: str, body: bytes = b"") -> Any:

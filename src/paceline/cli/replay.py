@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.exploration is not None and not 0 <= options.exploration <= 0.5:
         return fail(f"--exploration: is {options.exploration:g}, not a share from 0 to 0.5")
     try:
-        configuration = load(options.config) if options.config else Configuration()
+        configuration = load(options.config, here=False) if options.config else Configuration()
         exploration = configuration.routing.exploration if options.exploration is None else options.exploration
         for rule in unknowable(configuration):
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")

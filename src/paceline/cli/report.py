@@ -34,7 +34,7 @@ def register(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        configuration = load(options.config) if options.config else None
+        configuration = load(options.config, here=False) if options.config else None
         for rule in unknowable(configuration) if configuration else []:
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
         found = report(entries(*wanted_log(options)), configuration)

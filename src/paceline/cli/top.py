@@ -10,15 +10,17 @@ from statistics import median
 from typing import Any
 
 from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.key_presses import key_presses
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns
+from paceline.text_table import columns, printable
 
 INTERVAL_S = 1.0
 REPORT_EVERY = 10
 MOST_REQUESTS = 1000
 OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
 NONE = "-"
+QUITTING = ("q", "Q")
 
 
 def register(commands: Subparsers) -> None:
@@ -27,7 +29,7 @@ def register(commands: Subparsers) -> None:
         "top",
         "watch a running gateway",
         "Show a running gateway's lanes, what tasks take and accept, what routing brought, and the last decisions, "
-        "anew each second until Ctrl-C. Where the output is no terminal, once.",
+        "anew each second until q or Ctrl-C. Where the output is no terminal, once.",
     )
     add_address_options(parser)
     parser.add_argument("--once", action="store_true", help="show it once, and end")
@@ -45,12 +47,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(OTHER_SCREEN, end="")
     try:
-        while True:
+        with key_presses() as pressed:
             _draw(watched.lines())
-            time.sleep(INTERVAL_S)
-            watched.update_or_say_why_not()
+            while pressed(INTERVAL_S) not in QUITTING:
+                watched.update_or_say_why_not()
+                _draw(watched.lines())
     finally:
         print(OWN_SCREEN, end="", flush=True)
+    return 0
 
 
 def _draw(lines: Sequence[str]) -> None:
@@ -101,36 +105,55 @@ class _Watched:
         head += f"{self._lanes['in_flight']} requests in flight"
         if (kept := self._lanes["log"]) and kept["problem"]:
             head += f"\nthe decision log can't be written, {kept['lost']} entries are lost: {kept['problem']}"
-        parts = [self._problem or head, self._report["verdict"], _lanes(lanes)]
+        parts = [self._problem or head, _brought(self._report), lanes_table(lanes)]
         if self._requests:
-            parts += [_tasks(self._requests), _decisions(self._requests)]
+            parts += [*task_tables(self._requests), _decisions(self._requests)]
         return "\n\n".join(parts).splitlines()
 
 
-def _lanes(lanes: Sequence[dict[str, Any]]) -> str:
-    rows = [("lane", "health", "running", "waiting", "requests", "tokens/s", "accepted", "break-even")]
+def _brought(report: dict[str, Any]) -> str:
+    """The verdict, under what it is about; where there are several, it says that itself."""
+    comparisons, verdict = report["comparisons"], str(report["verdict"])
+    about = comparisons[0]["about"] if len(comparisons) == 1 else ""
+    return verdict if verdict.startswith(about) else f"{about}:\n{verdict}"
+
+
+def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
+    """A row for each lane; of an engine that serves several models, one for each of them that was asked for."""
+    rows = [("lane", "health", "model", "running", "waiting", "requests", "tokens/s", "accepted", "break-even")]
     for lane in lanes:
-        measured = lane["measured"]
-        rows.append(
-            (
-                lane["lane"],
-                lane["health"],
-                str(lane["running"]),
-                str(lane["waiting"]),
-                str(measured["requests"]),
-                _number(measured["tokens_per_s"], 1),
-                _number(measured["acceptance"]),
-                _number(lane["step"]["break_even_acceptance"]),
+        for number, known in enumerate(lane["by_model"]):
+            measured = known["measured"]
+            rows.append(
+                (
+                    "" if number else lane["lane"],
+                    "" if number else lane["health"],
+                    printable(known["model"] or NONE),
+                    "" if number else str(lane["running"]),
+                    "" if number else str(lane["waiting"]),
+                    str(measured["requests"]),
+                    _number(measured["tokens_per_s"], 1),
+                    _number(measured["acceptance"]),
+                    _number(known["step"]["break_even_acceptance"]),
+                )
             )
-        )
     return columns(rows)
 
 
-def _tasks(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
+def task_tables(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> list[str]:
+    """A table for each model, of the requests that its lanes served with their latest settings."""
+    newest = {(one["model"], one["lane"]): one["fingerprint"] for one in requests if one["fingerprint"]}
+    by_model: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
+    for one in requests:
+        if one["error"] is None and newest.get((one["model"], one["lane"])) == one["fingerprint"]:
+            by_model[one["model"]].append(one)
+    return [(f"{printable(model)}:\n" if model else "") + _tasks_of_one_model(some) for model, some in by_model.items()]
+
+
+def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in requests:
-        if one["error"] is None:
-            by_task[one["task"]].append(one)
+        by_task[one["task"]].append(one)
     rows = [("task", "requests", "tokens/s", "drafted for", "accepted", "break-even")]
     for task, some in sorted(by_task.items(), key=lambda item: -len(item[1])):
         seen = [one["observed"] for one in some]

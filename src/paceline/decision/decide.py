@@ -170,8 +170,11 @@ def _affordable(best: Choice, choice: Choice, exploration: float) -> float:
 
 def _contenders(choices: Sequence[Choice], state: State) -> list[str]:
     """The lanes that may be the best one if it had to serve all requests; none before something is known of that."""
-    names = [choice.one.lane.name for choice in choices]
-    ratios = {name: state.always[name].ratio for name in names if name in state.always}
+    ratios = {}
+    for choice in choices:
+        name = choice.one.lane.name
+        if (sums := state.always.get((choice.prediction.fingerprint, name))) is not None:
+            ratios[name] = sums.ratio
     least = min(ratios.values(), default=0.0)
     return [name for name, ratio in ratios.items() if ratio <= NEARLY_BEST * least]
 

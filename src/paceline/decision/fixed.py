@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from paceline.types import Prediction
 
+LaneKey = tuple[str, str]
+"""A fingerprint and the lane's name: of one engine with several lanes, each is known apart."""
 HALF_LIFE_S = 7 * 86_400.0
 
 
@@ -33,9 +35,9 @@ def merged(one: Always, other: Always) -> Always:
 
 
 def with_request(
-    known: Mapping[str, Always], predictions: Mapping[str, Prediction], served: Prediction, tokens: int, at_s: float
-) -> Mapping[str, Always]:
-    """The sums by lane with one more request; the same ones where there was no choice, or no second was known."""
+    known: Mapping[LaneKey, Always], predictions: Mapping[str, Prediction], served: Prediction, tokens: int, at_s: float
+) -> Mapping[LaneKey, Always]:
+    """The sums with one more request; the same ones where there was no choice, or no second was known."""
     taken = served.s_per_token
     if taken is None or len(predictions) < 2:
         return known
@@ -44,5 +46,6 @@ def with_request(
         if (s_per_token := one.s_per_token) is None:
             return known
         new = Always(at_s, tokens * s_per_token, tokens * taken)
-        sums[lane] = merged(sums[lane], new) if lane in sums else new
+        key = (one.fingerprint, lane)
+        sums[key] = merged(sums[key], new) if key in sums else new
     return sums

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from paceline.decision import fixed, priors, step_cost
 from paceline.decision.cells import Cell, with_value
 from paceline.decision.drafting import acceptance_of, logit
+from paceline.decision.fixed import LaneKey
 from paceline.decision.predict import (
     CHARS_PER_TOKEN,
     considered,
@@ -20,6 +21,7 @@ from paceline.decision.predict import (
     copy_key,
     draft_length,
     drafter_of,
+    tokens_key,
 )
 from paceline.decision.state import Key, Served, State, later
 from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
@@ -28,6 +30,9 @@ FEWEST_TOKENS = 4
 """An answer with fewer decoded tokens tells nothing about speed."""
 SPEEDS = (0.01, 100_000.0)
 """Tokens per second that an engine can have; other reports are not believed."""
+BUSY = (408, 429)
+"""Statuses below 500 by which an engine says that it could not, and not that the request was wrong."""
+CLIENT_LEFT = 499
 LEAST_OF_THE_CLOCK = 0.1
 """An engine that says it worked for less than this share of the time that passed is not believed."""
 REQUEST_SPREAD = 0.5
@@ -65,18 +70,21 @@ class Decoding(Struct, frozen=True):
 
 def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) -> State:
     """The state after one more outcome. An outcome counts for the lane that served it, which after a failed
-    connection is not the lane that was decided on; an answer that failed adds nothing but a failure."""
-    measured = {**state.measured, outcome.lane: _measured(state.measured.get(outcome.lane, Measured()), outcome)}
+    connection is not the lane that was decided on, and for the fingerprint that it had then; an answer that failed adds
+    nothing but a failure, a request that was refused before a decision nothing at all."""
+    if not outcome.lane:
+        return state
     prediction = decision.predictions.get(outcome.lane)
-    if outcome.error is not None or not 200 <= outcome.status < 300 or not isfinite(outcome.at_s):
-        return replace(state, measured=measured)
-    if prediction is None:
+    if prediction and outcome.fingerprint not in ("", prediction.fingerprint):
+        prediction = None  # what served is no longer what was predicted for
+    measured = _with_sums(state.measured, prediction, outcome)
+    if prediction is None or not _is_whole(outcome) or not isfinite(outcome.at_s):
         return replace(state, measured=measured)
     notes = _Notes(state, outcome.at_s)
     decoding = _decoding(outcome, prediction)
     if decoding:
         notes.decoded(signals, prediction, decoding, max(0.0, outcome.beside) if isfinite(outcome.beside) else 0.0)
-    notes.lasted(signals, outcome.observed)
+    notes.lasted(next(iter(decision.predictions.values())).model, signals, outcome.observed)
     notes.prefilled(prediction, outcome)
     served = dict(state.served)
     turn = Served(outcome.at_s, signals.prompt_chars)
@@ -190,10 +198,10 @@ class _Notes:
             self._add(conversation_key("accept", about, signals), deviation, weight)
         return rounds
 
-    def lasted(self, signals: Signals, seen: Observation) -> None:
-        """The answer's length."""
+    def lasted(self, model: str, signals: Signals, seen: Observation) -> None:
+        """The answer's length; ``model`` is that of the first lane that was to choose from."""
         if seen.completion_tokens and 0 < seen.completion_tokens < 10**7:
-            self._add(("tokens", signals.task), log(seen.completion_tokens), LENGTH_SPREAD**-2)
+            self._add(tokens_key(model, signals.task), log(seen.completion_tokens), LENGTH_SPREAD**-2)
 
     def prefilled(self, prediction: Prediction, outcome: Outcome) -> None:
         """What a prompt token costs."""
@@ -211,7 +219,7 @@ def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:
     """What can be believed of a report; ``None`` where nothing can."""
     seen = outcome.observed
     tokens, seconds = seen.decode_tokens, seen.decode_s
-    if tokens is None or seconds is None or tokens < FEWEST_TOKENS or not _is_sane(tokens, seconds, outcome):
+    if tokens is None or seconds is None or not _is_decoding(tokens, seconds, outcome):
         return None
     told_s = seconds + (seen.prefill_s or 0.0)
     if not told_s >= LEAST_OF_THE_CLOCK * (outcome.total_s - outcome.queue_s):
@@ -234,17 +242,52 @@ def _is_sane(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
     return seconds <= 1.1 * outcome.total_s + 0.05 and SPEEDS[0] < tokens / seconds < SPEEDS[1]
 
 
+def _is_decoding(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
+    """Whether the report tells a speed of decoding. That of an answer of one token does not: the token comes out of the
+    prefill, and llama.cpp tells a microsecond for it."""
+    return tokens >= FEWEST_TOKENS and _is_sane(tokens, seconds, outcome)
+
+
+def _is_whole(outcome: Outcome) -> bool:
+    return outcome.error is None and 200 <= outcome.status < 300
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    """Whether the engine failed: not where the client left, nor where the request was the client's own mistake."""
+    if 400 <= outcome.status < 500:
+        return outcome.status in BUSY
+    return not _is_whole(outcome)
+
+
+def _with_sums(
+    sums: Mapping[LaneKey, Measured], prediction: Prediction | None, outcome: Outcome
+) -> Mapping[LaneKey, Measured]:
+    """With what the lane that served did, and those whose engines failed before."""
+    new = dict(sums)
+    for lane, fingerprint in outcome.failed:
+        old = new.get((fingerprint, lane), Measured())
+        at_s = _later(old.at_s, outcome.at_s)
+        new[fingerprint, lane] = replace(old, requests=old.requests + 1, failures=old.failures + 1, at_s=at_s)
+    engine = outcome.lane.split("/")[0]
+    key = (outcome.fingerprint or (prediction.fingerprint if prediction else engine), outcome.lane)
+    new[key] = _measured(new.get(key, Measured()), outcome)
+    return new
+
+
+def _later(one_s: float, other_s: float) -> float:
+    return max(one_s, other_s) if isfinite(other_s) else one_s
+
+
 def _measured(sums: Measured, outcome: Outcome) -> Measured:
-    if outcome.error is not None or not 200 <= outcome.status < 300:
-        gone = outcome.status == 499
-        return replace(sums, requests=sums.requests + 1, failures=sums.failures + (not gone))
+    added: dict[str, int] = {"requests": sums.requests + 1}
+    extra: dict[str, float] = {"at_s": _later(sums.at_s, outcome.at_s)}
+    if not _is_whole(outcome):
+        return replace(sums, **added, failures=sums.failures + _is_failure(outcome), **extra)
     seen = outcome.observed
-    added = {"requests": sums.requests + 1}
-    extra: dict[str, float] = {}
     if seen.prompt_tokens and _is_sane(seen.prompt_tokens, seen.prefill_s, outcome):
         added["prefill_tokens"] = sums.prefill_tokens + seen.prompt_tokens
         extra["prefill_s"] = sums.prefill_s + (seen.prefill_s or 0)
-    if seen.decode_tokens and seen.decode_tokens > 0 and _is_sane(seen.decode_tokens, seen.decode_s, outcome):
+    if seen.decode_tokens and _is_decoding(seen.decode_tokens, seen.decode_s, outcome):
         added["decode_tokens"] = sums.decode_tokens + seen.decode_tokens
         extra["decode_s"] = sums.decode_s + (seen.decode_s or 0)
     if seen.drafted is not None and seen.accepted is not None and 0 <= seen.accepted <= seen.drafted:

@@ -91,7 +91,7 @@ def predict(
     cells, now_s = state.cells, state.at_s
     tasks = considered(signals.tasks)
     task = next(iter(tasks))
-    tokens = _tokens(task, signals, state)
+    tokens = _tokens(model_of(lanes[0]), task, signals, state) if lanes else 0.0
     prompt_tokens = signals.prompt_chars / CHARS_PER_TOKEN
     context_k = (prompt_tokens + tokens / 2) / 1000
     groups: dict[tuple[str, str, str, int], _Group] = {}
@@ -197,6 +197,17 @@ def _corrected(seen: Cell | None, before: float, now_s: float) -> tuple[float, f
     return exp(gap * gain / (1 + gain)), misfit / (1 + gain)
 
 
+def model_of(one: LaneState) -> str:
+    """What the lane's evidence of its model and device is kept under."""
+    return one.model or one.fingerprint or one.lane.engine
+
+
+def tokens_key(model: str, task: Task) -> Key:
+    """Length of answers. Lanes that are compared make the same answer, so the first one's model stands for all: with a
+    length of its own each, a lane would look faster that was sent the shorter answers."""
+    return ("tokens", model, task)
+
+
 def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:
     """The tasks that are likely enough, summing to 1."""
     likely = {task: share for task, share in tasks.items() if share >= LEAST_TASK}
@@ -267,9 +278,10 @@ def _mixture(parts: Sequence[tuple[float, float, float]]) -> Estimate:
     return mean, sum([share * (variance + (value - mean) ** 2) for share, value, variance in parts])
 
 
-def _tokens(task: Task, signals: Signals, state: State) -> float:
+def _tokens(model: str, task: Task, signals: Signals, state: State) -> float:
     """Expected length of the answer."""
-    mean, _ = estimate((priors.tokens_log(task), 1.0), ((state.cells.get(("tokens", task)), 0.0),), state.at_s)
+    known = state.cells.get(tokens_key(model, task))
+    mean, _ = estimate((priors.tokens_log(task), 1.0), ((known, 0.0),), state.at_s)
     tokens = exp(mean)
     return tokens if signals.max_tokens is None else min(tokens, max(1.0, float(signals.max_tokens)))
 

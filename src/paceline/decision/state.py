@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from paceline.decision import cells, fixed, step_cost
 from paceline.decision.cells import Cell
-from paceline.decision.fixed import Always
+from paceline.decision.fixed import Always, LaneKey
 from paceline.decision.step_cost import StepCost
 from paceline.types import Measured
 
@@ -28,15 +28,15 @@ class Served(Struct, frozen=True):
 class State(Struct, frozen=True):
     """What is known of lanes, drafters and machines."""
 
-    measured: Mapping[str, Measured] = {}
-    """Sums by lane."""
+    measured: Mapping[LaneKey, Measured] = {}
+    """Sums by fingerprint and lane: another model, build or setting under a lane's name begins anew."""
     cells: Mapping[Key, Cell] = {}
     steps: Mapping[Key, StepCost] = {}
     """Step costs by model and kind of drafter."""
     served: Mapping[Key, Served] = {}
     """By conversation and fingerprint."""
-    always: Mapping[str, Always] = {}
-    """By lane."""
+    always: Mapping[LaneKey, Always] = {}
+    """By fingerprint and lane."""
     at_s: float = 0.0
     """When the latest outcome was learned, in seconds since 1970."""
     decode_s: float = 0.0
@@ -73,4 +73,5 @@ def _merged(one: Mapping[K, V], other: Mapping[K, V], both: Callable[[V, V], V])
 
 
 def _added(one: Measured, other: Measured) -> Measured:
-    return Measured(*(getattr(one, name) + getattr(other, name) for name in Measured.__struct_fields__))
+    sums = {name: getattr(one, name) + getattr(other, name) for name in Measured.__struct_fields__}
+    return Measured(**sums | {"at_s": max(one.at_s, other.at_s)})

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from paceline.engines import embedded_flags
 from paceline.engines.interface import LaunchError
+from paceline.planning.machine import engine_threads
 
 NAME = "embedded"
 """The first word of a ``launch`` that means this engine."""
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", help="keys that requests may show, separated by commas")
     parser.add_argument("-c", "--ctx-size", type=int, default=0, help="tokens of context of all slots together")
     parser.add_argument("-np", "--parallel", type=int, default=1, help="requests decoded at once")
-    threads = default_threads()
+    threads = engine_threads()
     parser.add_argument(
         "-t", "--threads", type=int, default=threads, help=f"threads (default: one less than processors, {threads})"
     )
@@ -63,14 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--spec-type", default="none", help="drafters, separated by commas")
     embedded_flags.add_to(parser)
     return parser
-
-
-def default_threads() -> int:
-    """One less than there are processors for this process: two engines' spinning threads and a gateway on all of them
-    slow each other to a crawl."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, processors - 1)
 
 
 def check(words: Sequence[str]) -> None:

@@ -130,7 +130,7 @@ class LlamaCpp:
         return with_fields(request, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return Observer(request.stream, counts_drafts=strategy.drafts)
+        return Observer(request, counts_drafts=strategy.drafts)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         program, *words = put_port(command, port)

@@ -56,8 +56,10 @@ class LmStudio(KnownServer):
 
 
 class _Observer(UsageObserver):
-    def observation(self) -> Observation:
-        seen = super().observation()
+    reports = (*UsageObserver.reports, b'"stats"')
+
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         if not self._drafts:
             return seen
         counts = self.report(b'"usage"') | self.report(b'"stats"')

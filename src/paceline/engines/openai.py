@@ -32,7 +32,7 @@ class OpenAI:
         return request.body
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return Observer(request.stream)
+        return Observer(request)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         if shutil.which(command[0]) is None:

@@ -39,8 +39,10 @@ class Sglang(KnownServer):
 class _Observer(PredictedTokensObserver):
     """Reads also what is told when a client asks with ``return_spec_tokens_details``."""
 
-    def observation(self) -> Observation:
-        seen = super().observation()
+    reports = (*PredictedTokensObserver.reports, b'"spec_tokens_details"')
+
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         told = self.report(b'"spec_tokens_details"')
         drafted = count(told, "spec_num_proposed_drafts")
         if drafted is None:

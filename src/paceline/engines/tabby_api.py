@@ -3,8 +3,6 @@
 After the source of its ``UsageStats`` and its pull request 452.
 """
 
-import msgspec
-
 from paceline.engines.observation import Observer, seconds
 from paceline.engines.openai import KnownServer
 from paceline.engines.usage import PredictedTokensObserver
@@ -17,12 +15,8 @@ class TabbyApi(KnownServer):
 
 
 class _Observer(PredictedTokensObserver):
-    def observation(self) -> Observation:
-        seen = super().observation()
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         usage = self.report(b'"usage"')
         decode_s, prefill_s = seconds(usage, "completion_time"), seconds(usage, "prompt_time")
-        if decode_s is None or not seen.completion_tokens:
-            return seen
-        return msgspec.structs.replace(
-            seen, decode_s=decode_s, decode_tokens=seen.completion_tokens - 1, prefill_s=prefill_s or seen.prefill_s
-        )
+        return seen if decode_s is None else self._with_times(seen, prefill_s, decode_s)

@@ -1,6 +1,5 @@
 """What the usage of OpenAI's APIs tells. Of a stream it is the last event, and some servers send it only if asked."""
 
-import re
 from typing import Any
 
 import msgspec
@@ -10,8 +9,6 @@ from paceline.types import Api, Observation, Request
 
 ON_REQUEST = (Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS)
 """APIs whose streams tell usage only if asked."""
-
-_NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 
 
 def is_missing(request: Request) -> bool:
@@ -38,34 +35,18 @@ class UsageObserver(Observer):
     """
 
     def __init__(self, request: Request, drafts: bool) -> None:
-        super().__init__(request.stream)
-        self._hides_usage = is_missing(request)
+        super().__init__(request)
+        self.hides_usage = is_missing(request)
         self._drafts = drafts
-
-    def shown(self, events: bytes) -> bytes:
-        if not self._hides_usage or not _NO_CHOICES.search(events):
-            return events
-        parts = events.split(b"\n\n")
-        return b"\n\n".join([part for part in parts if not _is_usage(part)])
 
 
 class PredictedTokensObserver(UsageObserver):
     """For servers that count drafts as OpenAI counts predicted outputs."""
 
-    def observation(self) -> Observation:
-        seen = super().observation()
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         details = self.report(b'"completion_tokens_details"')
         accepted, rejected = (count(details, f"{which}_prediction_tokens") for which in ("accepted", "rejected"))
         if not self._drafts or accepted is None or rejected is None:
             return seen
         return msgspec.structs.replace(seen, drafted=accepted + rejected, accepted=accepted)
-
-
-def _is_usage(event: bytes) -> bool:
-    if not event.startswith(b"data: {"):
-        return False
-    try:
-        document = msgspec.json.decode(event[len(b"data: ") :])
-    except msgspec.DecodeError:
-        return False
-    return isinstance(document, dict) and document.get("choices") == [] and "usage" in document

@@ -71,16 +71,16 @@ class Vllm(KnownServer):
 class _Observer(UsageObserver):
     """Reads ``metrics``."""
 
-    def observation(self) -> Observation:
-        seen = super().observation()
+    reports = (*UsageObserver.reports, b'"metrics"')
+
+    def _observed(self) -> Observation:
+        seen = super()._observed()
         metrics = self.report(b'"metrics"')
         drafting = metrics.get("speculative_decoding")
         drafting = drafting if isinstance(drafting, dict) else {}
         decode_s, first_s = milliseconds(metrics, "generation_time_ms"), milliseconds(metrics, "time_to_first_token_ms")
-        if decode_s is not None and seen.completion_tokens:
-            seen = msgspec.structs.replace(
-                seen, decode_s=decode_s, decode_tokens=seen.completion_tokens - 1, prefill_s=first_s or seen.prefill_s
-            )
+        if decode_s is not None:
+            seen = self._with_times(seen, first_s, decode_s)
         if not self._drafts or not drafting:
             return seen
         return msgspec.structs.replace(

@@ -10,7 +10,14 @@ from paceline.configuration import Configuration
 from paceline.evidence.calibration import Calibration, calibration
 from paceline.evidence.estimate import Estimate, Logged, always, estimate
 from paceline.evidence.policies import best_of_each_task, by_rules
+from paceline.evidence.same_settings import Group
 from paceline.evidence.usable import Entry, drafts
+
+ALIKE = 0.05
+"""A difference in time, as a share, that nobody would notice."""
+MAX_TIMES_AS_MANY = 20.0
+"""A difference that needs more requests than so many times those of the log is not foretold: until then most of what
+the error rests on, the traffic and the engines, has changed."""
 
 
 class TaskReport(Struct, frozen=True):
@@ -30,6 +37,12 @@ class TaskReport(Struct, frozen=True):
 
 
 class Comparison(Struct, frozen=True):
+    model: str | None
+    """That all of them are for; ``None`` where no request named one."""
+    is_current: bool
+    """Whether none of the lanes was seen with other settings later."""
+    until_s: float
+    """When the last of them ended, in seconds since 1970."""
     requests: int
     seconds: float
     """Of decoding."""
@@ -63,17 +76,36 @@ class Comparison(Struct, frozen=True):
         return True if ratio.low > 1 else False if ratio.high < 1 else None
 
     @property
+    def is_alike(self) -> bool:
+        """Whether routing and the best fixed lane differ by little, beyond doubt."""
+        ratio = self.best[1]
+        return ratio.low > 1 - ALIKE and ratio.high < 1 + ALIKE
+
+    @property
+    def more_needed(self) -> int | None:
+        """So many more requests like these would tell whether routing pays, if the difference stays what it seems;
+        ``None`` where no number would, or so many that the difference may as well be none."""
+        ratio = self.best[1]
+        half, effect = ratio.high - ratio.ratio, abs(ratio.ratio - 1)
+        beyond = effect * effect - ratio.lasting * ratio.lasting
+        if beyond <= 0:
+            return None
+        times = (half * half - ratio.lasting * ratio.lasting) / beyond  # what requests add to the error adds as squares
+        return round(self.requests * (times - 1)) if 1 < times <= MAX_TIMES_AS_MANY else None
+
+    @property
     def regret_s(self) -> float:
         """Seconds beyond those of the best lane of each task."""
         return self.seconds * (1 - self.hindsight.ratio)
 
 
-def compare(pairs: Sequence[tuple[Entry, Logged]], configuration: Configuration | None = None) -> Comparison:
+def compare(group: Group, configuration: Configuration | None = None) -> Comparison:
     """
     Args:
-        pairs: all with the same lanes to choose from; at least one.
+        group: of at least one request.
         configuration: whose rules are a policy to compare with.
     """
+    pairs = group.pairs
     used = [one for _, one in pairs]
     latest = pairs[-1][0]["predictions"]
     fixed = {lane: estimate(used, always(lane)) for lane in latest}
@@ -81,6 +113,9 @@ def compare(pairs: Sequence[tuple[Entry, Logged]], configuration: Configuration 
     plain = [lane for lane in fixed if not drafts(latest[lane])]
     drafting = [lane for lane in fixed if drafts(latest[lane])]
     return Comparison(
+        group.model,
+        group.is_current,
+        pairs[-1][0]["at_s"],
         len(used),
         sum(one.seconds for one in used),
         sum(one.tokens for one in used),

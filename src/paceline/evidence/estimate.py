@@ -68,6 +68,9 @@ class Estimate(Struct, frozen=True):
     """Requests that went down a lane which the policy might have picked, too."""
     on_predictions: float
     """Share of the estimate that rests on predictions alone."""
+    lasting: float = 0.0
+    """Part of ``high - ratio`` that comes from errors which a task's requests have in common: more requests alone do
+    not narrow it. The two parts add as squares."""
 
 
 def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
@@ -108,7 +111,8 @@ def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
     variance = max(expected_variance, seen_variance)  # few that agree may miss what the others would have shown
     common = sum(systematic.values())
     by_task = sum(one * one for one in systematic.values())
-    half = NORMAL_95 * sqrt(variance + IN_COMMON * common * common + (1 - IN_COMMON) * by_task)
+    lasting = IN_COMMON * common * common + (1 - IN_COMMON) * by_task
+    half = NORMAL_95 * sqrt(variance + lasting)
     return Estimate(
         total / taken,
         max(0.0, total - half) / taken,
@@ -117,6 +121,7 @@ def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
         weighted_s / weighted_tokens * tokens / taken if weighted_tokens else 0.0,
         agreed,
         alone / total if total > 0 else 1.0,
+        NORMAL_95 * sqrt(lasting) / taken,
     )
 
 

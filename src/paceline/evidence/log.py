@@ -2,11 +2,16 @@
 
 Entries are gathered for half a second and written in one transaction. The file is in WAL mode, whose last commit
 survives whatever happens to the process (https://sqlite.org/wal.html). A disk that is full or read-only stops no
-request: entries wait in memory as far as there is room, then the oldest are given up, and counted.
+request: entries wait in memory as far as there is room, then the oldest are given up, and counted. A file that is
+damaged, or of another format, is set aside and a new one begun; one that was removed is made again.
+
+What stands in an entry goes through :mod:`paceline.records.kept`.
 """
 
+import contextlib
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections import deque
@@ -16,20 +21,31 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from paceline.records.kept import NO_LANE, kept_id, kept_name, kept_outcome, kept_path
+from paceline.records.state_file import FILE_ERRORS, described, identity, is_damaged, make_private, set_aside
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 FORMAT = 2
 FILE = "requests.sqlite"
 """Its usual name."""
 INTERVAL_S = 0.5
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 """Entries that wait in memory while the file can't be written."""
+MAX_WAITING_BYTES = 16_000_000
+"""Memory that they may take, with those that are being written."""
+MAX_TEXT_BYTES = 4_000_000
+"""Of a longer body, only so much is kept, so that an entry takes bounded time and memory."""
 PAGE_BYTES = 16_384
 """Several entries: with SQLite's usual 4,096, writing an entry took 9 microseconds instead of 7."""
 PRUNED_EVERY_S = 60.0
+"""How often entries that are too old are looked for. The file's size is looked at whenever it was written."""
 PRUNED_SHARE = 10
-"""A file that is too large loses this part of its entries, the oldest first."""
+"""A file that is too large loses this part of its entries, the oldest first, until it is no longer."""
+WAL_PAGES = 1000
+"""SQLite's own measure of how large the write-ahead log may grow; of a file that may be small, a quarter of that."""
+MIN_WAL_PAGES = 16
 COLUMNS = {
     **{name: f"outcome.{name}" for name in ("at_s", "lane")},
     **{name: name for name in ("id", "path", "model", "stream", "forced", "task", "strategy", "n_max", "signals")},
@@ -101,18 +117,24 @@ class DecisionLog:
         self.problem: str | None = None
         """Why the file can't be written at the moment."""
         self._settings = settings
+        self._lock = threading.Lock()
+        """Guards the next two, and ``lost``."""
         self._waiting: deque[_Row] = deque()
+        self._held_bytes = 0
+        """Of the entries that wait, and of those that are being written."""
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._pruned_s = float("-inf")
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decision log", daemon=True)
         self._thread.start()
 
     def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        if len(self._waiting) >= MOST_WAITING:
-            self._waiting.popleft()
-            self.lost += 1
-        self._waiting.append(self._row(request, signals, decision, outcome))
+        row = self._row(request, signals, decision, outcome)
+        with self._lock:
+            self._waiting.append(row)
+            self._held_bytes += _held(row)
+            self._give_up_what_is_too_much()
 
     def document(self) -> dict[str, Any]:
         """How it stands with it."""
@@ -131,77 +153,183 @@ class DecisionLog:
 
     def _run(self) -> None:
         while not self._is_closing.wait(INTERVAL_S):
+            self._write_guarded()
+        self._write_guarded()
+        with self._lock:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+        self._disconnect()
+
+    def _write_guarded(self) -> None:
+        """The thread must not end while the gateway runs, whatever happens."""
+        try:
             self._write()
-        self._write()
-        self.lost += len(self._waiting)
-        if self._connection:
-            self._connection.close()
+        except Exception as error:
+            log.exception("the decision log can't be written, requests go on without it: %s", self.path)
+            self.problem = repr(error)
+            self._disconnect()
 
     def _write(self) -> None:
-        batch: list[_Row] = []
-        while self._waiting:
-            batch.append(self._waiting.popleft())
+        """Write what waits; what can't be written waits on, what no file could hold is given up."""
         try:
-            connection = self._connection = self._connection or self._open()
-            if batch:
-                whole = len(batch) - len(batch) % AT_ONCE
-                with connection:
-                    for first in range(0, whole, AT_ONCE):
-                        connection.execute(_INSERT_MANY, list(chain(*batch[first : first + AT_ONCE])))
-                    connection.executemany(_INSERT, batch[whole:])
-                self.written += len(batch)
-                batch = []
-            if time.monotonic() - self._pruned_s > PRUNED_EVERY_S:
-                self._prune(connection)
-        except (sqlite3.Error, OSError) as error:
-            self._waiting.extendleft(reversed(batch))
-            if self.problem is None:
-                log.warning("the decision log can't be written, requests go on without it: %s: %s", self.path, error)
-            self.problem = str(error)
+            connection = self._connected()
+        except FILE_ERRORS as error:
+            self._failed(error)
             return
+        with self._lock:
+            batch, self._waiting = list(self._waiting), deque()
+        left = batch
+        try:
+            self._insert(connection, batch)
+            left = []
+            self.written += len(batch)
+            self._prune(connection, has_grown=bool(batch))
+        except (sqlite3.DataError, ValueError, OverflowError):
+            with self._lock:  # it would fail for ever
+                self.lost += len(left)
+            left = []
+            raise
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+            return
+        finally:
+            with self._lock:
+                self._held_bytes -= sum(map(_held, batch)) - sum(map(_held, left))
+                self._waiting.extendleft(reversed(left))
+                self._give_up_what_is_too_much()
         if self.problem:
             log.warning("the decision log is written again; %d entries were lost", self.lost)
         self.problem = None
 
+    def _insert(self, connection: sqlite3.Connection, batch: list[_Row]) -> None:
+        if not batch:
+            return
+        whole = len(batch) - len(batch) % AT_ONCE
+        with connection:
+            for first in range(0, whole, AT_ONCE):
+                connection.execute(_INSERT_MANY, list(chain(*batch[first : first + AT_ONCE])))
+            connection.executemany(_INSERT, batch[whole:])
+
+    def _connected(self) -> sqlite3.Connection:
+        """
+        Raises:
+            FILE_ERRORS: it can't be opened.
+        """
+        if self._connection is not None and identity(self.path) != self._identity:
+            log.warning("%s was removed or replaced while the gateway runs; it is opened anew", self.path)
+            self._disconnect()
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def _give_up_what_is_too_much(self) -> None:
+        while self._waiting and (len(self._waiting) > MAX_WAITING or self._held_bytes > MAX_WAITING_BYTES):
+            self._held_bytes -= _held(self._waiting.popleft())
+            self.lost += 1
+
+    def _failed(self, error: Exception) -> None:
+        """Set a file aside that is at fault itself, so that the next writing begins another one."""
+        if is_damaged(error):
+            self._set_aside("damaged", f"it is damaged ({described(error)})")
+            return
+        if self.problem is None:
+            log.warning(
+                "the decision log can't be written, requests go on without it: %s: %s", self.path, described(error)
+            )
+        self.problem = described(error)
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            self._disconnect()
+
+    def _set_aside(self, why: str, because: str) -> None:
+        self._disconnect()
+        try:
+            aside = set_aside(self.path, why)
+        except OSError as error:
+            self.problem = f"it can't be used, since {because}, and not be moved away: {described(error)}"
+            log.warning("%s: %s", self.path, self.problem)
+            return
+        log.warning("the decision log %s is set aside as %s and begun anew, since %s", self.path, aside.name, because)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = self._identity = None
+
     def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """
+        Raises:
+            FILE_ERRORS: it can't be opened.
+        """
+        make_private(self.path)
         connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
         try:
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, FORMAT):
+                connection.close()
+                set_aside_as = "newer" if found > FORMAT else "older"
+                self._set_aside(set_aside_as, f"its format is {found}, and this program's {FORMAT}")
+                make_private(self.path)
+                connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, FORMAT):
-                raise sqlite3.DatabaseError(f"it has format {found}; this Paceline writes {FORMAT}. Move it away")
+            wal_pages = max(MIN_WAL_PAGES, min(WAL_PAGES, self._settings.max_bytes // (4 * PAGE_BYTES)))
+            connection.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
+            connection.execute(f"PRAGMA journal_size_limit = {wal_pages * PAGE_BYTES}")
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
-        except sqlite3.Error:
+            make_private(self.path)  # its companions are there now
+        except BaseException:
             connection.close()
             raise
+        self._identity = identity(self.path)
         return connection
 
-    def _prune(self, connection: sqlite3.Connection) -> None:
-        """Drop what is too old; and of a file that is too large, the oldest part."""
-        self._pruned_s = time.monotonic()
-        with connection:
-            connection.execute("DELETE FROM entries WHERE at_s < ?", (time.time() - self._settings.keep_days * 86_400,))
-        if _bytes(connection) > self._settings.max_bytes:
+    def _prune(self, connection: sqlite3.Connection, has_grown: bool) -> None:
+        """Drop what is too old; and of a file that is too large, the oldest part, until it is no longer."""
+        now_s = time.monotonic()
+        if now_s - self._pruned_s > PRUNED_EVERY_S:
+            self._pruned_s = now_s
+            self._drop_old(connection)
+        elif not has_grown:
+            return
+        if _bytes(connection) <= self._settings.max_bytes:
+            return
+        while _bytes(connection) > self._settings.max_bytes:
+            first, last = connection.execute("SELECT min(number), max(number) FROM entries").fetchone()
+            if first is None:
+                break
             with connection:
-                first, last = connection.execute("SELECT min(number), max(number) FROM entries").fetchone()
                 connection.execute(
-                    "DELETE FROM entries WHERE number <= ?", (first + max(1, (last - first) // PRUNED_SHARE),)
+                    "DELETE FROM entries WHERE number < ?", (first + max(1, (last - first + 1) // PRUNED_SHARE),)
                 )
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA incremental_vacuum").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _drop_old(self, connection: sqlite3.Connection) -> None:
+        """What is too old by the clock. A clock that jumped makes all of it old: that is at least said."""
+        oldest_s = time.time() - self._settings.keep_days * 86_400
+        with connection:
+            dropped = connection.execute("DELETE FROM entries WHERE at_s < ?", (oldest_s,)).rowcount
+        if dropped > 0 and connection.execute("SELECT count(*) FROM entries").fetchone()[0] < dropped:
+            log.warning(
+                "the decision log lost %d entries, since they were older than %g days (evidence.keep_days)",
+                dropped,
+                self._settings.keep_days,
+            )
 
     def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> _Row:
         prediction = decision.predictions.get(outcome.lane)
         strategy = prediction.strategy if prediction else None
+        if not decision.lane:
+            decision = replace(decision, lane=NO_LANE)
+        text = request.body[:MAX_TEXT_BYTES].decode("utf-8", "replace") if self._settings.keep_text else None
         entry = _Kept(
-            request.id,
-            request.path,
-            request.model,
+            kept_id(request.id),
+            kept_path(request.path),
+            kept_name(request.served_model),
             request.stream,
             request.forced_lane is not None,
             signals.task,
@@ -209,10 +337,15 @@ class DecisionLog:
             strategy.n_max if strategy else None,
             signals,
             decision,
-            outcome,
-            request.body.decode("utf-8", "replace") if self._settings.keep_text else None,
+            kept_outcome(outcome, request),
+            text,
         )
         return outcome.at_s, msgspec.json.encode(entry).decode()
+
+
+def _held(row: _Row) -> int:
+    """Memory that an entry takes while it waits."""
+    return sys.getsizeof(row[1])
 
 
 def _bytes(connection: sqlite3.Connection) -> int:

@@ -35,7 +35,7 @@ footer { color: var(--soft); margin-top: 2rem; font-size: .9rem; }
 
 def page(found: Report) -> str:
     """The whole document."""
-    body = ["<h1>What routing brought</h1>", f"<p>{escape(size(found))}</p>"]
+    body = ["<h1>What routing brought</h1>", *(f"<p>{escape(line)}</p>" for line in size(found).splitlines())]
     for one in found.comparisons:
         body += [f"<h2>{escape(heading(one))}</h2>", *_comparison(one)]
     if found.cost:

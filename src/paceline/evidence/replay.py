@@ -17,12 +17,17 @@ from paceline.configuration import Configuration
 from paceline.decision import State, decide, learn, predict
 from paceline.evidence.estimate import Estimate, Logged, estimate
 from paceline.evidence.policies import ruled
+from paceline.evidence.same_settings import Group, fingerprint_of, groups
 from paceline.evidence.usable import Entry, usable
-from paceline.text_table import columns
+from paceline.text_table import columns, printable
 from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy
 
 
 class TaskReplay(Struct, frozen=True):
+    """A task's requests of one model and its settings."""
+
+    about: str
+    """The model, and the lanes that were to choose from."""
     task: str
     requests: int
     before: Mapping[str, float]
@@ -75,14 +80,8 @@ def replay(
     pairs = [(entry, one) for entry, one in usable(everything) if entry["number"] in picks]
     if not pairs:
         raise CannotReplay(f"none of the log's {len(everything)} requests had a choice that can be replayed")
-    by_task: dict[str, list[tuple[Entry, Logged]]] = defaultdict(list)
-    for entry, one in pairs:
-        by_task[one.task].append((entry, one))
-    return Replay(
-        len(pairs),
-        _estimate(pairs, picks),
-        [_task(task, some, picks) for task, some in sorted(by_task.items(), key=lambda item: -len(item[1]))],
-    )
+    tasks = [task for group in groups(pairs, everything) for task in _tasks(group, picks)]
+    return Replay(len(pairs), _estimate(pairs, picks), tasks)
 
 
 def _decide(
@@ -104,7 +103,7 @@ def _lanes(entry: Entry) -> list[LaneState]:
     for name, one in entry["predictions"].items():
         engine = name.split("/")[0]
         lane = Lane(name, engine, Strategy(one["strategy"], one["n_max"]))
-        found.append(LaneState(lane, fingerprint=one.get("fingerprint", engine), model=one.get("model", "")))
+        found.append(LaneState(lane, fingerprint=fingerprint_of(name, one), model=one.get("model", "")))
     return found
 
 
@@ -126,28 +125,45 @@ def _estimate(pairs: Sequence[tuple[Entry, Logged]], picks: Mapping[int, Mapping
     return estimate([one for _, one in pairs], lambda _: next(shares))
 
 
-def _task(task: str, pairs: Sequence[tuple[Entry, Logged]], picks: Mapping[int, Mapping[str, float]]) -> TaskReplay:
+def _tasks(group: Group, picks: Mapping[int, Mapping[str, float]]) -> list[TaskReplay]:
+    by_task: dict[str, list[tuple[Entry, Logged]]] = defaultdict(list)
+    for entry, one in group.pairs:
+        by_task[one.task].append((entry, one))
+    lanes = ", ".join(group.pairs[-1][0]["predictions"])
+    past = "" if group.is_current else ", with earlier settings"
+    about = f"{printable(group.model or 'requests')} on {lanes}{past}"
+    return [_task(about, task, some, picks) for task, some in sorted(by_task.items(), key=lambda item: -len(item[1]))]
+
+
+def _task(
+    about: str, task: str, pairs: Sequence[tuple[Entry, Logged]], picks: Mapping[int, Mapping[str, float]]
+) -> TaskReplay:
     before: dict[str, float] = defaultdict(float)
     after: dict[str, float] = defaultdict(float)
     for entry, one in pairs:
         before[one.lane] += 1 / len(pairs)
         for lane, share in picks[entry["number"]].items():
             after[lane] += share / len(pairs)
-    return TaskReplay(task, len(pairs), before, after, _estimate(pairs, picks).ratio)
+    return TaskReplay(about, task, len(pairs), before, after, _estimate(pairs, picks).ratio)
 
 
 def text(found: Replay) -> str:
     """For a terminal."""
-    rows = [("task", "requests", "went to", "would go to", "time over before")]
-    rows += [
-        (one.task, str(one.requests), _shares(one.before), _shares(one.after), f"{one.ratio:.2f}")
-        for one in found.tasks
-    ]
+    tables = []
+    for about in dict.fromkeys(one.about for one in found.tasks):
+        rows = [("task", "requests", "went to", "would go to", "time over before")]
+        rows += [
+            (one.task, str(one.requests), _shares(one.before), _shares(one.after), f"{one.ratio:.2f}")
+            for one in found.tasks
+            if one.about == about
+        ]
+        tables.append(f"{about}:\n{columns(rows)}")
     whole = found.whole
-    return (
-        f"{columns(rows)}\n\n{found.requests} requests replayed: {whole.ratio:.2f} ({whole.low:.2f} to "
-        f"{whole.high:.2f}) of the time that was taken; {whole.on_predictions:.0%} of this rests on predictions alone."
+    last = (
+        f"{found.requests} requests replayed: {whole.ratio:.2f} ({whole.low:.2f} to {whole.high:.2f}) of the time that "
+        f"was taken; {whole.on_predictions:.0%} of this rests on predictions alone."
     )
+    return "\n\n".join([*tables, last])
 
 
 def _shares(shares: Mapping[str, float]) -> str:

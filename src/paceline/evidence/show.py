@@ -1,14 +1,15 @@
 """A report as tables and sentences, which the terminal and the page have in common."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from msgspec import Struct
 
 from paceline.evidence.comparison import Comparison
 from paceline.evidence.cost import Cost
 from paceline.evidence.estimate import Estimate
-from paceline.evidence.report import Report
-from paceline.text_table import columns
+from paceline.evidence.report import Report, TooFew
+from paceline.text_table import columns, printable
 
 
 class Table(Struct, frozen=True):
@@ -24,8 +25,7 @@ def text(found: Report) -> str:
     if found.cost:
         parts.append(_lines(money(found.cost)))
     for one in found.comparisons:
-        if len(found.comparisons) > 1:
-            parts.append(f"{heading(one)}:")
+        parts.append(f"{heading(one)}:")
         parts += [_lines(policies(one)), _lines(tasks(one)), "\n".join(remarks(one)), verdict(one)]
     return "\n\n".join(parts)
 
@@ -35,15 +35,29 @@ def _lines(table: Table) -> str:
 
 
 def size(found: Report) -> str:
-    used, tokens, seconds = (
-        sum(getattr(one, name) for one in found.comparisons) for name in ("requests", "tokens", "seconds")
-    )
-    rest = f"; {found.left_out} had other lanes to choose from, too few to compare" if found.left_out else ""
-    return f"{used} of {found.requests} requests, {tokens} tokens in {seconds:.0f} s of decoding{rest}"
+    """How much of the log is compared. Tokens and seconds are told model by model: together they are no speed."""
+    used = sum(one.requests for one in found.comparisons)
+    rest = ""
+    if found.left_out:
+        rest = f"; {found.left_out} had other lanes to choose from, models or settings, too few to compare"
+    return "\n".join([f"{used} of {found.requests} requests{rest}", *(too_few(one) for one in found.too_few)])
+
+
+def too_few(some: TooFew) -> str:
+    requests = f"{some.requests} request{'s' * (some.requests != 1)}"
+    return f"{_named(some.model)}{requests} so far that chose among {', '.join(some.lanes)} as they are now"
 
 
 def heading(found: Comparison) -> str:
-    return f"{found.requests} requests that chose among {', '.join(found.lanes)}"
+    """Which model, which lanes, and of settings that are no longer, until when."""
+    past = ""
+    if not found.is_current:
+        past = f", with settings that were last seen on {datetime.fromtimestamp(found.until_s):%Y-%m-%d at %H:%M}"
+    return f"{_named(found.model)}{found.requests} requests that chose among {', '.join(found.lanes)}{past}"
+
+
+def _named(model: str | None) -> str:
+    return f"{printable(model)}: " if model else ""
 
 
 def policies(found: Comparison) -> Table:
@@ -108,6 +122,7 @@ def remarks(found: Comparison) -> list[str]:
     if right.error is not None:
         off = f"Predicted times were off by {right.error:.0%} (median); actual over predicted: {right.bias:.2f}."
     return [
+        f"{found.tokens} tokens were decoded in {found.seconds:.0f} s.",
         off,
         f"Exploring was to cost {found.exploring_s:.1f} s, {found.exploring_s / found.seconds:.1%} of the time.",
         f"Regret against the best lane of each task: {found.regret_s:.1f} s, {1 - found.hindsight.ratio:.1%} "
@@ -115,7 +130,15 @@ def remarks(found: Comparison) -> list[str]:
     ]
 
 
+def _how_many_more(needed: int | None) -> str:
+    if needed is None:
+        return "How many more requests would tell can't be foreseen."
+    rounded = max(10, round(needed, 1 - len(str(needed))))  # to one digit: it is no more than an order of magnitude
+    return f"If it stays like this, about {rounded} more requests would tell."
+
+
 def verdict(found: Comparison) -> str:
+    """One sentence or two. What to use is said only where that is beyond doubt."""
     lane, ratio = found.best
     spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
     if found.pays:
@@ -123,10 +146,12 @@ def verdict(found: Comparison) -> str:
             f"Routing pays here: the best fixed setting, {lane}, would have taken {ratio.ratio:.2f} ({spread}) times "
             "as long."
         )
+    if found.is_alike:
+        return f"Routing and always {lane} are about as fast here: that would have taken {ratio.ratio:.2f} ({spread})."
     if found.pays is None:
         return (
-            f"Routing does not pay here as far as this log can tell: always {lane} would have taken {ratio.ratio:.2f} "
-            f"({spread}) of the time. Use {lane}, or wait for more traffic."
+            f"It can't be told yet whether routing pays here: always {lane} would have taken {ratio.ratio:.2f} of the "
+            f"time, but anything from {spread} is possible. {_how_many_more(found.more_needed)}"
         )
     return (
         f"Routing does not pay here: always {lane} would have taken {ratio.ratio:.2f} ({spread}) of the time. "

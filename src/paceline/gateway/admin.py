@@ -3,14 +3,15 @@
 from typing import Any
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from paceline import __version__
-from paceline.decision import predict
+from paceline.decision import State, predict
 from paceline.decision.drafting import acceptance_of
+from paceline.decision.load import Load
 from paceline.evidence.log import DecisionLog
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
-from paceline.http.client import Headers
 from paceline.inspection import inspect
 from paceline.types import Decision, Measured, Prediction, Request, Signals
 
@@ -43,38 +44,38 @@ def model(fleet: Fleet, name: str) -> Any:
 
 
 def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
-    """Every lane: what it is, how it is, and what was measured; and the decision log. What nobody reported is
-    ``null``."""
+    """Every lane: what it is, how it is, and what was measured of it as it runs now; and the decision log. What nobody
+    reported is ``null``."""
     fleet = pipeline.fleet
-    measured = pipeline.state.measured
-    steps = predict(Signals(), [handle.state() for handle in fleet.lanes.values()], pipeline.state)
+    load = Load([handle.state(None) for handle in fleet.lanes.values()])
     return {
         "version": __version__,
         "default_lane": fleet.default.lane.name,
         "in_flight": pipeline.in_flight,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
-        "lanes": [
-            _lane(handle, measured.get(name, Measured())) | {"step": _step(handle, steps[name])}
-            for name, handle in fleet.lanes.items()
-        ],
+        "lanes": [_lane(handle) | _known(handle, pipeline.state, load) for handle in fleet.lanes.values()],
     }
 
 
 def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     """The text of ``/metrics``."""
     lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
+    pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
+    pipeline.metrics.know_engines(pipeline.fleet.engines)
     return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
 
 
-def explain(pipeline: Pipeline, request: Request, headers: Headers) -> dict[str, Any]:
+def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     """Signals and decision for a request, as it would be decided now; nothing is sent.
 
     Raises:
         ApiError: 404, no lane serves its model.
     """
     signals = inspect(request)
-    decision = pipeline.choose(request, headers, signals, pipeline.fleet.serving(request.model))
+    served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
+    request = replace(request, served_model=served.name)
+    decision = pipeline.choose(request, signals, served)
     return explanation(signals, decision)
 
 
@@ -106,7 +107,7 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _lane(handle: LaneHandle, measured: Measured) -> dict[str, Any]:
+def _lane(handle: LaneHandle) -> dict[str, Any]:
     engine, supervisor = handle.engine, handle.engine.supervisor
     facts = supervisor.facts
     return {
@@ -130,7 +131,28 @@ def _lane(handle: LaneHandle, measured: Measured) -> dict[str, Any]:
         "problem": supervisor.problem,
         "running": handle.running,
         "waiting": handle.waiting,
-        "measured": _measured(measured),
+    }
+
+
+def _known(handle: LaneHandle, state: State, load: Load) -> dict[str, Any]:
+    """What was learned of a lane. Of an engine that serves several models it is told model by model, those that have
+    served; the whole then has counts alone, since speeds and shares over different models are nobody's."""
+    names: list[str | None] = list(dict.fromkeys(str(entry.get("id")) for entry in handle.engine.models.values()))
+    sums = {name: state.measured.get((handle.state(name).fingerprint, handle.lane.name)) for name in names}
+    used = {name: one for name, one in sums.items() if one is not None and one.requests}
+    shown = used or {name: Measured() for name in names[:1] or [None]}
+    by_model: list[dict[str, Any]] = []
+    for name, measured in shown.items():
+        (prediction,) = predict(Signals(), [handle.state(name)], state, load).values()
+        by_model.append({"model": name, "measured": _measured(measured), "step": _step(handle, prediction)})
+    if len(by_model) == 1:
+        return by_model[0] | {"by_model": by_model}
+    counts = Measured(sum(one.requests for one in used.values()), sum(one.failures for one in used.values()))
+    return {
+        "model": None,
+        "measured": _measured(counts),
+        "step": dict.fromkeys(by_model[0]["step"]),  # all null
+        "by_model": by_model,
     }
 
 

@@ -1,14 +1,21 @@
 """Errors in the shape of the API that the request speaks, so that its SDK raises what its user expects."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from paceline.types import Api
 
-_OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -24,11 +31,21 @@ class ApiError(Exception):
         message: for people: what was wrong and what to do.
         code: for programs, in OpenAI's manner: ``"model_not_found"``.
         retry_after_s: when trying again may help, in whole seconds.
+        headers: further ones of the answer.
     """
 
-    def __init__(self, status: int, message: str, code: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.retry_after_s = status, message, code, retry_after_s
+        self.status, self.message, self.code = status, message, code
+        retry = [(b"retry-after", b"%d" % retry_after_s)] if retry_after_s is not None else []
+        self.headers = [*retry, *headers]
 
     def body(self, api: Api) -> bytes:
         """The JSON body of an error answer."""

@@ -1,98 +1,143 @@
 """One request in flight: what has been decided, sent and seen for it so far."""
 
+import asyncio
 from time import perf_counter, time
 
 from msgspec import Struct
 
+from paceline.configuration import ServerSettings
 from paceline.engines import Observer
+from paceline.engines.body import with_model
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
-from paceline.gateway.relay import Relay, Reply
-from paceline.gateway.turns import Turn
-from paceline.http.client import Answer, Headers
+from paceline.gateway.illness import Failure
+from paceline.gateway.names import Served
+from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
+from paceline.gateway.relay import EngineSilent, Relay, Reply
+from paceline.gateway.turns import QueueFull, Turn
+from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
+from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 LEAST_GAIN = 0.7
 """Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
+BUSY = (409, 429, 503, 529)
+"""Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
+taken, 529 by Anthropic's API."""
+NOT_ITS_FAULT = (501, 505)
+"""Statuses from 500 on that tell of the request, not of the engine."""
+SET_ASIDE_BYTES = 1024 * 1024
+"""Of a refusal that is kept in case no other lane serves."""
 
 
 class _SetAside(Struct, frozen=True):
-    """An engine's refusal, kept in case no other lane serves."""
+    """An engine's refusal."""
 
-    lane: str
+    lane: LaneHandle
     status: int
     headers: Headers
     body: bytes
+
+
+class Attempted(Struct, frozen=True):
+    """How an attempt failed."""
+
+    kind: Failure
+    problem: str
+    """In words for people."""
+    is_clients: bool = False
+    """Whether the engine says that the client is at fault."""
 
 
 class Exchange:
     """Created when a request has arrived; :meth:`close` it in the end, whatever happened.
 
     Args:
+        server: the limits of time.
         keep_key: whether the client's API key is meant for the engine.
     """
 
-    def __init__(self, request: Request, headers: Headers, reply: Reply, keep_key: bool) -> None:
+    def __init__(self, request: Request, reply: Reply, server: ServerSettings, keep_key: bool) -> None:
         self.request = request
+        self.served = Served(None, ())
+        """What the client's name for the model stands for."""
         self.signals = Signals()
-        self.decision = Decision("", "not decided")
+        self.decision: Decision | None = None
+        self.decision_s = 0.0
         self.status = 0
         self.error: str | None = None
-        self._headers = headers
+        self.reply = reply
+        self.lane: LaneHandle | None = None
+        """Down which it was sent last."""
+        self._server = server
         self._keep_key = keep_key
-        self._reply = reply
         self._arrived_s = perf_counter()
         self._queue_s = 0.0
-        self.decision_s = 0.0
-        self._lane: LaneHandle | None = None
+        self._fingerprint = ""
+        self._failed: list[tuple[str, str]] = []
         self._turn: Turn | None = None
         self._answer: Answer | None = None
         self._observer: Observer | None = None
         self._relay: Relay | None = None
         self._sent_s = 0.0
         self._request_s_before = 0.0
-        self._beside = 0.0
+        self._concurrency = 0.0
         self._set_aside: _SetAside | None = None
 
-    async def send(self, lane: LaneHandle) -> int:
-        """Wait for the lane's turn, send the request, and return the status of the engine's answer.
+    async def attempt(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
+        """Wait for the lane's turn and send the request down it. Returns how that failed, or ``None`` once an answer
+        has begun that :meth:`relay` may pass on; until then nothing has gone to the client.
+
+        Args:
+            is_last: whether there is no other lane, so that an error that came as a success may as well be passed on.
+        """
+        try:
+            await self._take_turn(lane)
+        except QueueFull as error:
+            return Attempted(Failure.QUEUE, str(error))
+        except TimeoutError:
+            return Attempted(
+                Failure.QUEUE, f"no turn within {self._server.queue_timeout_s:g} s (server.queue_timeout_s)"
+            )
+        failed: Attempted | None = None
+        try:
+            failed = await self._send(lane, is_last)
+        except ConnectFailed as error:
+            failed = Attempted(Failure.UNREACHABLE, f"can't be reached: {error}")
+        except EngineSilent as error:
+            failed = Attempted(Failure.SILENT, str(error))
+        except ConnectionLost as error:
+            failed = Attempted(Failure.LOST, f"was lost: {error}")
+        except TimeoutError:
+            failed = Attempted(
+                Failure.SILENT, f"sent nothing within {self._limit_s(lane):.0f} s (server.first_byte_timeout_s)"
+            )
+        finally:
+            if failed is not None or self._relay is None:
+                self._leave_lane()
+        if failed is not None and self._relay is not None and self._relay.began:
+            return None  # it is for :meth:`relay` to say, for the client has the beginning
+        if failed is not None and failed.kind is not Failure.BUSY:
+            self._failed.append((lane.lane.name, self._fingerprint))
+        return failed
+
+    async def relay(self) -> Attempted | None:
+        """Relay the answer that has begun to its end. Returns how it broke, if it did.
 
         Raises:
-            QueueFull, ConnectFailed, ConnectionLost: as their sources do; nothing is left behind.
+            ApiError: it broke in a way that can't be said within the answer.
         """
-        self._lane, engine = lane, lane.engine
-        lane.waiting += 1
-        try:
-            self._turn = await engine.device.acquire(engine.name, engine.slots)
-        finally:
-            lane.waiting -= 1
-        lane.running += 1
-        self._queue_s += self._turn.queued_s
-        strategy, supervisor = lane.lane.strategy, engine.supervisor
-        self._observer = supervisor.engine.observe(self.request, strategy)
-        headers = to_engine(self._headers, api_key=engine.api_key, keep_key=self._keep_key, plain=True)
-        body = supervisor.engine.prepare(self.request, strategy, supervisor.abilities, self._least_yield(lane))
-        self._request_s_before = engine.device.request_s()
-        self._sent_s = perf_counter()
-        try:
-            self._answer = await engine.client.send("POST", self.request.path, headers, body)
-        except Exception:
-            self._leave_lane()
-            raise
-        return self._answer.status
-
-    async def set_refusal_aside(self) -> None:
-        """Keep the engine's refusal and free its lane.
-
-        Raises:
-            ConnectionLost: it did not come whole.
-        """
-        assert self._answer is not None and self._lane is not None
-        try:
-            body = await self._answer.read_all()
-            self._set_aside = _SetAside(self._lane.lane.name, self._answer.status, self._answer.headers, body)
-        finally:
-            self._leave_lane()
+        assert self._relay is not None and self._observer is not None
+        broken = await self._relay.run(self.request.api)
+        if broken is not None:
+            self.error = broken.message
+            return Attempted(Failure.LOST, broken.message)
+        if self.status >= 400:
+            self.error = f"the engine answered {self.status}"
+        elif self._observer.error is not None:
+            self.error = self._observer.error
+            return Attempted(Failure.ERROR, self.error, self._observer.error_is_clients)
+        return None
 
     @property
     def has_refusal(self) -> bool:
@@ -102,78 +147,176 @@ class Exchange:
         """Answer with the refusal that was set aside."""
         kept = self._set_aside
         assert kept is not None
-        self.status, self.error = kept.status, f"{kept.lane} refused"
-        await self._reply.start(kept.status, [*self._own_headers(kept.lane), *to_client(kept.headers)])
-        await self._reply.end(kept.body)
-
-    async def relay(self) -> None:
-        """Relay the answer to the client.
-
-        Raises:
-            ApiError: the engine was lost before anything went to the client.
-        """
-        assert self._answer is not None and self._observer is not None and self._lane is not None
-        own_headers = self._own_headers(self._lane.lane.name)
-        self._relay = Relay(self._answer, self._observer, self._reply, self._sent_s, own_headers)
-        self.status = self._answer.status
-        broken = await self._relay.run(self.request.api)
-        if broken is not None:
-            self.error = broken.message
-        elif self.status >= 400:
-            self.error = f"the engine answered {self.status}"
+        self.lane = kept.lane
+        self.status, self.error = kept.status, f"the engine answered {kept.status}"
+        headers = [header for header in to_client(kept.headers) if header[0].lower() != b"content-length"]
+        length = (b"content-length", b"%d" % len(kept.body))
+        await self.reply.start(kept.status, [*self._own_headers(kept.lane), *headers, length])
+        await self.reply.end(kept.body)
 
     def fail(self, status: int, error: str) -> None:
         self.status, self.error = status, error
 
-    def release_turn_if_reader_is_slower_than(self, limit_s: float, now_s: float) -> None:
+    def release_turn_if_idle(self, reader_limit_s: float, now_s: float) -> None:
+        """Let others have the device's turn where it is not used: the client takes its answer too slowly, or the engine
+        has been silent for far longer than expected."""
+        if self._turn is None:
+            return
         since_s = self._relay.sending_since_s if self._relay else None
-        if self._turn and since_s is not None and now_s - since_s > limit_s:
+        if (since_s is not None and now_s - since_s > reader_limit_s) or self.silence_is_suspicious(
+            now_s, MIN_STALLED_S
+        ):
             self._turn.release()
+
+    def silence_is_suspicious(self, now_s: float, min_s: float = MIN_SUSPICIOUS_S) -> bool:
+        """Whether an engine has sent nothing for far longer than it takes as a rule, and for ``min_s`` at least."""
+        if self.lane is None or not self._sent_s or self.decision is None:
+            return False
+        if self._relay and self._relay.sending_since_s is not None:
+            return False  # it is the client that is waited for
+        has_begun = self._relay is not None and self._relay.first_byte_s is not None
+        limit_s = expected_s(self.decision.predictions.get(self.lane.lane.name), self.request, self.signals, has_begun)
+        return limit_s is not None and now_s - self._heard_s > max(min_s, limit_s)
+
+    @property
+    def expected_silence_s(self) -> float:
+        """How long its engine may have to be silent for it."""
+        if self.lane is None or not self._sent_s or self.decision is None:
+            return 0.0
+        prediction = self.decision.predictions.get(self.lane.lane.name)
+        return TIMES_EXPECTED * prediction.prefill_s if prediction else 0.0
+
+    def expire(self, why: str) -> None:
+        """End it now: its time is over."""
+        if self._relay:
+            self._relay.give_up(why)
+        elif self._answer:
+            self._answer.close()
 
     def close(self) -> None:
         """End what still runs for it: closes the connection to the engine if the answer did not come whole."""
         self._leave_lane()
 
+    @property
+    def answer_head(self) -> bytes:
+        """The beginning of the answer's body."""
+        return self._observer.head if self._observer else b""
+
     def outcome(self) -> Outcome:
         """What became of it."""
         observed = self._observer.observation() if self._observer and self.error is None else Observation()
+        lane = self.lane.lane.name if self.lane else self.decision.lane if self.decision else NO_LANE
         return Outcome(
-            lane=self._lane.lane.name if self._lane else self.decision.lane,
+            lane=lane,
             status=self.status,
             total_s=perf_counter() - self._arrived_s,
             queue_s=self._queue_s,
             decision_s=self.decision_s,
             first_byte_s=self._relay.first_byte_s if self._relay else None,
             observed=observed,
-            beside=self._beside,
+            beside=self._concurrency,
             at_s=time(),
             error=self.error,
+            fingerprint=self._fingerprint,
+            failed=tuple(one for one in self._failed if one != (lane, self._fingerprint)),
+            answered=self._observer.answered() if self._observer and self.error is None else None,
         )
+
+    async def _take_turn(self, lane: LaneHandle) -> None:
+        self.lane, self._relay, self._observer, engine = lane, None, None, lane.engine
+        self._sent_s = 0.0
+        self._fingerprint, _ = engine.identity(self.served.own_name(engine.name))
+        lane.waiting += 1
+        try:
+            async with asyncio.timeout(self._server.queue_timeout_s):
+                self._turn = await engine.device.acquire(engine.name, engine.slots)
+        finally:
+            lane.waiting -= 1
+        lane.running += 1
+        self._queue_s += self._turn.queued_s
+
+    async def _send(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
+        engine, strategy, supervisor = lane.engine, lane.lane.strategy, lane.engine.supervisor
+        own_name = self.served.engine_names.get(engine.name)
+        request = with_model(self.request, own_name) if own_name not in (None, self.request.model) else self.request
+        self._observer = supervisor.engine.observe(request, strategy)
+        headers = to_engine(
+            request.headers,
+            api_key=engine.api_key,
+            keep_key=self._keep_key,
+            plain=True,
+            client=request.address,
+            is_unpacked=True,
+        )
+        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._least_yield(lane))
+        self._request_s_before = engine.device.request_s()
+        self._sent_s = perf_counter()
+        limit_s = self._limit_s(lane)
+        async with asyncio.timeout(limit_s):
+            self._answer = await engine.client.send("POST", request.path, headers, body)
+        self.status = self._answer.status
+        if self.status in BUSY or (self.status >= 500 and self.status not in NOT_ITS_FAULT):
+            await self._set_refusal_aside(lane)
+            kind = Failure.BUSY if self.status in BUSY else Failure.ERROR
+            return Attempted(kind, f"answered {self.status}")
+        relay = Relay(
+            self._answer,
+            self._observer,
+            self.reply,
+            self._sent_s,
+            self._own_headers(lane),
+            first_byte_timeout_s=limit_s,
+            idle_timeout_s=self._server.idle_timeout_s,
+        )
+        self._relay = relay
+        if (error := await relay.begin()) is not None:
+            if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
+                return None  # it is the client's to read
+            self._set_aside = _SetAside(lane, self.status, self._answer.headers, relay.held)
+            return Attempted(Failure.ERROR, error)
+        return None
+
+    async def _set_refusal_aside(self, lane: LaneHandle) -> None:
+        assert self._answer is not None
+        async with asyncio.timeout(self._server.idle_timeout_s):
+            body = await self._answer.read_all(SET_ASIDE_BYTES)
+        self._set_aside = _SetAside(lane, self._answer.status, self._answer.headers, body)
+
+    def _limit_s(self, lane: LaneHandle) -> float:
+        prediction = self.decision.predictions.get(lane.lane.name) if self.decision else None
+        return first_byte_limit_s(self._server, prediction, self.request, self.signals)
+
+    @property
+    def _heard_s(self) -> float:
+        """When the engine sent something last, or was sent the request."""
+        heard_s = self._relay.last_byte_s if self._relay else None
+        return heard_s if heard_s is not None else self._sent_s
 
     def _least_yield(self, lane: LaneHandle) -> float:
         """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
         a few steps may be unlucky. Who asks for this very lane has it as it is."""
-        if self.request.forced_lane == lane.lane.name:
+        if self.request.forced_lane == lane.lane.name or self.decision is None:
             return 0.0
         prediction = self.decision.predictions.get(lane.lane.name)
         break_even = prediction.break_even if prediction else None
         return 1 + LEAST_GAIN * (break_even - 1) if break_even and break_even > 1 else 0.0
 
-    def _own_headers(self, lane: str) -> list[tuple[bytes, bytes]]:
-        reason = self.decision.reason
-        if lane != self.decision.lane:
+    def _own_headers(self, lane: LaneHandle) -> list[tuple[bytes, bytes]]:
+        name = lane.lane.name
+        reason = self.decision.reason if self.decision else ""
+        if self.decision and name != self.decision.lane:
             reason = f"{reason}; {self.decision.lane} could not serve"
-        return [(b"x-paceline-lane", lane.encode()), (b"x-paceline-reason", printable(reason))]
+        return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", printable(reason))]
 
     def _leave_lane(self) -> None:
         if self._answer:
             self._answer.close()
             self._answer = None
-        if self._turn and self._lane:
+        if self._turn and self.lane:
             took_s = perf_counter() - self._sent_s
-            if took_s > 0:
-                run_s = self._lane.engine.device.request_s() - self._request_s_before
-                self._beside = max(0.0, run_s / took_s - 1)
+            if self._sent_s and took_s > 0:
+                run_s = self.lane.engine.device.request_s() - self._request_s_before
+                self._concurrency = max(0.0, run_s / took_s - 1)
             self._turn.release()
             self._turn = None
-            self._lane.running -= 1
+            self.lane.running -= 1

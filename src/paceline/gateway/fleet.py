@@ -1,7 +1,6 @@
 """The lanes of one configuration, the engines and devices behind them, and how they are doing right now."""
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -10,15 +9,25 @@ from typing import Any
 
 import msgspec
 
-from paceline.configuration import Configuration, DeviceSettings, EngineSettings
+from paceline.configuration import Configuration, DeviceSettings, EngineSettings, resolved
 from paceline.engines import ENGINES, Health, Supervisor
 from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError
+from paceline.gateway.illness import Illness
+from paceline.gateway.model_identity import described
+from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers
 from paceline.types import Lane, LaneState
 
+LOOK_INTERVAL_S = 0.05
+"""Engines are not asked more often than this for names that nobody knows."""
+PAGE_TIMEOUT_S = 2.0
+MAX_LISTED = 50
+"""Models that an error names."""
+MAX_NAME_CHARS = 100
+"""Of each name that an error quotes."""
 UNKNOWN_SLOTS = 1
 """On a device that takes turns, for an engine that reports no slots and has none configured."""
 
@@ -30,21 +39,31 @@ class EngineHandle:
     settings: EngineSettings
     supervisor: Supervisor
     device: Device
+    illness: Illness = field(default_factory=Illness)
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
-    _identity: tuple[Facts | None, tuple[str, str]] | None = None
+    _identities: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By the model's own name, of :attr:`_identified`."""
+    _identified: Facts | None = None
+    _described: dict[str, Sequence[Any]] = field(default_factory=dict)
+    """What the engine said last of each model that it lists and was asked for."""
 
     @property
     def name(self) -> str:
         return self.settings.name
 
     @property
+    def is_up(self) -> bool:
+        return self.supervisor.health is Health.UP
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it is up and does its work, as far as was seen."""
+        return self.is_up and not self.illness.is_ejected
+
+    @property
     def api_key(self) -> str | None:
         """The key to send to the engine."""
         return self.supervisor.api_key
-
-    @property
-    def is_up(self) -> bool:
-        return self.supervisor.health is Health.UP
 
     @property
     def slots(self) -> int:
@@ -67,6 +86,27 @@ class EngineHandle:
         """Entries of ``/v1/models`` by name; empty until the engine was up once."""
         return self.supervisor.facts.models if self.supervisor.facts else {}
 
+    async def has_page(self) -> bool:
+        """Whether it shows a page at its root, as llama-server does where its chat was built in."""
+        if self.settings.kind != "llama.cpp":
+            return False
+        try:
+            async with asyncio.timeout(PAGE_TIMEOUT_S), await self.client.send("GET", "/", self.key_headers) as answer:
+                return answer.status == 200 and (answer.header(b"content-type") or b"").startswith(b"text/html")
+        except (ConnectFailed, ConnectionLost, TimeoutError):
+            return False
+
+    @property
+    def key_headers(self) -> Headers:
+        """What a request of the gateway's own shows it."""
+        return [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
+
+    def needs_model(self, asked: str | None) -> bool:
+        """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
+        takes any name, most others take none but their own; where there is one model, none has to be named."""
+        has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
+        return not has_one or (asked is not None and self.settings.kind != "llama.cpp")
+
     @property
     def in_flight(self) -> int:
         """Requests that it decodes, or that wait for it."""
@@ -79,16 +119,24 @@ class EngineHandle:
         self._lanes = {lane: self._lanes.get(lane) or LaneHandle(lane, self) for lane in lanes}
         return list(self._lanes.values())
 
-    def identity(self) -> tuple[str, str]:
-        """Hashes of what the engine is and does, and of the model and the device alone: what was learned of an engine
-        holds as long as the first stays the same, the cost of a plain step as long as the second does."""
+    def identity(self, model: str | None) -> tuple[str, str]:
+        """Hashes of what the engine is and does with one of its models, and of that model and the device alone: what
+        was learned holds as long as the first stays the same, the cost of a plain step as long as the second does.
+
+        Args:
+            model: as the engine calls it; any other, or none, stands for the first that it lists.
+        """
         facts = self.supervisor.facts
-        if self._identity is None or self._identity[0] is not facts:
+        if facts is not self._identified:
+            self._identified, self._identities = facts, {}
+            self._described = {name: one for name, one in self._described.items() if name in self.models}
+        entry = self.models.get(model or "") or next(iter(self.models.values()), {})
+        name = str(entry.get("id", ""))
+        if name not in self._identities:
             settings = self.settings
-            model = (
-                [[name, entry.get("meta")] for name, entry in sorted(self.models.items())],
-                settings.device or settings.name,
-            )
+            if entry:
+                self._described[name] = described(entry, self._described.get(name))
+            about = ([self._described[name]] if entry else [], settings.device or settings.name)
             engine = (
                 settings.name,
                 settings.kind,
@@ -98,8 +146,8 @@ class EngineHandle:
                 settings.launch,
                 facts and facts.build,
             )
-            self._identity = (facts, (_hash((*model, *engine)), _hash(model)))
-        return self._identity[1]
+            self._identities[name] = (_hash((*about, *engine)), _hash(about))
+        return self._identities[name]
 
 
 @dataclass(eq=False)
@@ -115,14 +163,15 @@ class LaneHandle:
     def is_up(self) -> bool:
         return self.engine.is_up
 
-    def state(self) -> LaneState:
+    def state(self, model: str | None) -> LaneState:
+        """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
         engine = self.engine
-        fingerprint, model = engine.identity()
+        fingerprint, model_hash = engine.identity(model)
         return LaneState(
             self.lane,
             fingerprint=fingerprint,
-            model=model,
-            healthy=self.is_up,
+            model=model_hash,
+            healthy=self.engine.is_well,
             running=self.running,
             waiting=self.waiting,
             can_join=engine.device.can_start(engine.name, engine.slots),
@@ -139,12 +188,14 @@ class Fleet:
 
     def __init__(self, configuration: Configuration, log_directory: Path, previous: "Fleet | None" = None) -> None:
         self.configuration = configuration
+        self.names = Names(configuration)
         self.changed: asyncio.Condition = previous.changed if previous else asyncio.Condition()
         self.engines: dict[str, EngineHandle] = {}
         self.added: list[Supervisor] = []
         """Engines that :meth:`start` has to start."""
         self._notices: set[asyncio.Task[None]] = set()
-        self._devices: dict[DeviceSettings, Device] = dict(previous._devices) if previous else {}
+        self._devices: dict[DeviceSettings, Device] = {}
+        self._previous_devices = previous._devices if previous else {}
         old_engines = previous.engines if previous else {}
         for settings in configuration.engine:
             old = old_engines.get(settings.name)
@@ -152,7 +203,7 @@ class Fleet:
             if old and old.settings == settings:
                 supervisor = old.supervisor
             else:
-                supervisor = _supervisor(settings, log_directory, device)
+                supervisor = _supervisor(settings, configuration, log_directory, device)
                 self.added.append(supervisor)
             supervisor.timing = _timing(settings, configuration)
             supervisor.on_change = self._update
@@ -187,66 +238,75 @@ class Fleet:
         """Stop all engines of this fleet."""
         await asyncio.gather(*(handle.supervisor.stop() for handle in self.engines.values()))
 
-    def forced(self, name: str, model: str | None) -> list[LaneHandle]:
+    def forced(self, name: str, model: str | None) -> Served:
         """The lane that a client asked for by name, or the lanes of the engine.
 
         Raises:
-            ApiError: 400, there is no such lane; 404, it does not serve the model.
+            ApiError: 400, there is no such lane; 404, it does not serve the model, but another one does.
         """
         engine = self.engines.get(name.split("/")[0])
         if engine is None or (engine.is_up and name != engine.name and name not in self.lanes):
             raise ApiError(
                 400,
-                f"x-paceline-lane: there is no lane {name!r}; there are: {', '.join(self.lanes)}",
+                f"x-paceline-lane: there is no lane {bounded(name)!r}; there are: {', '.join(self.lanes)}",
                 "unknown_lane",
             )
-        if model and engine.models and model not in engine.models:
-            raise ApiError(
-                404,
-                f"lane {name!r} does not serve the model {model!r}, but: {_listed(engine.models)}",
-                "model_not_found",
-            )
-        return self.named(name)
+        lanes = self.named(name)
+        if model and (served := self.names.find(model, self._default_first(), self.named)):
+            meant = tuple(lane for lane in lanes if lane in served.lanes)
+            if not meant and engine.models:
+                raise ApiError(
+                    404,
+                    f"lane {name!r} does not serve the model {bounded(model)!r}, but: {_listed(engine.models)}",
+                    "model_not_found",
+                )
+            return Served(served.name, meant or tuple(lanes), served.engine_names)
+        own = self.names.default(model, lanes, self.named)
+        return Served(own.name if own else None, tuple(lanes), own.engine_names if own else {})
 
-    def serving(self, model: str | None) -> list[LaneHandle]:
-        """The lanes that serve a model, the default lane's own if none is named, in the configuration's order
-        but the default lane first. Lanes whose engine was never up are left out, unless there are no others.
-
-        Raises:
-            ApiError: 404, no lane serves the model.
-        """
+    def find(self, model: str | None) -> Served | None:
+        """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name.
+        The default lane's engine comes first, and who was never up is left out unless there are no others."""
         ordered = self._default_first()
         if model:
-            found = [handle for handle in ordered if model in handle.engine.models]
-        else:
-            own = self.default.engine.models.keys()
-            found = [handle for handle in ordered if own & handle.engine.models.keys()] if own else ordered
-        if found:
-            return found
-        unknown = [handle for handle in ordered if handle.engine.supervisor.facts is None]
-        if unknown:
-            return unknown
-        raise self.unknown_model(model)
+            return self.names.find(model, ordered, self.named)
+        return self.names.default(None, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
 
-    async def wait_for_start(self, handles: Sequence[LaneHandle], timeout_s: float) -> None:
-        """If none of these lanes is up but one is coming up, wait until one is up, at most ``timeout_s`` seconds."""
+    def for_unknown(self, model: str) -> Served:
+        """What serves a name that nobody knows.
 
-        def settled() -> bool:
-            return any(handle.is_up for handle in handles) or not any(
-                handle.engine.supervisor.is_coming for handle in handles
-            )
+        Raises:
+            ApiError: 404, where names are taken strictly.
+        """
+        ordered = self._default_first()
+        awaited = tuple(
+            lane for lane in ordered if lane.engine.supervisor.facts is None and lane.engine.supervisor.is_coming
+        )
+        if awaited:
+            return Served(None, awaited)  # it may be theirs
+        if self.names.is_strict:
+            raise self.unknown_model(model)
+        return self.names.default(model, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
 
-        if settled():
-            return
-        try:
-            async with asyncio.timeout(timeout_s), self.changed:
-                await self.changed.wait_for(settled)
-        except TimeoutError:
-            return
+    async def look_again(self) -> None:
+        """Ask the engines what they serve: a model may be new."""
+        await asyncio.gather(
+            *(handle.supervisor.look_again(LOOK_INTERVAL_S) for handle in self.engines.values() if handle.is_up)
+        )
+
+    def is_coming(self, handles: Sequence[LaneHandle]) -> bool:
+        """Whether none of these lanes is up, but one may be soon."""
+        return not any(handle.is_up for handle in handles) and any(
+            handle.engine.supervisor.is_coming for handle in handles
+        )
 
     def models(self) -> dict[str, Mapping[str, Any]]:
-        """The entries of ``/v1/models`` of all lanes by name; where lanes serve the same model, the first one's."""
-        merged: dict[str, Mapping[str, Any]] = {}
+        """The entries of ``/v1/models`` by name: the configured names, and those of all lanes; where lanes serve the
+        same model, the first one's."""
+        merged: dict[str, Mapping[str, Any]] = {
+            model.name: {"id": model.name, "object": "model", "owned_by": "paceline"}
+            for model in self.configuration.model
+        }
         for handle in self._default_first():
             for name, entry in handle.engine.models.items():
                 merged.setdefault(name, entry)
@@ -255,18 +315,26 @@ class Fleet:
     def unknown_model(self, name: str | None) -> ApiError:
         """The answer to a request for a model that no lane serves."""
         return ApiError(
-            404, f"no lane serves the model {name!r}; there are: {_listed(self.models())}", "model_not_found"
+            404,
+            f"no lane serves the model {bounded(name or '')!r}; there are: {_listed(self.models())}",
+            "model_not_found",
         )
 
     def _default_first(self) -> list[LaneHandle]:
         return sorted(self.lanes.values(), key=lambda handle: handle is not self.default)
+
+    @staticmethod
+    def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
+        return sorted(ordered, key=lambda lane: not lane.engine.models)
 
     def _device(self, configuration: Configuration, engine: EngineSettings) -> Device:
         if engine.device is None:
             return Device(takes_turns=False)
         settings = configuration.device_settings(engine.device)
         if settings not in self._devices:
-            self._devices[settings] = Device(settings.takes_turns, settings.patience_s, settings.queue_limit)
+            self._devices[settings] = self._previous_devices.get(settings) or Device(
+                settings.takes_turns, settings.patience_s, settings.queue_limit
+            )
         return self._devices[settings]
 
     def _find_lanes(self) -> None:
@@ -285,7 +353,9 @@ class Fleet:
         task.add_done_callback(self._notices.discard)
 
 
-def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -> Supervisor:
+def _supervisor(
+    settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
+) -> Supervisor:
     return Supervisor(
         settings.name,
         ENGINES[settings.kind],
@@ -294,8 +364,9 @@ def _supervisor(settings: EngineSettings, log_directory: Path, device: Device) -
         log_directory=log_directory,
         url=settings.url,
         launch=settings.launch,
-        api_key=_api_key(settings),
+        api_key=resolved(settings.api_key) if settings.api_key else None,
         environment=settings.environment,
+        secret_variables=configuration.secret_variables,
         start_turn=device.start_turn if device.takes_turns else None,
     )
 
@@ -305,15 +376,16 @@ def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
     return Timing(server.connect_timeout_s, server.health_interval_s, settings.start_timeout_s)
 
 
-def _api_key(settings: EngineSettings) -> str | None:
-    """The key to send to an engine, read from the environment where the configuration says so."""
-    key = settings.api_key
-    return os.environ.get(key.removeprefix("env:"), "") if key and key.startswith("env:") else key
-
-
 def _hash(document: Any) -> str:
     return blake2b(msgspec.json.encode(document), digest_size=8).hexdigest()
 
 
 def _listed(models: Mapping[str, Any]) -> str:
-    return ", ".join(models) or "none yet"
+    names = [bounded(name) for name in models]
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "") or "none yet"
+
+
+def bounded(text: str) -> str:
+    """What a client or an engine named, short enough for a message."""
+    return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS] + "..."

@@ -1,15 +1,14 @@
 """What routing brought so far, for who watches: a short report from the decision log, made beside the requests."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from paceline.evidence.comparison import Comparison
 from paceline.evidence.read import NoLog, entries
-from paceline.evidence.report import TooLittle, report
-from paceline.evidence.show import heading, verdict
+from paceline.evidence.report import Report, TooLittle, report
+from paceline.evidence.show import heading, too_few, verdict
 
 MOST_ENTRIES = 2000
 """The last ones of the log that count, so that looking costs little."""
@@ -31,7 +30,8 @@ class Gain:
 
     async def document(self) -> dict[str, Any]:
         """Of ``/paceline/report``: a verdict in a sentence, and what each policy would have made of the time taken, as
-        ratios with 95 % intervals; for each set of lanes that requests chose from, none where that is too few."""
+        ratios with 95 % intervals; for each model, its settings and the lanes that requests chose from, none where that
+        is too few."""
         async with self._making:
             if monotonic() - self._made_s > FRESH_S:
                 self._made = await asyncio.to_thread(self._make)
@@ -42,14 +42,17 @@ class Gain:
         if self._log is None:
             return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
         try:
-            return _document(report(entries(self._log, most=MOST_ENTRIES)).comparisons)
+            return _document(report(entries(self._log, most=MOST_ENTRIES)))
         except (NoLog, TooLittle) as error:
             return _nothing(str(error))
 
 
-def _document(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    lines = [verdict(one) if len(comparisons) == 1 else f"{heading(one)}: {verdict(one)}" for one in comparisons]
-    return {"verdict": "\n".join(lines), "comparisons": [_comparison(one) for one in comparisons]}
+def _document(found: Report) -> dict[str, Any]:
+    lines = [verdict(one) for one in found.comparisons]
+    if len(lines) > 1 or found.too_few:
+        lines = [f"{heading(one)}: {line}" for one, line in zip(found.comparisons, lines, strict=True)]
+    lines += [too_few(one) for one in found.too_few]
+    return {"verdict": "\n".join(lines), "comparisons": [_comparison(one) for one in found.comparisons]}
 
 
 def _comparison(found: Comparison) -> dict[str, Any]:
@@ -57,6 +60,8 @@ def _comparison(found: Comparison) -> dict[str, Any]:
     named.append(("best of each task, in hindsight", found.hindsight))
     return {
         "about": heading(found),
+        "model": found.model,
+        "is_current": found.is_current,
         "pays": found.pays,
         "requests": found.requests,
         "exploring_s": found.exploring_s,

@@ -1,32 +1,60 @@
 """Which headers pass from the client to an engine, and back."""
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from paceline.http.client import Headers
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade".split()
+    b"upgrade http2-settings".split()
 )
 """RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1."""
-_NOT_TO_ENGINE = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-paceline-lane", b"x-paceline-learn"}
+_FOR_US = frozenset(
+    b"host content-length expect x-paceline-lane x-paceline-learn origin sec-fetch-site sec-fetch-mode sec-fetch-dest "
+    b"sec-fetch-user x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+)
+"""Who may use the gateway is decided here, so an engine is not asked again whether it likes the page's origin; where a
+request came from is written anew."""
 _KEYS = frozenset((b"authorization", b"x-api-key"))
 
 
-def to_engine(headers: Iterable[tuple[bytes, bytes]], *, api_key: str | None, keep_key: bool, plain: bool) -> Headers:
-    """The headers of a client's request as an engine gets them. Names are lower-case, as in ASGI.
+def to_engine(
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    api_key: str | None,
+    keep_key: bool,
+    plain: bool,
+    client: str = "",
+    is_unpacked: bool = False,
+) -> Headers:
+    """The headers of a client's request as an engine gets them. Names are lower-case.
 
     Args:
         api_key: the engine's key; takes the place of the client's.
         keep_key: whether the client's key is meant for the engine; else it is the gateway's and stays here.
         plain: ask for an uncompressed answer, so that it can be observed.
+        client: the client's address.
+        is_unpacked: whether the body was compressed and no longer is.
     """
-    dropped = _NOT_TO_ENGINE
+    sent = list(headers)
+    fields = dict(sent)
+    dropped = _HOP_BY_HOP | _FOR_US | _named_by_connection(fields.get(b"connection", b""))
     if api_key is not None or not keep_key:
         dropped |= _KEYS
     if plain:
         dropped |= {b"accept-encoding"}
-    kept = [(name, value) for name, value in headers if name not in dropped]
+    if is_unpacked:
+        dropped |= {b"content-encoding"}
+    kept = [(name, value) for name, value in sent if name not in dropped]
+    forwarded_for = [
+        part for part in (fields.get(b"x-forwarded-for", b""), client.encode("latin-1", "replace")) if part
+    ]
+    if forwarded_for:
+        kept.append((b"x-forwarded-for", b", ".join(forwarded_for)))
+    if host := fields.get(b"x-forwarded-host") or fields.get(b"host"):
+        kept.append((b"x-forwarded-host", host))
+    kept.append((b"x-forwarded-proto", fields.get(b"x-forwarded-proto", b"http")))
     if api_key is not None:
         kept.append((b"authorization", b"Bearer " + api_key.encode()))
     return kept
@@ -39,14 +67,46 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else found.get(b"x-api-key", b"")
 
 
-def to_client(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """The headers of an engine's answer as the client gets them."""
-    return [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
+def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[bytes, bytes]]:
+    """The headers of an engine's answer as the client gets them. Which pages may read an answer is said by the gateway,
+    and a redirect to the engine's own address leads to the same path of the gateway.
+
+    Args:
+        engine_url: the engine's base URL.
+    """
+    named = next((value for name, value in headers if name.lower() == b"connection"), b"")
+    dropped = _HOP_BY_HOP | _named_by_connection(named)
+    kept = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in dropped or lower.startswith(b"access-control-"):
+            continue
+        if lower == b"location" and engine_url is not None:
+            value = _through_gateway(value, engine_url)
+        kept.append((name, value))
+    return kept
 
 
-def printable(text: str) -> bytes:
+def printable(text: str, most: int = 500) -> bytes:
     """Text as a header value: printable ASCII, bounded."""
-    text = text[:500]
+    text = text[:most]
     if not (text.isascii() and text.isprintable()):
         text = "".join(char if " " <= char <= "~" else "?" for char in text)
     return text.encode()
+
+
+def _named_by_connection(value: bytes) -> frozenset[bytes]:
+    return frozenset(name.strip().lower() for name in value.split(b",")) if value else frozenset()
+
+
+def _through_gateway(location: bytes, engine_url: str) -> bytes:
+    """Without the engine's address, if it is the engine's."""
+    engine, target = urlsplit(engine_url), location.decode("latin-1")
+    try:
+        there = urlsplit(target)
+    except ValueError:
+        return location
+    if there.netloc.lower() != engine.netloc.rpartition("@")[2].lower():
+        return location
+    path = there.path.removeprefix(engine.path.rstrip("/")) or "/"
+    return (path + (f"?{there.query}" if there.query else "")).encode("latin-1")

@@ -1,18 +1,38 @@
-"""``/metrics``: counters and histograms for Prometheus."""
+"""``/metrics``: counters and histograms for Prometheus.
 
-from collections.abc import Iterator, Mapping
+The number of series is bounded whatever clients and engines send: labels are names out of the configuration, or one of
+a fixed set. The series of the lanes that are known are there from the first scrape on, at zero, so that ``rate()`` sees
+their first event.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.records.kept import NO_LANE
+from paceline.types import Decision, Outcome, Request, Signals, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Lanes = Mapping[str, tuple[bool, int, int]]
 """By name, whether it is up, and the requests that it decodes, and that wait for it."""
 LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+PARTS = ("inspection", "decision", "prediction", "learning")
+"""Of routing, that may fail."""
+DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
+"""Why a request was not let in."""
+FAILURES = ("refused", "status", "event", "lost", "broken", "timeout", "unreachable", "down")
+"""What went wrong with an engine: it answered 429 or 503; it answered another error; an error stood inside a 200; it
+was lost before a byte came, or in the middle; it was too slow; it could not be reached; it was found down."""
+OTHER = "other"
+STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
+"""Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
+MIN_TIMED_TOKENS = 2
+MIN_S_PER_TOKEN = 1e-5
+"""No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
 
 
 class Metrics:
@@ -45,15 +65,31 @@ class Metrics:
         self._drafted = self._counter("draft_tokens", "Tokens that were drafted.", by_task)
         self._accepted = self._counter("accepted_tokens", "Drafted tokens that were accepted.", by_task)
         self._exploring = self._counter("exploration_seconds", "Expected cost of choices that were explored.", ())
+        self._denied = self._counter("denied", "Requests that were not let in.", ("reason",))
+        self._passed = self._counter(
+            "passed_through", "Requests that were passed through undecided.", ("lane", "status")
+        )
+        self._engine_failures = self._counter(
+            "engine_failures", "Requests that an engine failed, whatever became of them.", ("engine", "kind")
+        )
+        self._ejected = Gauge(
+            "paceline_engine_ejected",
+            "Whether an engine gets no requests for a while, since it kept failing.",
+            ("engine",),
+            registry=self._registry,
+        )
+        self._known: set[str] = set()
+        for reason in (*DENIALS, OTHER):
+            self._denied.labels(reason)
         self._present = _Present()
         self._registry.register(self._present)
 
     def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        lane, task, seen = outcome.lane, str(signals.task), outcome.observed
-        self._requests.labels(lane, task, str(outcome.status)).inc()
+        lane, task, seen = outcome.lane or NO_LANE, str(signals.task), outcome.observed
+        self._requests.labels(lane, task, _status(outcome.status)).inc()
         self._decision.observe(outcome.decision_s)
         self._exploring.inc(max(0.0, decision.exploring_s))
-        if lane != decision.lane:
+        if lane != (decision.lane or NO_LANE):
             self._fallbacks.labels(lane).inc()
         self._queue.labels(lane).observe(outcome.queue_s)
         if outcome.first_byte_s is not None:
@@ -64,14 +100,72 @@ class Metrics:
         for counter, value in ((self._prompt, seen.prompt_tokens), (self._cached, seen.cached_tokens)):
             if value:
                 counter.labels(lane).inc(value)
+        tokens, decode_s = _decoded(outcome)
         for counter, number in (
-            (self._generated, seen.completion_tokens),
-            (self._decode, seen.decode_s),
+            (self._generated, tokens),
+            (self._decode, decode_s),
             (self._drafted, seen.drafted),
             (self._accepted, seen.accepted),
         ):
             if number:
                 counter.labels(lane, task).inc(number)
+
+    def denied(self, reason: str) -> None:
+        """Count a request that was not let in.
+
+        Args:
+            reason: one of ``DENIALS``.
+        """
+        self._denied.labels(reason if reason in DENIALS else OTHER).inc()
+
+    def passed_through(self, lane: str, status: int) -> None:
+        """Count a request that was passed through undecided.
+
+        Args:
+            lane: a lane of the fleet, or empty where none took it.
+        """
+        self._passed.labels(lane or NO_LANE, _status(status)).inc()
+
+    def engine_failure(self, engine: str, kind: str) -> None:
+        """Count a failure of an engine.
+
+        Args:
+            engine: one of the fleet's.
+            kind: one of ``FAILURES``.
+        """
+        self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
+
+    def engine_ejected(self, engine: str, is_ejected: bool) -> None:
+        """Note whether an engine of the fleet gets no requests for a while."""
+        self._ejected.labels(engine).set(is_ejected)
+
+    def know_engines(self, engines: Iterable[str]) -> None:
+        """Have the series of these engines from now on."""
+        for engine in engines:
+            self._ejected.labels(engine)
+            for kind in (*FAILURES, OTHER):
+                self._engine_failures.labels(engine, kind)
+
+    def know_lanes(self, lanes: Mapping[str, bool]) -> None:
+        """Have the series of these lanes from now on.
+
+        Args:
+            lanes: by name, whether it drafts.
+        """
+        for lane, drafts in lanes.items():
+            if lane in self._known:
+                continue
+            self._known.add(lane)
+            of_tasks = (self._generated, self._decode, *((self._drafted, self._accepted) if drafts else ()))
+            self._passed.labels(lane, _status(200))
+            for by_lane in (self._fallbacks, self._prompt, self._cached):
+                by_lane.labels(lane)
+            for histogram in (self._duration, self._queue, self._first):
+                histogram.labels(lane)
+            for task in Task:
+                self._requests.labels(lane, str(task), _status(200))
+                for by_task in of_tasks:
+                    by_task.labels(lane, str(task))
 
     def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None) -> bytes:
         """The document.
@@ -88,6 +182,22 @@ class Metrics:
 
     def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Histogram:
         return Histogram(f"paceline_{name}", about, labels, registry=self._registry, buckets=LATENCIES_S)
+
+
+def _status(status: int) -> str:
+    """As a label: an engine may answer any three digits."""
+    return str(status) if status in STATUSES else f"{status // 100 % 10}xx"
+
+
+def _decoded(outcome: Outcome) -> tuple[int | None, float | None]:
+    """Tokens and the time that it took to decode them, for speeds to be made of; where the time can't be believed,
+    neither counts. Without a time the tokens count: an engine that tells none makes no speed."""
+    seen = outcome.observed
+    if seen.decode_s is None or seen.decode_tokens is None:
+        return seen.completion_tokens, None
+    if seen.decode_tokens < MIN_TIMED_TOKENS or seen.decode_s < MIN_S_PER_TOKEN * seen.decode_tokens:
+        return None, None
+    return seen.completion_tokens or seen.decode_tokens, seen.decode_s
 
 
 class _Present(Collector):
@@ -115,8 +225,8 @@ class _Present(Collector):
             "Requests that were served without a part of routing, since it failed.",
             labels=["part"],
         )
-        for part, count in self.failures.items():
-            failures.add_metric([part], count)
+        for part in dict.fromkeys((*PARTS, *self.failures)):
+            failures.add_metric([part], self.failures.get(part, 0))
         yield failures
         if self.log_lost is not None:
             yield CounterMetricFamily(

@@ -4,36 +4,48 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter
+from typing import Protocol
 
 from msgspec.structs import replace
 
+from paceline.configuration import ServerSettings
 from paceline.decision import State, decide, learn, predict
+from paceline.engines import meaning
+from paceline.gateway.attempts import Attempts
 from paceline.gateway.errors import ApiError
-from paceline.gateway.exchange import Exchange
-from paceline.gateway.fleet import Fleet, LaneHandle
+from paceline.gateway.exchange import Attempted, Exchange
+from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
+from paceline.gateway.illness import Failure, passes_trial
+from paceline.gateway.kept import Kept, id_continued
 from paceline.gateway.metrics import Metrics
+from paceline.gateway.names import Served
 from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
-from paceline.gateway.turns import QueueFull
-from paceline.http.client import ConnectFailed, ConnectionLost, Headers
 from paceline.inspection import inspect
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.inspection.inspect import PROCESS_KEY
+from paceline.records.kept import NO_LANE
+from paceline.records.sinks import Sink, tell_each
+from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
 SLOW_READER_S = 2.0
 """A client that keeps a piece waiting this long no longer keeps others from the device: the rest of its answer
 waits in the engine for the client, not for the device."""
-REFUSALS = (429, 503)
-"""Statuses with which an engine says that it can't take a request now; another lane may."""
-MOST_LOST = 2
-"""A request on which this many engines were lost may be the cause; it is not tried on more."""
 
 log = logging.getLogger("paceline.gateway")
 Recorder = Callable[[Request, Signals, Decision, Outcome], None]
+
+
+class ClientReply(Reply, Protocol):
+    """A reply that knows whether somebody waits for it."""
+
+    @property
+    def client_left(self) -> bool: ...
 
 
 class Pipeline:
@@ -45,171 +57,350 @@ class Pipeline:
         state: what was learned before.
     """
 
-    def __init__(self, fleet: Fleet, record: Recorder, seed: int | None = None, state: State | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        record: Recorder,
+        seed: int | None = None,
+        state: State | None = None,
+        conversation_key: bytes = PROCESS_KEY,
+    ) -> None:
         self.fleet = fleet
         self.state = state or State()
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
         self.metrics = Metrics()
-        self._record = record
+        self.kept = Kept()
+        self.asks_for_keys = False
+        """Whether clients' keys are the gateway's, and so nothing for engines."""
+        self.say: Callable[[str], None] = lambda _: None
+        """Told a line of each request that was passed through."""
+        self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
+        self._conversation_key = conversation_key
         self._random = Random(seed)
         self._exchanges: set[Exchange] = set()
+        self._trials: set[asyncio.Task[None]] = set()
 
-    async def serve(self, request: Request, headers: Headers, reply: Reply) -> None:
+    @property
+    def server(self) -> ServerSettings:
+        """The limits in force."""
+        return self.fleet.configuration.server
+
+    async def serve(self, request: Request, reply: ClientReply) -> None:
         """Have one request answered.
 
         Raises:
             ApiError: it could not be; nothing has gone to the client.
         """
-        exchange = Exchange(request, headers, reply, keep_key=not self.fleet.configuration.server.api_keys)
+        exchange = Exchange(request, reply, self.server, keep_key=not self.asks_for_keys)
         self._exchanges.add(exchange)
+        limit_s = self.server.total_timeout_s
+        expiry = asyncio.get_running_loop().call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
         try:
-            lanes = await self._candidates(request)
+            served = await self._served(request)
+            exchange.request = replace(request, served_model=served.name)
+            exchange.served = served
             began_s = perf_counter()
-            exchange.signals = self._inspect(request)
-            exchange.decision = self._decide(request, headers, exchange.signals, lanes)
+            exchange.signals = self._inspect(exchange.request)
+            exchange.decision = self._decide(exchange.request, exchange.signals, served)
             exchange.decision_s = perf_counter() - began_s
             await self._dispatch(exchange)
         except ApiError as error:
             exchange.fail(error.status, error.message)
             raise
         except asyncio.CancelledError:
-            exchange.fail(499, "the client left")
+            self._note_cancelled(exchange, reply)
             raise
         finally:
+            expiry.cancel()
             self._exchanges.discard(exchange)
             exchange.close()
             self._learn(exchange)
 
-    def release_slow_readers(self) -> None:
-        """Let devices go on without the clients that don't take their answers; to be called now and then."""
+    async def keep_house(self) -> None:
+        """To be called now and then: devices go on without the clients that don't take their answers and the engines
+        that stay silent, and engines that were ejected are tried again."""
         now_s = perf_counter()
         for exchange in self._exchanges:
-            exchange.release_turn_if_reader_is_slower_than(SLOW_READER_S, now_s)
+            exchange.release_turn_if_idle(SLOW_READER_S, now_s)
+        for engine in self.fleet.engines.values():
+            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
+            if engine.is_up and engine.illness.is_due_for_trial():
+                trial = asyncio.get_running_loop().create_task(self._try(engine))
+                self._trials.add(trial)
+                trial.add_done_callback(self._trials.discard)
+
+    def note_passed(
+        self, method: str, path: str, lane: LaneHandle | None, status: int, took_s: float, error: str | None
+    ) -> None:
+        """A request that was not decided on was passed through."""
+        name = lane.lane.name if lane else NO_LANE
+        self.metrics.passed_through(name, status)
+        if self.server.log_requests:
+            self.say(f"{status} {method} {path[:100]} {name} {took_s:.2f} s | {error or 'passed through'}")
 
     @property
     def in_flight(self) -> int:
         return len(self._exchanges)
 
+    # Which lanes
+
+    async def _served(self, request: Request) -> Served:
+        """What serves the request: the lanes that its model's name stands for, without those that would change what it
+        means. If none of them is up but one is coming up, it is waited for."""
+        served = await self._named(request)
+        if self.fleet.is_coming(served.lanes):
+            await self.wait_for_start(lambda: self._named_now(request).lanes, START_PATIENCE_S)
+            served = await self._named(request)
+        lanes: Sequence[LaneHandle] = served.lanes
+        if (name := id_continued(request)) is not None and request.api is Api.OPENAI_RESPONSES:
+            engines = list({lane.engine.name: lane.engine for lane in lanes}.values())
+            keeper = await self.kept.find(name, engines)
+            lanes = [lane for lane in lanes if lane.engine.name == keeper] or lanes
+        return replace(served, lanes=tuple(lanes))
+
+    async def _named(self, request: Request) -> Served:
+        """The lanes of the request's model; of a name that nobody knows, the engines are asked once more."""
+        if request.forced_lane is None and request.model and self.fleet.find(request.model) is None:
+            await self.fleet.look_again()
+        return self._named_now(request)
+
+    def _named_now(self, request: Request) -> Served:
+        fleet, model = self.fleet, request.model
+        if request.forced_lane is not None:
+            return fleet.forced(request.forced_lane, model)
+        found = fleet.find(model)
+        return found if found is not None else fleet.for_unknown(model or "")
+
+    async def wait_for_start(self, lanes: Callable[[], Sequence[LaneHandle]], timeout_s: float) -> None:
+        """Wait until one of the lanes is up, or none is coming any more, at most ``timeout_s`` seconds; also over a
+        reload, which may bring others."""
+
+        def settled() -> bool:
+            return not self.fleet.is_coming(lanes())
+
+        try:
+            async with asyncio.timeout(min(timeout_s, self.server.queue_timeout_s)), self.fleet.changed:
+                await self.fleet.changed.wait_for(settled)
+        except TimeoutError:
+            return
+
+    # Deciding
+
     def _inspect(self, request: Request) -> Signals:
         try:
-            return inspect(request)
+            return inspect(request, self._conversation_key)
         except Exception:
             self._note_failure("inspection")
             return Signals()
 
-    async def _candidates(self, request: Request) -> list[LaneHandle]:
-        """The lanes that may serve; if none of them is up but one is coming up, it is waited for."""
-        fleet, forced = self.fleet, request.forced_lane
-
-        def find() -> list[LaneHandle]:
-            return fleet.serving(request.model) if forced is None else fleet.forced(forced, request.model)
-
-        lanes = find()
-        if any(lane.is_up for lane in lanes):
-            return lanes
-        await fleet.wait_for_start(lanes, START_PATIENCE_S)
-        return find()
-
-    def _decide(self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
+    def _decide(self, request: Request, signals: Signals, served: Served) -> Decision:
         forced = request.forced_lane
         if forced is None:
-            return self.choose(request, headers, signals, lanes)
-        return self._among(lanes, signals, "the request forces this lane", f"the request forces {forced}")
+            return self.choose(request, signals, served)
+        return self._among(served, signals, "the request forces this lane", f"the request forces {forced}")
 
-    def choose(self, request: Request, headers: Headers, signals: Signals, lanes: Sequence[LaneHandle]) -> Decision:
-        """The operator's rule for a request, if one fits and its lane is up; else the predictions decide."""
-        rule = fitting(self.fleet.configuration.rule, request, headers, signals)
+    def choose(self, request: Request, signals: Signals, served: Served) -> Decision:
+        """The operator's rule for a request, if one fits and its lane is up; else the predictions decide. Lanes that
+        would change what the request means are left out, unless there are no others."""
+        asked, lanes = meaning.asked(request), served.lanes
+        kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
+        changed = sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
+        note = ""
+        if changed and any(lane.is_up for lane in kept):
+            lanes, note = kept, f"{', '.join(changed)} kept by plain decoding alone; "
+        elif changed:
+            note = f"no lane is up that keeps {', '.join(changed)}; "
+        rule = fitting(self.fleet.configuration.rule, request, signals)
         if rule is not None:
             named = self.fleet.named(rule.lane)
-            wanted = [lane for lane in lanes if lane in named and lane.is_up]
+            wanted = tuple(lane for lane in lanes if lane in named and lane.is_up)
             if wanted:
                 others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
-                decision = self._among(wanted, signals, f"rule: {described(rule)}", f"rule: {described(rule)}")
+                why = f"{note}rule: {described(rule)}"
+                decision = self._among(replace(served, lanes=wanted), signals, why, why)
                 return replace(decision, alternatives=decision.alternatives + others)
-        return self._predicted(lanes, signals)
+        decision = self._predicted(replace(served, lanes=lanes), signals)
+        return replace(decision, reason=note + decision.reason) if note else decision
 
-    def _among(self, lanes: Sequence[LaneHandle], signals: Signals, only: str, several: str) -> Decision:
+    def _among(self, served: Served, signals: Signals, only: str, several: str) -> Decision:
         """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
-        if len(lanes) == 1:
-            return self._pinned(lanes, signals, only)
-        decision = self._predicted(lanes, signals)
+        if len(served.lanes) == 1:
+            return self._pinned(served, signals, only)
+        decision = self._predicted(served, signals)
         return replace(decision, reason=f"{several}; {decision.reason}")
 
-    def _predicted(self, lanes: Sequence[LaneHandle], signals: Signals) -> Decision:
+    def _predicted(self, served: Served, signals: Signals) -> Decision:
         try:
-            states = [lane.state() for lane in lanes]
+            states = [_state(lane, served) for lane in served.lanes]
             exploration = self.fleet.configuration.routing.exploration
             return decide(signals, states, self.state, self._random, exploration)
         except Exception:
             self._note_failure("decision")
-            return self._pinned(lanes, signals, "the default lane: the decision failed")
+            return self._pinned(served, signals, "the default lane: the decision failed")
 
-    def _pinned(self, lanes: Sequence[LaneHandle], signals: Signals, reason: str) -> Decision:
+    def _pinned(self, served: Served, signals: Signals, reason: str) -> Decision:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
-        first, *others = lanes
+        first, *others = served.lanes
         try:
-            predictions = predict(signals, [first.state()], self.state)
+            predictions = predict(signals, [_state(first, served)], self.state)
         except Exception:
             self._note_failure("prediction")
             predictions = {}
         names = tuple(lane.lane.name for lane in others)
         return Decision(first.lane.name, reason, alternatives=names, predictions=predictions)
 
-    async def _dispatch(self, exchange: Exchange) -> None:
-        """Send the request down the decided lane and relay the answer; while nothing has come back, try the next.
+    # Having it served
 
-        A generation has no side effects, so one whose engine was lost before its first byte may be sent again.
-        """
-        decision = exchange.decision
-        lanes = [self.fleet.lanes[name] for name in (decision.lane, *decision.alternatives) if name in self.fleet.lanes]
-        by_engine: dict[str, LaneHandle] = {}
-        for lane in lanes:
-            by_engine.setdefault(lane.engine.name, lane)  # what one lane of an engine can't do, its others can't
-        problems = [_problem(lane) for lane in by_engine.values() if not lane.is_up]
-        lanes = [lane for lane in by_engine.values() if lane.is_up]
-        lost = 0
-        for lane in lanes:
-            try:
-                status = await exchange.send(lane)
-                if status not in REFUSALS or lane is lanes[-1]:
-                    return await exchange.relay()
-                await exchange.set_refusal_aside()
-            except QueueFull as error:
-                problems.append(f"{lane.lane.name}: {error}")
-            except ConnectFailed as error:
-                lane.engine.supervisor.report_failure(str(error))
-                problems.append(f"{lane.lane.name} can't be reached: {error}")
-            except ConnectionLost as error:
-                lane.engine.supervisor.report_failure(str(error))
-                problems.append(f"{lane.lane.name} was lost: {error}")
-                lost += 1
-                if lost == MOST_LOST:
-                    break
+    async def _dispatch(self, exchange: Exchange) -> None:
+        """Send the request down the decided lane and relay the answer; while nothing has gone to the client, try the
+        next one, as far as ``Attempts`` allows."""
+        attempts = Attempts()
+        while (lane := await self._next_lane(exchange, attempts)) is not None:
+            engine = lane.engine
+            is_last = not any(attempts.may_try(other.engine.name) for other in self._up(exchange) if other is not lane)
+            failed = await exchange.attempt(lane, is_last)
+            if failed is None:
+                self._blame(exchange.request, attempts, served_by=engine)
+                return await self._relay(exchange, engine)
+            attempts.failed(engine.name, failed.kind, f"{lane.lane.name} {failed.problem}")
+            self._note_attempt(engine, failed)
+        self._blame(exchange.request, attempts, served_by=None)
         if exchange.has_refusal:
             return await exchange.pass_refusal_on()
-        status = 502 if lost else 503
-        raise ApiError(
-            status,
-            f"no engine could serve this: {'; '.join(problems)}",
-            "engine_unavailable",
-            retry_after_s=2,
+        unreached = [_problem(lane) for lane in self._decided(exchange) if lane.engine.name not in attempts.problems]
+        problems = [*attempts.problems.values(), *dict.fromkeys(unreached)]
+        status, code = attempts.status_and_code
+        message = f"no engine could serve this: {'; '.join(problems) or 'there is none any more'}"
+        raise ApiError(status, message, code, retry_after_s=2)
+
+    async def _next_lane(self, exchange: Exchange, attempts: Attempts) -> LaneHandle | None:
+        """The next lane to try: of the engines that were not, in the decision's order but those that are ejected last;
+        else one that was lost or out of reach, and has come up again."""
+        if not attempts.may_go_on:
+            return None
+        lanes = self._decided(exchange)
+        untried = [lane for lane in self._up(exchange) if attempts.may_try(lane.engine.name)]
+        if untried:
+            return min(untried, key=lambda lane: lane.engine.illness.is_ejected)
+        lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
+        for lane in lost:
+            await lane.engine.supervisor.look_again(0.0)
+        awaited = {lane.lane.name for lane in lanes if lane in lost or attempts.may_try(lane.engine.name)}
+        if exchange.has_refusal or not awaited:
+            return None
+        await self.wait_for_start(
+            lambda: [lane for lane in self.fleet.lanes.values() if lane.lane.name in awaited], START_PATIENCE_S
         )
+        for lane in self._decided(exchange):
+            if lane.is_up and lane.lane.name in awaited:
+                attempts.returns(lane.engine.name)
+                return lane
+        return None
+
+    async def _relay(self, exchange: Exchange, engine: EngineHandle) -> None:
+        try:
+            broken = await exchange.relay()
+        except ApiError as error:
+            self._judge(exchange, engine, Attempted(Failure.LOST, error.message))
+            raise
+        self._judge(exchange, engine, broken)
+
+    def _up(self, exchange: Exchange) -> list[LaneHandle]:
+        return [lane for lane in self._decided(exchange) if lane.is_up]
+
+    def _decided(self, exchange: Exchange) -> list[LaneHandle]:
+        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
+        can't do, its others can't."""
+        decision = exchange.decision
+        assert decision is not None
+        by_engine: dict[str, LaneHandle] = {}
+        for name in (decision.lane, *decision.alternatives):
+            if (lane := self.fleet.lanes.get(name)) is not None:
+                by_engine.setdefault(lane.engine.name, lane)
+        return list(by_engine.values())
+
+    def _note_attempt(self, engine: EngineHandle, failed: Attempted) -> None:
+        """Have the engine looked at, where there is reason to."""
+        if failed.kind is Failure.UNREACHABLE:
+            engine.supervisor.report_failure(failed.problem)
+        elif failed.kind in (Failure.LOST, Failure.SILENT):
+            engine.supervisor.suspect(failed.problem)
+
+    def _blame(self, request: Request, attempts: Attempts, served_by: EngineHandle | None) -> None:
+        """Whose fault failed attempts were: the engines', if another one could serve, or if there was only one; if
+        several failed alike, it may well be the request's."""
+        at_fault = [name for name, kind in attempts.failures.items() if kind.was_delivered]
+        if served_by is None and len(at_fault) > 1:
+            return
+        for name in at_fault:
+            if (engine := self.fleet.engines.get(name)) is not None:
+                self._fell_ill(engine, request, attempts.failures[name], attempts.problems[name])
+
+    def _judge(self, exchange: Exchange, engine: EngineHandle, broken: Attempted | None) -> None:
+        """What an answer that has begun tells of its engine."""
+        if broken is None:
+            if exchange.status < 400:
+                engine.illness.served()
+                if exchange.request.api is Api.OPENAI_RESPONSES:
+                    self.kept.note(exchange.answer_head, engine.name)
+        elif not broken.is_clients:
+            self._note_attempt(engine, broken)
+            self._fell_ill(engine, exchange.request, broken.kind, broken.problem)
+
+    def _note_cancelled(self, exchange: Exchange, reply: ClientReply) -> None:
+        """The client left, or the gateway stops. Who leaves an engine that was silent for far too long tells something
+        about it."""
+        if not reply.client_left:
+            exchange.fail(503, "the gateway was stopped")
+            return
+        exchange.fail(499, "the client left")
+        lane = exchange.lane
+        if lane is not None and exchange.silence_is_suspicious(perf_counter()):
+            self._fell_ill(lane.engine, exchange.request, Failure.SILENT, "silent until the client left")
+            lane.engine.supervisor.suspect("a client left it after a long silence")
+
+    def _fell_ill(self, engine: EngineHandle, request: Request, kind: Failure, problem: str) -> None:
+        self.metrics.engine_failure(engine.name, str(kind))
+        if engine.illness.failed(request, kind, problem):
+            log.warning("%s is left out for a while: %s", engine.name, engine.illness.problem)
+
+    async def _try(self, engine: EngineHandle) -> None:
+        """Let an engine that was ejected in again, if it answers a tiny request."""
+        model = next(iter(engine.models), None)
+        if await passes_trial(engine.supervisor, engine.illness, model, engine.key_headers):
+            log.warning("%s is used again", engine.name)
+            engine.illness.let_in()
+
+    def _expected_silence_s(self, engine: EngineHandle) -> float:
+        running = [exchange for exchange in self._exchanges if exchange.lane and exchange.lane.engine is engine]
+        return max((exchange.expected_silence_s for exchange in running), default=0.0)
+
+    # Learning
 
     def _learn(self, exchange: Exchange) -> None:
-        try:
-            outcome = exchange.outcome()
-            if exchange.request.teaches:
-                self.state = learn(self.state, exchange.signals, exchange.decision, outcome)
-            for note in (self.recent.add, self.metrics.add, self._record):
-                note(exchange.request, exchange.signals, exchange.decision, outcome)
-        except Exception:
-            self._note_failure("learning")
+        outcome = exchange.outcome()
+        decision = exchange.decision or Decision(NO_LANE, "not decided")
+        if exchange.request.teaches and exchange.decision is not None:
+            try:
+                self.state = learn(self.state, exchange.signals, decision, outcome)
+            except Exception:
+                self._note_failure("learning")
+        tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
 
     def _note_failure(self, part: str) -> None:
         self.failures[part] += 1
         log.exception("%s failed; the request goes on without it", part)
+
+
+def _changes_meaning(lane: LaneHandle, asked: frozenset[str]) -> frozenset[str]:
+    """What a request asks for that drafting on this lane would change."""
+    return asked & lane.engine.supervisor.abilities.not_when_drafting if lane.lane.strategy.drafts else frozenset()
+
+
+def _state(lane: LaneHandle, served: Served) -> LaneState:
+    return lane.state(served.own_name(lane.engine.name))
 
 
 def _problem(lane: LaneHandle) -> str:

@@ -1,4 +1,4 @@
-"""What became of the last requests, for who watches. In numbers only: no text is kept."""
+"""What became of the last requests, for who watches. No text is kept, as :mod:`paceline.records.kept` has it."""
 
 from collections import deque
 from itertools import dropwhile
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from msgspec import structs
 
+from paceline.records.kept import kept_id, kept_name, kept_outcome, kept_path
 from paceline.types import Decision, Outcome, Request, Signals
 
 MOST = 1000
@@ -31,8 +32,17 @@ class Recent:
 
     def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
         self._last += 1
-        about = (request.id, request.path, request.model, signals.task)
-        self._entries.append(_Entry(self._last, *about, decision, outcome))
+        self._entries.append(
+            _Entry(
+                self._last,
+                kept_id(request.id),
+                kept_path(request.path),
+                kept_name(request.served_model),
+                signals.task,
+                decision,
+                kept_outcome(outcome, request),
+            )
+        )
 
     def after(self, number: int) -> dict[str, Any]:
         """The document of ``/paceline/requests``: all that are still remembered beyond a number, the oldest first."""

@@ -1,26 +1,27 @@
 """The operator's rules: requests that go down a given lane, whatever is predicted."""
 
 from collections.abc import Sequence
+from hmac import compare_digest
 
-from paceline.configuration import Rule
+from paceline.configuration import Rule, resolved
 from paceline.gateway.headers import given_key
 from paceline.http.client import Headers
 from paceline.types import Request, Signals
 
 
-def fitting(rules: Sequence[Rule], request: Request, headers: Headers, signals: Signals) -> Rule | None:
-    """The first rule that fits the request; ``headers`` have their names in lower case."""
-    return next((rule for rule in rules if _fits(rule, request, headers, signals)), None)
+def fitting(rules: Sequence[Rule], request: Request, signals: Signals) -> Rule | None:
+    """The first rule that fits the request."""
+    return next((rule for rule in rules if _fits(rule, request, signals)), None)
 
 
-def _fits(rule: Rule, request: Request, headers: Headers, signals: Signals) -> bool:
-    if rule.model is not None and rule.model != request.model:
+def _fits(rule: Rule, request: Request, signals: Signals) -> bool:
+    if rule.model is not None and rule.model not in (request.model, request.served_model):
         return False
     if rule.task is not None and rule.task is not signals.task:
         return False
-    if rule.api_key is not None and rule.api_key.encode() != given_key(headers):
+    if rule.api_key is not None and not compare_digest(resolved(rule.api_key).encode(), given_key(request.headers)):
         return False
-    return rule.header is None or _has_header(rule.header, headers)
+    return rule.header is None or _has_header(rule.header, request.headers)
 
 
 def _has_header(wanted: str, headers: Headers) -> bool:

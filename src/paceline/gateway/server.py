@@ -1,30 +1,33 @@
 """Runs the gateway in this process: listens, starts and stops the engines, takes up a changed configuration."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import uvicorn
-
-from paceline.configuration import Configuration, ConfigurationError
+from paceline.configuration import Configuration, ConfigurationError, ServerSettings
 from paceline.evidence.log import FILE, DecisionLog, LogSettings
 from paceline.evidence.traces import NoTraces, Traces
+from paceline.gateway.access import Access
 from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import EngineHandle, Fleet
 from paceline.gateway.pipeline import Pipeline, Recorder
+from paceline.http.server import HttpServer, Limits
 from paceline.inspection.task_model import task_model
-from paceline.memory import Memory, MemoryUnusable
+from paceline.memory import Memory
+from paceline.records.secret import conversation_key
 from paceline.types import Decision, Outcome, Request, Signals
 
 MEMORY_FILE = "learned.sqlite"
 
 HOUSEKEEPING_INTERVAL_S = 0.5
+IMPATIENT_S = 8.0
+"""Most seconds that answers have after Ctrl-C, since a person waits."""
 SAVE_EVERY = 20
 """Rounds of housekeeping between two savings of what was learned."""
 
@@ -41,6 +44,8 @@ class Gateway:
     Args:
         load: reads the configuration; called at start and at each reload.
         record: told of every outcome.
+        say: told a line of each request that was passed through.
+        on_stop: told when the gateway begins to stop how many answers still run, and how many seconds they have.
         state_directory: where what was learned and the decision log are kept, if the configuration wants that; ``None``
             keeps nothing.
 
@@ -54,6 +59,8 @@ class Gateway:
         log_directory: Path,
         record: Recorder,
         state_directory: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        on_stop: Callable[[int, float], None] = lambda _running, _grace_s: None,
     ) -> None:
         self._load = load
         self._log_directory = log_directory
@@ -64,7 +71,14 @@ class Gateway:
         self._log: DecisionLog | None = None
         self._traces = _traces(self._configuration)
         self._background: set[asyncio.Task[None]] = set()
-        self._server: uvicorn.Server | None = None
+        self._say = say
+        self._on_stop = on_stop
+        self._access = Access(self._configuration)
+        self._server: HttpServer
+        self._application: Application
+        self._stop = asyncio.Event()
+        self._drains = False
+        self._is_stopping_now = False
         self.pipeline: Pipeline
         self.address = ""
 
@@ -87,35 +101,60 @@ class Gateway:
         learned = self._memory.load() if self._memory else None
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
-        self.pipeline = Pipeline(fleet, self._note, state=learned)
-        application = Application(self.pipeline, self.reload, self._log)
-        server = _Server(_uvicorn_settings(application, self._configuration))
-        self._server = server
-        self._handle_signals()
-        self.fleet.start()
+        key = conversation_key(self._state_directory)
+        self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
+        if self._traces:
+            self._traces.address_of = self._address_of
+        self.pipeline.say, self.pipeline.asks_for_keys = self._say, self._access.asks_for_keys
+        self._application = Application(self.pipeline, self._access, self.reload, self._log)
+        self._server = HttpServer(self._application, _limits(self._configuration.server))
         housekeeping = asyncio.create_task(self._keep_house())
-        on_start(self)
         try:
-            await server.serve([listening])
+            self._handle_signals()
+            self.fleet.start()
+            await self._server.start(listening)
+            on_start(self)
+            await self._stop.wait()
+            await self._end_answers()
         finally:
+            listening.close()
             housekeeping.cancel()
             for task in list(self._background):
                 task.cancel()
-            await asyncio.gather(*self._background, return_exceptions=True)
+            await asyncio.gather(housekeeping, *self._background, return_exceptions=True)
             await self.fleet.stop()
             if self._memory:
                 await self._save()
-                self._memory.close()
+                await asyncio.to_thread(self._memory.close)
             for kept in (self._log, self._traces):
                 if kept:
                     await asyncio.to_thread(kept.close)
 
-    def stop(self) -> None:
-        """End :meth:`run`: at the first call when the running answers are out, or their grace is over, at the
-        second at once."""
-        if self._server:
-            self._server.force_exit = self._server.should_exit
-            self._server.should_exit = True
+    def stop(self, drains: bool = False) -> None:
+        """End :meth:`run`: at the first call when the running answers are out, or their grace is over, at the second at
+        once.
+
+        Args:
+            drains: whether requests are still taken for ``server.drain_s``, while ``/readyz`` says 503.
+        """
+        if self._stop.is_set():
+            self._is_stopping_now = True
+            self._server.stop_now()
+        self._drains = drains
+        self._stop.set()
+
+    async def _end_answers(self) -> None:
+        """Let the running answers finish."""
+        settings = self._configuration.server
+        grace_s: float = settings.shutdown_grace_s if self._drains else min(settings.shutdown_grace_s, IMPATIENT_S)
+        self._application.is_stopping = True
+        if self._drains:
+            deadline_s = asyncio.get_running_loop().time() + settings.drain_s
+            while asyncio.get_running_loop().time() < deadline_s and not self._is_stopping_now:
+                await asyncio.sleep(0.05)
+        if (running := self._server.in_flight) and not self._is_stopping_now:
+            self._on_stop(running, grace_s)
+        await self._server.stop(0 if self._is_stopping_now else grace_s)
 
     async def reload(self) -> dict[str, Any]:
         """Take up the configuration as it is now; running answers and unchanged engines are left alone.
@@ -124,28 +163,29 @@ class Gateway:
             ApiError: 422, the configuration has errors, and the old one stays in force.
         """
         try:
-            configuration = self._load()
+            configuration = await asyncio.to_thread(self._load)  # it looks at model files
+            access = Access(configuration)
+            fleet = Fleet(configuration, self._log_directory, self.fleet)
         except ConfigurationError as error:
             raise ApiError(422, str(error), "invalid_configuration") from error
         old, self._configuration = self._configuration, configuration
-        self.pipeline.fleet = fleet = Fleet(configuration, self._log_directory, self.fleet)
+        self._access = self._application.access = access
+        self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
+        self._server.limits = _limits(configuration.server)
         fleet.start()
         for handle in fleet.retired:
             self._in_background(_retire(handle))
-        fixed = [
-            key
-            for key in ("host", "port", "shutdown_grace_s")
-            if getattr(old.server, key) != getattr(configuration.server, key)
-        ]
+        fixed = [key for key in ("host", "port") if getattr(old.server, key) != getattr(configuration.server, key)]
         started = [supervisor.name for supervisor in fleet.added]
+        needs_restart = [f"server.{key}" for key in fixed]
+        if old.evidence != configuration.evidence:
+            needs_restart.append("evidence")
         return {
             "started": started,
             "stopped": [handle.name for handle in fleet.retired],
             "unchanged": [name for name in fleet.engines if name not in started],
-            "needs_restart": [
-                *(f"server.{key}" for key in fixed),
-                *(["evidence"] if old.evidence != configuration.evidence else []),
-            ],
+            "changed": [name for name in _changes(old, configuration) if name not in needs_restart],
+            "needs_restart": needs_restart,
         }
 
     async def _reload_on_signal(self) -> None:
@@ -157,8 +197,8 @@ class Gateway:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop)
+        loop.add_signal_handler(signal.SIGTERM, lambda: self.stop(drains=True))
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload_on_signal()))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -170,11 +210,7 @@ class Gateway:
     def _open_memory(self) -> Memory | None:
         if self._state_directory is None or not self._configuration.routing.remember:
             return None
-        try:
-            return Memory(self._state_directory / MEMORY_FILE)
-        except MemoryUnusable as error:
-            log.warning("what is learned will not be kept: %s", error)
-            return None
+        return Memory(self._state_directory / MEMORY_FILE)
 
     def _open_log(self) -> DecisionLog | None:
         settings = self._configuration.evidence
@@ -189,31 +225,25 @@ class Gateway:
                 kept.add(request, signals, decision, outcome)
         self._record(request, signals, decision, outcome)
 
+    def _address_of(self, lane: str) -> tuple[str, int] | None:
+        """Of the engine behind a lane, if that is known."""
+        handle = self.fleet.lanes.get(lane)
+        url = urlsplit(handle.engine.supervisor.url or "") if handle else None
+        return (url.hostname, url.port or 80) if url and url.hostname else None
+
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
-        memory, state = self._memory, self.pipeline.state
-        if memory is None:
-            return
-        try:
-            await asyncio.to_thread(memory.save, state)
-        except MemoryUnusable as error:
-            log.warning("what was learned could not be saved: %s", error)
+        if self._memory:
+            await asyncio.to_thread(self._memory.save, self.pipeline.state)
 
     async def _keep_house(self) -> None:
         rounds = 0
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
-            self.pipeline.release_slow_readers()
+            await self.pipeline.keep_house()
             rounds += 1
             if rounds % SAVE_EVERY == 0:
                 await self._save()
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the gateway: uvicorn would end the process before the engines are stopped."""
-        yield
 
 
 def _traces(configuration: Configuration) -> Traces | None:
@@ -247,18 +277,26 @@ def _listen(configuration: Configuration) -> socket.socket:
     return listening
 
 
-def _uvicorn_settings(application: Application, configuration: Configuration) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        server_header=False,  # the engine's own headers pass through
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=configuration.server.shutdown_grace_s,
+def _changes(old: Configuration, new: Configuration) -> list[str]:
+    """What differs beside the engines, in a few words each."""
+    found: list[str] = []
+    for table in Configuration.__struct_fields__:
+        before, now = getattr(old, table), getattr(new, table)
+        if before == now or table in ("engine", "evidence"):
+            continue
+        if isinstance(now, tuple):
+            found.append(f"{len(now)} {table}{'' if len(now) == 1 else 's'}")
+        else:
+            keys = now.__struct_fields__
+            found += [f"{table}.{key}" for key in keys if getattr(before, key) != getattr(now, key)]
+    return found
+
+
+def _limits(server: ServerSettings) -> Limits:
+    return Limits(
+        max_header_bytes=server.max_header_bytes,
+        max_buffered_bytes=server.max_buffered_bytes,
+        max_connections=server.max_connections,
+        header_timeout_s=server.header_timeout_s,
+        body_timeout_s=server.body_timeout_s,
     )

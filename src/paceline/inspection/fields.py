@@ -1,6 +1,6 @@
 """What the fields of a request say outright, in the dialects of OpenAI, Anthropic and llama.cpp."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Fields = Mapping[str, Any]
@@ -24,6 +24,33 @@ _FORMATS = (
     ("output_config.format", "output_config", "format"),
 )
 """Where a form of the answer is demanded: its name, the field, and what in it."""
+_STRUCTURES = frozenset(("json_object", "json_schema", "grammar", "regex", "structural_tag", "ebnf"))
+"""Types of a form, by the interfaces of OpenAI, Anthropic, vLLM and SGLang; all else is ``other``, since what is found
+of a request is kept, and must hold none of its text."""
+MAX_TOKENS = 10_000_000
+"""Answers are shorter; a larger number means as many as fit, and would only upset who calculates with it."""
+MAX_TEMPERATURE = 100.0
+
+_CONVERSATION = ("conversation", "conversation_id", "prompt_cache_key", "session_id", "thread_id", "chat_id")
+_IN_METADATA = ("session_id", "conversation_id", "thread_id", "chat_id")
+_CONVERSATION_HEADERS = (
+    b"x-conversation-id",
+    b"x-session-id",
+    b"x-claude-code-session-id",
+    b"session_id",
+    b"session-id",
+    b"conversation_id",
+    b"x-session-affinity",
+    b"x-opencode-session",
+    b"x-thread-id",
+)
+"""What clients call a conversation in: fields, entries of ``metadata``, headers (of Open WebUI, Claude Code, Codex,
+OpenCode and proxies before them)."""
+_SESSION = "session_"
+"""Claude Code names its session in ``metadata.user_id``: ``user_..._account_..._session_...``."""
+MAX_IDENTIFIER_CHARS = 400
+"""Of an identifier, only so much tells it from others."""
+_KEYS = (b"authorization", b"x-api-key", b"api-key", b"x-forwarded-user")
 
 
 def structure(fields: Fields) -> str:
@@ -33,7 +60,8 @@ def structure(fields: Fields) -> str:
         if inner and isinstance(value, dict):
             value = value.get(inner)
         if isinstance(value, dict) and value.get("type") not in (None, "text"):
-            return f"{name} {value['type']}"
+            kind = value["type"]
+            return f"{name} {kind if isinstance(kind, str) and kind in _STRUCTURES else 'other'}"
     for key in ("json_schema", "grammar", "structured_outputs", "guided_json"):
         if fields.get(key):
             return key
@@ -72,29 +100,54 @@ def agent(system: str, has_tool_results: bool) -> str:
     return "unnamed" if has_tool_results else ""
 
 
-def number(fields: Fields, key: str) -> float | None:
+def number(fields: Fields, key: str, most: float) -> float | None:
+    """A number, brought to between 0 and ``most``; ``None`` where there is none, or it is none."""
     value = fields.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+        return None
+    return float(min(max(value, 0), most))
 
 
 def first_count(fields: Fields, *keys: str) -> int | None:
-    """The first of the fields that holds a whole number from 0 on."""
+    """The first of the fields that holds a whole number from 0 on, which is brought to at most ``MAX_TOKENS``."""
     for key in keys:
         value = fields.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
+            return min(value, MAX_TOKENS)
     return None
 
 
-def conversation_name(fields: Fields) -> str:
+def conversation_name(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = ()) -> str:
     """What the client itself calls the conversation; empty where it does not."""
-    for key in ("conversation", "prompt_cache_key", "session_id"):
+    for key in _CONVERSATION:
         value = fields.get(key)
         if isinstance(value, dict):
             value = value.get("id")
         if isinstance(value, str) and value:
-            return value
+            return value[:MAX_IDENTIFIER_CHARS]
+    metadata = fields.get("metadata")
+    if isinstance(metadata, dict):
+        for key in _IN_METADATA:
+            value = metadata.get(key)
+            if isinstance(value, str) and value:
+                return value[:MAX_IDENTIFIER_CHARS]
+        user = metadata.get("user_id")
+        if isinstance(user, str) and _SESSION in user[:MAX_IDENTIFIER_CHARS]:
+            return user[:MAX_IDENTIFIER_CHARS]
+    for name, given in headers:
+        if name in _CONVERSATION_HEADERS and given:
+            return given[:MAX_IDENTIFIER_CHARS].decode("latin-1")
     return ""
+
+
+def who_asks(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = ()) -> str:
+    """What tells one client from another, as far as they say: a user's name, a key. Conversations of different clients
+    that begin alike are different ones. Only ever to be hashed."""
+    metadata = fields.get("metadata")
+    told = [fields.get("user"), fields.get("safety_identifier")]
+    told.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
+    keys = [value[:MAX_IDENTIFIER_CHARS].decode("latin-1") for name, value in headers if name in _KEYS]
+    return "\n".join([value[:MAX_IDENTIFIER_CHARS] for value in told if isinstance(value, str)] + keys)
 
 
 def _tool_choice(fields: Fields) -> Any:

@@ -1,8 +1,14 @@
-"""A request's signals, from explicit fields and a bounded part of its text."""
+"""A request's signals, from explicit fields and a bounded part of its text.
+
+Time is bounded by shape as well as by length: at most 1,024 entries of lists are looked at (``text.py``), some 1,000
+characters of the last message and 600 of the system prompt, and no field is walked. What is found holds no text of the
+request: names come from fixed lists, and the conversation is a hash that only this gateway can make.
+"""
 
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
+from secrets import token_bytes
 
 from paceline.inspection import fields as read
 from paceline.inspection.features import Features, features, wish
@@ -21,6 +27,8 @@ FIRST_MESSAGE_SHARE = 0.4
 ENOUGH_GIVEN_CHARS = 200
 """With less given text than this there is in proportion less to copy."""
 HASHED_CHARS = 400
+PROCESS_KEY = token_bytes(32)
+"""Of the hashes of conversations, where no other is given: for this process alone."""
 COPIED = {
     Task.EDIT: 0.8,
     Task.EXTRACT: 0.5,
@@ -44,12 +52,16 @@ _WHOLE = re.compile(
 _PART = re.compile(r"\b(?:just|only) (?:show|print|return|output|the (?:new|changed|diff))")
 
 
-def inspect(request: Request) -> Signals:
-    """What a request asks for. Time is bounded however long the request is; unknown shapes are no error."""
+def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
+    """What a request asks for. Time is bounded however long the request is; unknown shapes are no error.
+
+    Args:
+        key: of the hash of the conversation, up to 64 bytes; without it nobody can tell from the hash what was asked.
+    """
     fields = request.fields
     users: list[str] = []
     system = ""
-    prompt_chars = system_chars = 0
+    prompt_chars, system_chars = request.elided_chars, 0
     has_tool_results = False
     for role, text in parts(request):
         prompt_chars += len(text)
@@ -65,6 +77,7 @@ def inspect(request: Request) -> Signals:
     found = features(asked, (head, tail))
     structure = read.structure(fields)
     tasks, evidence = _tasks(request, users, found, structure)
+    name = read.conversation_name(fields, request.headers)
     given_chars = max(0, prompt_chars - system_chars - len(head) - len(tail))
     return Signals(
         tasks=tasks,
@@ -73,15 +86,16 @@ def inspect(request: Request) -> Signals:
         copy=_copy(evidence, tasks, given_chars, f"{head} {tail}"),
         prompt_chars=prompt_chars,
         given_chars=given_chars,
-        temperature=read.number(fields, "temperature"),
-        top_p=read.number(fields, "top_p"),
+        temperature=read.number(fields, "temperature", read.MAX_TEMPERATURE),
+        top_p=read.number(fields, "top_p", 1.0),
         max_tokens=read.first_count(fields, "max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
         reasoning=read.reasoning(fields),
         language=language(found.words, asked[:HASHED_CHARS]),
         images=holds_media(request),
         agent=read.agent(system, has_tool_results),
         turns=max(1, len(users)),
-        conversation=_conversation(request, system, users),
+        conversation=_conversation(request, name, system, users, key),
+        conversation_is_named=bool(name),
     )
 
 
@@ -119,7 +133,7 @@ def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: s
     return share * min(1, given_chars / ENOUGH_GIVEN_CHARS)
 
 
-def _conversation(request: Request, system: str, users: list[str]) -> str:
-    name = read.conversation_name(request.fields)
+def _conversation(request: Request, name: str, system: str, users: list[str], key: bytes) -> str:
     begun = name or f"{system[:HASHED_CHARS]}\n{users[0][:HASHED_CHARS] if users else ''}"
-    return blake2b(begun.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    whole = f"{read.who_asks(request.fields, request.headers)}\0{begun}"
+    return blake2b(whole.encode("utf-8", "replace"), digest_size=8, key=key).hexdigest()

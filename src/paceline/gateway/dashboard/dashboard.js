@@ -7,6 +7,7 @@ const MOST_REQUESTS = 1000;
 const MOST_SHOWN = 30;
 const CHAT = "/v1/chat/completions";
 const NONE = "–";
+const POLICY_COLUMNS = 4, TASK_COLUMNS = 7;
 
 const byId = (id) => document.getElementById(id);
 let key = sessionStorage.getItem("paceline key") || "";
@@ -86,17 +87,7 @@ function figure(most, shapes) {
 // The parts of the page.
 
 function showLanes(document_) {
-  const rows = document_.lanes.map((lane) => {
-    const health = element("td", lane.health, lane.health);
-    if (lane.problem) health.append(" ", element("span", lane.problem, "problem"));
-    const measured = lane.measured;
-    const needed = lane.step.break_even_acceptance;
-    return row(lane.lane, [
-      health, element("td", strategyOf(lane)), whole(lane.running), whole(lane.waiting), whole(measured.requests),
-      whole(measured.failures), fixed(1)(measured.tokens_per_s), share(measured.acceptance),
-      known(needed) ? share(needed) : NONE,
-    ]);
-  });
+  const rows = document_.lanes.flatMap((lane) => lane.by_model.map((one) => laneRow(lane, one)));
   byId("lanes").replaceChildren(...rows);
   const select = byId("lane"), names = document_.lanes.map((lane) => lane.lane);
   const offered = [...select.options].slice(1).map((option) => option.value);
@@ -108,6 +99,17 @@ function showLanes(document_) {
   const up = document_.lanes.filter((lane) => lane.health === "up").length;
   const problem = document_.log && document_.log.problem ? `; the decision log can't be written: ${document_.log.problem}` : "";
   say(`${up} of ${document_.lanes.length} lanes up, ${document_.in_flight} requests in flight, version ${document_.version}${problem}`);
+}
+
+/** Of an engine that serves several models each has a row: over different ones there is no speed. */
+function laneRow(lane, { model, measured, step }) {
+  const health = element("td", lane.health, lane.health);
+  if (lane.problem) health.append(" ", element("span", lane.problem, "problem"));
+  return row(lane.lane, [
+    element("td", said(model)), health, element("td", strategyOf(lane)), whole(lane.running), whole(lane.waiting),
+    whole(measured.requests), whole(measured.failures), fixed(1)(measured.tokens_per_s), share(measured.acceptance),
+    share(step.break_even_acceptance),
+  ]);
 }
 
 function strategyOf(lane) {
@@ -128,10 +130,24 @@ function showRequests() {
   byId("requests").replaceChildren(...rows);
 }
 
+/** By model, of the requests that its lanes served with their latest settings. */
 function showTasks() {
-  const tasks = new Map();
+  const newest = new Map(), models = new Map();
+  const lane = (one) => JSON.stringify([one.model, one.lane]);
+  for (const one of requests) if (one.fingerprint) newest.set(lane(one), one.fingerprint);
   for (const one of requests) {
-    if (one.error) continue;
+    if (one.error || newest.get(lane(one)) !== one.fingerprint) continue;
+    if (!models.has(one.model)) models.set(one.model, []);
+    models.get(one.model).push(one);
+  }
+  byId("tasks").replaceChildren(...[...models].flatMap(([model, some]) => [
+    ...(model ? [groupRow(model, TASK_COLUMNS)] : []), ...taskRows(some),
+  ]));
+}
+
+function taskRows(some) {
+  const tasks = new Map();
+  for (const one of some) {
     if (!tasks.has(one.task)) tasks.set(one.task, { requests: 0, tokens: 0, seconds: 0, drafted: 0, accepted: 0, drafting: 0, needed: [] });
     const sums = tasks.get(one.task), seen = one.observed;
     sums.requests += 1;
@@ -143,7 +159,7 @@ function showTasks() {
     if (known(one.break_even_share)) sums.needed.push(one.break_even_share);
   }
   const ordered = [...tasks].sort((one, other) => other[1].seconds - one[1].seconds);
-  const rows = ordered.map(([task, sums]) => {
+  return ordered.map(([task, sums]) => {
     const accepted = sums.drafted ? sums.accepted / sums.drafted : null;
     const needed = median(sums.needed);
     const shapes = [];
@@ -154,7 +170,6 @@ function showTasks() {
       known(needed) && needed > 1 ? "none is enough" : share(needed), figure(1, shapes),
     ]);
   });
-  byId("tasks").replaceChildren(...rows);
 }
 
 function showReport(found) {
@@ -162,15 +177,14 @@ function showReport(found) {
   byId("gain").hidden = !found.comparisons.length;
   const highest = found.comparisons.flatMap((one) => one.policies.map((policy) => policy.high));
   const most = 1.1 * Math.max(1, ...highest);
-  const isOne = found.comparisons.length === 1;
   byId("policies").replaceChildren(...found.comparisons.flatMap((one) => [
-    ...(isOne ? [] : [groupRow(one.about)]), ...one.policies.map((policy) => policyRow(policy, most)),
+    groupRow(one.about, POLICY_COLUMNS), ...one.policies.map((policy) => policyRow(policy, most)),
   ]));
 }
 
-function groupRow(text) {
+function groupRow(text, columns) {
   const made = document.createElement("tr"), cell = element("td", text, "group");
-  cell.colSpan = 4;
+  cell.colSpan = columns;
   made.append(cell);
   return made;
 }

@@ -1,0 +1,218 @@
+"""The options that say which engines to use, and the configuration that they make."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from paceline.cli.common import cache_directory, printable, say
+from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, check, load, located
+from paceline.engines import ENGINES
+from paceline.engines.bundled_model import NAME, bundled_model
+from paceline.engines.interface import LaunchError
+from paceline.engines.llama_cpp_build import usable
+from paceline.planning.drafters import FoundDrafter, find_drafter
+from paceline.planning.gguf import Header, read_model
+from paceline.planning.launch_check import launch_problems
+from paceline.planning.machine import available_memory_bytes, engine_threads
+from paceline.planning.one_model import Wanted, an_engine_each, context_for, one_engine
+
+ENGINE_FLAGS = "engine_flags"
+"""Where :func:`main` puts what stands behind ``--``."""
+SLOTS = 4
+MAX_SLOTS = 256
+"""llama.cpp's ``LLAMA_MAX_SEQ``."""
+MAX_THREADS = 512
+"""ggml's ``GGML_MAX_N_THREADS``."""
+MAX_CONTEXT_TOKENS = 1 << 26
+OF_ONE_MODEL = ("draft_model", "llama_server", "slots", "context_tokens", "threads")
+GATEWAYS_OWN = ("--port", "--host")
+CONTEXT_FLAGS = ("-c", "--ctx-size")
+THREAD_FLAGS = ("-t", "--threads")
+
+
+class Once(argparse.Action):
+    """Stores a value, and refuses a second one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"{option} is given twice; several models behind one gateway need a --config")
+        setattr(namespace, self.dest, value)
+
+
+def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
+    """A type of argparse's options: a whole number from ``smallest`` to ``largest``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if not smallest <= value <= largest:
+            raise argparse.ArgumentTypeError(f"is {value}; it has to be from {smallest} to {largest}")
+        return value
+
+    return read
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say which engines to use."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--config", type=Path, action=Once, help="configuration file, TOML")
+    what.add_argument(
+        "--model",
+        type=Path,
+        action=Once,
+        help="GGUF file to serve: plain, by n-gram lookup, and by what else can draft for it: its own MTP layers, or "
+        "an EAGLE-3 head or a draft model in the same folder, with `eagle` or `draft` in its name",
+    )
+    parser.add_argument(
+        "--draft-model", type=Path, action=Once, metavar="FILE", help="with --model: the draft model or EAGLE-3 head"
+    )
+    parser.add_argument(
+        "--llama-server",
+        metavar="PROGRAM",
+        help="without --config: start this llama-server, or `embedded`, the one in the xllamacpp package (default: the "
+        "one that `paceline engine build` made, else the embedded one)",
+    )
+    parser.add_argument(
+        "--slots",
+        type=whole_number(1, MAX_SLOTS),
+        metavar="N",
+        help=f"without --config: requests a lane decodes at once (default: {SLOTS})",
+    )
+    parser.add_argument(
+        "--context-tokens",
+        type=whole_number(1, MAX_CONTEXT_TOKENS),
+        metavar="N",
+        help="without --config: context for each request (default: 16384, what agents need; less for models that were "
+        "made for less or have more than 4 GB, or where memory is short)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole_number(1, MAX_THREADS),
+        metavar="N",
+        help="without --config: processor threads of each engine (default: one for each core but one)",
+    )
+    parser.set_defaults(**{ENGINE_FLAGS: []})
+    parser.usage = "%(prog)s [OPTIONS] [-- FLAGS OF THE ENGINE]"
+
+
+def engine_words(options: argparse.Namespace) -> list[str]:
+    """The same options as words of a command line; the engine's flags come last."""
+    words: list[str] = []
+    for name in ("config", "model", *OF_ONE_MODEL):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    flags = getattr(options, ENGINE_FLAGS)
+    return [*words, "--", *flags] if flags else words
+
+
+def misused(options: argparse.Namespace) -> str | None:
+    """What can't be meant by the options together; ``None`` if all is well."""
+    flags: Sequence[str] = getattr(options, ENGINE_FLAGS)
+    if options.config:
+        for name in OF_ONE_MODEL:
+            if getattr(options, name) is not None:
+                option = name.replace("_", "-")
+                return f"--{option} goes with --model; with --config, write it into the engine's `launch`"
+        if flags:
+            return f"{flags[0]}: with --config, write the engine's flags into its `launch`"
+    for flag in flags:
+        if flag.split("=")[0] in GATEWAYS_OWN:
+            return f"{flag} behind --: Paceline says where its engine listens; before --, it is for the gateway"
+    return None
+
+
+class FileReader:
+    """Reads a configuration file, at the start and at each reload.
+
+    At the start, an engine whose program or model is missing keeps the others from nothing: it is said. Later, when
+    there is a configuration in force, such a slip in an engine that is new or changed refuses the file.
+    """
+
+    def __init__(self, path: Path, server: Mapping[str, Any]) -> None:
+        self._path = path
+        self._server = server
+        self._in_force: Configuration | None = None
+
+    def __call__(self) -> Configuration:
+        """
+        Raises:
+            ConfigurationError: it can't be used.
+        """
+        configuration = load(self._path, self._server)
+        known = self._in_force.engine if self._in_force else ()
+        if problems := launch_problems(configuration, known):
+            text = located(self._path, problems)
+            if self._in_force:
+                raise ConfigurationError(text)
+            say(text)
+        self._in_force = configuration
+        return configuration
+
+
+def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any]) -> Configuration:
+    """For the given model, or the bundled one: one engine that takes its strategy from each request, if such a one was
+    built; else one for each way. What was chosen is printed.
+
+    Raises:
+        BadModelFile, NoDrafter, NoBundledModel: the file can't be served.
+        ConfigurationError: the engine can't be started so.
+    """
+    path = options.model
+    if path is None:
+        path = bundled_model(cache_directory(), lambda: print("unpacking the bundled model (once) ...", flush=True))
+    parts = read_model(path.absolute())  # a link stays one: drafters stand beside it, not beside what it points to
+    drafter = find_drafter(parts[0], options.draft_model)
+    engines, chosen = _engines(options, parts, drafter)
+    usual = Configuration()
+    configuration = replace(usual, engine=engines, server=replace(usual.server, **server))
+    check(configuration)
+    for engine in engines:
+        try:
+            ENGINES[engine.kind].launch(engine.launch, 1)
+        except LaunchError as error:
+            raise ConfigurationError(str(error)) from error
+    print(chosen, flush=True)
+    return configuration
+
+
+def _engines(
+    options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None
+) -> tuple[tuple[EngineSettings, ...], str]:
+    """Also returns what was chosen, for people."""
+    header, flags = parts[0], tuple(getattr(options, ENGINE_FLAGS))
+    built = None if options.llama_server else usable(cache_directory())
+    program = options.llama_server or (built.server if built else EMBEDDED)
+    device = "gpu" if built and built.backend != "cpu" else "cpu"
+    model_bytes = sum(part.tensor_bytes for part in parts)
+    memory_bytes = available_memory_bytes()
+    slots = options.slots or SLOTS
+    engine_count = 1 if built else 2 + (drafter is not None)
+    tokens, why = options.context_tokens, "--context-tokens"
+    if tokens is None:
+        tokens, why = context_for(header, model_bytes, slots * engine_count, memory_bytes)
+        why += "; --context-tokens changes it"
+    threads = options.threads or (engine_threads() if device == "cpu" else None)
+    name = NAME if options.model is None else header.path.stem
+    wanted = Wanted(header.path, name, program, slots, tokens, threads, flags, device)
+    chosen = [f"{printable(name)}: {model_bytes / 1e9:.2f} GB"]
+    if not any(flag.split("=")[0] in CONTEXT_FLAGS for flag in flags):
+        chosen.append(f"{slots} slots of {tokens} tokens ({why})")
+    if threads and not any(flag.split("=")[0] in THREAD_FLAGS for flag in flags):
+        chosen.append(f"{threads} thread{'s' * (threads > 1)}")
+    if drafter:
+        chosen.append(f"drafts by {drafter}")
+    lines = [", ".join(chosen)]
+    if memory_bytes is not None and model_bytes > memory_bytes:
+        lines.append(
+            f"warning: its weights have {model_bytes / 1e9:.1f} GB and {memory_bytes / 1e9:.1f} GB of memory are free: "
+            "unless a GPU holds the rest, it will be read from the disk again and again, or not load at all"
+        )
+    engines = (one_engine(wanted, drafter),) if built else an_engine_each(wanted, drafter)
+    return engines, "\n".join(lines)

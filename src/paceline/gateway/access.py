@@ -1,0 +1,208 @@
+"""Who may: the Host that a request names, the page that it comes from, the key that it shows.
+
+A web page that a person opens can send requests to any address that the person's machine reaches. Three things tell
+it apart: browsers name the page's origin (``Origin``, ``Sec-Fetch-Site``), a form or a script can't set
+``Authorization``, and a page whose own name was made to resolve here (DNS rebinding) sends that name as ``Host``.
+"""
+
+import hmac
+import re
+from collections.abc import Sequence
+from fnmatch import translate
+from ipaddress import ip_address
+
+from msgspec import Struct
+
+from paceline.configuration import Configuration, resolved
+from paceline.contradictions import is_loopback
+from paceline.gateway.errors import ApiError
+from paceline.gateway.headers import given_key
+from paceline.gateway.routes import CLIENT_PATHS, Audience
+from paceline.http.client import Headers
+
+EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"
+"""Headers of an answer that a page of a listed origin may read beside the usual ones."""
+PREFLIGHT_KEPT_S = 600
+"""How long a browser may keep the answer to a preflight."""
+CHALLENGE = (b"www-authenticate", b'Bearer realm="paceline"')
+
+
+class Client(Struct, frozen=True):
+    """Who sent a request, as far as its key tells."""
+
+    name: str | None = None
+    """The name of its key; ``None`` where no key is asked for."""
+    is_admin: bool = False
+    paths: tuple[re.Pattern[str], ...] = ()
+    """What its key opens; an administrator's opens everything."""
+
+
+ANYONE = Client()
+OWNER = Client(is_admin=True)
+"""Where no key is asked for, who reaches the gateway is who runs it."""
+
+
+class Access:
+    """The rules of one configuration.
+
+    Raises:
+        ConfigurationError: a key's ``env:`` names a variable that is not set.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        server = configuration.server
+        self._keys = _keys(configuration)
+        self._origins = _patterns(server.cors)
+        self._hosts = _patterns(server.hosts)
+        self._checks_host = is_loopback(server.host)
+
+    @property
+    def asks_for_keys(self) -> bool:
+        return bool(self._keys)
+
+    def check_origin(self, headers: Headers, opens_a_page: bool) -> None:
+        """Refuse requests of foreign pages and to foreign names.
+
+        Args:
+            opens_a_page: whether the path is a page that holds no data, which a link elsewhere may lead to.
+
+        Raises:
+            ApiError: 421 or 403.
+        """
+        fields = dict(headers)
+        host = fields.get(b"host", b"").decode("latin-1")
+        if self._checks_host and not self._is_own_host(host):
+            raise ApiError(
+                421,
+                f"this gateway does not go by the name {_bounded(host)!r}; if it should, list it in server.hosts",
+                "unknown_host",
+            )
+        origin = fields.get(b"origin")
+        if origin is not None:
+            if not self._is_allowed(origin.decode("latin-1"), host):
+                raise ApiError(
+                    403,
+                    f"pages of {_bounded(origin.decode('latin-1'))!r} may not use this gateway; if they should, list "
+                    "the origin in server.cors",
+                    "foreign_origin",
+                )
+        elif fields.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin") and not (
+            opens_a_page and fields.get(b"sec-fetch-mode") == b"navigate"
+        ):
+            raise ApiError(403, "pages of other origins may not use this gateway (server.cors)", "foreign_origin")
+
+    def identify(self, headers: Headers) -> Client:
+        """Who sends a request.
+
+        Raises:
+            ApiError: 401, no valid key is shown where one is asked for.
+        """
+        if not self._keys:
+            return OWNER
+        given = given_key(headers)
+        found: Client | None = None
+        for key, client in self._keys:  # all are compared, so that the time tells nothing
+            if hmac.compare_digest(given, key):
+                found = client
+        if found is None:
+            raise ApiError(
+                401,
+                "a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY",
+                "invalid_api_key",
+                headers=[CHALLENGE],
+            )
+        return found
+
+    def admit(self, client: Client, audience: Audience, path: str) -> None:
+        """Whether a client may use a path.
+
+        Raises:
+            ApiError: 403, the key does not open it.
+        """
+        if client.is_admin or audience is Audience.ANYONE:
+            return
+        is_plain = ".." not in path.split("/")
+        if audience is Audience.CLIENTS and is_plain and any(pattern.match(path) for pattern in client.paths):
+            return
+        wanted = "an administrator's key (server.admin_key, or a [[key]] with admin = true)"
+        raise ApiError(403, f"the key {client.name!r} does not open {_bounded(path)}; {wanted} does", "forbidden")
+
+    def cors_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """What an answer needs so that a page of a listed origin may read it; nothing for all others."""
+        origin = dict(headers).get(b"origin")
+        if origin is None or not self._matches(self._origins, origin.decode("latin-1")):
+            return []
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", EXPOSED),
+            (b"vary", b"origin"),
+        ]
+
+    def preflight_headers(self, headers: Headers, methods: Sequence[str]) -> list[tuple[bytes, bytes]]:
+        """The answer to OPTIONS, a browser's preflight or not."""
+        allowed = ", ".join(methods).encode()
+        answer = [(b"allow", allowed), *self.cors_headers(headers)]
+        if len(answer) == 1:
+            return answer
+        asked = dict(headers)
+        answer += [
+            (b"access-control-allow-methods", allowed),
+            (
+                b"access-control-allow-headers",
+                asked.get(b"access-control-request-headers", b"authorization, content-type"),
+            ),
+            (b"access-control-max-age", b"%d" % PREFLIGHT_KEPT_S),
+        ]
+        if asked.get(b"access-control-request-private-network") == b"true":
+            answer.append((b"access-control-allow-private-network", b"true"))
+        return answer
+
+    def _is_allowed(self, origin: str, host: str) -> bool:
+        return origin.partition("://")[2] == host or self._matches(self._origins, origin)
+
+    def _is_own_host(self, host: str) -> bool:
+        name = _without_port(host).lower().rstrip(".")
+        return (
+            "." not in name  # no name in the public DNS is without a dot
+            or name.endswith((".localhost", ".internal"))
+            or _is_address(name)
+            or self._matches(self._hosts, name)
+        )
+
+    @staticmethod
+    def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> bool:
+        return any(pattern.match(text) for pattern in patterns)
+
+
+def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
+    server = configuration.server
+    everything = _patterns(CLIENT_PATHS)
+    keys = [(key.key, Client(key.name, key.admin, _patterns(key.paths) or everything)) for key in configuration.key]
+    keys += [(key, Client(f"key {number}", False, everything)) for number, key in enumerate(server.api_keys, 1)]
+    if server.admin_key is not None:
+        keys.append((server.admin_key, Client("admin", True)))
+    if len(keys) == 1 and server.api_keys:
+        keys = [(keys[0][0], Client("key 1", True))]  # one person's own
+    return [(resolved(key).encode(), client) for key, client in keys]
+
+
+def _patterns(globs: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(translate(glob), re.IGNORECASE) for glob in globs)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= 100 else text[:100] + "..."

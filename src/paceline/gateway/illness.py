@@ -1,0 +1,156 @@
+"""Engines that are ill rather than dead: up by their looks, but failing what they are sent.
+
+As a circuit breaker (Envoy's outlier detection, olla's breaker): after failures in a row, or in most of the last
+requests, an engine is ejected for a while, and the others are used. Unlike theirs, what ends an ejection is no
+user's request but a tiny one of our own, of the form that failed.
+"""
+
+import asyncio
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+
+from paceline.engines import Supervisor
+from paceline.http.client import ConnectFailed, ConnectionLost, Headers
+from paceline.types import AS_STARTED, Api, Request, Strategy
+
+FAILURES_IN_A_ROW = 3
+"""After so many an engine is ejected. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so
+that being wrong costs little."""
+LAST_OUTCOMES = 10
+MAX_FAILED = 5
+"""Of the last outcomes, failures at which an engine is ejected though some requests succeed in between."""
+EJECTION_S = (2.0, 4.0, 8.0, 15.0, 30.0)
+"""Until the first, second ... trial; the last one repeats. The first is short, for a hiccup is the usual case."""
+RELAPSE_S = 60.0
+"""An engine that fails again so soon after it was let in goes on from the pause that it had reached."""
+TRIAL_TIMEOUT_S = 10.0
+MAX_TRIAL_BYTES = 1_000_000
+
+
+class Failure(StrEnum):
+    """How an attempt to have a request served ended without an answer."""
+
+    QUEUE = "queue"
+    """The device's turn did not come; nothing was sent."""
+    UNREACHABLE = "unreachable"
+    """No connection; nothing was sent."""
+    BUSY = "busy"
+    """The engine refused, as it may."""
+    ERROR = "error"
+    """It answered with an error of its own: a status from 500 on, or an error inside a 200."""
+    LOST = "lost"
+    """It broke off."""
+    SILENT = "silent"
+    """It did not answer in time."""
+
+    @property
+    def was_delivered(self) -> bool:
+        """Whether the engine may have worked on the request."""
+        return self in (Failure.ERROR, Failure.LOST, Failure.SILENT)
+
+
+class Illness:
+    """What was seen of one engine's answers lately."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        """Why it is ejected; ``None`` while it is not."""
+        self.failed_api = Api.OPENAI_CHAT
+        self.failed_stream = False
+        self._in_a_row = 0
+        self._last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
+        self._ejections = 0
+        self._trial_at_s = 0.0
+        self._let_in_at_s = float("-inf")
+
+    @property
+    def is_ejected(self) -> bool:
+        return self.problem is not None
+
+    def served(self) -> None:
+        """A request came out well."""
+        self._in_a_row = 0
+        self._last.append(False)
+
+    def failed(self, request: Request, kind: Failure, problem: str) -> bool:
+        """A request failed by the engine's fault. Returns whether this ejects it."""
+        self._in_a_row += 1
+        self._last.append(True)
+        self.failed_api, self.failed_stream = request.api, request.stream
+        if self.is_ejected or (self._in_a_row < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED):
+            return False
+        now_s = _now_s()
+        if now_s - self._let_in_at_s > RELAPSE_S:
+            self._ejections = 0
+        self._eject(now_s, f"{kind}: {problem}")
+        return True
+
+    def is_due_for_trial(self) -> bool:
+        """Whether its pause is over; the next one begins now, in case the trial fails."""
+        if not self.is_ejected or _now_s() < self._trial_at_s:
+            return False
+        self._eject(_now_s(), self.problem or "")
+        return True
+
+    def let_in(self) -> None:
+        """A trial went well, or it was started anew."""
+        if self.is_ejected:
+            self._let_in_at_s = _now_s()
+        self.problem = None
+        self._in_a_row = 0
+        self._last.clear()
+
+    def _eject(self, now_s: float, problem: str) -> None:
+        self.problem = problem
+        self._trial_at_s = now_s + EJECTION_S[min(self._ejections, len(EJECTION_S) - 1)]
+        self._ejections += 1
+
+
+async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | None, headers: Headers) -> bool:
+    """Whether an engine answers a tiny request of the form that failed last."""
+    request = trial(illness.failed_api, illness.failed_stream, model)
+    if supervisor.client is None:
+        return False
+    observer = supervisor.engine.observe(request, Strategy())
+    body = supervisor.engine.prepare(request, Strategy(), AS_STARTED, 0.0)
+    kind = (b"content-type", b"application/json")
+    try:
+        async with asyncio.timeout(TRIAL_TIMEOUT_S):
+            async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
+                whole = await answer.read_all(MAX_TRIAL_BYTES)
+                if request.stream:
+                    observer.feed(whole, 0.0)
+                else:
+                    observer.read_whole(whole)
+                return answer.status < 500 and observer.error is None
+    except (ConnectFailed, ConnectionLost, TimeoutError):
+        return False
+
+
+_PATHS = {
+    Api.OPENAI_CHAT: "/v1/chat/completions",
+    Api.OPENAI_COMPLETIONS: "/v1/completions",
+    Api.OPENAI_RESPONSES: "/v1/responses",
+    Api.ANTHROPIC_MESSAGES: "/v1/messages",
+    Api.LLAMA_CPP: "/completion",
+}
+
+
+def trial(api: Api, stream: bool, model: str | None) -> Request:
+    """The request of a trial: one or two tokens, in a dialect."""
+    fields: dict[str, object] = {"stream": stream, **({"model": model} if model else {})}
+    said = [{"role": "user", "content": "Say OK."}]
+    fields |= {
+        Api.OPENAI_CHAT: {"messages": said, "max_tokens": 2},
+        Api.OPENAI_COMPLETIONS: {"prompt": "1 2 3", "max_tokens": 2},
+        Api.OPENAI_RESPONSES: {"input": "Say OK.", "max_output_tokens": 16, "store": False},
+        Api.ANTHROPIC_MESSAGES: {"messages": said, "max_tokens": 2},
+        Api.LLAMA_CPP: {"prompt": "1 2 3", "n_predict": 2},
+    }[api]
+    return Request(api, _PATHS[api], msgspec.json.encode(fields), fields, model, stream, teaches=False)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

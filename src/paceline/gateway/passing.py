@@ -1,0 +1,190 @@
+"""Requests that are not decided on: to the engine that they are for, once, and back as they come."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from time import perf_counter
+
+import msgspec
+from msgspec import Struct
+
+from paceline.engines.body import with_fields
+from paceline.gateway.errors import ApiError
+from paceline.gateway.fleet import LaneHandle
+from paceline.gateway.headers import to_client, to_engine
+from paceline.gateway.kept import id_in_path
+from paceline.gateway.pipeline import START_PATIENCE_S, ClientReply, Pipeline
+from paceline.gateway.routes import computes
+from paceline.gateway.turns import QueueFull, Turn
+from paceline.http.client import Answer, ConnectFailed, ConnectionLost
+from paceline.types import Api, Request
+
+HEAD_BYTES = 4096
+"""Of an answer, in which the id stands that its engine keeps."""
+_MULTIPART_MODEL = re.compile(rb'name="?model"?\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]{1,200})\r?\n')
+
+
+class Passed(Struct, frozen=True):
+    """A request that is passed through."""
+
+    method: str
+    path: str
+    target: str
+    """Path and query as the client wrote them."""
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    address: str
+    """The client's."""
+
+
+class _NamesModel(Struct):
+    model: str | None = None
+
+
+async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, is_unpacked: bool) -> None:
+    """Relay whatever else an engine offers: to the lane that the request names, the engine that keeps what its path
+    names, one that serves the model that it names, or the default lane's.
+
+    Raises:
+        ApiError: it can't be reached, or was lost; nothing is sent twice.
+    """
+    began_s = perf_counter()
+    lane: LaneHandle | None = None
+    status, error = 0, None
+    try:
+        async with asyncio.timeout(pipeline.server.total_timeout_s):
+            lanes, body = await _lanes(pipeline, passed)
+            for lane in lanes:
+                is_last = lane is lanes[-1]
+                status = await _exchange(pipeline, lane, passed, body, reply, is_unpacked, keep_404=is_last)
+                if status != 404 or is_last:
+                    break
+    except ApiError as problem:
+        status, error = problem.status, problem.message
+        raise
+    except TimeoutError as problem:
+        status, error = 504, "it took longer than server.total_timeout_s"
+        raise ApiError(504, error, "timeout") from problem
+    except asyncio.CancelledError:
+        status, error = 499 if reply.client_left else 503, "ended before the answer was whole"
+        raise
+    finally:
+        pipeline.note_passed(passed.method, passed.path, lane, status, perf_counter() - began_s, error)
+
+
+async def _exchange(
+    pipeline: Pipeline,
+    lane: LaneHandle,
+    passed: Passed,
+    body: bytes,
+    reply: ClientReply,
+    is_unpacked: bool,
+    keep_404: bool,
+) -> int:
+    """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
+    engine = lane.engine
+    headers = to_engine(
+        passed.headers,
+        api_key=engine.api_key,
+        keep_key=not pipeline.asks_for_keys,
+        plain=False,
+        client=passed.address,
+        is_unpacked=is_unpacked,
+    )
+    turn: Turn | None = None
+    server = pipeline.server
+    try:
+        if computes(passed.method, passed.path):
+            async with asyncio.timeout(server.queue_timeout_s):
+                turn = await engine.device.acquire(engine.name, engine.slots)
+        async with asyncio.timeout(server.first_byte_timeout_s):
+            sent = await engine.client.send(passed.method, passed.target, headers, body)
+        async with sent as answer:
+            if answer.status == 404 and not keep_404:
+                return 404
+            await reply.start(
+                answer.status,
+                [(b"x-paceline-lane", lane.lane.name.encode()), *to_client(answer.headers, engine.supervisor.url)],
+            )
+            head = b""
+            while piece := await _read(answer, server.idle_timeout_s):
+                head += piece[: HEAD_BYTES - len(head)]
+                await reply.send(piece)
+            await reply.end()
+            if answer.status < 300 and passed.method == "POST":
+                pipeline.kept.note(head, engine.name)
+            return answer.status
+    except ConnectFailed as error:
+        engine.supervisor.report_failure(str(error))
+        raise ApiError(503, f"{lane.lane.name} can't be reached: {error}", "engine_unavailable", 2) from error
+    except QueueFull as error:
+        raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
+    except ConnectionLost as error:
+        engine.supervisor.suspect(str(error))
+        raise ApiError(502, f"{lane.lane.name} was lost: {error}", "engine_lost") from error
+    except TimeoutError as error:
+        what = (
+            "did not answer in time (server.first_byte_timeout_s)"
+            if turn or not computes(passed.method, passed.path)
+            else "did not get its device's turn in time (server.queue_timeout_s)"
+        )
+        raise ApiError(504, f"{lane.lane.name} {what}", "timeout", 2) from error
+    finally:
+        if turn:
+            turn.release()
+
+
+async def _read(answer: Answer, idle_timeout_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(idle_timeout_s):
+            return await answer.read()
+    except TimeoutError as error:
+        raise ConnectionLost(f"no byte for {idle_timeout_s:g} s (server.idle_timeout_s)") from error
+
+
+async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
+    """The lanes to try in turn, and the body as their engine is to have it. More than one only where an id is to be
+    found that nobody remembers."""
+    lanes, body = _meant(pipeline, passed)
+    if pipeline.fleet.is_coming(lanes):
+        await pipeline.wait_for_start(lambda: _meant(pipeline, passed)[0], START_PATIENCE_S)
+        lanes, body = _meant(pipeline, passed)
+    if id_in_path(passed.path) is not None and pipeline.kept.engine_of(id_in_path(passed.path) or "") is None:
+        by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
+        return list(reversed(by_engine.values())) or lanes[:1], body
+    return [next((lane for lane in lanes if lane.is_up), lanes[0])], body
+
+
+def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
+    fleet = pipeline.fleet
+    fields = dict(passed.headers)
+    if (forced := fields.get(b"x-paceline-lane")) is not None:
+        return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
+    name = id_in_path(passed.path)
+    if name is not None:
+        keeper = pipeline.kept.engine_of(name)
+        own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
+        return own or list(fleet.lanes.values()), passed.body
+    model, is_json = _model(passed)
+    served = fleet.find(model) if model else None
+    if served is None:
+        served = fleet.find(None)
+    assert served is not None
+    first = next((lane for lane in served.lanes if lane.is_up), served.lanes[0])
+    own_name = served.engine_names.get(first.engine.name) if model and is_json else None
+    if own_name is None or own_name == model:
+        return served.lanes, passed.body
+    request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})
+    return [first], with_fields(request, {"model": own_name})
+
+
+def _model(passed: Passed) -> tuple[str | None, bool]:
+    """The model that the body names, and whether it is JSON and not a form."""
+    kind = dict(passed.headers).get(b"content-type", b"").lower()
+    if kind.startswith(b"multipart/form-data"):
+        found = _MULTIPART_MODEL.search(passed.body)
+        return (found[1].decode("utf-8", "replace") if found else None), False
+    try:
+        return msgspec.json.decode(passed.body, type=_NamesModel).model, True
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, True

@@ -1,0 +1,61 @@
+"""A random key that never leaves this machine, for hashes that nobody else can make."""
+
+import contextlib
+import logging
+import os
+import secrets
+from pathlib import Path
+
+from paceline.records.state_file import FILE_MODE, narrow, private_directory
+
+FILE = "conversation.key"
+KEY_BYTES = 32
+log = logging.getLogger("paceline.records")
+
+
+def conversation_key(directory: Path | None) -> bytes:
+    """The key of the hashes of conversations; made at the first call and kept in a file for its owner only, so that
+    what was learned of a conversation counts after a restart.
+
+    Where the file can't be read or written, a key for this process alone is made.
+
+    Args:
+        directory: the state directory; ``None`` keeps nothing.
+    """
+    key = secrets.token_bytes(KEY_BYTES)
+    if directory is None:
+        return key
+    path = directory / FILE
+    if len(found := _read(path)) == KEY_BYTES:
+        return found
+    try:
+        private_directory(directory)
+        # Linked into place whole: two gateways that start at once take the same key, and a crash leaves no half of one.
+        new = directory / f"{FILE}.{os.getpid()}"
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+            with open(descriptor, "wb") as file:
+                file.write(key)
+            if path.exists() and len(_read(path)) != KEY_BYTES:
+                log.warning("%s holds no key; a new one is made, and conversations under way count as new", path)
+                new.replace(path)
+                return key
+            with contextlib.suppress(FileExistsError):
+                os.link(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+        return _read(path) or key
+    except OSError as error:
+        log.warning("%s can't be written (%s): conversations count as new after a restart", path, error.strerror)
+        return key
+
+
+def _read(path: Path) -> bytes:
+    """Empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            found = file.read(KEY_BYTES + 1)
+    except OSError:
+        return b""
+    narrow(path, FILE_MODE)
+    return found
