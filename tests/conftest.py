@@ -168,6 +168,8 @@ def model() -> Path:
 
 embedded = partial(engine, alias="smol", slots=2)
 """An ``[[engine]]`` table of the embedded engine."""
+ENGINE_KEY = "known-to-tests"
+"""Of the engines of :func:`real_gateway`, so that they can be asked directly; else each would have one of its own."""
 NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", "8")
 
 
@@ -177,8 +179,8 @@ def real_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("real")
     configuration = folder / "paceline.toml"
     template = ("--chat-template-file", str(Path(__file__).parent / "tools.jinja"))  # the model's own knows no tools
-    plain = embedded("plain", *template)
-    configuration.write_text(plain + embedded("ngram", *NGRAM, *template, strategy="ngram"))
+    shared = (*template, "--api-key", ENGINE_KEY)
+    configuration.write_text(embedded("plain", *shared) + embedded("ngram", *NGRAM, *shared, strategy="ngram"))
     serving = Serving("--config", str(configuration), folder=folder)
     yield serving
     serving.process.terminate()

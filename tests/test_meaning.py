@@ -13,7 +13,7 @@ from fake_engine import Received, Script, Wire
 from paceline.engines import ENGINES, Health, Supervisor
 from paceline.engines.meaning import FAMILIES, LOGPROBS, TRIES, asked, assumed, has_bare_tokens
 from paceline.http.client import Client
-from paceline.types import Api, Request, Strategy
+from paceline.types import AS_STARTED, Api, Request, Strategy
 
 CHAT, COMPLETIONS, RESPONSES = Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS, Api.OPENAI_RESPONSES
 ANTHROPIC, LLAMA_CPP = Api.ANTHROPIC_MESSAGES, Api.LLAMA_CPP
@@ -158,8 +158,9 @@ async def test_other_errors_tell_nothing_of_a_field(status: int, start_engine: S
 @pytest.fixture
 async def real(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Supervisor]:
     """The embedded engine on the bundled model, plain or drafting by n-grams."""
-    flags = ("-m", str(model), "--port", "{port}", "--threads", "1", "-c", "1024")
-    drafts = request.param == "ngram"
+    mode, *more = request.param.split()
+    flags = ("-m", str(model), "--port", "{port}", "--threads", "1", "-c", "1024", *more)
+    drafts = mode == "ngram"
     one = Supervisor(
         "real",
         ENGINES["llama.cpp"],
@@ -193,3 +194,18 @@ async def test_a_real_engine_loses_probabilities_when_it_drafts(real: Supervisor
         assert answer.header(b"access-control-allow-origin") in (None, b"")
     assert real.api_key not in text
     stranger.close()
+
+
+@pytest.mark.parametrize(
+    ("real", "path", "body"),
+    [
+        ("plain --embeddings --pooling last", "/v1/embeddings", {"input": "hi"}),
+        ("plain --reranking", "/v1/rerank", {"query": "a", "documents": ["b"]}),
+        ("plain --no-slots -fa auto -ctk q8_0 --no-mmap --no-warmup", "/completion", {"prompt": "1", "n_predict": 1}),
+    ],
+    indirect=["real"],
+)
+async def test_real_engines_of_other_modes_come_up_and_serve(real: Supervisor, path: str, body: dict[str, Any]) -> None:
+    assert (real.warnings, real.abilities) == ((), AS_STARTED)
+    assert real.client
+    assert (await real.client.fetch("POST", path, body=json.dumps(body).encode(), timeout_s=30))[0] == 200

@@ -12,7 +12,7 @@ import openai
 import psutil
 import pytest
 
-from conftest import Serving
+from conftest import ENGINE_KEY, Serving
 
 MODEL = "smol"
 CODE = "def add(left, right):\n    total = left + right\n    return total\n"
@@ -199,7 +199,8 @@ VOLATILE = re.compile(
 @pytest.mark.parametrize("lane", ["plain", "ngram"])
 def test_the_body_equals_the_engines(path: str, streamed: bool, lane: str, real_gateway: Serving) -> None:
     body = REQUESTS[path] | {"temperature": 0, "stream": streamed, "cache_prompt": False, "seed": 1}
-    direct = httpx2.post(real_gateway.engine_url(lane) + path, json=body, timeout=60, trust_env=False)
+    key = {"authorization": f"Bearer {ENGINE_KEY}"}
+    direct = httpx2.post(real_gateway.engine_url(lane) + path, headers=key, json=body, timeout=60, trust_env=False)
     headers = {"x-paceline-lane": lane}
     routed = httpx2.post(real_gateway.url + path, json=body, headers=headers, timeout=60, trust_env=False)
     assert routed.status_code == direct.status_code == (501 if path == "/infill" else 200)
@@ -279,7 +280,7 @@ async def test_a_client_that_leaves_makes_the_slot_idle(streamed: bool, real_gat
     engine = real_gateway.engine_url("plain")
 
     async def busy() -> bool:
-        slots = (await http.get(f"{engine}/slots")).json()
+        slots = (await http.get(f"{engine}/slots", headers={"authorization": f"Bearer {ENGINE_KEY}"})).json()
         return any(slot["is_processing"] for slot in slots)
 
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:

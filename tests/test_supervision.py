@@ -33,6 +33,7 @@ Supervise = Callable[..., Supervisor]
 async def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervise]:
     monkeypatch.setattr("paceline.engines.openai.LOOK_TIMEOUT_S", 0.2)
     monkeypatch.setattr(module, "BUSY_SILENCE_S", 1.5)
+    monkeypatch.setattr(module, "HUNG_AFTER_S", 1.5)
     running: list[Supervisor] = []
 
     def start(kind: str | Any = "openai", strategy: str = "autoregressive", **more: Any) -> Supervisor:
@@ -403,6 +404,9 @@ async def test_a_launched_engine_that_hangs_is_killed_and_started_again(supervis
     pid = one.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)
+    await becomes(one, Health.DOWN, limit_s=3)
+    assert one.pid == pid  # it has a little more time
+    assert one.is_coming
     await becomes(one, Health.UP, restarts=1, limit_s=10)
     assert one.pid != pid
     assert not psutil.pid_exists(pid)
@@ -429,6 +433,18 @@ async def test_a_silent_launched_engine_that_works_is_left_alone(
     async with await one.client.send("GET", "/prompt") as answer:  # reads a prompt in its only thread
         assert b"data" in await answer.read_all()
     assert (one.health, one.restarts) == (Health.UP, 0)
+
+
+async def test_an_engine_that_is_held_up_for_a_while_is_not_killed(supervise: Supervise) -> None:
+    one = supervise("llama.cpp", **launched())
+    await becomes(one, Health.UP)
+    pid = one.pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    await becomes(one, Health.DOWN, limit_s=3)
+    os.kill(pid, signal.SIGCONT)
+    await becomes(one, Health.UP)
+    assert (one.pid, one.restarts) == (pid, 0)
 
 
 async def test_an_exit_is_noticed_at_once(supervise: Supervise) -> None:

@@ -39,6 +39,9 @@ LOSSES_TO_BE_DOWN = 2
 BUSY_SILENCE_S = 30.0
 """Silence on all connections that is borne of an engine on which requests run: it may be reading prompts, with all of
 its threads for HTTP taken."""
+HUNG_AFTER_S = 30.0
+"""A launched engine that is down and has been silent for this long without working is killed: a machine that swaps may
+hold one up for a while."""
 WORKING_SHARE = 0.1
 """Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
 ENDS_TO_BE_HOPELESS = 3
@@ -134,6 +137,8 @@ class Supervisor:
         """The event loop's time when its health last changed."""
         self._is_hung = False
         """Whether the process that runs is to be killed."""
+        self._used: tuple[float, float] | None = None
+        """When its processor time was last asked for, and that, in seconds."""
         self._was_up = False
         self._checked = False
         """Whether the engine that is up was compared with its configuration."""
@@ -295,7 +300,6 @@ class Supervisor:
         client = self.client
         assert client is not None
         began_s = asyncio.get_running_loop().time()
-        worked_s = None
         missed = lost = 0
         while True:
             try:
@@ -321,14 +325,13 @@ class Supervisor:
                 return self._not_up(when_down, f"its answer can't be understood: {error!r}")
             missed += 1
             if self.health is not Health.UP:
+                self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
                 return self._not_up(when_down, problem, may_be_another=False)
             if client.last_heard_s > began_s:
                 return None  # busy, not dead
-            if missed == 1:
-                worked_s = await self._processor_s()
-            if missed >= TIMEOUTS_TO_BE_DOWN and not await self._may_be_busy(client, began_s, worked_s):
+            is_working = await self._is_working()
+            if missed >= TIMEOUTS_TO_BE_DOWN and not self._may_be_busy(client, is_working):
                 self._set(Health.DOWN, problem)
-                self._is_hung = self._process is not None
                 client.close(f"{DECLARED_DOWN}: {problem}")
                 return None
         if not await self._examine_if_due(client, facts, when_down):
@@ -358,18 +361,28 @@ class Supervisor:
             if silent_s > max(BUSY_SILENCE_S, self.expected_silence_s()):
                 client.close(f"{DECLARED_DOWN}: {problem}")
 
-    async def _may_be_busy(self, client: Client, began_s: float, worked_s: float | None) -> bool:
+    def _may_be_busy(self, client: Client, is_working: bool) -> bool:
         """Whether a silent engine is to be given more time, since requests run on it."""
         if not client.busy_connections:
             return False
-        now_s = asyncio.get_running_loop().time()
-        if now_s - max(client.last_heard_s, self._changed_s) < max(BUSY_SILENCE_S, self.expected_silence_s()):
-            return True
-        works_s = await self._processor_s()
-        return works_s is not None and worked_s is not None and works_s - worked_s > WORKING_SHARE * (now_s - began_s)
+        silent_s = asyncio.get_running_loop().time() - max(client.last_heard_s, self._changed_s)
+        return is_working or silent_s < max(BUSY_SILENCE_S, self.expected_silence_s())
 
-    async def _processor_s(self) -> float | None:
-        return await asyncio.to_thread(self._process.processor_s) if self._process else None
+    async def _has_hung(self, client: Client) -> bool:
+        """Whether nothing is to be hoped for from a launched engine that does not answer."""
+        if self._process is None:
+            return False
+        is_working = await self._is_working()
+        return not is_working and asyncio.get_running_loop().time() - client.last_heard_s > HUNG_AFTER_S
+
+    async def _is_working(self) -> bool:
+        """Whether a launched engine has used the processor since this was last asked, as far as can be told."""
+        used_s = await asyncio.to_thread(self._process.processor_s) if self._process else None
+        now_s = asyncio.get_running_loop().time()
+        before, self._used = self._used, None if used_s is None else (now_s, used_s)
+        if before is None or used_s is None:
+            return False
+        return used_s - before[1] > WORKING_SHARE * (now_s - before[0])
 
     async def _examine_if_due(self, client: Client, facts: Facts, when_down: Health) -> bool:
         """Find out what an engine that has come up can do. Whatever that brings, it is up; unless it was lost over it,
@@ -462,6 +475,7 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{port}"
         self.client = self._connect(self.url)
         self._checked = self._is_hung = False
+        self._used = None
         self._set(Health.STARTING, "starting")
         try:
             process = await LaunchedProcess.start(command, environment, self._log, masked(command))
