@@ -21,7 +21,7 @@ from paceline.gateway.passing import Passed, pass_through
 from paceline.gateway.pipeline import Pipeline
 from paceline.gateway.routes import GENERATION, ROUTES, Audience, api_of, route
 from paceline.gateway.unpack import unpacked
-from paceline.http.server import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Overloaded, Reply
+from paceline.http.server import ClientLeft, HttpRequest, Refused, Reply
 from paceline.types import Api, Request
 
 Headers = list[tuple[bytes, bytes]]
@@ -63,12 +63,8 @@ class Application:
             return
         except ApiError as error:
             await reply.error(error, api)
-        except BodyTooLarge as error:
-            await reply.error(ApiError(413, f"{error} (server.max_body_bytes)", "body_too_large"), api)
-        except BodyTimedOut as error:
-            await reply.error(ApiError(408, f"{error} (server.body_timeout_s)", "body_timeout"), api)
-        except Overloaded as error:
-            await reply.error(ApiError(503, f"{error} (server.max_buffered_bytes)", "overloaded", 1), api)
+        except Refused as error:
+            await reply.error(ApiError(error.status, error.message, error.code, error.retry_after_s), api)
         except asyncio.CancelledError:
             if not incoming.client_left:
                 await reply.error(ApiError(503, "the gateway is stopping", "stopping", 5), api)
