@@ -50,6 +50,8 @@ NO_SUCH_PATH = (404, 405, 501)
 """Of ``/props``: something stands before the server, or it is older than that."""
 NO_COMPLETIONS = (400, 404, 405, 501)
 """Of ``/completion``: it was started to embed or to rank."""
+_DRAFTER_NAME = re.compile(r"(?:^|,)\s*([\w.-]{1,60})\s*(?=,|$)", re.ASCII)
+"""They become names of lanes, which stand in headers, paths and terminals: what does not look like one is none."""
 RENAMED_FLAGS = (
     {"--draft-max", "--draft", "--spec-draft-n-max"},
     {"--draft-min", "--spec-draft-n-min"},
@@ -168,7 +170,7 @@ async def _tried(client: Client, model: str | None, fields: dict[str, Any]) -> _
     types = settings.get(TYPES) if isinstance(settings, dict) else None
     timings = answer.get("timings") if isinstance(answer, dict) else None
     drafted = timings.get("draft_n", 0) if isinstance(timings, dict) else 0
-    names = [name.strip() for name in types.split(",") if name.strip()] if isinstance(types, str) else None
+    names = _DRAFTER_NAME.findall(types) if isinstance(types, str) else None
     return _Tried(names, drafted if isinstance(drafted, int) else 0, has_bare_tokens(answer))
 
 

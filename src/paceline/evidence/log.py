@@ -93,6 +93,8 @@ class _Kept(Struct, frozen=True):
     decision: Decision
     outcome: Outcome
     text: str | None
+    client: str | None = None
+    """The name of the client's key."""
 
 
 class LogSettings(Struct, frozen=True):
@@ -339,6 +341,7 @@ class DecisionLog:
             decision,
             kept_outcome(outcome, request),
             text,
+            request.client,
         )
         return outcome.at_s, msgspec.json.encode(entry).decode()
 

@@ -63,6 +63,8 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
     pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
     pipeline.metrics.know_engines(pipeline.fleet.engines)
+    for name, engine in pipeline.fleet.engines.items():
+        pipeline.metrics.engine_ejected(name, engine.illness.is_ejected)
     return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
 
 
@@ -109,7 +111,7 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
 
 def _lane(handle: LaneHandle) -> dict[str, Any]:
     engine, supervisor = handle.engine, handle.engine.supervisor
-    facts = supervisor.facts
+    facts, illness = supervisor.facts, engine.illness
     return {
         "lane": handle.lane.name,
         "engine": {
@@ -128,7 +130,7 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
         "strategy": structs.asdict(handle.lane.strategy) | {"drafts": handle.lane.strategy.drafts},
         "device": handle.lane.device,
         "health": supervisor.health,
-        "problem": supervisor.problem,
+        "problem": supervisor.problem or (f"left out for a while: {illness.problem}" if illness.is_ejected else None),
         "running": handle.running,
         "waiting": handle.waiting,
     }

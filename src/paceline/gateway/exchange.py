@@ -26,6 +26,8 @@ BUSY = (409, 429, 503, 529)
 taken, 529 by Anthropic's API."""
 NOT_ITS_FAULT = (501, 505)
 """Statuses from 500 on that tell of the request, not of the engine."""
+ERROR_INSIDE = "the engine's answer was an error"
+"""What is kept of an error that came as a success: an engine's own words may quote the prompt."""
 SET_ASIDE_BYTES = 1024 * 1024
 """Of a refusal that is kept in case no other lane serves."""
 
@@ -135,8 +137,8 @@ class Exchange:
         if self.status >= 400:
             self.error = f"the engine answered {self.status}"
         elif self._observer.error is not None:
-            self.error = self._observer.error
-            return Attempted(Failure.ERROR, self.error, self._observer.error_is_clients)
+            self.error = ERROR_INSIDE
+            return Attempted(Failure.ERROR, ERROR_INSIDE, self._observer.error_is_clients)
         return None
 
     @property
@@ -269,11 +271,11 @@ class Exchange:
             idle_timeout_s=self._server.idle_timeout_s,
         )
         self._relay = relay
-        if (error := await relay.begin()) is not None:
+        if await relay.begin() is not None:
             if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
                 return None  # it is the client's to read
             self._set_aside = _SetAside(lane, self.status, self._answer.headers, relay.held)
-            return Attempted(Failure.ERROR, error)
+            return Attempted(Failure.ERROR, ERROR_INSIDE)
         return None
 
     async def _set_refusal_aside(self, lane: LaneHandle) -> None:

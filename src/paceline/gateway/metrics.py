@@ -24,7 +24,7 @@ PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
-FAILURES = ("refused", "status", "event", "lost", "broken", "timeout", "unreachable", "down")
+FAILURES = ("error", "lost", "silent")
 """What went wrong with an engine: it answered 429 or 503; it answered another error; an error stood inside a 200; it
 was lost before a byte came, or in the middle; it was too slow; it could not be reached; it was found down."""
 OTHER = "other"
@@ -131,7 +131,7 @@ class Metrics:
 
         Args:
             engine: one of the fleet's.
-            kind: one of ``FAILURES``.
+            kind: one of ``FAILURES``, as ``gateway/illness.py`` tells them apart.
         """
         self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
 

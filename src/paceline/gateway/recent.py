@@ -19,6 +19,8 @@ class _Entry(NamedTuple):
     path: str
     model: str | None
     task: str
+    client: str | None
+    """The name of its key."""
     decision: Decision
     outcome: Outcome
 
@@ -39,6 +41,7 @@ class Recent:
                 kept_path(request.path),
                 kept_name(request.served_model),
                 signals.task,
+                request.client,
                 decision,
                 kept_outcome(outcome, request),
             )
@@ -63,6 +66,7 @@ def _document(entry: _Entry) -> dict[str, Any]:
         "path": entry.path,
         "model": entry.model,
         "task": entry.task,
+        "client": entry.client,
         "reason": decision.reason,
         "propensity": decision.propensity,
         "predicted_ms_per_token": None if s_per_token is None else 1000 * s_per_token,
