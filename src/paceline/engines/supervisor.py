@@ -44,8 +44,8 @@ HUNG_AFTER_S = 30.0
 hold one up for a while."""
 WORKING_SHARE = 0.1
 """Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
-ENDS_TO_BE_HOPELESS = 3
-"""An engine that ended more often than this in a row is started again, but no longer waited for."""
+STARTS_TO_BE_HOPELESS = 3
+"""An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
 EXAMINATION_LIMIT_S = 60.0
 """Then it is used as it was started."""
 EXAMINE_AGAIN_AFTER_S = 60.0
@@ -131,6 +131,8 @@ class Supervisor:
         self._secret_variables = secret_variables
         self._log = ProcessLog(log_directory / f"{name}.log")
         self._process: LaunchedProcess | None = None
+        self._starts_in_vain = 0
+        """How many starts in a row did not bring it up."""
         self._ends_in_a_row = 0
         """How often it ended without having been up for long."""
         self._changed_s = 0.0
@@ -167,7 +169,7 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Not up, but it may be soon: it is starting, or will be started again."""
-        will_start = bool(self._launch) and self._ends_in_a_row <= ENDS_TO_BE_HOPELESS
+        will_start = bool(self._launch) and self._starts_in_vain <= STARTS_TO_BE_HOPELESS
         return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
     def start(self) -> None:
@@ -245,6 +247,7 @@ class Supervisor:
                 async with self._start_turn:
                     process = await self._start_process()
                     await self._come_up(process, loop.time() + self.timing.start_timeout_s)
+                self._starts_in_vain = 0 if self.health is Health.UP else self._starts_in_vain + 1
                 up_s = loop.time()
                 while not (process.exited.done() or self._is_hung or self._is_late()):
                     await self._pause(exited=process.exited)
@@ -253,6 +256,7 @@ class Supervisor:
                 problem = await self._why_it_ended(process)
             except OSError as error:  # no memory, no processes left: that may pass
                 problem, up_s = f"could not be started: {error}", loop.time()
+                self._starts_in_vain += 1
             self._set(Health.DOWN, problem)
             await self._end_process(at_once=self._is_hung)
             if loop.time() - up_s > STEADY_AFTER_S:
