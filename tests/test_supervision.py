@@ -435,6 +435,32 @@ async def test_a_silent_launched_engine_that_works_is_left_alone(
     assert (one.health, one.restarts) == (Health.UP, 0)
 
 
+async def test_an_engine_that_came_up_is_waited_for_however_often_it_crashes(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S", (0.05,))
+    one = supervise(**launched())
+    for crash in range(module.STARTS_TO_BE_HOPELESS + 2):
+        await becomes(one, Health.UP, restarts=crash)
+        assert one.pid is not None
+        os.kill(one.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while one.health is Health.UP:
+                await asyncio.sleep(0.01)
+        assert one.is_coming
+
+
+async def test_an_engine_that_never_comes_up_is_not_waited_for_any_more(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S", (0.05,))
+    one = supervise(**launched("--behave", "crash"))
+    async with asyncio.timeout(20):
+        while one.restarts <= module.STARTS_TO_BE_HOPELESS or one.health is not Health.DOWN:
+            await asyncio.sleep(0.01)
+    assert not one.is_coming
+
+
 async def test_an_engine_that_is_held_up_for_a_while_is_not_killed(supervise: Supervise) -> None:
     one = supervise("llama.cpp", **launched())
     await becomes(one, Health.UP)
