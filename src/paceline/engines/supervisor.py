@@ -45,7 +45,7 @@ hold one up for a while."""
 WORKING_SHARE = 0.1
 """Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
 ENDS_TO_BE_HOPELESS = 3
-"""An engine that ended more often than this in a row is started again, but no longer waited for."""
+"""An engine that ended more often than this in a row without coming up is started again, but no longer waited for."""
 EXAMINATION_LIMIT_S = 60.0
 """Then it is used as it was started."""
 EXAMINE_AGAIN_AFTER_S = 60.0
@@ -133,6 +133,8 @@ class Supervisor:
         self._process: LaunchedProcess | None = None
         self._ends_in_a_row = 0
         """How often it ended without having been up for long."""
+        self._starts_in_vain = 0
+        """How often in a row it was started and did not come up."""
         self._changed_s = 0.0
         """The event loop's time when its health last changed."""
         self._is_hung = False
@@ -167,7 +169,7 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Not up, but it may be soon: it is starting, or will be started again."""
-        will_start = bool(self._launch) and self._ends_in_a_row <= ENDS_TO_BE_HOPELESS
+        will_start = bool(self._launch) and self._starts_in_vain <= ENDS_TO_BE_HOPELESS
         return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
     def start(self) -> None:
@@ -259,6 +261,7 @@ class Supervisor:
                 self._ends_in_a_row = 0
             pause_s = BACKOFF_S[min(self._ends_in_a_row, len(BACKOFF_S) - 1)]
             self._ends_in_a_row += 1
+            self._starts_in_vain += 1
             self.restarts += 1
             log.warning("%s %s; starting it again in %g s", self.name, problem, pause_s)
             await asyncio.sleep(pause_s)
@@ -452,7 +455,9 @@ class Supervisor:
             self._changed_s = asyncio.get_running_loop().time()
             if self._was_up and health is not Health.STARTING:
                 log.warning("%s is %s%s", self.name, health, f": {problem}" if problem else "")
-            self._was_up = self._was_up or health is Health.UP
+            if health is Health.UP:
+                self._was_up = True
+                self._starts_in_vain = -1  # so that the end of this start does not count
             self.on_change()
 
     def _connect(self, url: str) -> Client:
