@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from paceline.configuration import Configuration, ConfigurationError, ServerSettings
+from paceline.engines import Health
 from paceline.evidence.log import FILE, DecisionLog, LogSettings
 from paceline.evidence.traces import NoTraces, Traces
 from paceline.gateway.access import Access
@@ -173,6 +174,9 @@ class Gateway:
         self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
         self._server.limits = _limits(configuration.server)
         fleet.start()
+        for engine in fleet.engines.values():
+            if engine.supervisor.health is Health.FAILED:
+                engine.supervisor.retry()
         for handle in fleet.retired:
             self._in_background(_retire(handle))
         fixed = [key for key in ("host", "port") if getattr(old.server, key) != getattr(configuration.server, key)]
