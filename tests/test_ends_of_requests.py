@@ -1,0 +1,81 @@
+"""How requests end that no engine could serve, or that take too long: what the client gets, and what is kept of it."""
+
+import asyncio
+
+import pytest
+
+from conftest import StartEngine, StartGateway, lane
+from fake_engine import ANSWER, Received, Script, Wire
+from paceline.gateway.exchange import ERROR_INSIDE
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+ERROR = {"error": {"message": "out of memory", "type": "server_error"}}
+
+
+async def answer(received: Received, wire: Wire) -> None:
+    await wire.json(ANSWER)
+
+
+async def hangs(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(60)
+
+
+async def refuses(received: Received, wire: Wire) -> None:
+    await wire.json(ERROR, 503)
+
+
+async def fails(received: Received, wire: Wire) -> None:
+    await wire.json(ERROR, 500)
+
+
+async def error_in_200(received: Received, wire: Wire) -> None:
+    await wire.json(ERROR)
+
+
+async def drops(received: Received, wire: Wire) -> None:
+    wire.die()
+    raise ConnectionError
+
+
+async def endless_refusal(received: Received, wire: Wire) -> None:
+    await wire.head(503, {"content-type": "application/json", "content-length": "1000"})
+    await wire.raw(b"{")
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "error"),
+    [
+        (refuses, 503, "the engine answered 503"),
+        (fails, 500, "the engine answered 500"),
+        (error_in_200, 200, ERROR_INSIDE),
+    ],
+)
+async def test_a_refusal_that_was_set_aside_counts_as_its_own_engines(
+    first: Script, status: int, error: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """The engine that was tried after it has another fingerprint; the outcome must not mix the two."""
+    a, b = await start_engine(first), await start_engine(drops)
+    running = await start_gateway(lane("a", a.url) + lane("b", b.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == status
+    assert reply.json() == ERROR
+    assert reply.headers["x-paceline-lane"] == "a"
+    outcome = await running.outcome_number(1)
+    engines = running.gateway.fleet.engines
+    assert (outcome.lane, outcome.fingerprint) == ("a", engines["a"].identity("m")[0])
+    assert outcome.fingerprint != engines["b"].identity("m")[0]
+    assert outcome.error == error
+    assert outcome.failed == (("b", engines["b"].identity("m")[0]),)
+    measured = running.gateway.pipeline.state.measured
+    assert set(measured) == {(engines[name].identity("m")[0], name) for name in "ab"}
+
+
+async def test_a_refusal_that_does_not_end_is_given_up_by_its_silence(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine(endless_refusal)
+    running = await start_gateway("server.idle_timeout_s = 0.2\n" + lane("a", engine.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == 504
+    assert "server.idle_timeout_s" in reply.json()["error"]["message"]
