@@ -37,6 +37,16 @@ async def drops(received: Received, wire: Wire) -> None:
     raise ConnectionError
 
 
+async def slowly_refuses(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(0.4)
+    await wire.json(ERROR, 503)
+
+
+async def slowly_answers(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(0.5)
+    await wire.json(ANSWER)
+
+
 async def endless_refusal(received: Received, wire: Wire) -> None:
     await wire.head(503, {"content-type": "application/json", "content-length": "1000"})
     await wire.raw(b"{")
@@ -79,3 +89,39 @@ async def test_a_refusal_that_does_not_end_is_given_up_by_its_silence(
     reply = await running.http.post("/v1/chat/completions", json=CHAT)
     assert reply.status_code == 504
     assert "server.idle_timeout_s" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("what", ["before the head", "in the queue", "at the next engine"])
+async def test_a_request_has_an_end_before_its_answer_begins(
+    what: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """``total_timeout_s`` counts from the arrival on, whatever the request waits for."""
+    slow = await start_engine(slowly_refuses if what == "at the next engine" else hangs)
+    well = await start_engine(slowly_answers if what == "at the next engine" else answer)
+    more = 'device = "cpu"' if what == "in the queue" else ""
+    running = await start_gateway(
+        "server.total_timeout_s = 0.6\n" + lane("a", slow.url, more=more) + lane("b", well.url, more=more)
+    )
+    headers = {"x-paceline-lane": "a"} if what == "before the head" else {}
+    first = None
+    if what == "in the queue":
+        first = asyncio.create_task(
+            running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "a"})
+        )
+        while not slow.requests:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        headers = {"x-paceline-lane": "a"}
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    reply = await running.http.post("/v1/chat/completions", json=CHAT, headers=headers)
+    assert loop.time() - began_s < 1.0
+    assert reply.status_code == 504
+    assert "server.total_timeout_s" in reply.json()["error"]["message"]
+    if first:
+        assert (await first).status_code == 504
+    await running.outcome_number(2 if first else 1)
+    fleet = running.gateway.fleet
+    assert all(one.running == one.waiting == 0 for one in fleet.lanes.values())
+    assert not any(engine.device.running for engine in fleet.engines.values())
+    assert not any(engine.illness.is_ejected for engine in fleet.engines.values())

@@ -192,11 +192,9 @@ class Exchange:
         return TIMES_EXPECTED * prediction.prefill_s if prediction else 0.0
 
     def expire(self, why: str) -> None:
-        """End it now: its time is over."""
+        """End an answer that has begun: its time is over."""
         if self._relay:
             self._relay.give_up(why)
-        elif self._answer:
-            self._answer.close()
 
     def close(self) -> None:
         """End what still runs for it: closes the connection to the engine if the answer did not come whole."""

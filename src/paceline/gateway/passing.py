@@ -13,7 +13,7 @@ from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import to_client, to_engine
 from paceline.gateway.kept import id_in_path
-from paceline.gateway.pipeline import START_PATIENCE_S, ClientReply, Pipeline
+from paceline.gateway.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
 from paceline.gateway.routes import computes
 from paceline.gateway.turns import QueueFull, Turn
 from paceline.http.client import Answer, ConnectFailed, ConnectionLost
@@ -63,7 +63,7 @@ async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, i
         status, error = problem.status, problem.message
         raise
     except TimeoutError as problem:
-        status, error = 504, "it took longer than server.total_timeout_s"
+        status, error = 504, TOOK_TOO_LONG
         raise ApiError(504, error, "timeout") from problem
     except asyncio.CancelledError:
         status, error = 499 if reply.client_left else 503, "ended before the answer was whole"
