@@ -125,3 +125,32 @@ async def test_a_request_has_an_end_before_its_answer_begins(
     assert all(one.running == one.waiting == 0 for one in fleet.lanes.values())
     assert not any(engine.device.running for engine in fleet.engines.values())
     assert not any(engine.illness.is_ejected for engine in fleet.engines.values())
+
+
+async def test_a_reload_drops_no_request_that_is_passed_through(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    go = asyncio.Event()
+
+    async def script(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(b"one")
+        await go.wait()
+        await wire.chunk(b"two")
+        await wire.end()
+
+    kept, dropped = await start_engine(), await start_engine(script)
+    running = await start_gateway(lane("kept", kept.url) + lane("dropped", dropped.url))
+    engine = running.gateway.fleet.engines["dropped"]
+    passed = asyncio.create_task(
+        running.http.post("/v1/embeddings", json={"input": "a"}, headers={"x-paceline-lane": "dropped"})
+    )
+    while not dropped.requests:
+        await asyncio.sleep(0.01)
+    assert engine.in_flight == 1
+    running.text = "server.port = 0\n" + lane("kept", kept.url)
+    assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["dropped"]
+    await asyncio.sleep(0.2)
+    go.set()
+    assert (await passed).content == b"onetwo"
+    assert engine.in_flight == 0
