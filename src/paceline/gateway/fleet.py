@@ -259,7 +259,8 @@ class Fleet:
             if not meant and engine.models:
                 raise ApiError(
                     404,
-                    f"lane {name!r} does not serve the model {bounded(model)!r}, but: {_listed(engine.models)}",
+                    f"lane {bounded(name)!r} does not serve the model {bounded(model)!r}, "
+                    f"but: {_listed(engine.models)}",
                     "model_not_found",
                 )
             return Served(served.name, meant or tuple(lanes), served.engine_names)
