@@ -1,12 +1,19 @@
 """How requests end that no engine could serve, or that take too long: what the client gets, and what is kept of it."""
 
 import asyncio
+import threading
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from conftest import StartEngine, StartGateway, lane
 from fake_engine import ANSWER, Received, Script, Wire
+from paceline.configuration import Configuration, parse
 from paceline.gateway.exchange import ERROR_INSIDE
+from paceline.gateway.fleet import EngineHandle
+from paceline.gateway.kept import MAX_IDS, Kept
+from paceline.http.client import Client
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 ERROR = {"error": {"message": "out of memory", "type": "server_error"}}
@@ -35,6 +42,10 @@ async def error_in_200(received: Received, wire: Wire) -> None:
 async def drops(received: Received, wire: Wire) -> None:
     wire.die()
     raise ConnectionError
+
+
+async def keeps(received: Received, wire: Wire) -> None:
+    await wire.json({"id": "resp_old"})
 
 
 async def slowly_refuses(received: Received, wire: Wire) -> None:
@@ -125,6 +136,61 @@ async def test_a_request_has_an_end_before_its_answer_begins(
     assert all(one.running == one.waiting == 0 for one in fleet.lanes.values())
     assert not any(engine.device.running for engine in fleet.engines.values())
     assert not any(engine.illness.is_ejected for engine in fleet.engines.values())
+
+
+async def test_traces_that_fail_keep_the_record_from_nothing(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a defect of the exporter")
+
+    monkeypatch.setattr("paceline.gateway.server.Traces", lambda _: SimpleNamespace(add=fail, close=lambda: None))
+    engine = await start_engine()
+    running = await start_gateway('[evidence]\ntraces = "http://127.0.0.1:9/v1/traces"\n' + lane("a", engine.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == 200
+    assert (await running.outcome_number(1)).status == 200
+    assert running.gateway.pipeline.failures == {"traces": 1}
+
+
+async def test_the_configuration_that_was_read_last_is_the_one_in_force(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """Two reloads at once, the first of which takes longer to read its file."""
+    engine = await start_engine()
+    running = await start_gateway(lane("old", engine.url))
+    second_is_read = threading.Event()
+    names = iter(("first", "second"))
+
+    def load() -> Configuration:
+        name = next(names)
+        if name == "first":
+            second_is_read.wait(0.3)
+        else:
+            second_is_read.set()
+        return parse("server.port = 0\n" + lane(name, engine.url))
+
+    running.gateway._load = load
+    await asyncio.gather(running.gateway.reload(), running.gateway.reload())
+    assert list(running.gateway.fleet.engines) == ["second"]
+
+
+async def test_ids_that_were_asked_for_are_forgotten_like_others(start_engine: StartEngine) -> None:
+    engines = [
+        cast(EngineHandle, SimpleNamespace(name=name, is_up=True, client=Client((await start_engine(keeps)).url)))
+        for name in "ab"
+    ]
+    kept = Kept()
+    for number in range(MAX_IDS):
+        kept.note(b'{"id": "resp_%d"}' % number, "a")
+    assert await kept.find("resp_old", engines) == "a"
+    assert kept.engine_of("resp_0") is None
+    kept.note(b'{"id": "resp_1"}', "a")
+    kept.note(b'{"id": "resp_new"}', "a")
+    assert kept.engine_of("resp_1") == "a"
+    assert kept.engine_of("resp_2") is None
+    for engine in engines:
+        engine.client.close()
 
 
 async def test_a_reload_drops_no_request_that_is_passed_through(

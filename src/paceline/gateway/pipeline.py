@@ -29,7 +29,7 @@ from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.sinks import Sink, tell_each
-from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
+from paceline.types import Api, Decision, LaneState, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -39,7 +39,6 @@ waits in the engine for the client, not for the device."""
 TOOK_TOO_LONG = "it took longer than server.total_timeout_s"
 
 log = logging.getLogger("paceline.gateway")
-Recorder = Callable[[Request, Signals, Decision, Outcome], None]
 
 
 class ClientReply(Reply, Protocol):
@@ -61,7 +60,7 @@ class Pipeline:
     def __init__(
         self,
         fleet: Fleet,
-        record: Recorder,
+        record: Sink,
         seed: int | None = None,
         state: State | None = None,
         conversation_key: bytes = PROCESS_KEY,
