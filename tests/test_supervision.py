@@ -484,6 +484,19 @@ async def test_an_exit_is_noticed_at_once(supervise: Supervise) -> None:
     await becomes(one, Health.UP, restarts=1)
 
 
+async def test_an_engine_that_ends_often_but_comes_up_is_waited_for(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S", (0.05,))
+    one = supervise("llama.cpp", **launched())
+    for number in range(6):
+        await becomes(one, Health.UP, restarts=number)
+        assert one.pid
+        os.kill(one.pid, signal.SIGKILL)
+        await becomes(one, Health.DOWN)
+        assert one.is_coming
+
+
 async def test_what_could_not_be_started_is_tried_again(
     supervise: Supervise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

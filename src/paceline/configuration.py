@@ -159,10 +159,10 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=0,
-            description="Seconds that running answers may take to finish after SIGTERM; after Ctrl-C it is 8 at most, "
-            "and a second one ends them at once.",
+            description="Seconds that running answers may take to finish after SIGTERM or Ctrl-C; a second one ends "
+            "them at once. Where something else starts the gateway again, its own patience should be longer.",
         ),
-    ] = 25
+    ] = 5
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
 
 

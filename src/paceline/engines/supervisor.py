@@ -131,10 +131,10 @@ class Supervisor:
         self._secret_variables = secret_variables
         self._log = ProcessLog(log_directory / f"{name}.log")
         self._process: LaunchedProcess | None = None
-        self._starts_in_vain = 0
-        """How many starts in a row did not bring it up."""
         self._ends_in_a_row = 0
         """How often it ended without having been up for long."""
+        self._starts_in_vain = 0
+        """How often in a row it was started and did not come up."""
         self._changed_s = 0.0
         """The event loop's time when its health last changed."""
         self._is_hung = False
@@ -247,7 +247,6 @@ class Supervisor:
                 async with self._start_turn:
                     process = await self._start_process()
                     await self._come_up(process, loop.time() + self.timing.start_timeout_s)
-                self._starts_in_vain = 0 if self.health is Health.UP else self._starts_in_vain + 1
                 up_s = loop.time()
                 while not (process.exited.done() or self._is_hung or self._is_late()):
                     await self._pause(exited=process.exited)
@@ -256,13 +255,13 @@ class Supervisor:
                 problem = await self._why_it_ended(process)
             except OSError as error:  # no memory, no processes left: that may pass
                 problem, up_s = f"could not be started: {error}", loop.time()
-                self._starts_in_vain += 1
             self._set(Health.DOWN, problem)
             await self._end_process(at_once=self._is_hung)
             if loop.time() - up_s > STEADY_AFTER_S:
                 self._ends_in_a_row = 0
             pause_s = BACKOFF_S[min(self._ends_in_a_row, len(BACKOFF_S) - 1)]
             self._ends_in_a_row += 1
+            self._starts_in_vain += 1
             self.restarts += 1
             log.warning("%s %s; starting it again in %g s", self.name, problem, pause_s)
             await asyncio.sleep(pause_s)
@@ -456,7 +455,9 @@ class Supervisor:
             self._changed_s = asyncio.get_running_loop().time()
             if self._was_up and health is not Health.STARTING:
                 log.warning("%s is %s%s", self.name, health, f": {problem}" if problem else "")
-            self._was_up = self._was_up or health is Health.UP
+            if health is Health.UP:
+                self._was_up = True
+                self._starts_in_vain = -1  # so that the end of this start does not count
             self.on_change()
 
     def _connect(self, url: str) -> Client:

@@ -76,7 +76,7 @@ class Application:
     async def _answer(self, incoming: HttpRequest, reply: "ApiReply") -> None:
         method, path = incoming.method, incoming.path
         row, methods = route(method, path)
-        audience = row.audience if row else Audience.CLIENTS
+        audience = row.audience_of(method) if row else Audience.CLIENTS
         if method == "OPTIONS":
             self.access.check_origin(_without_origin(incoming.headers), opens_a_page=False)
             await reply.empty(204, self.access.preflight_headers(incoming.headers, methods))

@@ -30,6 +30,11 @@ class Route(Struct, frozen=True):
     def fits(self, path: str) -> bool:
         return path.startswith(self.path[:-1]) if self.path.endswith("*") else path == self.path
 
+    def audience_of(self, method: str) -> Audience:
+        """A page that is open to anyone is there to be looked at."""
+        is_page = self.path.startswith("/paceline") and self.audience is Audience.ANYONE
+        return Audience.CLIENTS if is_page and method != "GET" else self.audience
+
     @property
     def allowed(self) -> tuple[str, ...]:
         """The methods, those that follow from them included."""
@@ -62,7 +67,7 @@ ROUTES: Sequence[Route] = (
     Route(_GET, "/livez", "live", _ANYONE, "200 while the gateway runs"),
     Route(_GET, "/readyz", "ready", _ANYONE, "200 while requests can be served; 503 from SIGTERM on"),
     Route(_GET, "/metrics", "metrics", _ADMINISTRATORS, "for Prometheus; with x-paceline-lane, that engine's own"),
-    Route(_GET, "/", "front", _ANYONE, "the engine's chat page, if it has one, else it leads to the dashboard"),
+    Route(_GET, "/", "front", _CLIENTS, "the engine's chat page, if it has one, else it leads to the dashboard"),
     Route(_GET, "/paceline", "to_dashboard", _ANYONE, "leads to the dashboard"),
     Route(_GET, "/paceline/", "dashboard", _ANYONE, "the dashboard"),
     Route(_GET, "/paceline/dashboard.css", "dashboard", _ANYONE, "its style"),

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from paceline.configuration import Configuration, ConfigurationError, ServerSettings
+from paceline.engines import Health
 from paceline.evidence.log import FILE, DecisionLog, LogSettings
 from paceline.evidence.traces import NoTraces, Traces
 from paceline.gateway.access import Access
@@ -26,8 +27,6 @@ from paceline.types import Decision, Outcome, Request, Signals
 MEMORY_FILE = "learned.sqlite"
 
 HOUSEKEEPING_INTERVAL_S = 0.5
-IMPATIENT_S = 8.0
-"""Most seconds that answers have after Ctrl-C, since a person waits."""
 SAVE_EVERY = 20
 """Rounds of housekeeping between two savings of what was learned."""
 
@@ -146,15 +145,14 @@ class Gateway:
     async def _end_answers(self) -> None:
         """Let the running answers finish."""
         settings = self._configuration.server
-        grace_s: float = settings.shutdown_grace_s if self._drains else min(settings.shutdown_grace_s, IMPATIENT_S)
         self._application.is_stopping = True
         if self._drains:
             deadline_s = asyncio.get_running_loop().time() + settings.drain_s
             while asyncio.get_running_loop().time() < deadline_s and not self._is_stopping_now:
                 await asyncio.sleep(0.05)
         if (running := self._server.in_flight) and not self._is_stopping_now:
-            self._on_stop(running, grace_s)
-        await self._server.stop(0 if self._is_stopping_now else grace_s)
+            self._on_stop(running, settings.shutdown_grace_s)
+        await self._server.stop(0 if self._is_stopping_now else settings.shutdown_grace_s)
 
     async def reload(self) -> dict[str, Any]:
         """Take up the configuration as it is now; running answers and unchanged engines are left alone.
@@ -173,6 +171,9 @@ class Gateway:
         self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
         self._server.limits = _limits(configuration.server)
         fleet.start()
+        for engine in fleet.engines.values():
+            if engine.supervisor.health is Health.FAILED:
+                engine.supervisor.retry()
         for handle in fleet.retired:
             self._in_background(_retire(handle))
         fixed = [key for key in ("host", "port") if getattr(old.server, key) != getattr(configuration.server, key)]
