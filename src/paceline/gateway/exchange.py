@@ -28,7 +28,7 @@ NOT_ITS_FAULT = (501, 505)
 """Statuses from 500 on that tell of the request, not of the engine."""
 ERROR_INSIDE = "the engine's answer was an error"
 """What is kept of an error that came as a success: an engine's own words may quote the prompt."""
-SET_ASIDE_BYTES = 1024 * 1024
+MAX_SET_ASIDE_BYTES = 1024 * 1024
 """Of a refusal that is kept in case no other lane serves."""
 
 
@@ -36,9 +36,12 @@ class _SetAside(Struct, frozen=True):
     """An engine's refusal."""
 
     lane: LaneHandle
+    fingerprint: str
     status: int
     headers: Headers
     body: bytes
+    error: str
+    """What is kept of it."""
 
 
 class Attempted(Struct, frozen=True):
@@ -135,7 +138,7 @@ class Exchange:
             self.error = broken.message
             return Attempted(Failure.LOST, broken.message)
         if self.status >= 400:
-            self.error = f"the engine answered {self.status}"
+            self.error = _refusal(self.status)
         elif self._observer.error is not None:
             self.error = ERROR_INSIDE
             return Attempted(Failure.ERROR, ERROR_INSIDE, self._observer.error_is_clients)
@@ -149,8 +152,8 @@ class Exchange:
         """Answer with the refusal that was set aside."""
         kept = self._set_aside
         assert kept is not None
-        self.lane = kept.lane
-        self.status, self.error = kept.status, f"the engine answered {kept.status}"
+        self.lane, self._fingerprint = kept.lane, kept.fingerprint
+        self.status, self.error = kept.status, kept.error
         headers = [header for header in to_client(kept.headers) if header[0].lower() != b"content-length"]
         length = (b"content-length", b"%d" % len(kept.body))
         await self.reply.start(kept.status, [*self._own_headers(kept.lane), *headers, length])
@@ -189,11 +192,9 @@ class Exchange:
         return TIMES_EXPECTED * prediction.prefill_s if prediction else 0.0
 
     def expire(self, why: str) -> None:
-        """End it now: its time is over."""
+        """End an answer that has begun: its time is over."""
         if self._relay:
             self._relay.give_up(why)
-        elif self._answer:
-            self._answer.close()
 
     def close(self) -> None:
         """End what still runs for it: closes the connection to the engine if the answer did not come whole."""
@@ -274,15 +275,23 @@ class Exchange:
         if await relay.begin() is not None:
             if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
                 return None  # it is the client's to read
-            self._set_aside = _SetAside(lane, self.status, self._answer.headers, relay.held)
+            self._keep_refusal(lane, relay.held, ERROR_INSIDE)
             return Attempted(Failure.ERROR, ERROR_INSIDE)
         return None
 
     async def _set_refusal_aside(self, lane: LaneHandle) -> None:
         assert self._answer is not None
-        async with asyncio.timeout(self._server.idle_timeout_s):
-            body = await self._answer.read_all(SET_ASIDE_BYTES)
-        self._set_aside = _SetAside(lane, self._answer.status, self._answer.headers, body)
+        idle_s = self._server.idle_timeout_s
+        try:
+            async with asyncio.timeout(idle_s):
+                body = await self._answer.read_all(MAX_SET_ASIDE_BYTES)
+        except TimeoutError as error:
+            raise EngineSilent(f"its refusal was not whole within {idle_s:g} s (server.idle_timeout_s)") from error
+        self._keep_refusal(lane, body, _refusal(self._answer.status))
+
+    def _keep_refusal(self, lane: LaneHandle, body: bytes, error: str) -> None:
+        assert self._answer is not None
+        self._set_aside = _SetAside(lane, self._fingerprint, self._answer.status, self._answer.headers, body, error)
 
     def _limit_s(self, lane: LaneHandle) -> float:
         prediction = self.decision.predictions.get(lane.lane.name) if self.decision else None
@@ -322,3 +331,8 @@ class Exchange:
             self._turn.release()
             self._turn = None
             self.lane.running -= 1
+
+
+def _refusal(status: int) -> str:
+    """What is kept of an answer that is an error by its status."""
+    return f"the engine answered {status}"

@@ -40,6 +40,8 @@ class EngineHandle:
     supervisor: Supervisor
     device: Device
     illness: Illness = field(default_factory=Illness)
+    passing: int = 0
+    """Requests that are passed through to it undecided."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
     _identities: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the model's own name, of :attr:`_identified`."""
@@ -109,8 +111,8 @@ class EngineHandle:
 
     @property
     def in_flight(self) -> int:
-        """Requests that it decodes, or that wait for it."""
-        return sum(lane.running + lane.waiting for lane in self._lanes.values())
+        """Requests that it answers, or that wait for it."""
+        return self.passing + sum(lane.running + lane.waiting for lane in self._lanes.values())
 
     def lanes(self) -> "list[LaneHandle]":
         """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
@@ -257,7 +259,8 @@ class Fleet:
             if not meant and engine.models:
                 raise ApiError(
                     404,
-                    f"lane {name!r} does not serve the model {bounded(model)!r}, but: {_listed(engine.models)}",
+                    f"lane {bounded(name)!r} does not serve the model {bounded(model)!r}, "
+                    f"but: {_listed(engine.models)}",
                     "model_not_found",
                 )
             return Served(served.name, meant or tuple(lanes), served.engine_names)

@@ -29,16 +29,16 @@ from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.sinks import Sink, tell_each
-from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
+from paceline.types import Api, Decision, LaneState, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
 SLOW_READER_S = 2.0
 """A client that keeps a piece waiting this long no longer keeps others from the device: the rest of its answer
 waits in the engine for the client, not for the device."""
+TOOK_TOO_LONG = "it took longer than server.total_timeout_s"
 
 log = logging.getLogger("paceline.gateway")
-Recorder = Callable[[Request, Signals, Decision, Outcome], None]
 
 
 class ClientReply(Reply, Protocol):
@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(
         self,
         fleet: Fleet,
-        record: Recorder,
+        record: Sink,
         seed: int | None = None,
         state: State | None = None,
         conversation_key: bytes = PROCESS_KEY,
@@ -91,24 +91,23 @@ class Pipeline:
         """Have one request answered.
 
         Raises:
-            ApiError: it could not be; nothing has gone to the client.
+            ApiError: it could not be, or its answer broke in a way that can't be said within it.
         """
         exchange = Exchange(request, reply, self.server, keep_key=not self.asks_for_keys)
         self._exchanges.add(exchange)
         limit_s = self.server.total_timeout_s
         expiry = asyncio.get_running_loop().call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
         try:
-            served = await self._served(request)
-            exchange.request = replace(request, served_model=served.name)
-            exchange.served = served
-            began_s = perf_counter()
-            exchange.signals = self._inspect(exchange.request)
-            exchange.decision = self._decide(exchange.request, exchange.signals, served)
-            exchange.decision_s = perf_counter() - began_s
-            await self._dispatch(exchange)
+            async with asyncio.timeout(limit_s) as limit:
+                await self._prepare(exchange)
+                await self._dispatch(exchange, limit)
         except ApiError as error:
             exchange.fail(error.status, error.message)
             raise
+        except TimeoutError as error:
+            self._note_silence(exchange, "silent until the request's time was over")
+            exchange.fail(504, TOOK_TOO_LONG)
+            raise ApiError(504, TOOK_TOO_LONG, "timeout") from error
         except asyncio.CancelledError:
             self._note_cancelled(exchange, reply)
             raise
@@ -117,6 +116,16 @@ class Pipeline:
             self._exchanges.discard(exchange)
             exchange.close()
             self._learn(exchange)
+
+    async def _prepare(self, exchange: Exchange) -> None:
+        """Find out what serves a request, what it asks for, and decide."""
+        served = await self._served(exchange.request)
+        exchange.request = replace(exchange.request, served_model=served.name)
+        exchange.served = served
+        began_s = perf_counter()
+        exchange.signals = self._inspect(exchange.request)
+        exchange.decision = self._decide(exchange.request, exchange.signals, served)
+        exchange.decision_s = perf_counter() - began_s
 
     async def keep_house(self) -> None:
         """To be called now and then: devices go on without the clients that don't take their answers and the engines
@@ -253,9 +262,13 @@ class Pipeline:
 
     # Having it served
 
-    async def _dispatch(self, exchange: Exchange) -> None:
+    async def _dispatch(self, exchange: Exchange, limit: asyncio.Timeout) -> None:
         """Send the request down the decided lane and relay the answer; while nothing has gone to the client, try the
-        next one, as far as ``Attempts`` allows."""
+        next one, as far as ``Attempts`` allows.
+
+        Args:
+            limit: until an answer begins; :meth:`Exchange.expire` ends one that has begun.
+        """
         attempts = Attempts()
         while (lane := await self._next_lane(exchange, attempts)) is not None:
             engine = lane.engine
@@ -263,6 +276,7 @@ class Pipeline:
             failed = await exchange.attempt(lane, is_last)
             if failed is None:
                 self._blame(exchange.request, attempts, served_by=engine)
+                limit.reschedule(None)
                 return await self._relay(exchange, engine)
             attempts.failed(engine.name, failed.kind, f"{lane.lane.name} {failed.problem}")
             self._note_attempt(engine, failed)
@@ -350,16 +364,20 @@ class Pipeline:
             self._fell_ill(engine, exchange.request, broken.kind, broken.problem)
 
     def _note_cancelled(self, exchange: Exchange, reply: ClientReply) -> None:
-        """The client left, or the gateway stops. Who leaves an engine that was silent for far too long tells something
-        about it."""
+        """The client left, or the gateway stops."""
         if not reply.client_left:
             exchange.fail(503, "the gateway was stopped")
             return
         exchange.fail(499, "the client left")
+        self._note_silence(exchange, "silent until the client left")
+
+    def _note_silence(self, exchange: Exchange, problem: str) -> None:
+        """A request ended while it waited for its engine; if that was silent for far too long, this tells something
+        about it."""
         lane = exchange.lane
         if lane is not None and exchange.silence_is_suspicious(perf_counter()):
-            self._fell_ill(lane.engine, exchange.request, Failure.SILENT, "silent until the client left")
-            lane.engine.supervisor.suspect("a client left it after a long silence")
+            self._fell_ill(lane.engine, exchange.request, Failure.SILENT, problem)
+            lane.engine.supervisor.suspect(problem)
 
     def _fell_ill(self, engine: EngineHandle, request: Request, kind: Failure, problem: str) -> None:
         self.metrics.engine_failure(engine.name, str(kind))
