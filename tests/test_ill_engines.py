@@ -386,6 +386,20 @@ async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
     assert ill.problem is None
 
 
+async def test_a_request_that_fails_meanwhile_is_as_good_as_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(illness, "EJECTION_S", (0.2,))
+    ill, request = Illness(), trial(Api.OPENAI_CHAT, False, None)
+    for _ in range(FAILURES_IN_A_ROW):
+        ill.failed(request, Failure.ERROR, "a problem")
+    began_s = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < began_s + 0.4:  # it is used though ejected, as the only one
+        assert not ill.failed(request, Failure.ERROR, "a problem")
+        assert not ill.is_due_for_trial()
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    assert ill.is_due_for_trial()
+
+
 @pytest.mark.parametrize("api", list(Api))
 def test_a_trial_speaks_every_dialect(api: Api) -> None:
     request = trial(api, True, "m")

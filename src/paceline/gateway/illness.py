@@ -79,9 +79,12 @@ class Illness:
         self._in_a_row += 1
         self._last.append(True)
         self.failed_api, self.failed_stream = request.api, request.stream
-        if self.is_ejected or (self._in_a_row < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED):
-            return False
         now_s = _now_s()
+        if self.is_ejected:  # there was no other to use; a trial would tell no more than this did
+            self._trial_at_s = max(self._trial_at_s, now_s + EJECTION_S[min(self._ejections, len(EJECTION_S)) - 1])
+            return False
+        if self._in_a_row < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED:
+            return False
         if now_s - self._let_in_at_s > RELAPSE_S:
             self._ejections = 0
         self._eject(now_s, f"{kind}: {problem}")

@@ -60,8 +60,9 @@ class Metrics:
         )
         self._prompt = self._counter("prompt_tokens", "Prompt tokens that were processed.", by_lane)
         self._cached = self._counter("cached_prompt_tokens", "Prompt tokens that an engine had in its cache.", by_lane)
-        self._generated = self._counter("generation_tokens", "Tokens that were decoded.", by_task)
-        self._decode = self._counter("decode_seconds", "Time of decoding.", by_task)
+        self._completion = self._counter("completion_tokens", "Tokens of answers, as engines count them.", by_task)
+        self._generated = self._counter("generation_tokens", "Tokens whose decoding was timed.", by_task)
+        self._decode = self._counter("decode_seconds", "Time of decoding generation_tokens.", by_task)
         self._drafted = self._counter("draft_tokens", "Tokens that were drafted.", by_task)
         self._accepted = self._counter("accepted_tokens", "Drafted tokens that were accepted.", by_task)
         self._exploring = self._counter("exploration_seconds", "Expected cost of choices that were explored.", ())
@@ -102,6 +103,7 @@ class Metrics:
                 counter.labels(lane).inc(value)
         tokens, decode_s = _decoded(outcome)
         for counter, number in (
+            (self._completion, seen.completion_tokens),
             (self._generated, tokens),
             (self._decode, decode_s),
             (self._drafted, seen.drafted),
@@ -156,7 +158,12 @@ class Metrics:
             if lane in self._known:
                 continue
             self._known.add(lane)
-            of_tasks = (self._generated, self._decode, *((self._drafted, self._accepted) if drafts else ()))
+            of_tasks = (
+                self._completion,
+                self._generated,
+                self._decode,
+                *((self._drafted, self._accepted) if drafts else ()),
+            )
             self._passed.labels(lane, _status(200))
             for by_lane in (self._fallbacks, self._prompt, self._cached):
                 by_lane.labels(lane)
@@ -190,11 +197,11 @@ def _status(status: int) -> str:
 
 
 def _decoded(outcome: Outcome) -> tuple[int | None, float | None]:
-    """Tokens and the time that it took to decode them, for speeds to be made of; where the time can't be believed,
-    neither counts. Without a time the tokens count: an engine that tells none makes no speed."""
+    """Tokens and the time that it took to decode them, for speeds to be made of; where no time is known or it can't be
+    believed, neither counts, else the tokens of some answers would be divided by the time of others."""
     seen = outcome.observed
     if seen.decode_s is None or seen.decode_tokens is None:
-        return seen.completion_tokens, None
+        return None, None
     if seen.decode_tokens < MIN_TIMED_TOKENS or seen.decode_s < MIN_S_PER_TOKEN * seen.decode_tokens:
         return None, None
     return seen.completion_tokens or seen.decode_tokens, seen.decode_s
