@@ -18,7 +18,7 @@ from paceline.gateway.illness import Illness
 from paceline.gateway.model_identity import described
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers, bearer
 from paceline.types import Lane, LaneState
 
 LOOK_INTERVAL_S = 0.05
@@ -101,7 +101,7 @@ class EngineHandle:
     @property
     def key_headers(self) -> Headers:
         """What a request of the gateway's own shows it."""
-        return [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
+        return bearer(self.api_key)
 
     def needs_model(self, asked: str | None) -> bool:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
