@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from fnmatch import translate
+from functools import lru_cache
 from ipaddress import ip_address
 
 from msgspec import Struct
@@ -129,6 +130,8 @@ class Access:
 
     def cors_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """What an answer needs so that a page of a listed origin may read it; nothing for all others."""
+        if not self._origins:
+            return []
         origin = dict(headers).get(b"origin")
         if origin is None or not self._matches(self._origins, origin.decode("latin-1")):
             return []
@@ -161,13 +164,7 @@ class Access:
         return origin.partition("://")[2] == host or self._matches(self._origins, origin)
 
     def _is_own_host(self, host: str) -> bool:
-        name = _without_port(host).lower().rstrip(".")
-        return (
-            "." not in name  # no name in the public DNS is without a dot
-            or name.endswith((".localhost", ".internal"))
-            or _is_address(name)
-            or self._matches(self._hosts, name)
-        )
+        return _is_local(host) or self._matches(self._hosts, _name_of(host))
 
     @staticmethod
     def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> bool:
@@ -188,6 +185,18 @@ def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
 
 def _patterns(globs: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(translate(glob), re.IGNORECASE) for glob in globs)
+
+
+@lru_cache(maxsize=256)
+def _is_local(host: str) -> bool:
+    """Whether a ``Host`` is a name that nobody else can make to point here, or an address."""
+    name = _name_of(host)
+    # No name in the public DNS is without a dot.
+    return "." not in name or name.endswith((".localhost", ".internal")) or _is_address(name)
+
+
+def _name_of(host: str) -> str:
+    return _without_port(host).lower().rstrip(".")
 
 
 def _without_port(host: str) -> str:

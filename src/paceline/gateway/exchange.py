@@ -205,8 +205,12 @@ class Exchange:
         """The beginning of the answer's body."""
         return self._observer.head if self._observer else b""
 
-    def outcome(self) -> Outcome:
-        """What became of it."""
+    def outcome(self, with_answered: bool = False) -> Outcome:
+        """What became of it.
+
+        Args:
+            with_answered: whether to look at what the answer says of itself.
+        """
         observed = self._observer.observation() if self._observer and self.error is None else Observation()
         lane = self.lane.lane.name if self.lane else self.decision.lane if self.decision else NO_LANE
         return Outcome(
@@ -222,7 +226,7 @@ class Exchange:
             error=self.error,
             fingerprint=self._fingerprint,
             failed=tuple(one for one in self._failed if one != (lane, self._fingerprint)),
-            answered=self._observer.answered() if self._observer and self.error is None else None,
+            answered=self._observer.answered() if with_answered and self._observer and self.error is None else None,
         )
 
     async def _take_turn(self, lane: LaneHandle) -> None:
@@ -231,8 +235,10 @@ class Exchange:
         self._fingerprint, _ = engine.identity(self.served.own_name(engine.name))
         lane.waiting += 1
         try:
-            async with asyncio.timeout(self._server.queue_timeout_s):
-                self._turn = await engine.device.acquire(engine.name, engine.slots)
+            self._turn = engine.device.take(engine.name, engine.slots)
+            if self._turn is None:
+                async with asyncio.timeout(self._server.queue_timeout_s):
+                    self._turn = await engine.device.acquire(engine.name, engine.slots)
         finally:
             lane.waiting -= 1
         lane.running += 1

@@ -214,6 +214,7 @@ class Fleet:
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
         """Engines of the previous fleet that are gone or were changed."""
+        self._default_first: list[LaneHandle] = []
         self.lanes: dict[str, LaneHandle] = {}
         """All lanes in the configuration's order, as their engines were last seen."""
         self._find_lanes()
@@ -254,7 +255,7 @@ class Fleet:
                 "unknown_lane",
             )
         lanes = self.named(name)
-        if model and (served := self.names.find(model, self._default_first(), self.named)):
+        if model and (served := self.names.find(model, self._default_first, self.named)):
             meant = tuple(lane for lane in lanes if lane in served.lanes)
             if not meant and engine.models:
                 raise ApiError(
@@ -270,7 +271,7 @@ class Fleet:
     def find(self, model: str | None) -> Served | None:
         """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name.
         The default lane's engine comes first, and who was never up is left out unless there are no others."""
-        ordered = self._default_first()
+        ordered = self._default_first
         if model:
             return self.names.find(model, ordered, self.named)
         return self.names.default(None, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
@@ -281,7 +282,7 @@ class Fleet:
         Raises:
             ApiError: 404, where names are taken strictly.
         """
-        ordered = self._default_first()
+        ordered = self._default_first
         awaited = tuple(
             lane for lane in ordered if lane.engine.supervisor.facts is None and lane.engine.supervisor.is_coming
         )
@@ -310,7 +311,7 @@ class Fleet:
             model.name: {"id": model.name, "object": "model", "owned_by": "paceline"}
             for model in self.configuration.model
         }
-        for handle in self._default_first():
+        for handle in self._default_first:
             for name, entry in handle.engine.models.items():
                 merged.setdefault(name, entry)
         return merged
@@ -322,9 +323,6 @@ class Fleet:
             f"no lane serves the model {bounded(name or '')!r}; there are: {_listed(self.models())}",
             "model_not_found",
         )
-
-    def _default_first(self) -> list[LaneHandle]:
-        return sorted(self.lanes.values(), key=lambda handle: handle is not self.default)
 
     @staticmethod
     def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
@@ -342,6 +340,8 @@ class Fleet:
 
     def _find_lanes(self) -> None:
         self.lanes = {handle.lane.name: handle for engine in self.engines.values() for handle in engine.lanes()}
+        default = self.default
+        self._default_first = sorted(self.lanes.values(), key=lambda handle: handle is not default)
 
     def _update(self) -> None:
         """An engine is no longer as it was: it may have other lanes, and who waits for one may go on."""

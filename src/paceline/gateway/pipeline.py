@@ -78,6 +78,8 @@ class Pipeline:
         """Told a line of each request that was passed through."""
         self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
         self._conversation_key = conversation_key
+        self.looks_at_answers = False
+        """Whether records want what answers say of themselves."""
         self._random = Random(seed)
         self._exchanges: set[Exchange] = set()
         self._trials: set[asyncio.Task[None]] = set()
@@ -158,29 +160,29 @@ class Pipeline:
     async def _served(self, request: Request) -> Served:
         """What serves the request: the lanes that its model's name stands for, without those that would change what it
         means. If none of them is up but one is coming up, it is waited for."""
-        served = await self._named(request)
-        if self.fleet.is_coming(served.lanes):
-            await self.wait_for_start(lambda: self._named_now(request).lanes, START_PATIENCE_S)
-            served = await self._named(request)
-        lanes: Sequence[LaneHandle] = served.lanes
-        if (name := id_continued(request)) is not None and request.api is Api.OPENAI_RESPONSES:
-            engines = list({lane.engine.name: lane.engine for lane in lanes}.values())
-            keeper = await self.kept.find(name, engines)
-            lanes = [lane for lane in lanes if lane.engine.name == keeper] or lanes
-        return replace(served, lanes=tuple(lanes))
-
-    async def _named(self, request: Request) -> Served:
-        """The lanes of the request's model; of a name that nobody knows, the engines are asked once more."""
-        if request.forced_lane is None and request.model and self.fleet.find(request.model) is None:
+        served = self._known(request)
+        if served is None:  # a name that nobody knows: the engines are asked once more
             await self.fleet.look_again()
-        return self._named_now(request)
+            served = self._named(request)
+        if self.fleet.is_coming(served.lanes):
+            await self.wait_for_start(lambda: self._named(request).lanes, START_PATIENCE_S)
+            served = self._named(request)
+        if request.api is Api.OPENAI_RESPONSES and (name := id_continued(request)) is not None:
+            engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
+            keeper = await self.kept.find(name, engines)
+            lanes = tuple(lane for lane in served.lanes if lane.engine.name == keeper)
+            served = replace(served, lanes=lanes or served.lanes)
+        return served
 
-    def _named_now(self, request: Request) -> Served:
-        fleet, model = self.fleet, request.model
+    def _known(self, request: Request) -> Served | None:
+        """What a request's model stands for; ``None`` where nobody knows it."""
         if request.forced_lane is not None:
-            return fleet.forced(request.forced_lane, model)
-        found = fleet.find(model)
-        return found if found is not None else fleet.for_unknown(model or "")
+            return self.fleet.forced(request.forced_lane, request.model)
+        return self.fleet.find(request.model)
+
+    def _named(self, request: Request) -> Served:
+        """The same, with what serves unknown names."""
+        return self._known(request) or self.fleet.for_unknown(request.model or "")
 
     async def wait_for_start(self, lanes: Callable[[], Sequence[LaneHandle]], timeout_s: float) -> None:
         """Wait until one of the lanes is up, or none is coming any more, at most ``timeout_s`` seconds; also over a
@@ -398,7 +400,7 @@ class Pipeline:
     # Learning
 
     def _learn(self, exchange: Exchange) -> None:
-        outcome = exchange.outcome()
+        outcome = exchange.outcome(self.looks_at_answers)
         decision = exchange.decision or Decision(NO_LANE, "not decided")
         if exchange.request.teaches and exchange.decision is not None:
             try:

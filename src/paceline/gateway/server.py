@@ -108,6 +108,7 @@ class Gateway:
         key = conversation_key(self._state_directory)
         self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
         if self._traces:
+            self.pipeline.looks_at_answers = True
             self._traces.address_of = self._address_of
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, self._access.asks_for_keys
         self._application = Application(self.pipeline, self._access, self.reload, self._log)

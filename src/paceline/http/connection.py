@@ -86,12 +86,7 @@ class Connection(asyncio.Protocol):
         knows: the event loop may not have read that yet."""
         if not self.is_open:
             return False
-        number = self._transport.get_extra_info("socket").fileno()
-        if number < 0:
-            return False
-        poll = select.poll()
-        poll.register(number, select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     async def send(self, head: bytes, body: bytes, no_body: bool) -> None:
         """Write a request and wait for the head of its answer.
@@ -165,7 +160,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._owner.opened(self)
-        _keep_alive(transport.get_extra_info("socket"))
+        connected = transport.get_extra_info("socket")
+        _keep_alive(connected)
+        self._poll = select.poll()
+        self._poll.register(connected.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         self._owner.heard(self._loop.time())
