@@ -24,6 +24,8 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+MAX_QUOTED_CHARS = 100
+"""Of what a client or an engine wrote, in a message."""
 
 
 class ApiError(Exception):
@@ -79,3 +81,8 @@ class ApiError(Exception):
         if api is Api.LLAMA_CPP:
             return {"error": {"code": self.status, "message": self.message, "type": kind}}
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+
+def bounded(text: str) -> str:
+    """What a client or an engine wrote, short enough for a message."""
+    return text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "..."
