@@ -256,9 +256,12 @@ class Observer:
     # Reports
 
     def _usage(self) -> dict[str, Any]:
-        """Anthropic's stands at both ends of a stream."""
-        usage = _last_report(self._head, b'"usage"') if self._tail and self._head is not self._tail[-1] else {}
-        return usage | {key: value for key, value in self.report(b'"usage"').items() if value is not None}
+        """Anthropic's stands at both ends of a stream; a whole answer has one."""
+        last = self.report(b'"usage"')
+        if (last and not self.is_stream) or (self._tail and self._head is self._tail[-1]):
+            return last
+        first = _last_report(self._head, b'"usage"')
+        return first | {key: value for key, value in last.items() if value is not None}
 
     def _from_usage(self, usage: Mapping[str, Any]) -> Observation:
         """OpenAI's and Anthropic's names for the same counts.
