@@ -37,6 +37,8 @@ async def test_an_ejected_engine_is_told_of(
         await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "ill"})
     ejected, why = await told()
     assert (ejected, why) == (1.0, "error: ill answered 500")
+    failures = f'paceline_engine_failures_total{{engine="ill",kind="error"}} {FAILURES_IN_A_ROW}.0'
+    assert failures in (await running.http.get("/metrics")).text
     is_ill = False
     running.text = lane("new", engine.url) + lane("other", engine.url)
     await running.http.post("/paceline/reload")

@@ -340,7 +340,7 @@ def test_known_series_are_there_before_their_first_event() -> None:
         'paceline_accepted_tokens_total{lane="ngram",task="edit"} 0.0',
         'paceline_routing_failures_total{part="decision"} 0.0',
         'paceline_denied_total{reason="invalid_api_key"} 0.0',
-        'paceline_engine_failures_total{engine="e",kind="timeout"} 0.0',
+        'paceline_engine_failures_total{engine="e",kind="silent"} 0.0',
         'paceline_engine_ejected{engine="e"} 1.0',
     ):
         assert line in page, line

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from paceline.gateway.illness import Failure
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Outcome, Request, Signals, Task
 
@@ -24,9 +25,8 @@ PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
-FAILURES = ("refused", "status", "event", "lost", "broken", "timeout", "unreachable", "down")
-"""What went wrong with an engine: it answered 429 or 503; it answered another error; an error stood inside a 200; it
-was lost before a byte came, or in the middle; it was too slow; it could not be reached; it was found down."""
+FAILURES = tuple(str(kind) for kind in Failure if kind.was_delivered)
+"""How an engine can fail a request that it got."""
 OTHER = "other"
 STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
 """Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
