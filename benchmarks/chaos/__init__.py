@@ -38,7 +38,7 @@ class Report:
     def is_good(self) -> bool:
         """Whether every request that could be served was, and nothing was left behind. The sizes are not judged."""
         lost = sum(one.failed + one.wrong + one.beside["failed"] + one.beside["wrong"] for one in self.results)
-        is_back = all(one.used_again_s is not None for one in self.results)
+        is_back = all(one.back_s is not None for one in self.results)
         left = self.in_flight or self.tracebacks or self.routing_failures or self.engines_running != 1
         return not lost and is_back and not left
 

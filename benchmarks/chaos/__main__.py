@@ -48,7 +48,7 @@ def say(result: Result) -> None:
     print(
         f"| {result.phase} | {result.requests} | {result.served} | {result.broken} | {result.failed + result.wrong} "
         f"| {result.reached} | {result.p50_ms:.0f} ms | {result.p99_ms:.0f} ms | {result.slowest_s:.1f} s "
-        f"| {_seconds(result.left_alone_s)} | {_seconds(result.used_again_s)} |",
+        f"| {_seconds(result.left_alone_s)} | {_seconds(result.back_s)} |",
         flush=True,
     )
     beside = {what: count for what, count in result.beside.items() if what != "served"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.chaos.ill_engine import PROMPT, TEXT, WORDS
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": len(WORDS)}
 
@@ -74,14 +74,19 @@ class Clients:
             self.asked.append(await self._one(streams=number % 2 == 0))
             await asyncio.sleep(pause_s)
 
-    async def _one(self, streams: bool) -> Asked:
+    async def ask_lane(self, lane: str) -> Asked:
+        """One request that is for this lane."""
+        self.asked.append(await self._one(streams=False, headers=[(b"x-paceline-lane", lane.encode())]))
+        return self.asked[-1]
+
+    async def _one(self, streams: bool, headers: Headers = ()) -> Asked:
         began_s = time.monotonic()
         lane, received, verdict, problem = "", b"", Verdict.FAILED, ""
         body = json.dumps(BODY | {"stream": streams}).encode()
         try:
             async with asyncio.timeout(self.deadline_s):
-                kind = (b"content-type", b"application/json")
-                async with await self.client.send("POST", "/v1/chat/completions", [kind], body) as answer:
+                sent = [(b"content-type", b"application/json"), *headers]
+                async with await self.client.send("POST", "/v1/chat/completions", sent, body) as answer:
                     lane = (answer.header(b"x-paceline-lane") or b"").decode()
                     while piece := await answer.read():
                         received += piece

@@ -3,7 +3,7 @@
 python -m benchmarks.chaos.ill_engine --port PORT
 
 ``POST /chaos`` with ``{"ill": NAME}`` gives it an illness of :data:`ILLNESSES`, ``null`` none; ``GET /chaos`` tells how
-many of the clients' requests have reached it since.
+many of the clients' requests have reached it so far.
 """
 
 import argparse
@@ -220,7 +220,7 @@ class IllEngine:
         elif head.startswith(b"get /chaos"):
             await wire.whole(json.dumps({"reached": self._reached}).encode())
         elif head.startswith(b"post /chaos"):
-            self._illness, self._reached = json.loads(body)["ill"], 0
+            self._illness = json.loads(body)["ill"]
             await wire.whole(b"{}")
         else:
             self._reached += PROMPT.encode() in body

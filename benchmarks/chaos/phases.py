@@ -16,9 +16,9 @@ from benchmarks.chaos.stage import UNREACHABLE, Stage
 
 WARM_SHARE = 0.15
 """Of a phase's requests, before the trouble."""
-USED_AGAIN_WITHIN_S = 45.0
-RECOVERY_PAUSE_S = 0.5
-"""Of each client between two requests, while it is waited for the ill engine's return."""
+BACK_WITHIN_S = 45.0
+PAUSE_S = 0.5
+"""Of each client between two requests, where time has to pass."""
 PROBLEMS_KEPT = 5
 
 Trouble = Callable[[Stage], AbstractAsyncContextManager[Counter[str]]]
@@ -43,8 +43,8 @@ class Result:
     slowest_s: float
     left_alone_s: float | None
     """From the beginning of the trouble until the gateway took the engine for ill or down; ``None``: it never did."""
-    used_again_s: float | None
-    """From the end of the trouble until the first request that the engine served; ``None``: not in time."""
+    back_s: float | None
+    """From the end of the trouble until the gateway took the engine for well, and it served; ``None``: not in time."""
     beside: Counter[str]
     """Before and after the trouble: verdicts."""
     done: Counter[str]
@@ -53,13 +53,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Phase:
-    """Args:
-    launched: whether it is the launched engine that gets into trouble.
-    """
-
     name: str
     launched: bool
+    """Whether it is the launched engine that gets into trouble."""
     trouble: Trouble
+    lasts_s: float = 0.0
+    """At least."""
     needs_small_disk: bool = False
 
 
@@ -72,22 +71,31 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
     first = len(clients.asked)
     await clients.ask(int(requests * WARM_SHARE))
     ill = stage.launched if phase.launched else stage.remote
+    reached_before = await stage.reached()
     began_s = time.monotonic()
     async with phase.trouble(stage) as done:
         noticed = asyncio.create_task(_until_noticed(stage, ill, began_s))
         in_trouble = await clients.ask(requests - int(requests * WARM_SHARE))
+        left_s = began_s + phase.lasts_s - time.monotonic()
+        in_trouble += await clients.ask_until(_never, left_s, PAUSE_S) if left_s > 0 else []
         noticed.cancel()
-        failures = await stage.failures(ill)
-        reached = await stage.reached() if not phase.launched else -1
+        if phase.launched:
+            reached = await stage.failures(ill) + sum(_was_served_by(one, ill) for one in in_trouble)
+        else:
+            reached = await stage.reached() - reached_before
     ended_s = time.monotonic()
     ill = stage.launched if phase.launched else stage.remote
+    back: list[float] = []
 
-    async def is_used() -> bool:
-        return any(_was_served_by(one, ill) and one.began_s > ended_s for one in clients.asked[first:])
+    async def is_well() -> bool:
+        if await stage.is_well(ill):
+            back.append(time.monotonic() - ended_s)
+        return bool(back)
 
-    after = await clients.ask_until(is_used, USED_AGAIN_WITHIN_S, RECOVERY_PAUSE_S)
-    back_s = [one.began_s - ended_s for one in after if _was_served_by(one, ill) and one.began_s > ended_s]
-    beside = [one for one in clients.asked[first:] if one not in in_trouble]
+    await clients.ask_until(is_well, BACK_WITHIN_S, PAUSE_S)
+    is_back = bool(back) and _was_served_by(await clients.ask_lane(ill), ill)
+    during = {id(one) for one in in_trouble}
+    beside = [one for one in clients.asked[first:] if id(one) not in during]
     counts = Counter(one.verdict for one in in_trouble)
     took = sorted(one.took_s for one in in_trouble)
     cuts = quantiles(took, n=100)
@@ -98,12 +106,12 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
         broken=counts[Verdict.BROKEN],
         failed=counts[Verdict.FAILED],
         wrong=counts[Verdict.WRONG],
-        reached=reached if reached >= 0 else failures + sum(_was_served_by(one, ill) for one in in_trouble),
+        reached=reached,
         p50_ms=1000 * cuts[49],
         p99_ms=1000 * cuts[98],
         slowest_s=took[-1],
         left_alone_s=noticed.result() if noticed.done() and not noticed.cancelled() else None,
-        used_again_s=min(back_s, default=None),
+        back_s=back[0] if is_back else None,
         beside=Counter(str(one.verdict) for one in beside),
         done=done,
         problems=[
@@ -112,6 +120,10 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
             if one.verdict is not Verdict.SERVED and one.verdict is not Verdict.BROKEN
         ][:PROBLEMS_KEPT],
     )
+
+
+async def _never() -> bool:
+    return False
 
 
 async def _until_noticed(stage: Stage, name: str, began_s: float) -> float:
@@ -238,11 +250,11 @@ WELL = Phase("well", False, _nothing)
 PHASES: Sequence[Phase] = (
     WELL,
     *(Phase(illness, False, _illness(illness)) for illness in ILLNESSES if illness is not None),
-    Phase("500, on and off", False, _flapping),
-    Phase("killed again and again", True, _killed),
-    Phase("stopped and continued", True, _stopped),
-    Phase("stopped for good", True, _stopped_for_good),
-    Phase("killed, disk full", True, _disk_full, needs_small_disk=True),
-    Phase("reloaded", True, _reloaded),
+    Phase("500, on and off", False, _flapping, lasts_s=8),
+    Phase("killed again and again", True, _killed, lasts_s=12),
+    Phase("stopped and continued", True, _stopped, lasts_s=4),
+    Phase("stopped for good", True, _stopped_for_good, lasts_s=4),
+    Phase("killed, disk full", True, _disk_full, lasts_s=2, needs_small_disk=True),
+    Phase("reloaded", True, _reloaded, lasts_s=10),
     Phase("well again", False, _nothing),
 )

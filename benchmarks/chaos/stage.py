@@ -94,7 +94,7 @@ class Stage:
         await self._remote.fetch("POST", "/chaos", [(b"content-type", b"application/json")], body)
 
     async def reached(self) -> int:
-        """Clients' requests that have reached ``remote`` since :meth:`fall_ill`."""
+        """Clients' requests that have reached ``remote`` so far."""
         _, told = await self._remote.fetch("GET", "/chaos")
         return int(json.loads(told)["reached"])
 
