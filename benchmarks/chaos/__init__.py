@@ -49,12 +49,14 @@ async def chaos(
     at_a_time: int,
     phases: Sequence[Phase] = PHASES,
     say: Callable[[Result], None] = lambda _: None,
+    rest_s: float = AT_REST_AFTER_S,
 ) -> Report:
     """Go through the phases with ``requests`` requests each.
 
     Args:
         folder: an empty one, for the configuration, the state and the log of the gateway.
         say: told of every phase.
+        rest_s: before what is left behind is counted.
     """
     report = Report()
     with stage(folder) as (there, running, log):
@@ -66,11 +68,11 @@ async def chaos(
             report.results.append(await run(phase, there, clients, requests))
             say(report.results[-1])
             if number == 0:
-                await asyncio.sleep(AT_REST_AFTER_S)
+                await asyncio.sleep(rest_s)
                 report.fds_before = there.process.num_fds()
                 report.rss_before_bytes = there.process.memory_info().rss
         clients.client.close()
-        await asyncio.sleep(AT_REST_AFTER_S)
+        await asyncio.sleep(rest_s)
         report.fds_after = there.process.num_fds()
         report.rss_after_bytes = there.process.memory_info().rss
         report.engines_running = len(there.process.children(recursive=True))

@@ -24,7 +24,7 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=550, help="of each phase")
+    parser.add_argument("--requests", type=int, default=600, help="of each phase")
     parser.add_argument("--at-a-time", type=int, default=32)
     parser.add_argument("--only", nargs="+", metavar="PHASE", choices=[phase.name for phase in PHASES])
     parser.add_argument("--keep", action="store_true")

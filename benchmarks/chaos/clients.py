@@ -90,7 +90,7 @@ class Clients:
                     lane = (answer.header(b"x-paceline-lane") or b"").decode()
                     while piece := await answer.read():
                         received += piece
-            verdict, problem = _verdict(answer.status, received, streams)
+            verdict, problem = verdict_on(answer.status, received, streams)
         except (ConnectFailed, ConnectionLost, TimeoutError) as error:
             problem = repr(error)
             if b"data: {" in received:
@@ -98,7 +98,7 @@ class Clients:
         return Asked(verdict, lane, began_s, time.monotonic() - began_s, problem)
 
 
-def _verdict(status: int, received: bytes, streams: bool) -> tuple[Verdict, str]:
+def verdict_on(status: int, received: bytes, streams: bool) -> tuple[Verdict, str]:
     shown = received[-300:].decode("utf-8", "replace")
     if status != 200:
         return Verdict.FAILED, f"{status} {shown}"

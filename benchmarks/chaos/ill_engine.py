@@ -2,8 +2,8 @@
 
 python -m benchmarks.chaos.ill_engine --port PORT
 
-``POST /chaos`` with ``{"ill": NAME}`` gives it an illness of :data:`ILLNESSES`, ``null`` none; ``GET /chaos`` tells how
-many of the clients' requests have reached it so far.
+``POST /chaos`` with ``{"ill": NAME}`` gives it an illness of :data:`ILLNESSES`, ``null`` none, and with
+``{"token_s": NUMBER}`` another pace; ``GET /chaos`` tells how many of the clients' requests have reached it so far.
 """
 
 import argparse
@@ -20,8 +20,8 @@ PROMPT = "Count to eight."
 """What clients send; the gateway's own trials say something else."""
 WORDS = tuple(f" {number}" for number in range(1, 9))
 TEXT = "".join(WORDS)
-TOKEN_S = 0.004
-"""Between two tokens, so that an answer takes some 30 ms."""
+TOKEN_S = 0.006
+"""Between two tokens, so that an answer takes some 50 ms."""
 TIMES_SLOWER = 20
 FOREVER_S = 3600.0
 USAGE = {"prompt_tokens": 9, "completion_tokens": len(WORDS), "total_tokens": 9 + len(WORDS)}
@@ -37,6 +37,7 @@ class Wire:
     """The engine's side of one connection."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.token_s = TOKEN_S
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
@@ -79,7 +80,8 @@ def _answer(usage: object = USAGE) -> bytes:
     return json.dumps({"id": "c", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
 
 
-async def _well(wire: Wire, streams: bool, pace_s: float = TOKEN_S, usage: object = USAGE) -> None:
+async def _well(wire: Wire, streams: bool, times: float = 1.0, usage: object = USAGE) -> None:
+    pace_s = times * wire.token_s
     if not streams:
         await asyncio.sleep(pace_s * len(WORDS))
         return await wire.whole(_answer(usage))
@@ -93,7 +95,7 @@ async def _well(wire: Wire, streams: bool, pace_s: float = TOKEN_S, usage: objec
 
 
 async def _slow(wire: Wire, streams: bool) -> None:
-    await _well(wire, streams, TOKEN_S * TIMES_SLOWER)
+    await _well(wire, streams, TIMES_SLOWER)
 
 
 async def _silent(wire: Wire, streams: bool) -> None:
@@ -131,7 +133,7 @@ async def _half(wire: Wire, streams: bool) -> None:
     if streams:
         await wire.stream_head()
         for word in WORDS[:3]:
-            await asyncio.sleep(TOKEN_S)
+            await asyncio.sleep(wire.token_s)
             await wire.chunk(_token(word))
     else:
         whole = _answer()
@@ -199,6 +201,7 @@ class IllEngine:
 
     def __init__(self) -> None:
         self._illness: str | None = None
+        self._token_s = TOKEN_S
         self._reached = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -220,10 +223,13 @@ class IllEngine:
         elif head.startswith(b"get /chaos"):
             await wire.whole(json.dumps({"reached": self._reached}).encode())
         elif head.startswith(b"post /chaos"):
-            self._illness = json.loads(body)["ill"]
+            asked = json.loads(body)
+            self._illness = asked.get("ill", self._illness)
+            self._token_s = asked.get("token_s", self._token_s)
             await wire.whole(b"{}")
         else:
             self._reached += PROMPT.encode() in body
+            wire.token_s = self._token_s
             await ILLNESSES[self._illness](wire, bool(json.loads(body).get("stream")))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.chaos import ill_engine
+from benchmarks.chaos.ill_engine import TOKEN_S
 from paceline.bench.own_gateway import Running, own_gateway
 from paceline.engines.supervisor import free_port
 from paceline.http.client import Client, ConnectFailed, ConnectionLost
@@ -74,13 +75,10 @@ class Stage:
         """A configuration with an error."""
         self._file.write_text(self._file.read_text() + '[[engine]]\nname = "no kind"\n')
 
-    def renew(self, launched: bool) -> None:
-        """Rename one of the two, so that nothing is known of it."""
+    def renew(self) -> None:
+        """Rename both, so that nothing is known of them."""
         self._numbers += 1
-        if launched:
-            self.launched = f"launched-{self._numbers}"
-        else:
-            self.remote = f"remote-{self._numbers}"
+        self.remote, self.launched = f"remote-{self._numbers}", f"launched-{self._numbers}"
         self.write()
 
     async def reload(self) -> int:
@@ -90,8 +88,14 @@ class Stage:
 
     async def fall_ill(self, illness: str | None) -> None:
         """Give ``remote`` an illness, or take it away."""
-        body = json.dumps({"ill": illness}).encode()
-        await self._remote.fetch("POST", "/chaos", [(b"content-type", b"application/json")], body)
+        await self._tell({"ill": illness})
+
+    async def prefer(self, launched: bool) -> None:
+        """Have ``remote`` be so slow, or so fast, that this one of the two is the better choice."""
+        await self._tell({"token_s": TOKEN_S * 2 if launched else TOKEN_S / 2})
+
+    async def _tell(self, what: dict[str, Any]) -> None:
+        await self._remote.fetch("POST", "/chaos", [(b"content-type", b"application/json")], json.dumps(what).encode())
 
     async def reached(self) -> int:
         """Clients' requests that have reached ``remote`` so far."""
