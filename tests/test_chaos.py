@@ -5,6 +5,7 @@ from pathlib import Path
 from benchmarks.chaos import DEADLINE_S, chaos
 from benchmarks.chaos.clients import Verdict, verdict_on
 from benchmarks.chaos.phases import PHASES
+
 from paceline.gateway.illness import FAILURES_IN_A_ROW
 
 NAMES = ("500", "garbage", "breaks midway")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chaos.clients import Clients
+from benchmarks.chaos.clients import Clients, Verdict
 from benchmarks.chaos.phases import PHASES, Phase, Result, run
 from benchmarks.chaos.stage import stage
 from paceline.http.client import Client
@@ -37,7 +37,9 @@ class Report:
     @property
     def is_good(self) -> bool:
         """Whether every request that could be served was, and nothing was left behind. The sizes are not judged."""
-        lost = sum(one.failed + one.wrong + one.beside["failed"] + one.beside["wrong"] for one in self.results)
+        lost = sum(one.failed + one.wrong for one in self.results) + sum(
+            one.beside.get(verdict, 0) for one in self.results for verdict in (Verdict.FAILED, Verdict.WRONG)
+        )
         is_back = all(one.back_s is not None for one in self.results)
         left = self.in_flight or self.tracebacks or self.routing_failures or self.engines_running != 1
         return not lost and is_back and not left

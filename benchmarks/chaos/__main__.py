@@ -55,12 +55,12 @@ def say(result: Result) -> None:
     for line in ([f"before and after it: {beside}"] if beside else []) + result.problems:
         print(f"    {line}", file=sys.stderr)
     if result.done:
-        print(f"    {dict(result.done)}", file=sys.stderr)
+        print(f"    {result.done}", file=sys.stderr)
 
 
 def tell(report: Report, took_s: float) -> None:
     """What remains to be said after the table."""
-    asked = sum(one.requests + one.beside.total() for one in report.results)
+    asked = sum(one.requests + sum(one.beside.values()) for one in report.results)
     print(f"\n{asked} requests in {took_s:.0f} s; skipped: {', '.join(report.skipped) or 'nothing'}")
     print(f"still in flight: {report.in_flight}; engines running: {report.engines_running}")
     print(f"open files: {report.fds_before} before, {report.fds_after} after")

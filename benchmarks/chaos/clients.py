@@ -75,9 +75,8 @@ class Clients:
             await asyncio.sleep(pause_s)
 
     async def ask_lane(self, lane: str) -> Asked:
-        """One request that is for this lane."""
-        self.asked.append(await self._one(streams=False, headers=[(b"x-paceline-lane", lane.encode())]))
-        return self.asked[-1]
+        """One request that is for this lane, and so can't be served by another; it is not among :attr:`asked`."""
+        return await self._one(streams=False, headers=[(b"x-paceline-lane", lane.encode())])
 
     async def _one(self, streams: bool, headers: Headers = ()) -> Asked:
         began_s = time.monotonic()

@@ -45,9 +45,9 @@ class Result:
     """From the beginning of the trouble until the gateway took the engine for ill or down; ``None``: it never did."""
     back_s: float | None
     """From the end of the trouble until the gateway took the engine for well, and it served; ``None``: not in time."""
-    beside: Counter[str]
+    beside: dict[str, int]
     """Before and after the trouble: verdicts."""
-    done: Counter[str]
+    done: dict[str, int]
     problems: list[str] = field(default_factory=list)
 
 
@@ -87,15 +87,14 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
             reached = await stage.reached() - reached_before
     ended_s = time.monotonic()
     ill = stage.launched if phase.launched else stage.remote
-    back: list[float] = []
+    back_s: list[float] = []
 
-    async def is_well() -> bool:
-        if await stage.is_well(ill):
-            back.append(time.monotonic() - ended_s)
-        return bool(back)
+    async def is_back() -> bool:
+        if await stage.is_well(ill) and _was_served_by(await clients.ask_lane(ill), ill):
+            back_s.append(time.monotonic() - ended_s)
+        return bool(back_s)
 
-    await clients.ask_until(is_well, BACK_WITHIN_S, PAUSE_S)
-    is_back = bool(back) and _was_served_by(await clients.ask_lane(ill), ill)
+    await clients.ask_until(is_back, BACK_WITHIN_S, PAUSE_S)
     during = {id(one) for one in in_trouble}
     beside = [one for one in clients.asked[first:] if id(one) not in during]
     counts = Counter(one.verdict for one in in_trouble)
@@ -113,9 +112,9 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
         p99_ms=1000 * cuts[98],
         slowest_s=took[-1],
         left_alone_s=noticed.result() if noticed.done() and not noticed.cancelled() else None,
-        back_s=back[0] if is_back else None,
-        beside=Counter(str(one.verdict) for one in beside),
-        done=done,
+        back_s=next(iter(back_s), None),
+        beside=dict(Counter(str(one.verdict) for one in beside)),
+        done=dict(done),
         problems=[
             f"{one.verdict}: {one.problem}"
             for one in (*in_trouble, *beside)

@@ -23,8 +23,8 @@ from paceline.engines.supervisor import free_port
 from paceline.http.client import Client, ConnectFailed, ConnectionLost
 
 TIMES = """
-first_byte_timeout_s = 1
-idle_timeout_s = 1
+first_byte_timeout_s = 2
+idle_timeout_s = 2
 connect_timeout_s = 1
 queue_timeout_s = 10
 total_timeout_s = 15
