@@ -123,11 +123,14 @@ async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | No
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
             async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
                 whole = await answer.read_all(MAX_TRIAL_BYTES)
-                if request.stream:
+                media_type = (answer.header(b"content-type") or b"").lower()
+                is_stream = media_type.startswith(b"text/event-stream")
+                if is_stream:
                     observer.feed(whole, 0.0)
-                else:
+                    observer.end(0.0)
+                elif b"json" in media_type:
                     observer.read_whole(whole)
-                return answer.status < 500 and observer.error is None
+                return answer.status < 500 and observer.error is None and (observer.has_begun or not is_stream)
     except (ConnectFailed, ConnectionLost, TimeoutError):
         return False
 

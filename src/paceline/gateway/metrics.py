@@ -5,13 +5,14 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from paceline.gateway.illness import Failure
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Outcome, Request, Signals, Task
 
@@ -24,9 +25,8 @@ PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
-FAILURES = ("error", "lost", "silent")
-"""What went wrong with an engine: it answered 429 or 503; it answered another error; an error stood inside a 200; it
-was lost before a byte came, or in the middle; it was too slow; it could not be reached; it was found down."""
+FAILURES = tuple(str(kind) for kind in Failure if kind.was_delivered)
+"""How an engine can fail a request that it got."""
 OTHER = "other"
 STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
 """Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
@@ -137,14 +137,15 @@ class Metrics:
         """
         self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
 
-    def engine_ejected(self, engine: str, is_ejected: bool) -> None:
-        """Note whether an engine of the fleet gets no requests for a while."""
-        self._ejected.labels(engine).set(is_ejected)
+    def know_engines(self, engines: Mapping[str, bool]) -> None:
+        """Have the series of these engines from now on.
 
-    def know_engines(self, engines: Iterable[str]) -> None:
-        """Have the series of these engines from now on."""
-        for engine in engines:
-            self._ejected.labels(engine)
+        Args:
+            engines: the fleet's, and whether they get no requests for a while.
+        """
+        self._ejected.clear()  # one that is gone is not ejected for ever
+        for engine, is_ejected in engines.items():
+            self._ejected.labels(engine).set(is_ejected)
             for kind in (*FAILURES, OTHER):
                 self._engine_failures.labels(engine, kind)
 
