@@ -8,6 +8,7 @@ from msgspec import Struct
 from paceline.configuration import ServerSettings
 from paceline.engines import Observer
 from paceline.engines.body import with_model
+from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.illness import Failure
@@ -15,7 +16,7 @@ from paceline.gateway.names import Served
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
-from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost, Headers
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
@@ -280,9 +281,17 @@ class Exchange:
 
     async def _set_refusal_aside(self, lane: LaneHandle) -> None:
         assert self._answer is not None
-        async with asyncio.timeout(self._server.idle_timeout_s):
-            body = await self._answer.read_all(SET_ASIDE_BYTES)
-        self._set_aside = _SetAside(lane, self._answer.status, self._answer.headers, body)
+        status, headers = self._answer.status, self._answer.headers
+        try:
+            async with asyncio.timeout(self._server.idle_timeout_s):
+                body = await self._answer.read_all(SET_ASIDE_BYTES)
+        except AnswerTooLarge:  # as one that quotes the whole request: its status is what counts
+            message = f"the engine answered {status}, with more than {SET_ASIDE_BYTES:,} bytes"
+            headers, body = (
+                [(b"content-type", b"application/json")],
+                ApiError(status, message, "engine_error").body(self.request.api),
+            )
+        self._set_aside = _SetAside(lane, status, headers, body)
 
     def _limit_s(self, lane: LaneHandle) -> float:
         prediction = self.decision.predictions.get(lane.lane.name) if self.decision else None
