@@ -8,7 +8,6 @@ it apart: browsers name the page's origin (``Origin``, ``Sec-Fetch-Site``), a fo
 import hmac
 import re
 from collections.abc import Sequence
-from fnmatch import translate
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -23,6 +22,9 @@ from paceline.http.client import Headers
 
 EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"
 """Headers of an answer that a page of a listed origin may read beside the usual ones."""
+PREFLIGHT_METHODS = ("GET", "POST", "DELETE", "OPTIONS")
+"""What llama-server names to every page, whichever the address. The answer to another method than the address takes,
+405 with ``Allow``, can then be read by the page, which it can't read of a preflight."""
 PREFLIGHT_KEPT_S = 600
 """How long a browser may keep the answer to a preflight."""
 CHALLENGE = (b"www-authenticate", b'Bearer realm="paceline"')
@@ -142,14 +144,13 @@ class Access:
         ]
 
     def preflight_headers(self, headers: Headers, methods: Sequence[str]) -> list[tuple[bytes, bytes]]:
-        """The answer to OPTIONS, a browser's preflight or not."""
-        allowed = ", ".join(methods).encode()
-        answer = [(b"allow", allowed), *self.cors_headers(headers)]
-        if len(answer) == 1:
+        """The answer to OPTIONS, a browser's preflight or not, beside what :meth:`cors_headers` gives every answer."""
+        answer = [(b"allow", ", ".join(methods).encode())]
+        if not self.cors_headers(headers):
             return answer
         asked = dict(headers)
         answer += [
-            (b"access-control-allow-methods", allowed),
+            (b"access-control-allow-methods", ", ".join(dict.fromkeys((*PREFLIGHT_METHODS, *methods))).encode()),
             (
                 b"access-control-allow-headers",
                 asked.get(b"access-control-request-headers", b"authorization, content-type"),
@@ -183,8 +184,10 @@ def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
     return [(resolved(key).encode(), client) for key, client in keys]
 
 
-def _patterns(globs: Sequence[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(translate(glob), re.IGNORECASE) for glob in globs)
+def _patterns(texts: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    """Of texts in which ``*`` stands for any part; all else stands for itself, such as the brackets of an address."""
+    parts = ([re.escape(part) for part in text.split("*")] for text in texts)
+    return tuple(re.compile(rf"(?s:{'.*'.join(one)})\Z", re.IGNORECASE) for one in parts)
 
 
 @lru_cache(maxsize=256)

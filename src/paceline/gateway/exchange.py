@@ -8,6 +8,7 @@ from msgspec import Struct
 from paceline.configuration import ServerSettings
 from paceline.engines import Observer
 from paceline.engines.body import with_model
+from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.illness import Failure
@@ -15,7 +16,7 @@ from paceline.gateway.names import Served
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
-from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost, Headers
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
@@ -281,23 +282,27 @@ class Exchange:
         if await relay.begin() is not None:
             if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
                 return None  # it is the client's to read
-            self._keep_refusal(lane, relay.held, ERROR_INSIDE)
+            self._keep_refusal(lane, self._answer.headers, relay.held, ERROR_INSIDE)
             return Attempted(Failure.ERROR, ERROR_INSIDE)
         return None
 
     async def _set_refusal_aside(self, lane: LaneHandle) -> None:
         assert self._answer is not None
-        idle_s = self._server.idle_timeout_s
+        status, headers, idle_s = self._answer.status, self._answer.headers, self._server.idle_timeout_s
         try:
             async with asyncio.timeout(idle_s):
                 body = await self._answer.read_all(MAX_SET_ASIDE_BYTES)
         except TimeoutError as error:
             raise EngineSilent(f"its refusal was not whole within {idle_s:g} s (server.idle_timeout_s)") from error
-        self._keep_refusal(lane, body, _refusal(self._answer.status))
+        except AnswerTooLarge:  # as one that quotes the whole request: its status is what counts
+            message = f"the engine answered {status}, with more than {MAX_SET_ASIDE_BYTES:,} bytes"
+            headers = [(b"content-type", b"application/json")]
+            body = ApiError(status, message, "engine_error").body(self.request.api)
+        self._keep_refusal(lane, headers, body, _refusal(status))
 
-    def _keep_refusal(self, lane: LaneHandle, body: bytes, error: str) -> None:
+    def _keep_refusal(self, lane: LaneHandle, headers: Headers, body: bytes, error: str) -> None:
         assert self._answer is not None
-        self._set_aside = _SetAside(lane, self._fingerprint, self._answer.status, self._answer.headers, body, error)
+        self._set_aside = _SetAside(lane, self._fingerprint, self._answer.status, headers, body, error)
 
     def _limit_s(self, lane: LaneHandle) -> float:
         prediction = self.decision.predictions.get(lane.lane.name) if self.decision else None
