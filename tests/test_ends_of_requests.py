@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import cast
 
@@ -166,6 +167,7 @@ async def test_the_configuration_that_was_read_last_is_the_one_in_force(
         name = next(names)
         if name == "first":
             second_is_read.wait(0.3)
+            time.sleep(0.1)
         else:
             second_is_read.set()
         return parse("server.port = 0\n" + lane(name, engine.url))

@@ -20,7 +20,7 @@ from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, Connecti
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
-LEAST_GAIN = 0.7
+MIN_GAIN_SHARE = 0.7
 """Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
 BUSY = (409, 429, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
@@ -258,7 +258,7 @@ class Exchange:
             client=request.address,
             is_unpacked=True,
         )
-        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._least_yield(lane))
+        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._min_yield(lane))
         self._request_s_before = engine.device.request_s()
         self._sent_s = perf_counter()
         limit_s = self._limit_s(lane)
@@ -314,14 +314,14 @@ class Exchange:
         heard_s = self._relay.last_byte_s if self._relay else None
         return heard_s if heard_s is not None else self._sent_s
 
-    def _least_yield(self, lane: LaneHandle) -> float:
+    def _min_yield(self, lane: LaneHandle) -> float:
         """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
         a few steps may be unlucky. Who asks for this very lane has it as it is."""
         if self.request.forced_lane == lane.lane.name or self.decision is None:
             return 0.0
         prediction = self.decision.predictions.get(lane.lane.name)
         break_even = prediction.break_even if prediction else None
-        return 1 + LEAST_GAIN * (break_even - 1) if break_even and break_even > 1 else 0.0
+        return 1 + MIN_GAIN_SHARE * (break_even - 1) if break_even and break_even > 1 else 0.0
 
     def _own_headers(self, lane: LaneHandle) -> list[tuple[bytes, bytes]]:
         name = lane.lane.name

@@ -13,12 +13,12 @@ from paceline.configuration import Configuration, DeviceSettings, EngineSettings
 from paceline.engines import ENGINES, Health, Supervisor
 from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
-from paceline.gateway.errors import ApiError
+from paceline.gateway.errors import ApiError, bounded
 from paceline.gateway.illness import Illness
 from paceline.gateway.model_identity import described
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers, bearer
 from paceline.types import Lane, LaneState
 
 LOOK_INTERVAL_S = 0.05
@@ -26,8 +26,6 @@ LOOK_INTERVAL_S = 0.05
 PAGE_TIMEOUT_S = 2.0
 MAX_LISTED = 50
 """Models that an error names."""
-MAX_NAME_CHARS = 100
-"""Of each name that an error quotes."""
 UNKNOWN_SLOTS = 1
 """On a device that takes turns, for an engine that reports no slots and has none configured."""
 
@@ -101,7 +99,7 @@ class EngineHandle:
     @property
     def key_headers(self) -> Headers:
         """What a request of the gateway's own shows it."""
-        return [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
+        return bearer(self.api_key)
 
     def needs_model(self, asked: str | None) -> bool:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
@@ -387,8 +385,3 @@ def _listed(models: Mapping[str, Any]) -> str:
     names = [bounded(name) for name in models]
     more = len(names) - MAX_LISTED
     return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "") or "none yet"
-
-
-def bounded(text: str) -> str:
-    """What a client or an engine named, short enough for a message."""
-    return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS] + "..."

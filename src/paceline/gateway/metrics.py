@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from paceline.gateway.errors import CLIENT_LEFT
 from paceline.gateway.illness import Failure
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Outcome, Request, Signals, Task
@@ -26,10 +27,10 @@ PARTS = ("inspection", "decision", "prediction", "learning")
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
 FAILURES = tuple(str(kind) for kind in Failure if kind.was_delivered)
-"""How an engine can fail a request that it got."""
+"""What went wrong with a request that an engine may have worked on."""
 OTHER = "other"
-STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
-"""Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
+STATUSES = frozenset((*(status.value for status in HTTPStatus), CLIENT_LEFT, 529))
+"""Those that are counted by their number: HTTP's own, a client that left, and Anthropic's overload."""
 MIN_TIMED_TOKENS = 2
 MIN_S_PER_TOKEN = 1e-5
 """No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
@@ -133,7 +134,7 @@ class Metrics:
 
         Args:
             engine: one of the fleet's.
-            kind: one of ``FAILURES``, as ``gateway/illness.py`` tells them apart.
+            kind: one of ``FAILURES``.
         """
         self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
 

@@ -1,13 +1,12 @@
 """Models' names: which lanes serve what a client asks for, and what their engines call it."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import translate
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from paceline.configuration import Configuration, ModelSettings
+from paceline.gateway.globs import any_matches, compiled
 
 if TYPE_CHECKING:
     from paceline.gateway.fleet import EngineHandle, LaneHandle
@@ -39,7 +38,7 @@ class Names:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self._models = [(model, _patterns((model.name, *model.aliases))) for model in configuration.model]
+        self._models = [(model, compiled((model.name, *model.aliases))) for model in configuration.model]
         self.is_strict = configuration.server.strict_models
 
     @property
@@ -56,7 +55,7 @@ class Names:
             named: the lanes of a lane's or an engine's name.
         """
         for model, patterns in self._models:
-            if any(pattern.match(name) for pattern in patterns):
+            if any_matches(patterns, name):
                 return _configured(model, ordered, named)
         listed = {lane.engine: found for lane in ordered if (found := listed_name(lane.engine, name)) is not None}
         if not listed:
@@ -114,10 +113,6 @@ def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
     if configured is None and model.lanes:
         return next(iter(engine.models), None)
     return configured
-
-
-def _patterns(globs: Sequence[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(translate(glob), re.IGNORECASE) for glob in globs)
 
 
 def _with_tag(name: str) -> str:

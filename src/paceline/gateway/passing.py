@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from paceline.engines.body import with_fields
-from paceline.gateway.errors import ApiError
+from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import to_client, to_engine
 from paceline.gateway.kept import id_in_path
@@ -66,7 +66,7 @@ async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, i
         status, error = 504, TOOK_TOO_LONG
         raise ApiError(504, error, "timeout") from problem
     except asyncio.CancelledError:
-        status, error = 499 if reply.client_left else 503, "ended before the answer was whole"
+        status, error = CLIENT_LEFT if reply.client_left else 503, "ended before the answer was whole"
         raise
     finally:
         pipeline.note_passed(passed.method, passed.path, lane, status, perf_counter() - began_s, error)

@@ -15,7 +15,7 @@ from paceline.configuration import ServerSettings
 from paceline.decision import State, decide, learn, predict
 from paceline.engines import meaning
 from paceline.gateway.attempts import Attempts
-from paceline.gateway.errors import ApiError
+from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.gateway.illness import Failure, passes_trial
@@ -370,7 +370,7 @@ class Pipeline:
         if not reply.client_left:
             exchange.fail(503, "the gateway was stopped")
             return
-        exchange.fail(499, "the client left")
+        exchange.fail(CLIENT_LEFT, "the client left")
         self._note_silence(exchange, "silent until the client left")
 
     def _note_silence(self, exchange: Exchange, problem: str) -> None:
