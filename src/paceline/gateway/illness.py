@@ -18,6 +18,11 @@ from paceline.types import AS_STARTED, Api, Request, Strategy
 FAILURES_IN_A_ROW = 3
 """After so many an engine is ejected. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so
 that being wrong costs little."""
+DOUBTS_IN_A_ROW = 3
+"""Different requests that failed on this and on another engine, with none that was served in between: one may be the
+cause of its failures itself, several are not."""
+BODY_END_BYTES = 512
+"""Of a request's body, by which it is known again."""
 LAST_OUTCOMES = 10
 MAX_FAILED = 5
 """Of the last outcomes, failures at which an engine is ejected though some requests succeed in between."""
@@ -60,6 +65,7 @@ class Illness:
         self.failed_api = Api.OPENAI_CHAT
         self.failed_stream = False
         self._in_a_row = 0
+        self._doubts: set[tuple[int, bytes]] = set()
         self._last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
         self._ejections = 0
         self._trial_at_s = 0.0
@@ -72,6 +78,7 @@ class Illness:
     def served(self) -> None:
         """A request came out well."""
         self._in_a_row = 0
+        self._doubts.clear()
         self._last.append(False)
 
     def failed(self, request: Request, kind: Failure, problem: str) -> bool:
@@ -79,13 +86,21 @@ class Illness:
         self._in_a_row += 1
         self._last.append(True)
         self.failed_api, self.failed_stream = request.api, request.stream
-        if self.is_ejected or (self._in_a_row < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED):
+        is_enough = max(self._in_a_row, len(self._doubts)) >= FAILURES_IN_A_ROW or sum(self._last) >= MAX_FAILED
+        if self.is_ejected or not is_enough:
             return False
         now_s = _now_s()
         if now_s - self._let_in_at_s > RELAPSE_S:
             self._ejections = 0
         self._eject(now_s, f"{kind}: {problem}")
         return True
+
+    def is_in_doubt(self, request: Request) -> bool:
+        """A request failed here as it did on another engine, so that the fault may be its own. Returns whether there
+        were too many of these for that."""
+        if len(self._doubts) < DOUBTS_IN_A_ROW:
+            self._doubts.add((len(request.body), request.body[-BODY_END_BYTES:]))
+        return len(self._doubts) >= DOUBTS_IN_A_ROW
 
     def is_due_for_trial(self) -> bool:
         """Whether its pause is over; the next one begins now, in case the trial fails."""
@@ -100,6 +115,7 @@ class Illness:
             self._let_in_at_s = _now_s()
         self.problem = None
         self._in_a_row = 0
+        self._doubts.clear()
         self._last.clear()
 
     def _eject(self, now_s: float, problem: str) -> None:

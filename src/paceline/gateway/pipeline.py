@@ -330,13 +330,15 @@ class Pipeline:
 
     def _blame(self, request: Request, attempts: Attempts, served_by: EngineHandle | None) -> None:
         """Whose fault failed attempts were: the engines', if another one could serve, or if there was only one; if
-        several failed alike, it may well be the request's."""
+        several failed alike, it may well be the request's, until that happens with one request after another."""
         at_fault = [name for name, kind in attempts.failures.items() if kind.was_delivered]
-        if served_by is None and len(at_fault) > 1:
-            return
+        may_be_its_own = served_by is None and len(at_fault) > 1
         for name in at_fault:
-            if (engine := self.fleet.engines.get(name)) is not None:
-                self._fell_ill(engine, request, attempts.failures[name], attempts.problems[name])
+            if (engine := self.fleet.engines.get(name)) is None or (
+                may_be_its_own and not engine.illness.is_in_doubt(request)
+            ):
+                continue
+            self._fell_ill(engine, request, attempts.failures[name], attempts.problems[name])
 
     def _judge(self, exchange: Exchange, engine: EngineHandle, broken: Attempted | None) -> None:
         """What an answer that has begun tells of its engine."""
