@@ -153,6 +153,9 @@ class Pipeline:
         if self.fleet.is_coming(served.lanes):
             await self.wait_for_start(lambda: self._named_now(request).lanes, START_PATIENCE_S)
             served = await self._named(request)
+            is_unknown = request.forced_lane is None and request.model and self.fleet.find(request.model) is None
+            if is_unknown and self.fleet.is_coming(served.lanes):
+                served = self.fleet.for_unknown(request.model or "", has_waited=True)
         lanes: Sequence[LaneHandle] = served.lanes
         if (name := id_continued(request)) is not None and request.api is Api.OPENAI_RESPONSES:
             engines = list({lane.engine.name: lane.engine for lane in lanes}.values())
