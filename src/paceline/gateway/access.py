@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import translate
 from ipaddress import ip_address
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -25,6 +26,9 @@ EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"
 PREFLIGHT_KEPT_S = 600
 """How long a browser may keep the answer to a preflight."""
 CHALLENGE = (b"www-authenticate", b'Bearer realm="paceline"')
+_IPV4_IN_SHORT = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}")
+"""``127.1``, which is an address to every resolver, and never a name."""
+_DEFAULT_PORT = re.compile(r"(?<=.):(?:80|443)\Z")
 
 
 class Client(Struct, frozen=True):
@@ -121,7 +125,8 @@ class Access:
         """
         if client.is_admin or audience is Audience.ANYONE:
             return
-        is_plain = ".." not in path.split("/")
+        segments = re.split(r"[/\\]", unquote(path))  # as the oddest of engines may read it
+        is_plain = not any(segment.partition(";")[0] == ".." for segment in segments)
         if audience is Audience.CLIENTS and is_plain and any(pattern.match(path) for pattern in client.paths):
             return
         wanted = "an administrator's key (server.admin_key, or a [[key]] with admin = true)"
@@ -158,7 +163,8 @@ class Access:
         return answer
 
     def _is_allowed(self, origin: str, host: str) -> bool:
-        return origin.partition("://")[2] == host or self._matches(self._origins, origin)
+        is_own = "://" in origin and _authority(origin) == _authority(host)
+        return is_own or self._matches(self._origins, origin)
 
     def _is_own_host(self, host: str) -> bool:
         name = _without_port(host).lower().rstrip(".")
@@ -166,6 +172,7 @@ class Access:
             "." not in name  # no name in the public DNS is without a dot
             or name.endswith((".localhost", ".internal"))
             or _is_address(name)
+            or _IPV4_IN_SHORT.fullmatch(name) is not None
             or self._matches(self._hosts, name)
         )
 
@@ -194,6 +201,11 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _authority(origin_or_host: str) -> str:
+    """Host and port in one spelling."""
+    return _DEFAULT_PORT.sub("", origin_or_host.lower().rpartition("://")[2])
 
 
 def _is_address(name: str) -> bool:
