@@ -4,14 +4,23 @@ import asyncio
 import gzip
 import json
 import sys
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from conftest import StartEngine, StartGateway, lane
 from fake_engine import ANSWER, Received, Wire
+from paceline.configuration import parse
+from paceline.engines import Health
+from paceline.gateway import pipeline
+from paceline.gateway.access import Access
+from paceline.gateway.errors import ApiError
+from paceline.gateway.headers import to_client, to_engine
 from paceline.gateway.passing import _model_in_form
+from paceline.gateway.routes import Audience
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -162,3 +171,142 @@ async def test_what_was_unpacked_counts_among_the_bytes_in_flight(
     release.set()
     assert sorted(await asyncio.gather(*waiting)) == [200, 200, 503, 503, 503]
     assert await send() == 200  # the place is given back
+
+
+async def test_an_unknown_name_is_served_though_another_engine_takes_long_to_start(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "START_PATIENCE_S", 0.3)
+    engine = await start_engine()
+    running = await start_gateway(lane("a", engine.url) + lane("b", engine.url))
+    starting = running.gateway.fleet.engines["b"].supervisor
+    await starting.stop()
+    starting.health, starting.facts = Health.STARTING, None
+    for _ in range(2):
+        answer = await running.http.post("/v1/chat/completions", json=chat(model="gpt-4o"))
+        assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "a")
+
+
+async def test_a_name_goes_before_a_pattern(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    one, other = await start_engine(models=("qwen3:8b", "big")), await start_engine(models=("gpt-4o", "x[1]"))
+    running = await start_gateway(
+        lane("a", one.url)
+        + lane("b", other.url)
+        + '[[model]]\nname = "fast"\naliases = ["*"]\nlanes = ["a"]\nengine_model = "big"\n'
+        + '[[model]]\nname = "exact"\naliases = ["gpt-4o-mini"]\nlanes = ["b"]\nengine_model = "gpt-4o"\n'
+        + '[[model]]\nname = "odd[1]"\nlanes = ["b"]\nengine_model = "x[1]"\n'
+    )
+    for asked, engine, own in (
+        ("qwen3:8b", one, "qwen3:8b"),
+        ("gpt-4o", other, "gpt-4o"),
+        ("GPT-4o-mini", other, "gpt-4o"),
+        ("odd[1]", other, "x[1]"),
+        ("claude-x", one, "big"),
+        ("a\nb", one, "big"),
+    ):
+        answer = await running.http.post("/v1/chat/completions", json=chat(model=asked))
+        assert answer.status_code == 200
+        assert engine.requests[-1].json["model"] == own, asked
+
+
+@pytest.mark.parametrize("asked", ["library/llama3.2", "registry.ollama.ai/library/Llama3.2:latest"])
+async def test_ollamas_default_host_and_namespace_may_be_written(
+    asked: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine(models=("first:latest", "llama3.2:latest"))
+    running = await start_gateway(lane("a", engine.url).replace('"openai"', '"ollama"'))
+    await running.http.post("/v1/chat/completions", json=chat(model=asked))
+    assert engine.requests[-1].json["model"] == asked  # and not the default model
+
+
+@pytest.mark.parametrize("base", ["", "/v1", "/base", "/base/v1/"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_a_redirect_of_an_engine_to_itself_leads_to_the_gateway(
+    base: str, path: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def redirects(received: Received, wire: Wire) -> None:
+        await wire.json({}, 307, {"location": f"{engine.url}{base.strip('/').removesuffix('v1') and '/base'}{path}/"})
+
+    engine = await start_engine(redirects)
+    running = await start_gateway(lane("a", engine.url))
+    supervisor = running.gateway.fleet.engines["a"].supervisor
+    supervisor.url = engine.url + base
+    answer = await running.http.post(path, json=chat())
+    assert answer.headers["location"] == f"{path}/"
+
+
+def test_headers_that_come_twice_are_one_list() -> None:
+    given = [(b"connection", b"x-a"), (b"x-a", b"1"), (b"connection", b"X-B, close"), (b"x-b", b"2"), (b"x-c", b"3")]
+    given += [(b"x-forwarded-for", b"1.1.1.1"), (b"x-forwarded-for", b"2.2.2.2")]
+    sent = dict(to_engine(given, api_key=None, keep_key=True, plain=False, client="3.3.3.3"))
+    assert sent.keys() == {b"x-c", b"x-forwarded-for", b"x-forwarded-proto"}
+    assert sent[b"x-forwarded-for"] == b"1.1.1.1, 2.2.2.2, 3.3.3.3"
+    assert to_client(given[:5]) == [(b"x-c", b"3")]
+
+
+@pytest.mark.parametrize(("status", "own_key"), [(401, True), (407, True), (408, False), (425, False)])
+async def test_an_engine_that_lacks_a_key_or_time_is_left_for_the_next(
+    status: int, own_key: bool, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def refuses(received: Received, wire: Wire) -> None:
+        await wire.json(ERROR, status)
+
+    refusing, well = await start_engine(refuses), await start_engine()
+    key = 'api_key = "outdated"' if own_key else ""
+    running = await start_gateway(lane("a", refusing.url, more=key) + lane("b", well.url))
+    for number in range(6):
+        answer = await running.http.post("/v1/chat/completions", json=chat(f"{number}"))
+        assert answer.status_code == 200
+    assert running.gateway.fleet.engines["a"].illness.is_ejected == own_key
+
+
+async def test_a_clients_own_wrong_key_is_told_to_the_client(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def refuses(received: Received, wire: Wire) -> None:
+        await wire.json(ERROR, 401)
+
+    engines = [await start_engine(refuses), await start_engine(refuses)]
+    running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
+    assert (await running.http.post("/v1/chat/completions", json=chat())).status_code == 401
+    assert sum(len(one.requests) for one in engines) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/files/..\\..\\slots", 403),
+        ("/v1/files/..;/slots", 403),
+        ("/v1/files/%252e%252e/slots", 403),
+        ("/v1/files/%2e%2e%5cslots", 403),
+        ("/v1/files/a..b", 200),
+    ],
+)
+def test_a_path_leads_up_in_no_spelling(path: str, status: int) -> None:
+    access = Access(parse('[[key]]\nname = "a"\nkey = "k"\npaths = ["/v1/files/*"]\n' + lane("a", "http://a"), "t"))
+    client = access.identify([(b"authorization", b"Bearer "), (b"x-api-key", b"k")])
+    refused = pytest.raises(ApiError, match="does not open") if status == 403 else nullcontext()
+    with refused:
+        access.admit(client, Audience.CLIENTS, unquote(path))
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_let_in"),
+    [
+        ("127.1", None, True),
+        ("0x7f.1:8080", None, True),
+        ("1.2.3.4.example", None, False),
+        ("localhost", "http://LOCALHOST:80", True),
+        ("LocalHost:80", "http://localhost", True),
+        ("localhost:8080", "http://localhost", False),
+        ("localhost:8080", "http://localhost:80", False),
+        ("null", "null", False),
+    ],
+)
+def test_spellings_of_hosts_and_origins(host: str, origin: str | None, is_let_in: bool) -> None:
+    headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
+    try:
+        Access(parse(lane("a", "http://a"), "t")).check_origin(headers, opens_a_page=False)
+        assert is_let_in
+    except ApiError:
+        assert not is_let_in

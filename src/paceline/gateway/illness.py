@@ -140,7 +140,7 @@ async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | No
                     observer.feed(whole, 0.0)
                 else:
                     observer.read_whole(whole)
-                return answer.status < 500 and observer.error is None
+                return answer.status < 500 and answer.status not in (401, 407) and observer.error is None
     except (ConnectFailed, ConnectionLost, TimeoutError):
         return False
 

@@ -24,9 +24,7 @@ HEAD_BYTES = 4096
 MAX_FIELDS_TRIED = 64
 """Places in a form where the field ``model`` may begin; a file within may look like many."""
 _FIELD_NAMES = (b'name="model"', b"name=model")
-_REST_OF_FIELD = re.compile(
-    rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n"
-)
+_REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n")
 """Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
 
 
