@@ -12,10 +12,10 @@ from urllib.parse import unquote
 import pytest
 
 from conftest import StartEngine, StartGateway, lane
-from fake_engine import ANSWER, Received, Wire
+from fake_engine import ANSWER, Received, Wire, event, token
 from paceline.configuration import parse
 from paceline.engines import Health
-from paceline.gateway import pipeline
+from paceline.gateway import illness, pipeline
 from paceline.gateway.access import Access
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import to_client, to_engine
@@ -310,3 +310,60 @@ def test_spellings_of_hosts_and_origins(host: str, origin: str | None, is_let_in
         assert is_let_in
     except ApiError:
         assert not is_let_in
+
+
+async def test_an_engine_that_is_ill_for_streams_alone_is_found_among_other_requests(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def breaks_streams(received: Received, wire: Wire) -> None:
+        if not received.json.get("stream"):
+            return await wire.json(ANSWER)
+        await wire.stream_head()
+        await wire.chunk(token("one"))
+        await wire.raw(b"400\r\ndata: {")
+        await drops(received, wire)
+
+    async def well(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(0.02)
+        if not received.json.get("stream"):
+            return await wire.json(ANSWER)
+        await wire.stream_head()
+        await wire.chunk(token("one") + event(b"[DONE]"))
+        await wire.end()
+
+    engines = [await start_engine(breaks_streams), await start_engine(well)]
+    running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
+    broken = 0
+    for number in range(40):
+        answer = await running.http.post("/v1/chat/completions", json=chat(f"{number}", stream=number % 5 == 0))
+        broken += b"error" in answer.content
+    assert broken <= 3
+
+
+async def test_an_engine_that_is_ill_for_one_model_is_tried_again_with_that(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(illness, "EJECTION_S", (0.05,))
+    tried: list[str] = []
+
+    async def ill_for_m2(received: Received, wire: Wire) -> None:
+        if b"Say OK" in received.body:
+            tried.append(received.json["model"])
+        await (status_500 if received.json["model"] == "m2" else slow_answer)(received, wire)
+
+    engines = [
+        await start_engine(ill_for_m2, models=("m1", "m2")),
+        await start_engine(slow_answer, models=("m1", "m2")),
+    ]
+    running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
+    for number in range(40):
+        body = chat(f"{number}", model="m2" if number % 2 else "m1")
+        assert (await running.http.post("/v1/chat/completions", json=body)).status_code == 200
+    await running.gateway.pipeline.keep_house()
+    async with asyncio.timeout(10):
+        while not tried:
+            await asyncio.sleep(0.05)
+            await running.gateway.pipeline.keep_house()
+    assert set(tried) == {"m2"}
+    assert running.gateway.fleet.engines["a"].illness.is_ejected
+    assert sum(one.json["model"] == "m2" for one in engines[0].requests) - len(tried) <= 3

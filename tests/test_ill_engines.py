@@ -379,7 +379,7 @@ async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
     for _ in range(illness.MAX_FAILED):
         ejected.append(ill.failed(request, Failure.ERROR, "a problem"))
         if not ejected[-1]:
-            ill.served()
+            ill.served(request)
     assert ejected == [False] * (illness.MAX_FAILED - 1) + [True]
     assert "a problem" in (ill.problem or "")
     ill.let_in()

@@ -347,7 +347,7 @@ class Pipeline:
         """What an answer that has begun tells of its engine."""
         if broken is None:
             if exchange.status < 400:
-                engine.illness.served()
+                engine.illness.served(exchange.request)
                 if exchange.request.api is Api.OPENAI_RESPONSES:
                     self.kept.note(exchange.answer_head, engine.name)
         elif not broken.is_clients:
@@ -368,12 +368,15 @@ class Pipeline:
 
     def _fell_ill(self, engine: EngineHandle, request: Request, kind: Failure, problem: str) -> None:
         self.metrics.engine_failure(engine.name, str(kind))
-        if engine.illness.failed(request, kind, problem):
+        served = self.fleet.find(request.served_model)
+        model = served.own_name(engine.name) if served else request.served_model
+        if engine.illness.failed(request, kind, problem, model):
             log.warning("%s is left out for a while: %s", engine.name, engine.illness.problem)
 
     async def _try(self, engine: EngineHandle) -> None:
         """Let an engine that was ejected in again, if it answers a tiny request."""
-        model = next(iter(engine.models), None)
+        failed = engine.illness.failed_model
+        model = failed if failed in engine.models else next(iter(engine.models), None)
         if await passes_trial(engine.supervisor, engine.illness, model, engine.key_headers):
             log.warning("%s is used again", engine.name)
             engine.illness.let_in()
