@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -28,6 +29,9 @@ PREFLIGHT_METHODS = ("GET", "POST", "DELETE", "OPTIONS")
 PREFLIGHT_KEPT_S = 600
 """How long a browser may keep the answer to a preflight."""
 CHALLENGE = (b"www-authenticate", b'Bearer realm="paceline"')
+_IPV4_IN_SHORT = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}")
+"""``127.1``, which is an address to every resolver, and never a name."""
+_DEFAULT_PORT = re.compile(r"(?<=.):(?:80|443)\Z")
 
 
 class Client(Struct, frozen=True):
@@ -124,7 +128,8 @@ class Access:
         """
         if client.is_admin or audience is Audience.ANYONE:
             return
-        is_plain = ".." not in path.split("/")
+        segments = re.split(r"[/\\]", unquote(path))  # as the oddest of engines may read it
+        is_plain = not any(segment.partition(";")[0] == ".." for segment in segments)
         if audience is Audience.CLIENTS and is_plain and any_matches(client.paths, path):
             return
         wanted = "an administrator's key (server.admin_key, or a [[key]] with admin = true)"
@@ -162,7 +167,8 @@ class Access:
         return answer
 
     def _is_allowed(self, origin: str, host: str) -> bool:
-        return origin.partition("://")[2] == host or any_matches(self._origins, origin)
+        is_own = "://" in origin and _authority(origin) == _authority(host)
+        return is_own or any_matches(self._origins, origin)
 
     def _is_own_host(self, host: str) -> bool:
         return _is_local(host) or any_matches(self._hosts, _name_of(host))
@@ -185,7 +191,12 @@ def _is_local(host: str) -> bool:
     """Whether a ``Host`` is a name that nobody else can make to point here, or an address."""
     name = _name_of(host)
     # No name in the public DNS is without a dot.
-    return "." not in name or name.endswith((".localhost", ".internal")) or is_address(name)
+    return (
+        "." not in name
+        or name.endswith((".localhost", ".internal"))
+        or is_address(name)
+        or bool(_IPV4_IN_SHORT.fullmatch(name))
+    )
 
 
 def _name_of(host: str) -> str:
@@ -196,3 +207,8 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _authority(origin_or_host: str) -> str:
+    """Host and port in one spelling."""
+    return _DEFAULT_PORT.sub("", origin_or_host.lower().rpartition("://")[2])

@@ -22,9 +22,11 @@ from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
 """Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
-BUSY = (409, 429, 503, 529)
+BUSY = (408, 409, 425, 429, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
-taken, 529 by Anthropic's API."""
+taken, 529 by Anthropic's API; 408 and 425 are those that clients repeat a request after, too."""
+WRONG_KEY = (401, 407)
+"""Which are the engine's or its configuration's fault where it was not the client's key that was sent."""
 NOT_ITS_FAULT = (501, 505)
 """Statuses from 500 on that tell of the request, not of the engine."""
 ERROR_INSIDE = "the engine's answer was an error"
@@ -265,7 +267,9 @@ class Exchange:
         async with asyncio.timeout(limit_s):
             self._answer = await engine.client.send("POST", request.path, headers, body)
         self.status = self._answer.status
-        if self.status in BUSY or (self.status >= 500 and self.status not in NOT_ITS_FAULT):
+        is_our_key = engine.api_key is not None or not self._keep_key
+        is_ill = self.status >= 500 and self.status not in NOT_ITS_FAULT
+        if self.status in BUSY or is_ill or (is_our_key and self.status in WRONG_KEY):
             await self._set_refusal_aside(lane)
             kind = Failure.BUSY if self.status in BUSY else Failure.ERROR
             return Attempted(kind, f"answered {self.status}")
@@ -277,6 +281,7 @@ class Exchange:
             self._own_headers(lane),
             first_byte_timeout_s=limit_s,
             idle_timeout_s=self._server.idle_timeout_s,
+            engine_url=supervisor.url,
         )
         self._relay = relay
         if await relay.begin() is not None:
