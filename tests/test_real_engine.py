@@ -130,7 +130,7 @@ def test_openai_responses(oai: openai.OpenAI) -> None:
 
 def test_openai_errors_are_the_sdks_own(oai: openai.OpenAI) -> None:
     assert oai.chat.completions.create(model="gpt-4", messages=user("hi"), max_tokens=4).choices
-    with pytest.raises(openai.BadRequestError, match="parse|messages"):
+    with pytest.raises(openai.BadRequestError, match=r"parse|messages"):
         oai.chat.completions.create(model=MODEL, messages="hi")  # type: ignore[arg-type]
     with pytest.raises(openai.BadRequestError, match="no lane 'x'"):
         oai.chat.completions.create(model=MODEL, messages=user("hi"), extra_headers={"x-paceline-lane": "x"})

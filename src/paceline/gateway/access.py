@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -22,9 +23,15 @@ from paceline.http.client import Headers
 
 EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"
 """Headers of an answer that a page of a listed origin may read beside the usual ones."""
+PREFLIGHT_METHODS = ("GET", "POST", "DELETE", "OPTIONS")
+"""What llama-server names to every page, whichever the address. The answer to another method than the address takes,
+405 with ``Allow``, can then be read by the page, which it can't read of a preflight."""
 PREFLIGHT_KEPT_S = 600
 """How long a browser may keep the answer to a preflight."""
 CHALLENGE = (b"www-authenticate", b'Bearer realm="paceline"')
+_IPV4_IN_SHORT = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}")
+"""``127.1``, which is an address to every resolver, and never a name."""
+_DEFAULT_PORT = re.compile(r"(?<=.):(?:80|443)\Z")
 
 
 class Client(Struct, frozen=True):
@@ -121,7 +128,8 @@ class Access:
         """
         if client.is_admin or audience is Audience.ANYONE:
             return
-        is_plain = ".." not in path.split("/")
+        segments = re.split(r"[/\\]", unquote(path))  # as the oddest of engines may read it
+        is_plain = not any(segment.partition(";")[0] == ".." for segment in segments)
         if audience is Audience.CLIENTS and is_plain and any_matches(client.paths, path):
             return
         wanted = "an administrator's key (server.admin_key, or a [[key]] with admin = true)"
@@ -141,14 +149,13 @@ class Access:
         ]
 
     def preflight_headers(self, headers: Headers, methods: Sequence[str]) -> list[tuple[bytes, bytes]]:
-        """The answer to OPTIONS, a browser's preflight or not."""
-        allowed = ", ".join(methods).encode()
-        answer = [(b"allow", allowed), *self.cors_headers(headers)]
-        if len(answer) == 1:
+        """The answer to OPTIONS, a browser's preflight or not, beside what :meth:`cors_headers` gives every answer."""
+        answer = [(b"allow", ", ".join(methods).encode())]
+        if not self.cors_headers(headers):
             return answer
         asked = dict(headers)
         answer += [
-            (b"access-control-allow-methods", allowed),
+            (b"access-control-allow-methods", ", ".join(dict.fromkeys((*PREFLIGHT_METHODS, *methods))).encode()),
             (
                 b"access-control-allow-headers",
                 asked.get(b"access-control-request-headers", b"authorization, content-type"),
@@ -160,7 +167,8 @@ class Access:
         return answer
 
     def _is_allowed(self, origin: str, host: str) -> bool:
-        return origin.partition("://")[2] == host or any_matches(self._origins, origin)
+        is_own = "://" in origin and _authority(origin) == _authority(host)
+        return is_own or any_matches(self._origins, origin)
 
     def _is_own_host(self, host: str) -> bool:
         return _is_local(host) or any_matches(self._hosts, _name_of(host))
@@ -183,7 +191,12 @@ def _is_local(host: str) -> bool:
     """Whether a ``Host`` is a name that nobody else can make to point here, or an address."""
     name = _name_of(host)
     # No name in the public DNS is without a dot.
-    return "." not in name or name.endswith((".localhost", ".internal")) or is_address(name)
+    return (
+        "." not in name
+        or name.endswith((".localhost", ".internal"))
+        or is_address(name)
+        or bool(_IPV4_IN_SHORT.fullmatch(name))
+    )
 
 
 def _name_of(host: str) -> str:
@@ -194,3 +207,8 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _authority(origin_or_host: str) -> str:
+    """Host and port in one spelling."""
+    return _DEFAULT_PORT.sub("", origin_or_host.lower().rpartition("://")[2])

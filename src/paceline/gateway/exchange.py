@@ -8,6 +8,7 @@ from msgspec import Struct
 from paceline.configuration import ServerSettings
 from paceline.engines import Observer
 from paceline.engines.body import with_model
+from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.illness import Failure
@@ -15,15 +16,17 @@ from paceline.gateway.names import Served
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
-from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost, Headers
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
 """Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
-BUSY = (409, 429, 503, 529)
+BUSY = (408, 409, 425, 429, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
-taken, 529 by Anthropic's API."""
+taken, 529 by Anthropic's API; 408 and 425 are those that clients repeat a request after, too."""
+WRONG_KEY = (401, 407)
+"""Which are the engine's or its configuration's fault where it was not the client's key that was sent."""
 NOT_ITS_FAULT = (501, 505)
 """Statuses from 500 on that tell of the request, not of the engine."""
 ERROR_INSIDE = "the engine's answer was an error"
@@ -264,7 +267,9 @@ class Exchange:
         async with asyncio.timeout(limit_s):
             self._answer = await engine.client.send("POST", request.path, headers, body)
         self.status = self._answer.status
-        if self.status in BUSY or (self.status >= 500 and self.status not in NOT_ITS_FAULT):
+        is_our_key = engine.api_key is not None or not self._keep_key
+        is_ill = self.status >= 500 and self.status not in NOT_ITS_FAULT
+        if self.status in BUSY or is_ill or (is_our_key and self.status in WRONG_KEY):
             await self._set_refusal_aside(lane)
             kind = Failure.BUSY if self.status in BUSY else Failure.ERROR
             return Attempted(kind, f"answered {self.status}")
@@ -276,28 +281,33 @@ class Exchange:
             self._own_headers(lane),
             first_byte_timeout_s=limit_s,
             idle_timeout_s=self._server.idle_timeout_s,
+            engine_url=supervisor.url,
         )
         self._relay = relay
         if await relay.begin() is not None:
             if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
                 return None  # it is the client's to read
-            self._keep_refusal(lane, relay.held, ERROR_INSIDE)
+            self._keep_refusal(lane, self._answer.headers, relay.held, ERROR_INSIDE)
             return Attempted(Failure.ERROR, ERROR_INSIDE)
         return None
 
     async def _set_refusal_aside(self, lane: LaneHandle) -> None:
         assert self._answer is not None
-        idle_s = self._server.idle_timeout_s
+        status, headers, idle_s = self._answer.status, self._answer.headers, self._server.idle_timeout_s
         try:
             async with asyncio.timeout(idle_s):
                 body = await self._answer.read_all(MAX_SET_ASIDE_BYTES)
         except TimeoutError as error:
             raise EngineSilent(f"its refusal was not whole within {idle_s:g} s (server.idle_timeout_s)") from error
-        self._keep_refusal(lane, body, _refusal(self._answer.status))
+        except AnswerTooLarge:  # as one that quotes the whole request: its status is what counts
+            message = f"the engine answered {status}, with more than {MAX_SET_ASIDE_BYTES:,} bytes"
+            headers = [(b"content-type", b"application/json")]
+            body = ApiError(status, message, "engine_error").body(self.request.api)
+        self._keep_refusal(lane, headers, body, _refusal(status))
 
-    def _keep_refusal(self, lane: LaneHandle, body: bytes, error: str) -> None:
+    def _keep_refusal(self, lane: LaneHandle, headers: Headers, body: bytes, error: str) -> None:
         assert self._answer is not None
-        self._set_aside = _SetAside(lane, self._fingerprint, self._answer.status, self._answer.headers, body, error)
+        self._set_aside = _SetAside(lane, self._fingerprint, self._answer.status, headers, body, error)
 
     def _limit_s(self, lane: LaneHandle) -> float:
         prediction = self.decision.predictions.get(lane.lane.name) if self.decision else None

@@ -274,8 +274,11 @@ class Fleet:
             return self.names.find(model, ordered, self.named)
         return self.names.default(None, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
 
-    def for_unknown(self, model: str) -> Served:
+    def for_unknown(self, model: str, has_waited: bool = False) -> Served:
         """What serves a name that nobody knows.
+
+        Args:
+            has_waited: whether engines that are starting were waited for long enough; the name may be theirs.
 
         Raises:
             ApiError: 404, where names are taken strictly.
@@ -284,8 +287,8 @@ class Fleet:
         awaited = tuple(
             lane for lane in ordered if lane.engine.supervisor.facts is None and lane.engine.supervisor.is_coming
         )
-        if awaited:
-            return Served(None, awaited)  # it may be theirs
+        if awaited and (self.names.is_strict or not has_waited):
+            return Served(None, awaited)
         if self.names.is_strict:
             raise self.unknown_model(model)
         return self.names.default(model, self._known_first(ordered), self.named) or Served(None, tuple(ordered))

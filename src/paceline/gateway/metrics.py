@@ -5,7 +5,7 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
@@ -138,14 +138,15 @@ class Metrics:
         """
         self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
 
-    def engine_ejected(self, engine: str, is_ejected: bool) -> None:
-        """Note whether an engine of the fleet gets no requests for a while."""
-        self._ejected.labels(engine).set(is_ejected)
+    def know_engines(self, engines: Mapping[str, bool]) -> None:
+        """Have the series of these engines from now on.
 
-    def know_engines(self, engines: Iterable[str]) -> None:
-        """Have the series of these engines from now on."""
-        for engine in engines:
-            self._ejected.labels(engine)
+        Args:
+            engines: the fleet's, and whether they get no requests for a while.
+        """
+        self._ejected.clear()  # one that is gone is not ejected for ever
+        for engine, is_ejected in engines.items():
+            self._ejected.labels(engine).set(is_ejected)
             for kind in (*FAILURES, OTHER):
                 self._engine_failures.labels(engine, kind)
 

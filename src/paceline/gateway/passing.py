@@ -21,7 +21,11 @@ from paceline.types import Api, Request
 
 HEAD_BYTES = 4096
 """Of an answer, in which the id stands that its engine keeps."""
-_MULTIPART_MODEL = re.compile(rb'name="?model"?\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]{1,200})\r?\n')
+MAX_FIELDS_TRIED = 64
+"""Places in a form where the field ``model`` may begin; a file within may look like many."""
+_FIELD_NAMES = (b'name="model"', b"name=model")
+_REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n")
+"""Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
 
 
 class Passed(Struct, frozen=True):
@@ -190,9 +194,20 @@ def _model(passed: Passed) -> tuple[str | None, bool]:
     """The model that the body names, and whether it is JSON and not a form."""
     kind = dict(passed.headers).get(b"content-type", b"").lower()
     if kind.startswith(b"multipart/form-data"):
-        found = _MULTIPART_MODEL.search(passed.body)
-        return (found[1].decode("utf-8", "replace") if found else None), False
+        return _model_in_form(passed.body), False
     try:
         return msgspec.json.decode(passed.body, type=_NamesModel).model, True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, True
+
+
+def _model_in_form(body: bytes) -> str | None:
+    for name in _FIELD_NAMES:
+        at = 0
+        for _ in range(MAX_FIELDS_TRIED):
+            if (at := body.find(name, at) + len(name)) < len(name):
+                break
+            is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
+            if is_whole_name and (found := _REST_OF_FIELD.match(body, at)):
+                return found[1].decode("utf-8", "replace")
+    return None

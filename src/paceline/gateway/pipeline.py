@@ -166,7 +166,7 @@ class Pipeline:
             served = self._named(request)
         if self.fleet.is_coming(served.lanes):
             await self.wait_for_start(lambda: self._named(request).lanes, START_PATIENCE_S)
-            served = self._named(request)
+            served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
         if request.api is Api.OPENAI_RESPONSES and (name := id_continued(request)) is not None:
             engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
             keeper = await self.kept.find(name, engines)
@@ -346,19 +346,21 @@ class Pipeline:
 
     def _blame(self, request: Request, attempts: Attempts, served_by: EngineHandle | None) -> None:
         """Whose fault failed attempts were: the engines', if another one could serve, or if there was only one; if
-        several failed alike, it may well be the request's."""
+        several failed alike, it may well be the request's, until that happens with one request after another."""
         at_fault = [name for name, kind in attempts.failures.items() if kind.was_delivered]
-        if served_by is None and len(at_fault) > 1:
-            return
+        may_be_its_own = served_by is None and len(at_fault) > 1
         for name in at_fault:
-            if (engine := self.fleet.engines.get(name)) is not None:
-                self._fell_ill(engine, request, attempts.failures[name], attempts.problems[name])
+            if (engine := self.fleet.engines.get(name)) is None or (
+                may_be_its_own and not engine.illness.is_in_doubt(request)
+            ):
+                continue
+            self._fell_ill(engine, request, attempts.failures[name], attempts.problems[name])
 
     def _judge(self, exchange: Exchange, engine: EngineHandle, broken: Attempted | None) -> None:
         """What an answer that has begun tells of its engine."""
         if broken is None:
             if exchange.status < 400:
-                engine.illness.served()
+                engine.illness.served(exchange.request)
                 if exchange.request.api is Api.OPENAI_RESPONSES:
                     self.kept.note(exchange.answer_head, engine.name)
         elif not broken.is_clients:
@@ -383,12 +385,15 @@ class Pipeline:
 
     def _fell_ill(self, engine: EngineHandle, request: Request, kind: Failure, problem: str) -> None:
         self.metrics.engine_failure(engine.name, str(kind))
-        if engine.illness.failed(request, kind, problem):
+        served = self.fleet.find(request.served_model)
+        model = served.own_name(engine.name) if served else request.served_model
+        if engine.illness.failed(request, kind, problem, model):
             log.warning("%s is left out for a while: %s", engine.name, engine.illness.problem)
 
     async def _try(self, engine: EngineHandle) -> None:
         """Let an engine that was ejected in again, if it answers a tiny request."""
-        model = next(iter(engine.models), None)
+        failed = engine.illness.failed_model
+        model = failed if failed in engine.models else next(iter(engine.models), None)
         if await passes_trial(engine.supervisor, engine.illness, model, engine.key_headers):
             log.warning("%s is used again", engine.name)
             engine.illness.let_in()
