@@ -17,8 +17,8 @@ from paceline.types import AS_STARTED, Api, Request, Strategy
 
 FAILURES_IN_A_ROW = 3
 """After so many of one form (dialect, streamed or not, model) an engine is ejected: it may be ill for streams alone, or
-for one of its models. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so
-that being wrong costs little."""
+for one of its models. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so that being wrong
+costs little."""
 DOUBTS_IN_A_ROW = 3
 """Different requests that failed on this and on another engine, with none that was served in between: one may be the
 cause of its failures itself, several are not."""
