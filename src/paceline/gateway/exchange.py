@@ -77,6 +77,8 @@ class Exchange:
         self.reply = reply
         self.lane: LaneHandle | None = None
         """Down which it was sent last."""
+        self.silence_was_noted = False
+        """Whether the present lane's silence was counted against its engine."""
         self._server = server
         self._keep_key = keep_key
         self._arrived_s = perf_counter()
@@ -186,6 +188,11 @@ class Exchange:
         limit_s = expected_s(self.decision.predictions.get(self.lane.lane.name), self.request, self.signals, has_begun)
         return now_s - self._heard_s > max(min_s, limit_s)
 
+    def was_heard_lately(self, now_s: float) -> bool:
+        """Whether its engine sent something for it a moment ago."""
+        heard_s = self._relay.last_byte_s if self._relay else None
+        return heard_s is not None and now_s - heard_s < MIN_SUSPICIOUS_S
+
     @property
     def expected_silence_s(self) -> float:
         """How long its engine may have to be silent for it."""
@@ -234,6 +241,7 @@ class Exchange:
 
     async def _take_turn(self, lane: LaneHandle) -> None:
         self.lane, self._relay, self._observer, engine = lane, None, None, lane.engine
+        self.silence_was_noted = False
         self._sent_s = 0.0
         self._fingerprint, _ = engine.identity(self.served.own_name(engine.name))
         lane.waiting += 1

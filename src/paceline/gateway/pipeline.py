@@ -135,6 +135,7 @@ class Pipeline:
         now_s = perf_counter()
         for exchange in self._exchanges:
             exchange.release_turn_if_idle(SLOW_READER_S, now_s)
+            self._note_silence(exchange, "silent for far longer than it takes as a rule")
         for engine in self.fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
             if engine.is_up and engine.illness.is_due_for_trial():
@@ -376,10 +377,18 @@ class Pipeline:
         self._note_silence(exchange, "silent until the client left")
 
     def _note_silence(self, exchange: Exchange, problem: str) -> None:
-        """A request ended while it waited for its engine; if that was silent for far too long, this tells something
-        about it."""
-        lane = exchange.lane
-        if lane is not None and exchange.silence_is_suspicious(perf_counter()):
+        """A request waits for its engine, or waited until it ended. If that is silent for far too long, and for others,
+        too, this tells something about it; once."""
+        lane, now_s = exchange.lane, perf_counter()
+        if lane is None or exchange.silence_was_noted or not exchange.silence_is_suspicious(now_s):
+            return
+        others = (
+            other
+            for other in self._exchanges
+            if other is not exchange and other.lane and other.lane.engine is lane.engine
+        )
+        if not any(other.was_heard_lately(now_s) for other in others):
+            exchange.silence_was_noted = True
             self._fell_ill(lane.engine, exchange.request, Failure.SILENT, problem)
             lane.engine.supervisor.suspect(problem)
 
