@@ -33,6 +33,8 @@ from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
+EXPIRY_S = 1.0
+"""What runs still, so long after its whole time was over and its engine was left, waits for something else."""
 SLOW_READER_S = 2.0
 """A client that keeps a piece waiting this long no longer keeps others from the device: the rest of its answer
 waits in the engine for the client, not for the device."""
@@ -95,8 +97,9 @@ class Pipeline:
         """
         exchange = Exchange(request, reply, self.server, keep_key=not self.asks_for_keys)
         self._exchanges.add(exchange)
-        limit_s = self.server.total_timeout_s
-        expiry = asyncio.get_running_loop().call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
+        limit_s, loop = self.server.total_timeout_s, asyncio.get_running_loop()
+        expiry = loop.call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
+        end_s = loop.time() + limit_s + EXPIRY_S
         try:
             served = await self._served(request)
             exchange.request = replace(request, served_model=served.name)
@@ -105,7 +108,11 @@ class Pipeline:
             exchange.signals = self._inspect(exchange.request)
             exchange.decision = self._decide(exchange.request, exchange.signals, served)
             exchange.decision_s = perf_counter() - began_s
-            await self._dispatch(exchange)
+            async with asyncio.timeout_at(end_s):
+                await self._dispatch(exchange)
+        except TimeoutError as error:
+            exchange.fail(504, "it took longer than server.total_timeout_s")
+            raise ApiError(504, "it took longer than server.total_timeout_s", "timeout") from error
         except ApiError as error:
             exchange.fail(error.status, error.message)
             raise
