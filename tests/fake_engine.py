@@ -58,6 +58,11 @@ class Wire:
     async def end(self) -> None:
         await self.raw(b"0\r\n\r\n")
 
+    async def close(self) -> None:
+        """End the connection in good order."""
+        await self._writer.drain()
+        self._writer.close()
+
     def die(self) -> None:
         self._writer.transport.abort()
 

@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import json
+import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from time import perf_counter
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -19,8 +21,10 @@ from paceline.gateway import illness, pipeline
 from paceline.gateway.access import Access
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import to_client, to_engine
+from paceline.gateway.kept import Kept
 from paceline.gateway.passing import _model_in_form
 from paceline.gateway.routes import Audience
+from paceline.records.secret import conversation_key
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -369,3 +373,75 @@ async def test_an_engine_that_is_ill_for_one_model_is_tried_again_with_that(
     assert set(tried) == {"m2"}
     assert running.gateway.fleet.engines["a"].illness.is_ejected
     assert sum(one.json["model"] == "m2" for one in engines[0].requests) - len(tried) <= 3
+
+
+@pytest.mark.parametrize("name", ["resp_bGl0ZQ==", "resp/a+b", "a b", "r", "resp_" + "a" * 300, "rësp", "a%2fb"])
+async def test_a_response_is_found_again_whatever_its_id(
+    name: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def keeps(received: Received, wire: Wire) -> None:
+        await wire.json({"id": name, "object": "response", "status": "completed"})
+
+    async def knows_nothing(received: Received, wire: Wire) -> None:
+        await wire.json({"error": {"message": "not found", "code": 404}}, 404)
+
+    engines = [await start_engine(knows_nothing), await start_engine(keeps)]
+    running = await start_gateway("".join(lane(a, one.url) for a, one in zip("ab", engines, strict=True)))
+    for forget in (False, True):
+        body = {"input": "x"}
+        made = await running.http.post("/v1/responses", json=body, headers={"x-paceline-lane": "b"})
+        assert made.status_code == 200
+        if forget:
+            running.gateway.pipeline.kept = Kept()
+        answer = await running.http.post("/v1/responses", json=body | {"previous_response_id": name})
+        assert answer.headers["x-paceline-lane"] == "b"
+        answer = await running.http.request("DELETE", f"/v1/responses/{quote(name, safe='')}")
+        assert answer.headers["x-paceline-lane"] == "b"
+
+
+def test_a_pipe_in_the_place_of_a_key_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "conversation.key")
+    assert len(conversation_key(tmp_path)) == 32
+
+
+async def test_the_whole_time_counts_over_all_attempts_and_the_queue(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    async def hangs(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(30)
+
+    engines = [await start_engine(hangs), await start_engine(hangs)]
+    running = await start_gateway(
+        "server.total_timeout_s = 1\nserver.first_byte_timeout_s = 0.7\n"
+        + "".join(lane(a, one.url, more='device = "cpu"') for a, one in zip("ab", engines, strict=True))
+    )
+    for stream in (False, True):
+        began_s = perf_counter()
+        sent = [running.http.post("/v1/chat/completions", json=chat(stream=stream, max_tokens=1)) for _ in range(3)]
+        assert {answer.status_code for answer in await asyncio.gather(*sent)} == {504}
+        assert perf_counter() - began_s < 1.6
+    assert running.outcome.status == 504
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "text/plain", None])
+@pytest.mark.parametrize("body", [b'{"choices": [', b"", b"<html>bad gateway</html>", json.dumps(ERROR).encode()])
+async def test_an_answer_that_is_none_is_asked_for_elsewhere(
+    kind: str | None, body: bytes, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def lies(received: Received, wire: Wire) -> None:
+        await wire.head(200, {"content-type": kind} if kind else {})
+        await wire.raw(body)
+        await wire.close()
+        raise ConnectionError
+
+    engines = [await start_engine(lies), await start_engine()]
+    running = await start_gateway("".join(lane(a, one.url) for a, one in zip("ab", engines, strict=True)))
+    answer = await running.http.post("/v1/chat/completions", json=chat())
+    assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "b")
+    assert answer.json() == ANSWER
+    await engines[1].stop()
+    await running.gateway.fleet.engines["b"].supervisor.look_again(0)
+    answer = await running.http.post("/v1/chat/completions", json=chat())
+    assert (answer.status_code, answer.content) == (200, body)  # there is nothing better
+    assert running.outcome.error

@@ -77,6 +77,8 @@ class Exchange:
         self.reply = reply
         self.lane: LaneHandle | None = None
         """Down which it was sent last."""
+        self.is_late = False
+        """Whether its time was over before an answer had begun."""
         self.silence_was_noted = False
         """Whether the present lane's silence was counted against its engine."""
         self._server = server
@@ -92,6 +94,7 @@ class Exchange:
         self._sent_s = 0.0
         self._request_s_before = 0.0
         self._concurrency = 0.0
+        self._is_relaying = False
         self._set_aside: _SetAside | None = None
 
     async def attempt(self, lane: LaneHandle, is_last: bool) -> Attempted | None:
@@ -138,6 +141,7 @@ class Exchange:
             ApiError: it broke in a way that can't be said within the answer.
         """
         assert self._relay is not None and self._observer is not None
+        self._is_relaying = True
         broken = await self._relay.run(self.request.api)
         if broken is not None:
             self.error = broken.message
@@ -201,10 +205,12 @@ class Exchange:
         prediction = self.decision.predictions.get(self.lane.lane.name)
         return TIMES_EXPECTED * prediction.prefill_s if prediction else 0.0
 
-    def expire(self, why: str) -> None:
-        """End an answer that has begun: its time is over."""
-        if self._relay:
-            self._relay.give_up(why)
+    def end_answer(self, why: str) -> bool:
+        """End an answer that has begun to be relayed. Returns whether there is one."""
+        if not self._is_relaying or self._relay is None:
+            return False
+        self._relay.give_up(why)
+        return True
 
     def close(self) -> None:
         """End what still runs for it: closes the connection to the engine if the answer did not come whole."""

@@ -1,6 +1,7 @@
 """Which headers pass from the client to an engine, and back."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from paceline.http.client import Headers, bearer
@@ -39,13 +40,8 @@ def to_engine(
     """
     sent = list(headers)
     fields = dict(sent)
-    dropped = _HOP_BY_HOP | _FOR_US | _named_by_connection(_joined(sent, b"connection"))
-    if api_key is not None or not keep_key:
-        dropped |= _KEYS
-    if plain:
-        dropped |= {b"accept-encoding"}
-    if is_unpacked:
-        dropped |= {b"content-encoding"}
+    keeps_key = keep_key and api_key is None
+    dropped = _not_to_engine(_joined(sent, b"connection"), keeps_key, plain, is_unpacked)
     kept = [(name, value) for name, value in sent if name not in dropped]
     forwarded_for = [part for part in (_joined(sent, b"x-forwarded-for"), client.encode("latin-1", "replace")) if part]
     if forwarded_for:
@@ -71,7 +67,7 @@ def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[byt
     Args:
         engine_url: the engine's base URL.
     """
-    dropped = _HOP_BY_HOP | _named_by_connection(_joined(headers, b"connection"))
+    dropped = _not_to_client(_joined(headers, b"connection"))
     kept = []
     for name, value in headers:
         lower = name.lower()
@@ -94,6 +90,18 @@ def printable(text: str, most: int = 500) -> bytes:
 def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
     """All values of a header as one list (RFC 9110, section 5.3)."""
     return b", ".join(value for key, value in headers if key.lower() == name)
+
+
+@lru_cache(maxsize=256)
+def _not_to_engine(connection: bytes, keeps_key: bool, plain: bool, is_unpacked: bool) -> frozenset[bytes]:
+    """Names of headers that stay here."""
+    more = [b"accept-encoding"] * plain + [b"content-encoding"] * is_unpacked
+    return _HOP_BY_HOP | _FOR_US | _named_by_connection(connection) | (frozenset() if keeps_key else _KEYS) | {*more}
+
+
+@lru_cache(maxsize=256)
+def _not_to_client(connection: bytes) -> frozenset[bytes]:
+    return _HOP_BY_HOP | _named_by_connection(connection)
 
 
 def _named_by_connection(value: bytes) -> frozenset[bytes]:

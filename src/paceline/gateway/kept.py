@@ -3,6 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from paceline.engines.interface import NotReady
 from paceline.engines.openai import fetch_json
@@ -12,8 +13,9 @@ from paceline.types import Request
 
 MAX_IDS = 20_000
 """That are remembered; the oldest are forgotten, and found again by asking."""
-MAX_ID_CHARS = 200
-_ID = re.compile(rb'"id"\s*:\s*"([\w.:-]{4,200})"')
+MAX_ID_CHARS = 512
+"""LiteLLM's are some 250 characters of base64."""
+_ID = re.compile(rb'"id"\s*:\s*"([^"\\\x00-\x1f]{1,%d})"' % MAX_ID_CHARS)
 _PATH = re.compile(
     r"^/(?:v1/)?(responses|files|batches|conversations|chat/completions|containers|vector_stores)/([^/?]+)"
 )
@@ -28,7 +30,7 @@ class Kept:
     def note(self, head: bytes, engine: str) -> None:
         """Remember the id in the beginning of an answer."""
         if found := _ID.search(head):
-            self._remember(found[1].decode("latin-1"), engine)
+            self._remember(found[1].decode("utf-8", "replace"), engine)
 
     def engine_of(self, name: str) -> str | None:
         """The engine that gave an id, if it is remembered."""
@@ -36,13 +38,14 @@ class Kept:
 
     async def find(self, name: str, engines: Sequence[EngineHandle]) -> str | None:
         """The same; of an id that is not remembered, the engines are asked."""
-        if (known := self.engine_of(name)) is not None or len(engines) < 2 or not re.fullmatch(r"[\w.:-]+", name):
+        if (known := self.engine_of(name)) is not None or len(engines) < 2 or name in (".", ".."):
             return known
+        path = f"/v1/responses/{quote(name, safe='')}"
         for engine in engines:
             if not engine.is_up:
                 continue
             try:
-                await fetch_json(engine.client, f"/v1/responses/{name}")
+                await fetch_json(engine.client, path)
             except (NotReady, ConnectFailed, ConnectionLost, TimeoutError):
                 continue
             self._remember(name, engine.name)

@@ -97,27 +97,35 @@ class Pipeline:
         """
         exchange = Exchange(request, reply, self.server, keep_key=not self.asks_for_keys)
         self._exchanges.add(exchange)
-        limit_s = self.server.total_timeout_s
-        expiry = asyncio.get_running_loop().call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        expiry = loop.call_later(self.server.total_timeout_s, self._expire, exchange, task)
         try:
-            async with asyncio.timeout(limit_s) as limit:
-                await self._prepare(exchange)
-                await self._dispatch(exchange, limit)
+            await self._prepare(exchange)
+            await self._dispatch(exchange)
         except ApiError as error:
             exchange.fail(error.status, error.message)
             raise
-        except TimeoutError as error:
+        except asyncio.CancelledError:
+            if not exchange.is_late:
+                self._note_cancelled(exchange, reply)
+                raise
+            if task:
+                task.uncancel()
             self._note_silence(exchange, "silent until the request's time was over")
             exchange.fail(504, TOOK_TOO_LONG)
-            raise ApiError(504, TOOK_TOO_LONG, "timeout") from error
-        except asyncio.CancelledError:
-            self._note_cancelled(exchange, reply)
-            raise
+            raise ApiError(504, TOOK_TOO_LONG, "timeout") from None
         finally:
             expiry.cancel()
             self._exchanges.discard(exchange)
             exchange.close()
             self._learn(exchange)
+
+    @staticmethod
+    def _expire(exchange: Exchange, task: "asyncio.Task[None] | None") -> None:
+        """A request's time is over: end its answer, if that has begun; else whatever it waits for."""
+        if not exchange.end_answer(TOOK_TOO_LONG) and task:
+            exchange.is_late = True
+            task.cancel()
 
     async def _prepare(self, exchange: Exchange) -> None:
         """Find out what serves a request, what it asks for, and decide."""
@@ -265,13 +273,9 @@ class Pipeline:
 
     # Having it served
 
-    async def _dispatch(self, exchange: Exchange, limit: asyncio.Timeout) -> None:
+    async def _dispatch(self, exchange: Exchange) -> None:
         """Send the request down the decided lane and relay the answer; while nothing has gone to the client, try the
-        next one, as far as ``Attempts`` allows.
-
-        Args:
-            limit: until an answer begins; :meth:`Exchange.expire` ends one that has begun.
-        """
+        next one, as far as ``Attempts`` allows."""
         attempts = Attempts()
         while (lane := await self._next_lane(exchange, attempts)) is not None:
             engine = lane.engine
@@ -279,7 +283,6 @@ class Pipeline:
             failed = await exchange.attempt(lane, is_last)
             if failed is None:
                 self._blame(exchange.request, attempts, served_by=engine)
-                limit.reschedule(None)
                 return await self._relay(exchange, engine)
             attempts.failed(engine.name, failed.kind, f"{lane.lane.name} {failed.problem}")
             self._note_attempt(engine, failed)

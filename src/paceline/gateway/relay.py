@@ -6,6 +6,8 @@ from math import inf
 from time import perf_counter
 from typing import Protocol
 
+import msgspec
+
 from paceline.engines import Observer
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import to_client
@@ -77,7 +79,7 @@ class Relay:
         self._engine_url = engine_url
         self._first_byte_timeout_s = first_byte_timeout_s
         self._idle_timeout_s = idle_timeout_s
-        self._kind = _kind(answer)
+        self._kind = _kind(answer, observer.is_stream)
         observer.is_stream = self._kind is _Kind.EVENTS
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -113,7 +115,7 @@ class Relay:
                 while self._held_bytes <= WHOLE_BYTES and await self._read_and_hold():
                     pass
                 if self._is_whole:
-                    self._observer.read_whole(b"".join(self._held))
+                    self._read_whole(b"".join(self._held))
             else:
                 await self._read_and_hold()
         except ConnectionLost:
@@ -144,6 +146,12 @@ class Relay:
                 abort()
             raise error from lost
         return None
+
+    def _read_whole(self, body: bytes) -> None:
+        """An answer may be an error, or none at all: cut off by a connection that ended well, or a page of a proxy."""
+        self._observer.read_whole(body)
+        if self._answer.status == 200 and self._observer.error is None and not _is_json(body):
+            self._observer.error = "the answer is no JSON"
 
     async def _rest(self) -> None:
         if not self.began:
@@ -313,7 +321,18 @@ def _api_error(lost: ConnectionLost) -> ApiError:
     return ApiError(502, f"the engine was lost in the middle of its answer: {lost}", "engine_lost")
 
 
-def _kind(answer: Answer) -> _Kind:
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    except RecursionError:
+        pass  # which is no fault of the answer's
+    return True
+
+
+def _kind(answer: Answer, wants_stream: bool) -> _Kind:
+    """By its media type; where that is another one, an answer that was not asked for as a stream should be JSON."""
     media_type = b""
     for name, value in answer.headers:
         lower = name.lower()
@@ -323,4 +342,5 @@ def _kind(answer: Answer) -> _Kind:
             return _Kind.OTHER
     if media_type == b"text/event-stream":
         return _Kind.EVENTS
-    return _Kind.JSON if media_type == b"application/json" or media_type.endswith(b"+json") else _Kind.OTHER
+    is_json = media_type == b"application/json" or media_type.endswith(b"+json") or not wants_stream
+    return _Kind.JSON if is_json else _Kind.OTHER

@@ -65,6 +65,8 @@ def parts(request: Request) -> list[Part]:
 
 def _of_turns(turns: Sequence[Any], budget: _Budget) -> list[Part]:
     """Those of the last turn first, then of the first ones, then backwards, as far as the budget goes; in order."""
+    if all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+        return [part for turn in turns for part in _of_turn(turn, budget)]  # no lists: nothing to budget
     last = len(turns) - 1
     by_turn: dict[int, list[Part]] = {}
     for number in (last, *range(min(FIRST_TURNS, last)), *range(last - 1, FIRST_TURNS - 1, -1)):

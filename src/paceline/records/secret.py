@@ -53,6 +53,8 @@ def conversation_key(directory: Path | None) -> bytes:
 def _read(path: Path) -> bytes:
     """Empty where there is none."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return b""
         with path.open("rb") as file:
             found = file.read(KEY_BYTES + 1)
     except OSError:
