@@ -11,8 +11,9 @@ import pytest
 from conftest import StartEngine, StartGateway, lane
 from fake_engine import ANSWER, Received, Script, Wire
 from paceline.configuration import Configuration, parse
-from paceline.gateway.exchange import ERROR_INSIDE
-from paceline.gateway.fleet import EngineHandle
+from paceline.gateway.attempts import Attempts
+from paceline.gateway.exchange import ERROR_INSIDE, Exchange
+from paceline.gateway.fleet import EngineHandle, LaneHandle
 from paceline.gateway.kept import MAX_IDS, Kept
 from paceline.http.client import Client
 
@@ -222,3 +223,27 @@ async def test_a_reload_drops_no_request_that_is_passed_through(
     go.set()
     assert (await passed).content == b"onetwo"
     assert engine.in_flight == 0
+
+
+async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt failed at once, and the request waits for an engine to come up: nobody is silent meanwhile."""
+    monkeypatch.setattr("paceline.gateway.exchange.expected_s", lambda *_: 0.0)
+    engine = await start_engine(drops)
+    running = await start_gateway(lane("a", engine.url))
+    pipeline = running.gateway.pipeline
+    next_lane = pipeline._next_lane
+
+    async def waits(exchange: Exchange, attempts: Attempts) -> LaneHandle | None:
+        if attempts.failures:
+            await asyncio.sleep(2.0)
+            return None
+        return await next_lane(exchange, attempts)
+
+    monkeypatch.setattr(pipeline, "_next_lane", waits)
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == 502
+    counted = (await running.http.get("/metrics")).text
+    assert 'paceline_engine_failures_total{engine="a",kind="lost"} 1.0' in counted
+    assert 'paceline_engine_failures_total{engine="a",kind="silent"} 0.0' in counted

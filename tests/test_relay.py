@@ -411,3 +411,35 @@ async def test_a_large_piece_does_not_stop_the_loop(piece: bytes) -> None:
     await watching
     assert client.body == 4 * piece
     assert longest_s < 0.05
+
+
+@pytest.mark.parametrize(
+    ("content_type", "steps"),
+    [
+        (JSON, [b"{}"]),
+        (EVENTS, [TOKEN]),
+        (OTHER, [b"one"]),
+        (EVENTS, [TOKEN, LOST]),
+    ],
+)
+async def test_a_client_that_is_slow_to_take_the_end_is_what_is_waited_for(
+    content_type: bytes, steps: list[Step]
+) -> None:
+    """Else the engine, which has done its part, would count as silent."""
+    taken = asyncio.Event()
+
+    class Slow(Client):
+        async def end(self, data: bytes = b"") -> None:
+            await taken.wait()
+            await super().end(data)
+
+    slow = Slow()
+    relayed = relay(steps, slow, content_type)
+    running = asyncio.create_task(relayed.run(Api.OPENAI_CHAT))
+    await asyncio.sleep(0.05)
+    waits = relayed.sending_since_s is not None
+    assert (waits, slow.has_ended) == (True, False)
+    taken.set()
+    await running
+    waits = relayed.sending_since_s is not None
+    assert (waits, slow.has_ended) == (False, True)

@@ -130,6 +130,8 @@ class Exchange:
                 self._leave_lane()
         if failed is not None and self._relay is not None and self._relay.began:
             return None  # it is for :meth:`relay` to say, for the client has the beginning
+        if failed is not None:
+            self._sent_s = 0.0  # from now on it waits for another engine, if for any
         if failed is not None and failed.kind is not Failure.BUSY:
             self._failed.append((lane.lane.name, self._fingerprint))
         return failed

@@ -140,7 +140,7 @@ class Relay:
             error = _api_error(lost)
             if self.began and self._kind is _Kind.EVENTS:
                 inside = self._observer.is_inside_event
-                await self._reply.end((b"\n\n" if inside else b"") + error.event(api))
+                await self._end((b"\n\n" if inside else b"") + error.event(api))
                 return error
             if self.began and (abort := getattr(self._reply, "abort", None)):
                 abort()
@@ -159,7 +159,7 @@ class Relay:
         held = b"".join(self._held)
         self._held.clear()
         if self._is_whole:
-            await self._reply.end(held)
+            await self._end(held)
             return
         self._watch()
         try:
@@ -232,7 +232,7 @@ class Relay:
                 if sent_on_s - now_s > STALLED_S:
                     self._observer.clock_is_valid = False
         self._raise_if_given_up()
-        await self._reply.end(self._observer.end(self._at_s))
+        await self._end(self._observer.end(self._at_s))
 
     async def _shown(self, piece: bytes) -> bytes:
         """Of a large piece, with pauses for others."""
@@ -248,7 +248,7 @@ class Relay:
         while piece := self._arrived(await self._answer.read()):
             self._observer.feed(piece, self._at_s)
             await self._send(piece)
-        await self._reply.end()
+        await self._end()
 
     async def _start(self) -> None:
         self.began = True
@@ -274,6 +274,12 @@ class Relay:
         self._sent_on_s = now_s = perf_counter()
         if now_s - begun_s > STALLED_S:
             self._observer.clock_is_valid = False
+
+    async def _end(self, data: bytes = b"") -> None:
+        """Send the last piece. The engine has done its part: it is the client that is waited for."""
+        self.sending_since_s = perf_counter()
+        await self._reply.end(data)
+        self.sending_since_s = None
 
     def give_up(self, why: str) -> None:
         """Take the engine for lost."""
