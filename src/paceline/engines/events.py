@@ -50,6 +50,11 @@ class EventReader:
                     return (data,)
             elif data.endswith(b"\r\n\r\n") and data.find(b"\n") == size - 3 and data.find(b"\r") == size - 4:
                 return (data,)
+        if not (self.is_inside or self._ended_with_cr) and b"\r" not in data and b"\r" not in self._rest:
+            *events, rest = (bytes(self._rest) + data).split(b"\n\n")
+            if len(rest) <= MAX_EVENT_BYTES:
+                self._rest[:] = rest
+                return [event + b"\n\n" for event in events]
         return self._split(data)
 
     def end(self) -> bytes:

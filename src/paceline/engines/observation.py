@@ -97,7 +97,7 @@ class Observer:
         events = self._reader.feed(piece)
         self._is_between_events = self._reader.is_between_events
         if len(events) == 1:
-            return events[0] if self._take(events[0], at_s) else b""
+            return events[0] if self._take(events[0], at_s, is_alone=True) else b""
         return b"".join([event for event in events if self._take(event, at_s)])
 
     def end(self, at_s: float) -> bytes:
@@ -165,8 +165,12 @@ class Observer:
 
     # Events
 
-    def _take(self, event: bytes, at_s: float) -> bool:
-        """Take in an event of a stream; whether the client shall see it."""
+    def _take(self, event: bytes, at_s: float, is_alone: bool = False) -> bool:
+        """Take in an event of a stream; whether the client shall see it.
+
+        Args:
+            is_alone: whether it came in a piece of its own, as the next ones may.
+        """
         mark = self._mark
         if mark and not isinstance(event, Part):
             text_at = event.find(mark) + len(mark)
@@ -177,7 +181,8 @@ class Observer:
                         break
                 else:
                     self._clock.token(at_s, text_bytes)
-                    self._note_surroundings(event, text_at)
+                    if is_alone:
+                        self._note_surroundings(event, text_at)
                     return True
         return self._read(event, at_s)
 
