@@ -59,9 +59,11 @@ _ANYONE, _CLIENTS, _ADMINISTRATORS = Audience.ANYONE, Audience.CLIENTS, Audience
 
 ROUTES: Sequence[Route] = (
     *(Route(_POST, path, "generate", _CLIENTS, "decided on, and sent down a lane") for path in GENERATION),
+    Route(_GET, "/v1/chat/completions", "pass_on", _CLIENTS, "the engine's list of those that it stored"),
     Route(_GET, "/v1/models", "models", _CLIENTS, "what all lanes serve"),
     Route(_GET, "/models", "models", _CLIENTS, "the same"),
     Route(_GET, "/v1/models/*", "model", _CLIENTS, "one entry of it"),
+    Route(("DELETE",), "/v1/models/*", "pass_on", _ADMINISTRATORS, "have the engine delete it"),
     Route(_GET, "/health", "health", _ANYONE, "200 while a lane is up, else 503"),
     Route(_GET, "/v1/health", "health", _ANYONE, "the same"),
     Route(_GET, "/livez", "live", _ANYONE, "200 while the gateway runs"),
@@ -104,11 +106,12 @@ _COMPUTING_IN_API = ("/api/chat", "/api/generate", "/api/embed", "/api/embedding
 def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     """The row for a request and the methods of its address; no row where it is for the engines, or where the
     address does not take the method: then it has methods, and this one is not among them."""
-    fitting = [row for row in ROUTES if row.fits(path)]
-    if not fitting:
+    first = next((row for row in ROUTES if row.fits(path)), None)
+    if first is None:
         return None, (*PASSED_METHODS, "OPTIONS")
-    row = fitting[0]
-    return (row if method in row.allowed or not row.methods else None), row.allowed
+    rows = [row for row in ROUTES if row.path == first.path]
+    allowed = tuple(dict.fromkeys(one for row in rows for one in row.allowed))
+    return next((row for row in rows if method in row.allowed or not row.methods), None), allowed
 
 
 def computes(method: str, path: str) -> bool:
