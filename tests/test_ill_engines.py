@@ -11,7 +11,7 @@ from conftest import RunningGateway, StartEngine, StartGateway, lane
 from fake_engine import ANSWER, FakeEngine, Received, Script, Wire, event, token
 from paceline.gateway import illness, patience
 from paceline.gateway.attempts import MAX_DELIVERIES, Attempts
-from paceline.gateway.exchange import SET_ASIDE_BYTES
+from paceline.gateway.exchange import MAX_SET_ASIDE_BYTES
 from paceline.gateway.illness import FAILURES_IN_A_ROW, Failure, Illness, trial
 from paceline.gateway.routes import GENERATION
 from paceline.types import Api
@@ -203,7 +203,7 @@ async def test_a_poison_request_reaches_two_engines_at_most_whatever_connections
 
     started = [await start_engine(poisoned) for _ in range(engines)]
     tables = "".join(lane(f"e{number}", engine.url) for number, engine in enumerate(started))
-    running = await start_gateway("server.first_byte_timeout_s = 0.3\n" + tables)
+    running = await start_gateway("server.first_byte_timeout_s = 1\n" + tables)
     names = [f"e{number % engines}" for number in range(idle * engines)]
     await asyncio.gather(
         *(running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": name}) for name in names)
@@ -225,7 +225,7 @@ async def test_an_error_without_end_keeps_its_status(
     stream: bool, start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
     async def quotes(received: Received, wire: Wire) -> None:
-        await wire.json({"error": {"message": "can't parse: " + "x" * 2 * SET_ASIDE_BYTES}}, 500)
+        await wire.json({"error": {"message": "can't parse: " + "x" * 2 * MAX_SET_ASIDE_BYTES}}, 500)
 
     engine = await start_engine(quotes)
     running = await start_gateway(lane("only", engine.url))
@@ -395,7 +395,7 @@ async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
     for _ in range(illness.MAX_FAILED):
         ejected.append(ill.failed(request, Failure.ERROR, "a problem"))
         if not ejected[-1]:
-            ill.served()
+            ill.served(request)
     assert ejected == [False] * (illness.MAX_FAILED - 1) + [True]
     assert "a problem" in (ill.problem or "")
     ill.let_in()

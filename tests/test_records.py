@@ -314,7 +314,7 @@ def test_a_prompt_can_not_be_confirmed_from_its_hash() -> None:
 def test_labels_are_bounded() -> None:
     metrics = Metrics()
     metrics.know_lanes({"plain": False, "ngram": True})
-    metrics.know_engines(["e"])
+    metrics.know_engines({"e": False})
     before = len(metrics.text({}, {}, 0).splitlines())
     request = Request(Api.OPENAI_CHAT, "/", b"", {})
     for status in range(100, 1000):
@@ -332,8 +332,7 @@ def test_labels_are_bounded() -> None:
 def test_known_series_are_there_before_their_first_event() -> None:
     metrics = Metrics()
     metrics.know_lanes({"plain": False, "ngram": True})
-    metrics.know_engines(["e"])
-    metrics.engine_ejected("e", True)
+    metrics.know_engines({"e": True})
     page = metrics.text({"plain": (True, 0, 0)}, {}, 0).decode()
     for line in (
         'paceline_requests_total{lane="plain",status="200",task="code"} 0.0',

@@ -183,13 +183,15 @@ class Application:
 
     async def _pass_through(self, incoming: HttpRequest, reply: "ApiReply") -> None:
         body = await self._body(incoming)
-        encoding = _header(incoming, b"content-encoding")
+        is_unpacked = True
         try:
             readable = await self._unpacked(incoming, body)
-        except ApiError:
-            readable, encoding = body, None  # the engine may be able to
+        except ApiError as error:
+            if error.status != 415:
+                raise
+            readable, is_unpacked = body, False  # the engine may be able to
         passed = Passed(incoming.method, incoming.path, incoming.target, incoming.headers, readable, incoming.client)
-        await pass_through(self._pipeline, passed, reply, is_unpacked=encoding is not None)
+        await pass_through(self._pipeline, passed, reply, is_unpacked=is_unpacked)
 
     async def _request(self, api: Api, target: str, incoming: HttpRequest, client: Client) -> Request:
         body = await self._unpacked(incoming, await self._body(incoming))
@@ -199,10 +201,12 @@ class Application:
         return await incoming.body(self._pipeline.fleet.configuration.server.max_body_bytes)
 
     async def _unpacked(self, incoming: HttpRequest, body: bytes) -> bytes:
-        encoding = _header(incoming, b"content-encoding")
-        if encoding is None:
+        encodings = b",".join(value for name, value in incoming.headers if name == b"content-encoding")
+        if not encodings:
             return body
-        return await unpacked(body, encoding, self._pipeline.fleet.configuration.server.max_body_bytes)
+        readable = await unpacked(body, encodings, self._pipeline.fleet.configuration.server.max_body_bytes)
+        incoming.holds(len(readable))
+        return readable
 
 
 class ApiReply:

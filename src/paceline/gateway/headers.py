@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from paceline.http.client import Headers
+from paceline.http.client import Headers, bearer
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -39,7 +39,7 @@ def to_engine(
     """
     sent = list(headers)
     fields = dict(sent)
-    dropped = _HOP_BY_HOP | _FOR_US | _named_by_connection(fields.get(b"connection", b""))
+    dropped = _HOP_BY_HOP | _FOR_US | _named_by_connection(_joined(sent, b"connection"))
     if api_key is not None or not keep_key:
         dropped |= _KEYS
     if plain:
@@ -47,24 +47,21 @@ def to_engine(
     if is_unpacked:
         dropped |= {b"content-encoding"}
     kept = [(name, value) for name, value in sent if name not in dropped]
-    forwarded_for = [
-        part for part in (fields.get(b"x-forwarded-for", b""), client.encode("latin-1", "replace")) if part
-    ]
+    forwarded_for = [part for part in (_joined(sent, b"x-forwarded-for"), client.encode("latin-1", "replace")) if part]
     if forwarded_for:
         kept.append((b"x-forwarded-for", b", ".join(forwarded_for)))
     if host := fields.get(b"x-forwarded-host") or fields.get(b"host"):
         kept.append((b"x-forwarded-host", host))
     kept.append((b"x-forwarded-proto", fields.get(b"x-forwarded-proto", b"http")))
-    if api_key is not None:
-        kept.append((b"authorization", b"Bearer " + api_key.encode()))
-    return kept
+    return [*kept, *bearer(api_key)]
 
 
 def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The API key that a client sent, either way; empty where it sent none."""
     found = dict(headers)
     scheme, _, token = found.get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else found.get(b"x-api-key", b"")
+    shown = token.strip() if scheme.lower() == b"bearer" else b""
+    return shown or found.get(b"x-api-key", b"")  # SDKs without a key of that kind send an empty one
 
 
 def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[bytes, bytes]]:
@@ -74,8 +71,7 @@ def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[byt
     Args:
         engine_url: the engine's base URL.
     """
-    named = next((value for name, value in headers if name.lower() == b"connection"), b"")
-    dropped = _HOP_BY_HOP | _named_by_connection(named)
+    dropped = _HOP_BY_HOP | _named_by_connection(_joined(headers, b"connection"))
     kept = []
     for name, value in headers:
         lower = name.lower()
@@ -95,6 +91,11 @@ def printable(text: str, most: int = 500) -> bytes:
     return text.encode()
 
 
+def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """All values of a header as one list (RFC 9110, section 5.3)."""
+    return b", ".join(value for key, value in headers if key.lower() == name)
+
+
 def _named_by_connection(value: bytes) -> frozenset[bytes]:
     return frozenset(name.strip().lower() for name in value.split(b",")) if value else frozenset()
 
@@ -108,5 +109,6 @@ def _through_gateway(location: bytes, engine_url: str) -> bytes:
         return location
     if there.netloc.lower() != engine.netloc.rpartition("@")[2].lower():
         return location
-    path = there.path.removeprefix(engine.path.rstrip("/")) or "/"
+    base = engine.path.rstrip("/").removesuffix("/v1")  # which is left off when it is asked, too
+    path = there.path.removeprefix(base) if there.path.startswith(f"{base}/") else there.path or "/"
     return (path + (f"?{there.query}" if there.query else "")).encode("latin-1")

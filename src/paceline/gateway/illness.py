@@ -16,8 +16,16 @@ from paceline.http.client import ConnectFailed, ConnectionLost, Headers
 from paceline.types import AS_STARTED, Api, Request, Strategy
 
 FAILURES_IN_A_ROW = 3
-"""After so many an engine is ejected. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so
-that being wrong costs little."""
+"""After so many of one form (dialect, streamed or not, model) an engine is ejected: it may be ill for streams alone, or
+for one of its models. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so that being wrong
+costs little."""
+DOUBTS_IN_A_ROW = 3
+"""Different requests that failed on this and on another engine, with none that was served in between: one may be the
+cause of its failures itself, several are not."""
+BODY_END_BYTES = 512
+"""Of a request's body, by which it is known again."""
+MAX_FORMS = 64
+"""Of requests that failed, that are counted apart."""
 LAST_OUTCOMES = 10
 MAX_FAILED = 5
 """Of the last outcomes, failures at which an engine is ejected though some requests succeed in between."""
@@ -51,6 +59,10 @@ class Failure(StrEnum):
         return self in (Failure.ERROR, Failure.LOST, Failure.SILENT)
 
 
+Form = tuple[Api, bool, str | None]
+"""Dialect, whether it is streamed, the model."""
+
+
 class Illness:
     """What was seen of one engine's answers lately."""
 
@@ -59,7 +71,10 @@ class Illness:
         """Why it is ejected; ``None`` while it is not."""
         self.failed_api = Api.OPENAI_CHAT
         self.failed_stream = False
-        self._in_a_row = 0
+        self.failed_model: str | None = None
+        """What the engine calls the model that it failed with."""
+        self._in_a_row: dict[Form, int] = {}
+        self._doubts: set[tuple[int, bytes]] = set()
         self._last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
         self._ejections = 0
         self._trial_at_s = 0.0
@@ -69,26 +84,42 @@ class Illness:
     def is_ejected(self) -> bool:
         return self.problem is not None
 
-    def served(self) -> None:
+    def served(self, request: Request) -> None:
         """A request came out well."""
-        self._in_a_row = 0
+        self._in_a_row.pop(_form(request), None)
+        self._doubts.clear()
         self._last.append(False)
 
-    def failed(self, request: Request, kind: Failure, problem: str) -> bool:
-        """A request failed by the engine's fault. Returns whether this ejects it."""
-        self._in_a_row += 1
+    def failed(self, request: Request, kind: Failure, problem: str, model: str | None = None) -> bool:
+        """A request failed by the engine's fault. Returns whether this ejects it.
+
+        Args:
+            model: what the engine calls its model.
+        """
+        form = _form(request)
+        in_a_row = self._in_a_row.pop(form, 0) + 1
+        self._in_a_row[form] = in_a_row
+        if len(self._in_a_row) > MAX_FORMS:
+            del self._in_a_row[next(iter(self._in_a_row))]
         self._last.append(True)
-        self.failed_api, self.failed_stream = request.api, request.stream
+        self.failed_api, self.failed_stream, self.failed_model = request.api, request.stream, model
         now_s = _now_s()
         if self.is_ejected:  # there was no other to use; a trial would tell no more than this did
             self._trial_at_s = max(self._trial_at_s, now_s + EJECTION_S[min(self._ejections, len(EJECTION_S)) - 1])
             return False
-        if self._in_a_row < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED:
+        if max(in_a_row, len(self._doubts)) < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED:
             return False
         if now_s - self._let_in_at_s > RELAPSE_S:
             self._ejections = 0
         self._eject(now_s, f"{kind}: {problem}")
         return True
+
+    def is_in_doubt(self, request: Request) -> bool:
+        """A request failed here as it did on another engine, so that the fault may be its own. Returns whether there
+        were too many of these for that."""
+        if len(self._doubts) < DOUBTS_IN_A_ROW:
+            self._doubts.add((len(request.body), request.body[-BODY_END_BYTES:]))
+        return len(self._doubts) >= DOUBTS_IN_A_ROW
 
     def is_due_for_trial(self) -> bool:
         """Whether its pause is over; the next one begins now, in case the trial fails."""
@@ -102,7 +133,8 @@ class Illness:
         if self.is_ejected:
             self._let_in_at_s = _now_s()
         self.problem = None
-        self._in_a_row = 0
+        self._in_a_row.clear()
+        self._doubts.clear()
         self._last.clear()
 
     def _eject(self, now_s: float, problem: str) -> None:
@@ -123,11 +155,15 @@ async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | No
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
             async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
                 whole = await answer.read_all(MAX_TRIAL_BYTES)
-                if request.stream:
+                media_type = (answer.header(b"content-type") or b"").lower()
+                is_stream = media_type.startswith(b"text/event-stream")
+                if is_stream:
                     observer.feed(whole, 0.0)
-                else:
+                    observer.end(0.0)
+                elif b"json" in media_type:
                     observer.read_whole(whole)
-                return answer.status < 500 and observer.error is None
+                is_served = answer.status < 500 and answer.status not in (401, 407) and observer.error is None
+                return is_served and (observer.has_begun or not is_stream)
     except (ConnectFailed, ConnectionLost, TimeoutError):
         return False
 
@@ -153,6 +189,10 @@ def trial(api: Api, stream: bool, model: str | None) -> Request:
         Api.LLAMA_CPP: {"prompt": "1 2 3", "n_predict": 2},
     }[api]
     return Request(api, _PATHS[api], msgspec.json.encode(fields), fields, model, stream, teaches=False)
+
+
+def _form(request: Request) -> Form:
+    return request.api, request.stream, request.served_model
 
 
 def _now_s() -> float:

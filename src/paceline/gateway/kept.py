@@ -28,9 +28,7 @@ class Kept:
     def note(self, head: bytes, engine: str) -> None:
         """Remember the id in the beginning of an answer."""
         if found := _ID.search(head):
-            self._engines[found[1].decode("latin-1")] = engine
-            if len(self._engines) > MAX_IDS:
-                self._engines.popitem(last=False)
+            self._remember(found[1].decode("latin-1"), engine)
 
     def engine_of(self, name: str) -> str | None:
         """The engine that gave an id, if it is remembered."""
@@ -47,9 +45,15 @@ class Kept:
                 await fetch_json(engine.client, f"/v1/responses/{name}")
             except (NotReady, ConnectFailed, ConnectionLost, TimeoutError):
                 continue
-            self._engines[name] = engine.name
+            self._remember(name, engine.name)
             return engine.name
         return None
+
+    def _remember(self, name: str, engine: str) -> None:
+        self._engines[name] = engine
+        self._engines.move_to_end(name)
+        if len(self._engines) > MAX_IDS:
+            self._engines.popitem(last=False)
 
 
 def id_in_path(path: str) -> str | None:

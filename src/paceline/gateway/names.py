@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import translate
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from paceline.configuration import Configuration, ModelSettings
+from paceline.gateway.globs import compiled
 
 if TYPE_CHECKING:
     from paceline.gateway.fleet import EngineHandle, LaneHandle
 
 DEFAULT_TAG = ":latest"
 """Ollama's rule: a name without a tag means this one, and case does not count (its ``model.ParseName``)."""
+DEFAULT_HOST, DEFAULT_NAMESPACE = "registry.ollama.ai/", "library/"
+"""Which Ollama lists no name with, and takes any name with."""
 
 
 class Served(Struct, frozen=True):
@@ -39,28 +41,39 @@ class Names:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self._models = [(model, _patterns((model.name, *model.aliases))) for model in configuration.model]
+        self._models = configuration.model
+        self._exact: dict[str, ModelSettings] = {}
+        self._patterns: list[tuple[ModelSettings, re.Pattern[str]]] = []
+        for model in configuration.model:
+            self._exact.setdefault(model.name.casefold(), model)
+            for alias in model.aliases:
+                if "*" in alias:
+                    self._patterns.append((model, compiled((alias,))[0]))
+        for model in configuration.model:  # behind all names
+            for alias in model.aliases:
+                self._exact.setdefault(alias.casefold(), model)
         self.is_strict = configuration.server.strict_models
 
     @property
     def configured(self) -> Sequence[ModelSettings]:
-        return [model for model, _ in self._models]
+        return self._models
 
     def find(
         self, name: str, ordered: "Sequence[LaneHandle]", named: "Callable[[str], Sequence[LaneHandle]]"
     ) -> Served | None:
-        """What a name stands for, ``None`` for an unknown one.
+        """What a name stands for, ``None`` for an unknown one: a configured name or alias goes before a name that
+        engines list, and that before a pattern which it happens to fit.
 
         Args:
             ordered: all lanes, the default one first.
             named: the lanes of a lane's or an engine's name.
         """
-        for model, patterns in self._models:
-            if any(pattern.match(name) for pattern in patterns):
-                return _configured(model, ordered, named)
+        if (exact := self._exact.get(name.casefold())) is not None:
+            return _configured(exact, ordered, named)
         listed = {lane.engine: found for lane in ordered if (found := listed_name(lane.engine, name)) is not None}
         if not listed:
-            return None
+            fitting = next((model for model, pattern in self._patterns if pattern.fullmatch(name)), None)
+            return _configured(fitting, ordered, named) if fitting else None
         lanes = tuple(lane for lane in ordered if lane.engine in listed)
         return Served(listed[lanes[0].engine], lanes)
 
@@ -74,7 +87,7 @@ class Names:
         if not ordered or not (own := ordered[0].engine.models):
             return None
         name = _id(own, next(iter(own)))
-        for model, _ in self._models:
+        for model in self._models:
             engine_name = _own_name(model, ordered[0].engine)
             if engine_name is not None and listed_name(ordered[0].engine, engine_name) == name:
                 return _configured(model, ordered, named)
@@ -116,12 +129,8 @@ def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
     return configured
 
 
-def _patterns(globs: Sequence[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(translate(glob), re.IGNORECASE) for glob in globs)
-
-
 def _with_tag(name: str) -> str:
-    folded = name.casefold()
+    folded = name.casefold().removeprefix(DEFAULT_HOST).removeprefix(DEFAULT_NAMESPACE)
     return folded if ":" in folded.rpartition("/")[2] else folded + DEFAULT_TAG
 
 

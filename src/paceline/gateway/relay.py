@@ -54,6 +54,7 @@ class Relay:
         sent_s: when the request went to the engine, by :func:`time.perf_counter`.
         extra_headers: put before the engine's own.
         first_byte_timeout_s: time from ``sent_s`` to the first byte of the answer's body.
+        engine_url: the engine's base URL, for redirects to itself.
         idle_timeout_s: longest silence of the engine after that. Time in which the client takes nothing does not count.
     """
 
@@ -66,12 +67,14 @@ class Relay:
         extra_headers: list[tuple[bytes, bytes]],
         first_byte_timeout_s: float = inf,
         idle_timeout_s: float = inf,
+        engine_url: str | None = None,
     ) -> None:
         self._answer = answer
         self._observer = observer
         self._reply = reply
         self._sent_s = sent_s
         self._extra_headers = extra_headers
+        self._engine_url = engine_url
         self._first_byte_timeout_s = first_byte_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._kind = _kind(answer)
@@ -241,7 +244,7 @@ class Relay:
 
     async def _start(self) -> None:
         self.began = True
-        headers = to_client(self._answer.headers)
+        headers = to_client(self._answer.headers, self._engine_url)
         if self._kind is _Kind.EVENTS:  # events may be taken out, and an error put in
             headers = [header for header in headers if header[0].lower() != b"content-length"]
         await self._reply.start(self._answer.status, [*self._extra_headers, *headers])

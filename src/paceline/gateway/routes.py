@@ -103,15 +103,31 @@ _LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", 
 _COMPUTING_IN_API = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
 
 
+class _Address(Struct, frozen=True):
+    """The rows of one path, and the methods of all of them."""
+
+    rows: tuple[Route, ...]
+    allowed: tuple[str, ...]
+
+
+def _address(path: str) -> _Address:
+    rows = tuple(row for row in ROUTES if row.path == path)
+    return _Address(rows, tuple(dict.fromkeys(method for row in rows for method in row.allowed)))
+
+
+_EXACT = {row.path: _address(row.path) for row in ROUTES if not row.path.endswith("*")}
+_BEGINNINGS = [_address(path) for path in dict.fromkeys(row.path for row in ROUTES if row.path.endswith("*"))]
+_PASSED_AND_OPTIONS = (*PASSED_METHODS, "OPTIONS")
+
+
 def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     """The row for a request and the methods of its address; no row where it is for the engines, or where the
     address does not take the method: then it has methods, and this one is not among them."""
-    first = next((row for row in ROUTES if row.fits(path)), None)
-    if first is None:
-        return None, (*PASSED_METHODS, "OPTIONS")
-    rows = [row for row in ROUTES if row.path == first.path]
-    allowed = tuple(dict.fromkeys(one for row in rows for one in row.allowed))
-    return next((row for row in rows if method in row.allowed or not row.methods), None), allowed
+    address = _EXACT.get(path) or next((one for one in _BEGINNINGS if one.rows[0].fits(path)), None)
+    if address is None:
+        return None, _PASSED_AND_OPTIONS
+    taking = (row for row in address.rows if method in row.allowed or not row.methods)
+    return next(taking, None), address.allowed
 
 
 def computes(method: str, path: str) -> bool:

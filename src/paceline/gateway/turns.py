@@ -78,19 +78,23 @@ class Device:
             return True
         return self.holder == engine and self.running < slots and not self._someone_is_impatient()
 
+    def take(self, engine: str, slots: int) -> Turn | None:
+        """A place in the engine's turn, if there is one at once."""
+        if self.takes_turns:
+            if not self.can_start(engine, slots):
+                return None
+            self.holder = engine
+        self._change(1)
+        return Turn(self)
+
     async def acquire(self, engine: str, slots: int) -> Turn:
         """Wait for a place in the engine's turn. Cancelling the call gives the place in the queue up.
 
         Raises:
             QueueFull: ``queue_limit`` requests wait already.
         """
-        if not self.takes_turns:
-            self._change(1)
-            return Turn(self)
-        if self.can_start(engine, slots):
-            self.holder = engine
-            self._change(1)
-            return Turn(self)
+        if (turn := self.take(engine, slots)) is not None:
+            return turn
         if len(self._queue) >= self.queue_limit:
             raise QueueFull(f"{len(self._queue)} requests wait for the device already")
         waiter = _Waiter(engine, slots, self.clock(), asyncio.get_running_loop().create_future())

@@ -14,8 +14,10 @@ else:
     from backports import zstd
 
 PIECE_BYTES = 65_536
-BESIDE_BYTES = 100_000
-"""A larger body is unpacked in a thread, so that others are served meanwhile."""
+MAX_MEMBERS = 10_000
+"""Of a gzip file, or frames of zstd; bgzip begins a new one every 64 kB."""
+MAX_ENCODINGS = 4
+"""Of one body; nobody needs more than one."""
 SUPPORTED = "gzip, deflate, zstd, identity"
 
 
@@ -26,6 +28,10 @@ async def unpacked(body: bytes, encodings: bytes, max_bytes: int) -> bytes:
         ApiError: 415, an encoding is unknown; 413, it would be larger than ``max_bytes``; 400, it is damaged.
     """
     names = [name for name in encodings.decode("latin-1").lower().replace(" ", "").split(",") if name]
+    if len(names) > MAX_ENCODINGS:
+        raise ApiError(
+            415, f"content-encoding: more than {MAX_ENCODINGS} encodings are not taken off", "unsupported_encoding"
+        )
     for name in reversed(names):
         if name in ("identity", ""):
             continue
@@ -37,10 +43,8 @@ async def unpacked(body: bytes, encodings: bytes, max_bytes: int) -> bytes:
                 headers=[(b"accept-encoding", SUPPORTED.encode())],
             )
         try:
-            if len(body) > BESIDE_BYTES:
-                body = await asyncio.to_thread(_UNPACKERS[name], body, max_bytes)
-            else:
-                body = _UNPACKERS[name](body, max_bytes)
+            # In a thread, however small it is: 2 kB may hold as much as is allowed, and others are served meanwhile.
+            body = await asyncio.to_thread(_UNPACKERS[name], body, max_bytes)
         except (zlib.error, zstd.ZstdError, EOFError) as error:
             raise ApiError(400, f"content-encoding {name}: the body is damaged: {error}", "invalid_encoding") from error
     return body
@@ -49,37 +53,43 @@ async def unpacked(body: bytes, encodings: bytes, max_bytes: int) -> bytes:
 def _inflated(body: bytes, max_bytes: int) -> bytes:
     """``deflate``: a zlib stream by the standard, a bare one from some clients."""
     try:
-        return _all_of(zlib.decompressobj(), body, max_bytes)
+        return _all_of(zlib.decompressobj, body, max_bytes)
     except zlib.error:
-        return _all_of(zlib.decompressobj(-zlib.MAX_WBITS), body, max_bytes)
+        return _all_of(lambda: zlib.decompressobj(-zlib.MAX_WBITS), body, max_bytes)
 
 
 def _gunzipped(body: bytes, max_bytes: int) -> bytes:
-    return _all_of(zlib.decompressobj(zlib.MAX_WBITS | 16), body, max_bytes)
+    return _all_of(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), body, max_bytes)
 
 
 def _zstd(body: bytes, max_bytes: int) -> bytes:
-    unpacker = zstd.ZstdDecompressor()
-    pieces, size, data = [], 0, body
-    while not unpacker.eof:
-        piece = unpacker.decompress(data, PIECE_BYTES)
-        data = b""
-        size += len(piece)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        pieces.append(piece)
-        if not piece and unpacker.needs_input:
-            raise EOFError("it ends too soon")
-    return b"".join(pieces)
+    return _all_of(zstd.ZstdDecompressor, body, max_bytes)
 
 
-def _all_of(unpacker: Any, body: bytes, max_bytes: int) -> bytes:
-    unpacked_body: bytes = unpacker.decompress(body, max_bytes + 1)
-    if len(unpacked_body) > max_bytes:
-        raise _too_large(max_bytes)
-    if not unpacker.eof:
-        raise EOFError("it ends too soon")
-    return unpacked_body
+def _all_of(new: Callable[[], Any], body: bytes, max_bytes: int) -> bytes:
+    """All members of a gzip file, or frames of zstd, one behind the other (RFC 1952, section 2.2; RFC 8878, section 3):
+    they are one body. Zeros behind them are padding."""
+    pieces: list[bytes] = []
+    size = at = 0
+    view = memoryview(body)
+    for _ in range(MAX_MEMBERS):
+        unpacker = new()
+        while not unpacker.eof:
+            fed = view[at : at + PIECE_BYTES]
+            if not fed:
+                raise EOFError("it ends too soon")
+            at += len(fed)
+            piece = unpacker.decompress(fed, max_bytes + 1 - size)
+            size += len(piece)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            pieces.append(piece)
+        at -= len(unpacker.unused_data)
+        if at == len(body) or body[at] == 0:
+            if view[at:].tobytes().strip(b"\0"):
+                raise EOFError("what follows its end is not compressed")
+            return b"".join(pieces)
+    raise EOFError(f"it has more than {MAX_MEMBERS} parts")
 
 
 def _too_large(max_bytes: int) -> ApiError:

@@ -48,12 +48,19 @@ class HttpRequest:
         client_left: the connection ended before the answer was whole.
     """
 
-    def __init__(self, head: RequestHead, client: str, receive: Callable[[int], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        client: str,
+        receive: Callable[[int], Awaitable[bytes]],
+        hold: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.method, self.target, self.path, self.query = head.method, head.target, head.path, head.query
         self.version, self.headers = head.version, head.headers
         self.client = client
         self.client_left = False
         self._receive = receive
+        self._hold = hold
 
     async def body(self, max_bytes: int) -> bytes:
         """The whole body, once; it is asked for where the client waits for that (100 Continue).
@@ -63,6 +70,14 @@ class HttpRequest:
             Refused: the base of these; on its own, the chunks are broken. Left to the server, it is answered there.
         """
         return await self._receive(max_bytes)
+
+    def holds(self, more_bytes: int) -> None:
+        """Count what the handler keeps of the request beside the body as it came, until the handler's end.
+
+        Raises:
+            Overloaded: there is no place for it.
+        """
+        self._hold(more_bytes)
 
 
 class Incoming:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from paceline.http.framing import ChunkedBody
+from paceline.http.keepalive import keep_alive, set_tcp
 from paceline.http.message import CONTINUE, Refused, RequestHead, answer_head
 from paceline.http.reply import Reply
 from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Incoming, Overloaded
@@ -28,16 +29,9 @@ MAX_LINGER_BYTES = 256 * 1024 * 1024
 """And for this many bytes at most."""
 MAX_CHUNKED_BYTES = 16 * 1024
 """Of a body in chunks, so much is taken at a time: in chunks of one byte it costs 4 ms, and others wait."""
+NO_PLACE = "the request bodies being served fill their place (server.max_buffered_bytes)"
 _HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n|\r(?!\n|\Z)")
 """Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
-_TCP_OPTIONS = {
-    "TCP_NODELAY": 1,
-    "TCP_KEEPIDLE": 60,  # seconds until a silent peer is probed; macOS has the next name for it
-    "TCP_KEEPALIVE": 60,
-    "TCP_KEEPINTVL": 15,
-    "TCP_KEEPCNT": 4,
-    "TCP_NOTSENT_LOWAT": HIGH_WATER_BYTES,  # or megabytes wait in the kernel, and a slow client seems to take nothing
-}
 log = logging.getLogger("paceline.http")
 
 
@@ -257,7 +251,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         self._expect(0)
-        self._request = request = HttpRequest(head, self._client, self._body)
+        self._request = request = HttpRequest(head, self._client, self._body, self._hold)
         self._reply = reply = Reply(self, head)
         self._incoming = incoming = Incoming(head)
         self._keep_alive = head.keep_alive
@@ -332,7 +326,7 @@ class Connection(asyncio.Protocol):
         incoming.add(content)
         self._shared.buffered_bytes += len(content)
         if self._shared.buffered_bytes > limits.max_buffered_bytes:
-            incoming.fail(Overloaded("the request bodies being served fill their place (server.max_buffered_bytes)"))
+            incoming.fail(Overloaded(NO_PLACE))
         elif incoming.max_bytes is None:
             if incoming.held_bytes > HIGH_WATER_BYTES:
                 self._pause_reading()
@@ -345,6 +339,13 @@ class Connection(asyncio.Protocol):
         if incoming.problem:
             self._release(incoming)
         return rest
+
+    def _hold(self, more_bytes: int) -> None:
+        assert self._incoming is not None
+        self._incoming.held_bytes += more_bytes
+        self._shared.buffered_bytes += more_bytes
+        if self._shared.buffered_bytes > self._shared.limits.max_buffered_bytes:
+            raise Overloaded(NO_PLACE)
 
     def _release(self, incoming: Incoming) -> None:
         self._shared.buffered_bytes -= incoming.held_bytes
@@ -433,11 +434,10 @@ class Connection(asyncio.Protocol):
 
 
 def _set_up(connected: Any) -> None:
-    with contextlib.suppress(OSError):
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _TCP_OPTIONS.items():
-            if hasattr(socket, name):
-                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    keep_alive(connected)
+    set_tcp(connected, "TCP_NODELAY", 1)
+    # Or megabytes wait in the kernel, and a slow client seems to take nothing.
+    set_tcp(connected, "TCP_NOTSENT_LOWAT", HIGH_WATER_BYTES)
 
 
 def _has_failed(transport: Any) -> bool:
