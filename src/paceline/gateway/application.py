@@ -178,6 +178,9 @@ class Application:
 
     # What is the engines'
 
+    async def _pass_on(self, incoming: HttpRequest, reply: "ApiReply", _: Client) -> None:
+        await self._pass_through(incoming, reply)
+
     async def _pass_through(self, incoming: HttpRequest, reply: "ApiReply") -> None:
         body = await self._body(incoming)
         is_unpacked = True

@@ -59,9 +59,11 @@ _ANYONE, _CLIENTS, _ADMINISTRATORS = Audience.ANYONE, Audience.CLIENTS, Audience
 
 ROUTES: Sequence[Route] = (
     *(Route(_POST, path, "generate", _CLIENTS, "decided on, and sent down a lane") for path in GENERATION),
+    Route(_GET, "/v1/chat/completions", "pass_on", _CLIENTS, "the engine's list of those that it stored"),
     Route(_GET, "/v1/models", "models", _CLIENTS, "what all lanes serve"),
     Route(_GET, "/models", "models", _CLIENTS, "the same"),
     Route(_GET, "/v1/models/*", "model", _CLIENTS, "one entry of it"),
+    Route(("DELETE",), "/v1/models/*", "pass_on", _ADMINISTRATORS, "have the engine delete it"),
     Route(_GET, "/health", "health", _ANYONE, "200 while a lane is up, else 503"),
     Route(_GET, "/v1/health", "health", _ANYONE, "the same"),
     Route(_GET, "/livez", "live", _ANYONE, "200 while the gateway runs"),
@@ -101,18 +103,31 @@ _LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", 
 _COMPUTING_IN_API = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
 
 
-_EXACT = {row.path: row for row in ROUTES if not row.path.endswith("*")}
-_BEGINNINGS = [row for row in ROUTES if row.path.endswith("*")]
+class _Address(Struct, frozen=True):
+    """The rows of one path, and the methods of all of them."""
+
+    rows: tuple[Route, ...]
+    allowed: tuple[str, ...]
+
+
+def _address(path: str) -> _Address:
+    rows = tuple(row for row in ROUTES if row.path == path)
+    return _Address(rows, tuple(dict.fromkeys(method for row in rows for method in row.allowed)))
+
+
+_EXACT = {row.path: _address(row.path) for row in ROUTES if not row.path.endswith("*")}
+_BEGINNINGS = [_address(path) for path in dict.fromkeys(row.path for row in ROUTES if row.path.endswith("*"))]
 _PASSED_AND_OPTIONS = (*PASSED_METHODS, "OPTIONS")
 
 
 def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     """The row for a request and the methods of its address; no row where it is for the engines, or where the
     address does not take the method: then it has methods, and this one is not among them."""
-    row = _EXACT.get(path) or next((row for row in _BEGINNINGS if row.fits(path)), None)
-    if row is None:
+    address = _EXACT.get(path) or next((one for one in _BEGINNINGS if one.rows[0].fits(path)), None)
+    if address is None:
         return None, _PASSED_AND_OPTIONS
-    return (row if method in row.allowed or not row.methods else None), row.allowed
+    taking = (row for row in address.rows if method in row.allowed or not row.methods)
+    return next(taking, None), address.allowed
 
 
 def computes(method: str, path: str) -> bool:
