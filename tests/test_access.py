@@ -81,6 +81,16 @@ def test_a_pattern_lists_origins() -> None:
     assert status(listed, [(b"host", b"a"), (b"origin", b"http://localhost.evil.com")]) == 403
 
 
+@pytest.mark.parametrize("listed", ["http://[::1]:3000", "http://[::1]:*", "*", "app://[a-z]?", "HTTP://[::1]:3000"])
+def test_only_the_star_is_special(listed: str) -> None:
+    origin = listed.lower().replace(":*", ":3000") if listed != "*" else "null"
+    given = access(ServerSettings(cors=(listed,)))
+    assert status(given, [(b"host", b"a"), (b"origin", origin.encode())]) == 200
+    if listed != "*":
+        assert status(given, [(b"host", b"a"), (b"origin", b"http://1:3000")]) == 403
+        assert status(given, [(b"host", b"a"), (b"origin", b"app://bc")]) == 403
+
+
 def test_the_gateways_own_page_is_let_in() -> None:
     own = [(b"host", b"127.0.0.1:8080"), (b"origin", b"http://127.0.0.1:8080"), (b"sec-fetch-site", b"same-origin")]
     assert status(access(), own) == 200
@@ -98,7 +108,9 @@ def test_a_preflight_is_answered_with_what_a_listed_origin_may() -> None:
     listed = access(ServerSettings(cors=("http://app.example",)))
     asked = [(b"origin", b"http://app.example"), (b"access-control-request-headers", b"x-api-key")]
     answer = dict(listed.preflight_headers(asked, ("POST", "OPTIONS")))
-    assert answer[b"access-control-allow-methods"] == b"POST, OPTIONS"
+    assert answer[b"allow"] == b"POST, OPTIONS"
+    assert answer[b"access-control-allow-methods"] == b"GET, POST, DELETE, OPTIONS"
+    assert b"PUT" in dict(listed.preflight_headers(asked, ("PUT", "OPTIONS")))[b"access-control-allow-methods"]
     assert answer[b"access-control-allow-headers"] == b"x-api-key"
     foreign = dict(listed.preflight_headers([(b"origin", b"http://evil.example")], ("POST",)))
     assert not any(name.startswith(b"access-control") for name in foreign)

@@ -331,6 +331,7 @@ async def test_an_engine_that_is_ill_for_streams_alone_is_found_among_other_requ
         await wire.chunk(token("one"))
         await wire.raw(b"400\r\ndata: {")
         await drops(received, wire)
+        return
 
     async def well(received: Received, wire: Wire) -> None:
         await asyncio.sleep(0.02)
@@ -340,6 +341,7 @@ async def test_an_engine_that_is_ill_for_streams_alone_is_found_among_other_requ
         await wire.stream_head()
         await wire.chunk(token("one") + event(b"[DONE]"))
         await wire.end()
+        return
 
     engines = [await start_engine(breaks_streams), await start_engine(well)]
     running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
@@ -409,10 +411,8 @@ def test_a_pipe_in_the_place_of_a_key_is_not_waited_for(tmp_path: Path) -> None:
 
 
 async def test_the_whole_time_counts_over_all_attempts_and_the_queue(
-    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+    start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
-    monkeypatch.setattr(pipeline, "EXPIRY_S", 0.2)
-
     async def hangs(received: Received, wire: Wire) -> None:
         await asyncio.sleep(30)
 

@@ -313,7 +313,7 @@ def log_of(
         name = rng.choice(("plain", "ngram"))
         chosen = Decision(name, "a coin", 0.5, {"plain": 0.5, "ngram": 0.5}, predictions=guesses)
         took = outcome(name, s_per_token=speeds[name] * rng.lognormvariate(0, noise))
-        log.add(replace(REQUEST, model=model), Signals({Task.ANSWER: 1.0}), chosen, took)
+        log.add(replace(REQUEST, model=model, served_model=model), Signals({Task.ANSWER: 1.0}), chosen, took)
     log.close()
     return path
 

@@ -11,6 +11,7 @@ from conftest import RunningGateway, StartEngine, StartGateway, lane
 from fake_engine import ANSWER, FakeEngine, Received, Script, Wire, event, token
 from paceline.gateway import illness, patience
 from paceline.gateway.attempts import MAX_DELIVERIES, Attempts
+from paceline.gateway.exchange import MAX_SET_ASIDE_BYTES
 from paceline.gateway.illness import FAILURES_IN_A_ROW, Failure, Illness, trial
 from paceline.gateway.routes import GENERATION
 from paceline.types import Api
@@ -202,7 +203,7 @@ async def test_a_poison_request_reaches_two_engines_at_most_whatever_connections
 
     started = [await start_engine(poisoned) for _ in range(engines)]
     tables = "".join(lane(f"e{number}", engine.url) for number, engine in enumerate(started))
-    running = await start_gateway("server.first_byte_timeout_s = 0.3\n" + tables)
+    running = await start_gateway("server.first_byte_timeout_s = 1\n" + tables)
     names = [f"e{number % engines}" for number in range(idle * engines)]
     await asyncio.gather(
         *(running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": name}) for name in names)
@@ -217,6 +218,21 @@ async def test_a_poison_request_reaches_two_engines_at_most_whatever_connections
     assert [other.status_code for other in others] == [200] * 5
     if engines > 1 or ill in ("500", "garbage"):
         assert not any([await is_ejected(running, name) for name in running.gateway.fleet.engines])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_without_end_keeps_its_status(
+    stream: bool, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def quotes(received: Received, wire: Wire) -> None:
+        await wire.json({"error": {"message": "can't parse: " + "x" * 2 * MAX_SET_ASIDE_BYTES}}, 500)
+
+    engine = await start_engine(quotes)
+    running = await start_gateway(lane("only", engine.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT | {"stream": stream})
+    assert reply.status_code == 500
+    assert "the engine answered 500" in reply.json()["error"]["message"]
+    assert len(engine.requests) == 1
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/api/pull", "/models/load"])
@@ -384,6 +400,20 @@ async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
     assert "a problem" in (ill.problem or "")
     ill.let_in()
     assert ill.problem is None
+
+
+async def test_a_request_that_fails_meanwhile_is_as_good_as_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(illness, "EJECTION_S", (0.2,))
+    ill, request = Illness(), trial(Api.OPENAI_CHAT, False, None)
+    for _ in range(FAILURES_IN_A_ROW):
+        ill.failed(request, Failure.ERROR, "a problem")
+    began_s = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < began_s + 0.4:  # it is used though ejected, as the only one
+        assert not ill.failed(request, Failure.ERROR, "a problem")
+        assert not ill.is_due_for_trial()
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    assert ill.is_due_for_trial()
 
 
 @pytest.mark.parametrize("api", list(Api))

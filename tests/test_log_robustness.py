@@ -191,3 +191,31 @@ def test_the_thread_survives_what_no_file_can_hold(tmp_path: Path) -> None:
     wait_until(lambda: log.written == 1)
     log.close()
     assert log.problem is None
+
+
+@pytest.mark.parametrize("content", ["newer", "damaged"])
+def test_a_file_that_can_be_neither_used_nor_moved_is_left_as_it_is(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "requests.sqlite"
+    if content == "newer":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+            connection.commit()
+    else:
+        path.write_bytes(b"no database" * 1000)
+    before = path.read_bytes()
+    monkeypatch.setattr("paceline.evidence.log.set_aside", refuse)
+    log = DecisionLog(path)
+    try:
+        deadline_s = time.monotonic() + 5
+        while log.problem is None and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert log.problem is not None
+        assert "not be moved away: Permission denied" in log.problem
+    finally:
+        log.close()
+    assert path.read_bytes() == before

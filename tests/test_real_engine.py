@@ -129,8 +129,9 @@ def test_openai_responses(oai: openai.OpenAI) -> None:
 
 
 def test_openai_errors_are_the_sdks_own(oai: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="there are: smol"):
-        oai.chat.completions.create(model="gpt-4", messages=user("hi"))
+    assert oai.chat.completions.create(model="gpt-4", messages=user("hi"), max_tokens=4).choices
+    with pytest.raises(openai.BadRequestError, match=r"parse|messages"):
+        oai.chat.completions.create(model=MODEL, messages="hi")  # type: ignore[arg-type]
     with pytest.raises(openai.BadRequestError, match="no lane 'x'"):
         oai.chat.completions.create(model=MODEL, messages=user("hi"), extra_headers={"x-paceline-lane": "x"})
     assert [one.id for one in oai.models.list()] == [MODEL]
@@ -173,8 +174,9 @@ def test_anthropic_tools(claude: anthropic.Anthropic) -> None:
 
 
 def test_anthropic_errors_are_the_sdks_own(claude: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="there are: smol"):
-        claude.messages.create(model="claude", messages=user("hi"), max_tokens=4)
+    assert claude.messages.create(model="claude-haiku-4-5", messages=user("hi"), max_tokens=4).content
+    with pytest.raises(anthropic.BadRequestError, match="no lane 'x'"):
+        claude.messages.create(model=MODEL, messages=user("hi"), max_tokens=4, extra_headers={"x-paceline-lane": "x"})
 
 
 # Byte for byte

@@ -314,7 +314,7 @@ def test_a_prompt_can_not_be_confirmed_from_its_hash() -> None:
 def test_labels_are_bounded() -> None:
     metrics = Metrics()
     metrics.know_lanes({"plain": False, "ngram": True})
-    metrics.know_engines(["e"])
+    metrics.know_engines({"e": False})
     before = len(metrics.text({}, {}, 0).splitlines())
     request = Request(Api.OPENAI_CHAT, "/", b"", {})
     for status in range(100, 1000):
@@ -332,8 +332,7 @@ def test_labels_are_bounded() -> None:
 def test_known_series_are_there_before_their_first_event() -> None:
     metrics = Metrics()
     metrics.know_lanes({"plain": False, "ngram": True})
-    metrics.know_engines(["e"])
-    metrics.engine_ejected("e", True)
+    metrics.know_engines({"e": True})
     page = metrics.text({"plain": (True, 0, 0)}, {}, 0).decode()
     for line in (
         'paceline_requests_total{lane="plain",status="200",task="code"} 0.0',
@@ -341,21 +340,23 @@ def test_known_series_are_there_before_their_first_event() -> None:
         'paceline_accepted_tokens_total{lane="ngram",task="edit"} 0.0',
         'paceline_routing_failures_total{part="decision"} 0.0',
         'paceline_denied_total{reason="invalid_api_key"} 0.0',
-        'paceline_engine_failures_total{engine="e",kind="timeout"} 0.0',
+        'paceline_engine_failures_total{engine="e",kind="silent"} 0.0',
         'paceline_engine_ejected{engine="e"} 1.0',
     ):
         assert line in page, line
     assert 'paceline_accepted_tokens_total{lane="plain"' not in page
 
 
-def test_answers_of_one_token_do_not_inflate_speeds() -> None:
+def test_answers_of_one_token_or_without_a_time_do_not_inflate_speeds() -> None:
     metrics = Metrics()
     request, decision = Request(Api.OPENAI_CHAT, "/", b"", {}), Decision("plain", "")
     one = Observation(completion_tokens=1, decode_tokens=0, decode_s=1e-6)
     many = Observation(completion_tokens=20, decode_tokens=19, decode_s=0.5)
-    for seen in (one, one, many):
+    untimed = Observation(completion_tokens=5)
+    for seen in (one, one, untimed, many):
         metrics.add(request, Signals(), decision, Outcome("plain", 200, 1.0, observed=seen))
     page = metrics.text({}, {}, 0)
+    assert b'paceline_completion_tokens_total{lane="plain",task="answer"} 27.0' in page
     assert b'paceline_generation_tokens_total{lane="plain",task="answer"} 20.0' in page
     assert b'paceline_decode_seconds_total{lane="plain",task="answer"} 0.5' in page
 

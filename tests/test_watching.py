@@ -103,7 +103,8 @@ async def test_every_request_is_a_span(
 ) -> None:
     url, spans = collector
     engine = await start_engine()
-    running = await start_gateway(f'evidence.traces = "{url}"\n' + lane("only", engine.url))
+    strict = "server.strict_models = true\n"
+    running = await start_gateway(f'{strict}evidence.traces = "{url}"\n' + lane("only", engine.url))
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     headers = {"traceparent": f"00-{trace}-{parent}-01", "x-request-id": "mine"}
     await running.http.post(CHAT, json=ASKED, headers=headers)

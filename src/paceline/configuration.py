@@ -131,7 +131,11 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, Meta(description="Time to connect to an engine before the next lane is tried, in seconds.")
     ] = 3.0
     queue_timeout_s: Annotated[
-        Seconds, Meta(description="Time that a request may wait for its device's turn, or for an engine that starts.")
+        Seconds,
+        Meta(
+            description="Time that a request may wait for its device's turn. For an engine that starts it waits a "
+            "minute at most."
+        ),
     ] = 600.0
     first_byte_timeout_s: Annotated[
         Seconds,

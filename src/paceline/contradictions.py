@@ -50,17 +50,18 @@ def url_problem(url: str) -> str | None:
         host.encode("idna")
     except UnicodeError:
         return f"names a host that can't be: {host!r}"
-    if re.fullmatch(r"[\d.]+", host) and not _is_address(host):
+    if re.fullmatch(r"[\d.]+", host) and not is_address(host):
         return f"names an address that can't be: {host}"
     return None if port != 0 else "has the port 0"
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there."""
-    return host.lower() == LOOPBACK_NAME or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    return host.lower() == LOOPBACK_NAME or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, and no name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -183,7 +184,7 @@ def _browsers(server: ServerSettings) -> Iterator[Problem]:
         elif "*" not in origin and (problem := url_problem(origin)):
             yield ("server", "cors"), f"{origin!r} {problem}"
     for host in server.hosts:
-        if not HOST.fullmatch(host) and not _is_address(host.strip("[]")):
+        if not HOST.fullmatch(host) and not is_address(host.strip("[]")):
             yield ("server", "hosts"), f"{host!r} is no host's name: write it without scheme, port and path"
 
 
@@ -226,7 +227,7 @@ def _exposure(configuration: Configuration) -> Iterator[Problem]:
     server = configuration.server
     if not server.host.strip():
         yield ("server", "host"), "is empty; 127.0.0.1 is this machine alone, 0.0.0.0 all that reach it"
-    elif not _is_address(server.host) and (url_problem(f"http://{server.host}") or not HOST.fullmatch(server.host)):
+    elif not is_address(server.host) and (url_problem(f"http://{server.host}") or not HOST.fullmatch(server.host)):
         yield (
             ("server", "host"),
             f"{server.host!r} is neither an address nor a host's name; write it without scheme and port",
@@ -257,4 +258,4 @@ def _itself(configuration: Configuration) -> Iterator[Problem]:
 
 
 def _listens_on_loopback(host: str) -> bool:
-    return is_loopback(host) or (_is_address(host) and ipaddress.ip_address(host).is_unspecified)
+    return is_loopback(host) or (is_address(host) and ipaddress.ip_address(host).is_unspecified)

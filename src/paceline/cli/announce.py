@@ -9,7 +9,7 @@ import msgspec
 
 from paceline import __version__
 from paceline.cli.common import log_directory, own_command, printable
-from paceline.cli.remote import KEY_VARIABLE
+from paceline.cli.remote import KEY_VARIABLE, http_url
 from paceline.contradictions import has_keys, is_loopback
 from paceline.engines import Health
 from paceline.gateway.fleet import EngineHandle
@@ -140,8 +140,7 @@ def _problem(engine: EngineHandle) -> str:
 def _address(gateway: Gateway) -> str:
     """One at which this machine reaches it."""
     url = urlsplit(gateway.address)
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-    return f"http://{anywhere[url.hostname]}:{url.port}" if url.hostname in anywhere else gateway.address
+    return http_url(url.hostname or "", url.port)
 
 
 def _invitation(gateway: Gateway) -> str:

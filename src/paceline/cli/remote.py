@@ -10,12 +10,12 @@ import msgspec
 
 from paceline.configuration import Configuration, ConfigurationError, load, resolved
 from paceline.contradictions import url_problem
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers, bearer
 
 KEY_VARIABLE = "PACELINE_API_KEY"
 """A key of the gateway's, for those who don't want it in a list of processes."""
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where this machine reaches what listens on all addresses."""
+"""By the address that stands for all, the one at which this machine reaches what listens there."""
 
 
 class Unanswered(Exception):
@@ -27,8 +27,8 @@ class Address(NamedTuple):
     key: str | None
 
     @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"authorization", b"Bearer " + self.key.encode())] if self.key else []
+    def headers(self) -> Headers:
+        return bearer(self.key)
 
 
 def add_address_options(parser: argparse.ArgumentParser, also_for: str = "") -> None:
@@ -52,9 +52,14 @@ def address(options: argparse.Namespace) -> Address:
     """
     configuration = load(options.config, here=False) if options.config else Configuration()
     server = configuration.server
-    host = ANYWHERE.get(server.host, server.host)
-    url = options.url or f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+    url = options.url or http_url(server.host, server.port)
     return Address(gateway_url(url), key(options.api_key, configuration))
+
+
+def http_url(host: str, port: int | None) -> str:
+    """Where this machine reaches what listens there."""
+    here = ANYWHERE.get(host, host)
+    return f"http://{f'[{here}]' if ':' in here else here}:{port}"
 
 
 def gateway_url(given: str) -> str:

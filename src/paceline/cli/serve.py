@@ -16,6 +16,7 @@ from typing import Any
 from paceline.cli.announce import announce, announce_stop
 from paceline.cli.common import Subparsers, add_command, fail, log_directory, state_directory
 from paceline.cli.engine_options import FileReader, add_engine_options, configuration_of_model, misused, whole_number
+from paceline.cli.remote import http_url
 from paceline.configuration import Configuration, ConfigurationError, ServerSettings
 from paceline.engines.bundled_model import NoBundledModel
 from paceline.gateway.server import CannotListen, Gateway
@@ -137,7 +138,7 @@ def _is_paceline(host: str, port: int) -> bool:
     """Whether a Paceline answers there, in whatever state its engines are."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{f'[{host}]' if ':' in host else host}:{port}/health", timeout=LOOK_TIMEOUT_S) as one:
+        with opener.open(f"{http_url(host, port)}/health", timeout=LOOK_TIMEOUT_S) as one:
             body = one.read(1 << 20)
     except urllib.error.HTTPError as error:
         body = error.read(1 << 20)  # 503: no lane is up

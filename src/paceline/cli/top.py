@@ -17,7 +17,7 @@ from paceline.text_table import columns, printable
 
 INTERVAL_S = 1.0
 REPORT_EVERY = 10
-MOST_REQUESTS = 1000
+MAX_REQUESTS = 1000
 OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
 NONE = "-"
 QUITTING = ("q", "Q")
@@ -72,7 +72,7 @@ class _Watched:
         self._last = 0
         self._lanes: dict[str, Any] = {}
         self._report: dict[str, Any] = {}
-        self._requests: deque[dict[str, Any]] = deque(maxlen=MOST_REQUESTS)
+        self._requests: deque[dict[str, Any]] = deque(maxlen=MAX_REQUESTS)
         self._problem = ""
 
     def update(self) -> None:

@@ -26,14 +26,13 @@ from paceline.decision.predict import (
 from paceline.decision.state import Key, Served, State, later
 from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
 
-FEWEST_TOKENS = 4
+MIN_TOKENS = 4
 """An answer with fewer decoded tokens tells nothing about speed."""
 SPEEDS = (0.01, 100_000.0)
 """Tokens per second that an engine can have; other reports are not believed."""
 BUSY = (408, 429)
 """Statuses below 500 by which an engine says that it could not, and not that the request was wrong."""
-CLIENT_LEFT = 499
-LEAST_OF_THE_CLOCK = 0.1
+MIN_SHARE_OF_CLOCK = 0.1
 """An engine that says it worked for less than this share of the time that passed is not believed."""
 REQUEST_SPREAD = 0.5
 """Standard deviation, in logits, of acceptance between requests of one task."""
@@ -44,11 +43,11 @@ CORRECTION_NOISE = 0.3
 """What is added to it between tasks, by which the model errs differently."""
 BLIND_NOISE = 0.5
 """What is added to it where a plain step's time is told from drafting ones."""
-MOST_DRAFTING = 0.1
+MAX_DRAFTING_SHARE = 0.1
 """With more drafting steps than this share a request does not show what a plain step takes."""
 LENGTH_SPREAD = 0.8
-FEWEST_PROMPT_TOKENS = 16
-MOST_CONVERSATIONS = 1000
+MIN_PROMPT_TOKENS = 16
+MAX_CONVERSATIONS = 1000
 """Of more, those that were quiet for longest are forgotten."""
 
 
@@ -131,7 +130,7 @@ class _Notes:
             share = rounds / steps
             plain = step_cost.cost(prediction.step_cost, 0, beside, context_k)
             relative = (1 - share) * plain + share * step_cost.cost(prediction.step_cost, length, beside, context_k)
-            is_plain = share <= MOST_DRAFTING
+            is_plain = share <= MAX_DRAFTING_SHARE
         step_s = decoding.seconds / steps
         # What a plain step takes is known from plain steps; from drafting ones it follows only if their cost is right.
         about_step, step_noise = ("step", noise) if is_plain else ("guessed step", noise + BLIND_NOISE**2)
@@ -206,7 +205,7 @@ class _Notes:
     def prefilled(self, prediction: Prediction, outcome: Outcome) -> None:
         """What a prompt token costs."""
         seen = outcome.observed
-        if seen.prompt_tokens is None or seen.prompt_tokens < FEWEST_PROMPT_TOKENS:
+        if seen.prompt_tokens is None or seen.prompt_tokens < MIN_PROMPT_TOKENS:
             return
         if _is_sane(seen.prompt_tokens, seen.prefill_s, outcome) and seen.prefill_s:
             self._add(("prefill", prediction.model), log(seen.prefill_s / seen.prompt_tokens), TIME_NOISE**-2)
@@ -222,7 +221,7 @@ def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:
     if tokens is None or seconds is None or not _is_decoding(tokens, seconds, outcome):
         return None
     told_s = seconds + (seen.prefill_s or 0.0)
-    if not told_s >= LEAST_OF_THE_CLOCK * (outcome.total_s - outcome.queue_s):
+    if not told_s >= MIN_SHARE_OF_CLOCK * (outcome.total_s - outcome.queue_s):
         return None
     drafted, accepted = seen.drafted, seen.accepted
     if not prediction.strategy.drafts or drafted is None or accepted is None:
@@ -245,7 +244,7 @@ def _is_sane(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
 def _is_decoding(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
     """Whether the report tells a speed of decoding. That of an answer of one token does not: the token comes out of the
     prefill, and llama.cpp tells a microsecond for it."""
-    return tokens >= FEWEST_TOKENS and _is_sane(tokens, seconds, outcome)
+    return tokens >= MIN_TOKENS and _is_sane(tokens, seconds, outcome)
 
 
 def _is_whole(outcome: Outcome) -> bool:
@@ -297,14 +296,14 @@ def _measured(sums: Measured, outcome: Outcome) -> Measured:
 
 
 def _bounded(served: dict[Key, Served]) -> dict[Key, Served]:
-    if len(served) <= MOST_CONVERSATIONS:
+    if len(served) <= MAX_CONVERSATIONS:
         return served
-    newest = sorted(served.items(), key=lambda entry: entry[1].at_s)[MOST_CONVERSATIONS // 4 :]
+    newest = sorted(served.items(), key=lambda entry: entry[1].at_s)[MAX_CONVERSATIONS // 4 :]
     return dict(newest)
 
 
 def _without_old_conversations(cells: dict[Key, Cell]) -> dict[Key, Cell]:
-    if len(cells) <= 2 * MOST_CONVERSATIONS:
+    if len(cells) <= 2 * MAX_CONVERSATIONS:
         return cells
     talks = sorted((key for key in cells if key[0] == "conversation"), key=lambda key: cells[key].at_s)
     for key in talks[: len(talks) // 2]:

@@ -106,9 +106,11 @@ class Observer:
         return left if left and self._read(left, at_s) else b""
 
     def read_whole(self, body: bytes) -> None:
-        """Look at a whole answer that is no stream for an error."""
+        """Look at a whole answer that is no stream, but JSON by its word, for an error."""
         if _may_be_error(body):
             self._note_error(_decoded(body), b"")
+        if self.error is None and not _is_answer(body):
+            self.error = "the answer is no JSON object, or not the whole of one"
 
     @property
     def head(self) -> bytes:
@@ -256,9 +258,12 @@ class Observer:
     # Reports
 
     def _usage(self) -> dict[str, Any]:
-        """Anthropic's stands at both ends of a stream."""
-        usage = _last_report(self._head, b'"usage"') if self._tail and self._head is not self._tail[-1] else {}
-        return usage | {key: value for key, value in self.report(b'"usage"').items() if value is not None}
+        """Anthropic's stands at both ends of a stream; a whole answer has one."""
+        last = self.report(b'"usage"')
+        if (last and not self.is_stream) or (self._tail and self._head is self._tail[-1]):
+            return last
+        first = _last_report(self._head, b'"usage"')
+        return first | {key: value for key, value in last.items() if value is not None}
 
     def _from_usage(self, usage: Mapping[str, Any]) -> Observation:
         """OpenAI's and Anthropic's names for the same counts.
@@ -329,6 +334,24 @@ def _marks(key: str) -> tuple[bytes, bytes]:
 
 def _may_be_error(data: bytes) -> bool:
     return b"error" in data or b"failed" in data or b"abort" in data
+
+
+def _is_answer(body: bytes) -> bool:
+    """Whether it is a whole JSON object, or a list of them, that holds anything."""
+    if body[:1].isspace() or body[-1:].isspace():
+        body = body.strip()
+    if body[:1] not in (b"{", b"[") or len(body) <= len(b"{}"):
+        return False
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)  # checks it without making anything of it
+    except (msgspec.MsgspecError, RecursionError):
+        try:
+            json.loads(body)  # which takes NaN and Infinity, as some engines write them
+        except ValueError:
+            return False
+        except RecursionError:
+            pass
+    return True
 
 
 def _decoded(data: bytes) -> Any:

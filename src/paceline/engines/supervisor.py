@@ -21,7 +21,7 @@ from paceline.engines.launch_environment import engine_environment, key_in, mask
 from paceline.engines.launched_process import LaunchedProcess
 from paceline.engines.meaning import assumed
 from paceline.engines.process_log import ProcessLog
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, without_credentials
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, bearer, without_credentials
 from paceline.types import Strategy
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -461,9 +461,8 @@ class Supervisor:
             self.on_change()
 
     def _connect(self, url: str) -> Client:
-        authorization = [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
         try:
-            return Client(url.rstrip("/").removesuffix("/v1"), self.timing.connect_timeout_s, authorization)
+            return Client(url.rstrip("/").removesuffix("/v1"), self.timing.connect_timeout_s, bearer(self.api_key))
         except ValueError as error:
             raise LaunchError(str(error)) from error
 

@@ -232,8 +232,11 @@ class DecisionLog:
     def _failed(self, error: Exception) -> None:
         """Set a file aside that is at fault itself, so that the next writing begins another one."""
         if is_damaged(error):
-            self._set_aside("damaged", f"it is damaged ({described(error)})")
-            return
+            try:
+                self._set_aside("damaged", f"it is damaged ({described(error)})")
+                return
+            except OSError as another:
+                error = another
         if self.problem is None:
             log.warning(
                 "the decision log can't be written, requests go on without it: %s: %s", self.path, described(error)
@@ -243,13 +246,15 @@ class DecisionLog:
             self._disconnect()
 
     def _set_aside(self, why: str, because: str) -> None:
+        """
+        Raises:
+            OSError: it can't be moved; it is left as it is.
+        """
         self._disconnect()
         try:
             aside = set_aside(self.path, why)
         except OSError as error:
-            self.problem = f"it can't be used, since {because}, and not be moved away: {described(error)}"
-            log.warning("%s: %s", self.path, self.problem)
-            return
+            raise OSError(f"it can't be used, since {because}, and not be moved away: {described(error)}") from error
         log.warning("the decision log %s is set aside as %s and begun anew, since %s", self.path, aside.name, because)
 
     def _disconnect(self) -> None:

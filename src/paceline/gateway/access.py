@@ -8,21 +8,24 @@ it apart: browsers name the page's origin (``Origin``, ``Sec-Fetch-Site``), a fo
 import hmac
 import re
 from collections.abc import Sequence
-from fnmatch import translate
-from ipaddress import ip_address
+from functools import lru_cache
 from urllib.parse import unquote
 
 from msgspec import Struct
 
 from paceline.configuration import Configuration, resolved
-from paceline.contradictions import is_loopback
-from paceline.gateway.errors import ApiError
+from paceline.contradictions import is_address, is_loopback
+from paceline.gateway.errors import ApiError, bounded
+from paceline.gateway.globs import any_matches, compiled
 from paceline.gateway.headers import given_key
 from paceline.gateway.routes import CLIENT_PATHS, Audience
 from paceline.http.client import Headers
 
 EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"
 """Headers of an answer that a page of a listed origin may read beside the usual ones."""
+PREFLIGHT_METHODS = ("GET", "POST", "DELETE", "OPTIONS")
+"""What llama-server names to every page, whichever the address. The answer to another method than the address takes,
+405 with ``Allow``, can then be read by the page, which it can't read of a preflight."""
 PREFLIGHT_KEPT_S = 600
 """How long a browser may keep the answer to a preflight."""
 CHALLENGE = (b"www-authenticate", b'Bearer realm="paceline"')
@@ -56,8 +59,8 @@ class Access:
     def __init__(self, configuration: Configuration) -> None:
         server = configuration.server
         self._keys = _keys(configuration)
-        self._origins = _patterns(server.cors)
-        self._hosts = _patterns(server.hosts)
+        self._origins = compiled(server.cors)
+        self._hosts = compiled(server.hosts)
         self._checks_host = is_loopback(server.host)
 
     @property
@@ -78,7 +81,7 @@ class Access:
         if self._checks_host and not self._is_own_host(host):
             raise ApiError(
                 421,
-                f"this gateway does not go by the name {_bounded(host)!r}; if it should, list it in server.hosts",
+                f"this gateway does not go by the name {bounded(host)!r}; if it should, list it in server.hosts",
                 "unknown_host",
             )
         origin = fields.get(b"origin")
@@ -86,7 +89,7 @@ class Access:
             if not self._is_allowed(origin.decode("latin-1"), host):
                 raise ApiError(
                     403,
-                    f"pages of {_bounded(origin.decode('latin-1'))!r} may not use this gateway; if they should, list "
+                    f"pages of {bounded(origin.decode('latin-1'))!r} may not use this gateway; if they should, list "
                     "the origin in server.cors",
                     "foreign_origin",
                 )
@@ -127,15 +130,17 @@ class Access:
             return
         segments = re.split(r"[/\\]", unquote(path))  # as the oddest of engines may read it
         is_plain = not any(segment.partition(";")[0] == ".." for segment in segments)
-        if audience is Audience.CLIENTS and is_plain and any(pattern.match(path) for pattern in client.paths):
+        if audience is Audience.CLIENTS and is_plain and any_matches(client.paths, path):
             return
         wanted = "an administrator's key (server.admin_key, or a [[key]] with admin = true)"
-        raise ApiError(403, f"the key {client.name!r} does not open {_bounded(path)}; {wanted} does", "forbidden")
+        raise ApiError(403, f"the key {client.name!r} does not open {bounded(path)}; {wanted} does", "forbidden")
 
     def cors_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """What an answer needs so that a page of a listed origin may read it; nothing for all others."""
+        if not self._origins:
+            return []
         origin = dict(headers).get(b"origin")
-        if origin is None or not self._matches(self._origins, origin.decode("latin-1")):
+        if origin is None or not any_matches(self._origins, origin.decode("latin-1")):
             return []
         return [
             (b"access-control-allow-origin", origin),
@@ -144,14 +149,13 @@ class Access:
         ]
 
     def preflight_headers(self, headers: Headers, methods: Sequence[str]) -> list[tuple[bytes, bytes]]:
-        """The answer to OPTIONS, a browser's preflight or not."""
-        allowed = ", ".join(methods).encode()
-        answer = [(b"allow", allowed), *self.cors_headers(headers)]
-        if len(answer) == 1:
+        """The answer to OPTIONS, a browser's preflight or not, beside what :meth:`cors_headers` gives every answer."""
+        answer = [(b"allow", ", ".join(methods).encode())]
+        if not self.cors_headers(headers):
             return answer
         asked = dict(headers)
         answer += [
-            (b"access-control-allow-methods", allowed),
+            (b"access-control-allow-methods", ", ".join(dict.fromkeys((*PREFLIGHT_METHODS, *methods))).encode()),
             (
                 b"access-control-allow-headers",
                 asked.get(b"access-control-request-headers", b"authorization, content-type"),
@@ -164,27 +168,16 @@ class Access:
 
     def _is_allowed(self, origin: str, host: str) -> bool:
         is_own = "://" in origin and _authority(origin) == _authority(host)
-        return is_own or self._matches(self._origins, origin)
+        return is_own or any_matches(self._origins, origin)
 
     def _is_own_host(self, host: str) -> bool:
-        name = _without_port(host).lower().rstrip(".")
-        return (
-            "." not in name  # no name in the public DNS is without a dot
-            or name.endswith((".localhost", ".internal"))
-            or _is_address(name)
-            or _IPV4_IN_SHORT.fullmatch(name) is not None
-            or self._matches(self._hosts, name)
-        )
-
-    @staticmethod
-    def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> bool:
-        return any(pattern.match(text) for pattern in patterns)
+        return _is_local(host) or any_matches(self._hosts, _name_of(host))
 
 
 def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
     server = configuration.server
-    everything = _patterns(CLIENT_PATHS)
-    keys = [(key.key, Client(key.name, key.admin, _patterns(key.paths) or everything)) for key in configuration.key]
+    everything = compiled(CLIENT_PATHS)
+    keys = [(key.key, Client(key.name, key.admin, compiled(key.paths) or everything)) for key in configuration.key]
     keys += [(key, Client(f"key {number}", False, everything)) for number, key in enumerate(server.api_keys, 1)]
     if server.admin_key is not None:
         keys.append((server.admin_key, Client("admin", True)))
@@ -193,8 +186,21 @@ def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
     return [(resolved(key).encode(), client) for key, client in keys]
 
 
-def _patterns(globs: Sequence[str]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(translate(glob), re.IGNORECASE) for glob in globs)
+@lru_cache(maxsize=256)
+def _is_local(host: str) -> bool:
+    """Whether a ``Host`` is a name that nobody else can make to point here, or an address."""
+    name = _name_of(host)
+    # No name in the public DNS is without a dot.
+    return (
+        "." not in name
+        or name.endswith((".localhost", ".internal"))
+        or is_address(name)
+        or bool(_IPV4_IN_SHORT.fullmatch(name))
+    )
+
+
+def _name_of(host: str) -> str:
+    return _without_port(host).lower().rstrip(".")
 
 
 def _without_port(host: str) -> str:
@@ -206,15 +212,3 @@ def _without_port(host: str) -> str:
 def _authority(origin_or_host: str) -> str:
     """Host and port in one spelling."""
     return _DEFAULT_PORT.sub("", origin_or_host.lower().rpartition("://")[2])
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _bounded(text: str) -> str:
-    return text if len(text) <= 100 else text[:100] + "..."

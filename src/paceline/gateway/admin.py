@@ -62,9 +62,7 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     """The text of ``/metrics``."""
     lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
     pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
-    pipeline.metrics.know_engines(pipeline.fleet.engines)
-    for name, engine in pipeline.fleet.engines.items():
-        pipeline.metrics.engine_ejected(name, engine.illness.is_ejected)
+    pipeline.metrics.know_engines({name: one.illness.is_ejected for name, one in pipeline.fleet.engines.items()})
     return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
 
 
@@ -131,6 +129,7 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
         "device": handle.lane.device,
         "health": supervisor.health,
         "problem": supervisor.problem or (f"left out for a while: {illness.problem}" if illness.is_ejected else None),
+        "ejected": illness.problem,
         "running": handle.running,
         "waiting": handle.waiting,
     }

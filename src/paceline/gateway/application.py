@@ -79,7 +79,7 @@ class Application:
         audience = row.audience_of(method) if row else Audience.CLIENTS
         if method == "OPTIONS":
             self.access.check_origin(_without_origin(incoming.headers), opens_a_page=False)
-            await reply.empty(204, self.access.preflight_headers(incoming.headers, methods))
+            await reply.empty(200, self.access.preflight_headers(incoming.headers, methods))
             return
         client = self._admit(incoming, audience)
         if row is None and method not in methods:

@@ -7,6 +7,9 @@ import msgspec
 
 from paceline.types import Api
 
+CLIENT_LEFT = 499
+"""Status of a request whose client left before its answer was whole, as nginx counts it; nobody is sent it."""
+
 _OPENAI_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -21,6 +24,8 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+MAX_QUOTED_CHARS = 100
+"""Of what a client or an engine wrote, in a message."""
 
 
 class ApiError(Exception):
@@ -76,3 +81,8 @@ class ApiError(Exception):
         if api is Api.LLAMA_CPP:
             return {"error": {"code": self.status, "message": self.message, "type": kind}}
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+
+def bounded(text: str) -> str:
+    """What a client or an engine wrote, short enough for a message."""
+    return text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "..."

@@ -8,6 +8,7 @@ from msgspec import Struct
 from paceline.configuration import ServerSettings
 from paceline.engines import Observer
 from paceline.engines.body import with_model
+from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import printable, to_client, to_engine
 from paceline.gateway.illness import Failure
@@ -15,11 +16,11 @@ from paceline.gateway.names import Served
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
-from paceline.http.client import Answer, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost, Headers
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
-LEAST_GAIN = 0.7
+MIN_GAIN_SHARE = 0.7
 """Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
 BUSY = (408, 409, 425, 429, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
@@ -30,7 +31,7 @@ NOT_ITS_FAULT = (501, 505)
 """Statuses from 500 on that tell of the request, not of the engine."""
 ERROR_INSIDE = "the engine's answer was an error"
 """What is kept of an error that came as a success: an engine's own words may quote the prompt."""
-SET_ASIDE_BYTES = 1024 * 1024
+MAX_SET_ASIDE_BYTES = 1024 * 1024
 """Of a refusal that is kept in case no other lane serves."""
 
 
@@ -38,9 +39,12 @@ class _SetAside(Struct, frozen=True):
     """An engine's refusal."""
 
     lane: LaneHandle
+    fingerprint: str
     status: int
     headers: Headers
     body: bytes
+    error: str
+    """What is kept of it."""
 
 
 class Attempted(Struct, frozen=True):
@@ -73,6 +77,8 @@ class Exchange:
         self.reply = reply
         self.lane: LaneHandle | None = None
         """Down which it was sent last."""
+        self.silence_was_noted = False
+        """Whether the present lane's silence was counted against its engine."""
         self._server = server
         self._keep_key = keep_key
         self._arrived_s = perf_counter()
@@ -137,7 +143,7 @@ class Exchange:
             self.error = broken.message
             return Attempted(Failure.LOST, broken.message)
         if self.status >= 400:
-            self.error = f"the engine answered {self.status}"
+            self.error = _refusal(self.status)
         elif self._observer.error is not None:
             self.error = ERROR_INSIDE
             return Attempted(Failure.ERROR, ERROR_INSIDE, self._observer.error_is_clients)
@@ -151,8 +157,8 @@ class Exchange:
         """Answer with the refusal that was set aside."""
         kept = self._set_aside
         assert kept is not None
-        self.lane = kept.lane
-        self.status, self.error = kept.status, f"the engine answered {kept.status}"
+        self.lane, self._fingerprint = kept.lane, kept.fingerprint
+        self.status, self.error = kept.status, kept.error
         headers = [header for header in to_client(kept.headers) if header[0].lower() != b"content-length"]
         length = (b"content-length", b"%d" % len(kept.body))
         await self.reply.start(kept.status, [*self._own_headers(kept.lane), *headers, length])
@@ -182,6 +188,11 @@ class Exchange:
         limit_s = expected_s(self.decision.predictions.get(self.lane.lane.name), self.request, self.signals, has_begun)
         return now_s - self._heard_s > max(min_s, limit_s)
 
+    def was_heard_lately(self, now_s: float) -> bool:
+        """Whether its engine sent something for it a moment ago."""
+        heard_s = self._relay.last_byte_s if self._relay else None
+        return heard_s is not None and now_s - heard_s < MIN_SUSPICIOUS_S
+
     @property
     def expected_silence_s(self) -> float:
         """How long its engine may have to be silent for it."""
@@ -191,11 +202,9 @@ class Exchange:
         return TIMES_EXPECTED * prediction.prefill_s if prediction else 0.0
 
     def expire(self, why: str) -> None:
-        """End it now: its time is over."""
+        """End an answer that has begun: its time is over."""
         if self._relay:
             self._relay.give_up(why)
-        elif self._answer:
-            self._answer.close()
 
     def close(self) -> None:
         """End what still runs for it: closes the connection to the engine if the answer did not come whole."""
@@ -206,8 +215,12 @@ class Exchange:
         """The beginning of the answer's body."""
         return self._observer.head if self._observer else b""
 
-    def outcome(self) -> Outcome:
-        """What became of it."""
+    def outcome(self, with_answered: bool = False) -> Outcome:
+        """What became of it.
+
+        Args:
+            with_answered: whether to look at what the answer says of itself.
+        """
         observed = self._observer.observation() if self._observer and self.error is None else Observation()
         lane = self.lane.lane.name if self.lane else self.decision.lane if self.decision else NO_LANE
         return Outcome(
@@ -223,17 +236,20 @@ class Exchange:
             error=self.error,
             fingerprint=self._fingerprint,
             failed=tuple(one for one in self._failed if one != (lane, self._fingerprint)),
-            answered=self._observer.answered() if self._observer and self.error is None else None,
+            answered=self._observer.answered() if with_answered and self._observer and self.error is None else None,
         )
 
     async def _take_turn(self, lane: LaneHandle) -> None:
         self.lane, self._relay, self._observer, engine = lane, None, None, lane.engine
+        self.silence_was_noted = False
         self._sent_s = 0.0
         self._fingerprint, _ = engine.identity(self.served.own_name(engine.name))
         lane.waiting += 1
         try:
-            async with asyncio.timeout(self._server.queue_timeout_s):
-                self._turn = await engine.device.acquire(engine.name, engine.slots)
+            self._turn = engine.device.take(engine.name, engine.slots)
+            if self._turn is None:
+                async with asyncio.timeout(self._server.queue_timeout_s):
+                    self._turn = await engine.device.acquire(engine.name, engine.slots)
         finally:
             lane.waiting -= 1
         lane.running += 1
@@ -252,7 +268,7 @@ class Exchange:
             client=request.address,
             is_unpacked=True,
         )
-        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._least_yield(lane))
+        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._min_yield(lane))
         self._request_s_before = engine.device.request_s()
         self._sent_s = perf_counter()
         limit_s = self._limit_s(lane)
@@ -279,15 +295,27 @@ class Exchange:
         if await relay.begin() is not None:
             if is_last or relay.began or self._observer.error_is_clients or self.status >= 400:
                 return None  # it is the client's to read
-            self._set_aside = _SetAside(lane, self.status, self._answer.headers, relay.held)
+            self._keep_refusal(lane, self._answer.headers, relay.held, ERROR_INSIDE)
             return Attempted(Failure.ERROR, ERROR_INSIDE)
         return None
 
     async def _set_refusal_aside(self, lane: LaneHandle) -> None:
         assert self._answer is not None
-        async with asyncio.timeout(self._server.idle_timeout_s):
-            body = await self._answer.read_all(SET_ASIDE_BYTES)
-        self._set_aside = _SetAside(lane, self._answer.status, self._answer.headers, body)
+        status, headers, idle_s = self._answer.status, self._answer.headers, self._server.idle_timeout_s
+        try:
+            async with asyncio.timeout(idle_s):
+                body = await self._answer.read_all(MAX_SET_ASIDE_BYTES)
+        except TimeoutError as error:
+            raise EngineSilent(f"its refusal was not whole within {idle_s:g} s (server.idle_timeout_s)") from error
+        except AnswerTooLarge:  # as one that quotes the whole request: its status is what counts
+            message = f"the engine answered {status}, with more than {MAX_SET_ASIDE_BYTES:,} bytes"
+            headers = [(b"content-type", b"application/json")]
+            body = ApiError(status, message, "engine_error").body(self.request.api)
+        self._keep_refusal(lane, headers, body, _refusal(status))
+
+    def _keep_refusal(self, lane: LaneHandle, headers: Headers, body: bytes, error: str) -> None:
+        assert self._answer is not None
+        self._set_aside = _SetAside(lane, self._fingerprint, self._answer.status, headers, body, error)
 
     def _limit_s(self, lane: LaneHandle) -> float:
         prediction = self.decision.predictions.get(lane.lane.name) if self.decision else None
@@ -299,14 +327,14 @@ class Exchange:
         heard_s = self._relay.last_byte_s if self._relay else None
         return heard_s if heard_s is not None else self._sent_s
 
-    def _least_yield(self, lane: LaneHandle) -> float:
+    def _min_yield(self, lane: LaneHandle) -> float:
         """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
         a few steps may be unlucky. Who asks for this very lane has it as it is."""
         if self.request.forced_lane == lane.lane.name or self.decision is None:
             return 0.0
         prediction = self.decision.predictions.get(lane.lane.name)
         break_even = prediction.break_even if prediction else None
-        return 1 + LEAST_GAIN * (break_even - 1) if break_even and break_even > 1 else 0.0
+        return 1 + MIN_GAIN_SHARE * (break_even - 1) if break_even and break_even > 1 else 0.0
 
     def _own_headers(self, lane: LaneHandle) -> list[tuple[bytes, bytes]]:
         name = lane.lane.name
@@ -327,3 +355,8 @@ class Exchange:
             self._turn.release()
             self._turn = None
             self.lane.running -= 1
+
+
+def _refusal(status: int) -> str:
+    """What is kept of an answer that is an error by its status."""
+    return f"the engine answered {status}"

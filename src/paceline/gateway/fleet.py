@@ -13,12 +13,12 @@ from paceline.configuration import Configuration, DeviceSettings, EngineSettings
 from paceline.engines import ENGINES, Health, Supervisor
 from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
-from paceline.gateway.errors import ApiError
+from paceline.gateway.errors import ApiError, bounded
 from paceline.gateway.illness import Illness
 from paceline.gateway.model_identity import described
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers, bearer
 from paceline.types import Lane, LaneState
 
 LOOK_INTERVAL_S = 0.05
@@ -26,8 +26,6 @@ LOOK_INTERVAL_S = 0.05
 PAGE_TIMEOUT_S = 2.0
 MAX_LISTED = 50
 """Models that an error names."""
-MAX_NAME_CHARS = 100
-"""Of each name that an error quotes."""
 UNKNOWN_SLOTS = 1
 """On a device that takes turns, for an engine that reports no slots and has none configured."""
 
@@ -40,6 +38,8 @@ class EngineHandle:
     supervisor: Supervisor
     device: Device
     illness: Illness = field(default_factory=Illness)
+    passing: int = 0
+    """Requests that are passed through to it undecided."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
     _identities: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the model's own name, of :attr:`_identified`."""
@@ -99,7 +99,7 @@ class EngineHandle:
     @property
     def key_headers(self) -> Headers:
         """What a request of the gateway's own shows it."""
-        return [(b"authorization", b"Bearer " + self.api_key.encode())] if self.api_key else []
+        return bearer(self.api_key)
 
     def needs_model(self, asked: str | None) -> bool:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
@@ -109,8 +109,8 @@ class EngineHandle:
 
     @property
     def in_flight(self) -> int:
-        """Requests that it decodes, or that wait for it."""
-        return sum(lane.running + lane.waiting for lane in self._lanes.values())
+        """Requests that it answers, or that wait for it."""
+        return self.passing + sum(lane.running + lane.waiting for lane in self._lanes.values())
 
     def lanes(self) -> "list[LaneHandle]":
         """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
@@ -215,6 +215,7 @@ class Fleet:
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
         """Engines of the previous fleet that are gone or were changed."""
+        self._default_first: list[LaneHandle] = []
         self.lanes: dict[str, LaneHandle] = {}
         """All lanes in the configuration's order, as their engines were last seen."""
         self._find_lanes()
@@ -255,12 +256,13 @@ class Fleet:
                 "unknown_lane",
             )
         lanes = self.named(name)
-        if model and (served := self.names.find(model, self._default_first(), self.named)):
+        if model and (served := self.names.find(model, self._default_first, self.named)):
             meant = tuple(lane for lane in lanes if lane in served.lanes)
             if not meant and engine.models:
                 raise ApiError(
                     404,
-                    f"lane {name!r} does not serve the model {bounded(model)!r}, but: {_listed(engine.models)}",
+                    f"lane {bounded(name)!r} does not serve the model {bounded(model)!r}, "
+                    f"but: {_listed(engine.models)}",
                     "model_not_found",
                 )
             return Served(served.name, meant or tuple(lanes), served.engine_names)
@@ -270,7 +272,7 @@ class Fleet:
     def find(self, model: str | None) -> Served | None:
         """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name.
         The default lane's engine comes first, and who was never up is left out unless there are no others."""
-        ordered = self._default_first()
+        ordered = self._default_first
         if model:
             return self.names.find(model, ordered, self.named)
         return self.names.default(None, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
@@ -284,7 +286,7 @@ class Fleet:
         Raises:
             ApiError: 404, where names are taken strictly.
         """
-        ordered = self._default_first()
+        ordered = self._default_first
         awaited = tuple(
             lane for lane in ordered if lane.engine.supervisor.facts is None and lane.engine.supervisor.is_coming
         )
@@ -313,7 +315,7 @@ class Fleet:
             model.name: {"id": model.name, "object": "model", "owned_by": "paceline"}
             for model in self.configuration.model
         }
-        for handle in self._default_first():
+        for handle in self._default_first:
             for name, entry in handle.engine.models.items():
                 merged.setdefault(name, entry)
         return merged
@@ -325,9 +327,6 @@ class Fleet:
             f"no lane serves the model {bounded(name or '')!r}; there are: {_listed(self.models())}",
             "model_not_found",
         )
-
-    def _default_first(self) -> list[LaneHandle]:
-        return sorted(self.lanes.values(), key=lambda handle: handle is not self.default)
 
     @staticmethod
     def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
@@ -345,6 +344,8 @@ class Fleet:
 
     def _find_lanes(self) -> None:
         self.lanes = {handle.lane.name: handle for engine in self.engines.values() for handle in engine.lanes()}
+        default = self.default
+        self._default_first = sorted(self.lanes.values(), key=lambda handle: handle is not default)
 
     def _update(self) -> None:
         """An engine is no longer as it was: it may have other lanes, and who waits for one may go on."""
@@ -390,8 +391,3 @@ def _listed(models: Mapping[str, Any]) -> str:
     names = [bounded(name) for name in models]
     more = len(names) - MAX_LISTED
     return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "") or "none yet"
-
-
-def bounded(text: str) -> str:
-    """What a client or an engine named, short enough for a message."""
-    return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS] + "..."

@@ -10,9 +10,9 @@ from paceline.evidence.read import NoLog, entries
 from paceline.evidence.report import Report, TooLittle, report
 from paceline.evidence.show import heading, too_few, verdict
 
-MOST_ENTRIES = 2000
+MAX_ENTRIES = 2000
 """The last ones of the log that count, so that looking costs little."""
-FRESH_S = 10.0
+MAX_AGE_S = 10.0
 """So long a report is given out again."""
 
 
@@ -33,7 +33,7 @@ class Gain:
         ratios with 95 % intervals; for each model, its settings and the lanes that requests chose from, none where that
         is too few."""
         async with self._making:
-            if monotonic() - self._made_s > FRESH_S:
+            if monotonic() - self._made_s > MAX_AGE_S:
                 self._made = await asyncio.to_thread(self._make)
                 self._made_s = monotonic()
             return self._made
@@ -42,7 +42,7 @@ class Gain:
         if self._log is None:
             return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
         try:
-            return _document(report(entries(self._log, most=MOST_ENTRIES)))
+            return _document(report(entries(self._log, most=MAX_ENTRIES)))
         except (NoLog, TooLittle) as error:
             return _nothing(str(error))
 

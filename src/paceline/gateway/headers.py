@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from paceline.http.client import Headers
+from paceline.http.client import Headers, bearer
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -53,9 +53,7 @@ def to_engine(
     if host := fields.get(b"x-forwarded-host") or fields.get(b"host"):
         kept.append((b"x-forwarded-host", host))
     kept.append((b"x-forwarded-proto", fields.get(b"x-forwarded-proto", b"http")))
-    if api_key is not None:
-        kept.append((b"authorization", b"Bearer " + api_key.encode()))
-    return kept
+    return [*kept, *bearer(api_key)]
 
 
 def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -17,8 +17,8 @@ from paceline.types import AS_STARTED, Api, Request, Strategy
 
 FAILURES_IN_A_ROW = 3
 """After so many of one form (dialect, streamed or not, model) an engine is ejected: it may be ill for streams alone, or
-for one of its models. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so
-that being wrong costs little."""
+for one of its models. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so that being wrong
+costs little."""
 DOUBTS_IN_A_ROW = 3
 """Different requests that failed on this and on another engine, with none that was served in between: one may be the
 cause of its failures itself, several are not."""
@@ -103,10 +103,12 @@ class Illness:
             del self._in_a_row[next(iter(self._in_a_row))]
         self._last.append(True)
         self.failed_api, self.failed_stream, self.failed_model = request.api, request.stream, model
-        is_enough = max(in_a_row, len(self._doubts)) >= FAILURES_IN_A_ROW or sum(self._last) >= MAX_FAILED
-        if self.is_ejected or not is_enough:
-            return False
         now_s = _now_s()
+        if self.is_ejected:  # there was no other to use; a trial would tell no more than this did
+            self._trial_at_s = max(self._trial_at_s, now_s + EJECTION_S[min(self._ejections, len(EJECTION_S)) - 1])
+            return False
+        if max(in_a_row, len(self._doubts)) < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED:
+            return False
         if now_s - self._let_in_at_s > RELAPSE_S:
             self._ejections = 0
         self._eject(now_s, f"{kind}: {problem}")
@@ -153,11 +155,15 @@ async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | No
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
             async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
                 whole = await answer.read_all(MAX_TRIAL_BYTES)
-                if request.stream:
+                media_type = (answer.header(b"content-type") or b"").lower()
+                is_stream = media_type.startswith(b"text/event-stream")
+                if is_stream:
                     observer.feed(whole, 0.0)
-                else:
+                    observer.end(0.0)
+                elif b"json" in media_type:
                     observer.read_whole(whole)
-                return answer.status < 500 and answer.status not in (401, 407) and observer.error is None
+                is_served = answer.status < 500 and answer.status not in (401, 407) and observer.error is None
+                return is_served and (observer.has_begun or not is_stream)
     except (ConnectFailed, ConnectionLost, TimeoutError):
         return False
 

@@ -30,9 +30,7 @@ class Kept:
     def note(self, head: bytes, engine: str) -> None:
         """Remember the id in the beginning of an answer."""
         if found := _ID.search(head):
-            self._engines[found[1].decode("utf-8", "replace")] = engine
-            if len(self._engines) > MAX_IDS:
-                self._engines.popitem(last=False)
+            self._remember(found[1].decode("utf-8", "replace"), engine)
 
     def engine_of(self, name: str) -> str | None:
         """The engine that gave an id, if it is remembered."""
@@ -50,9 +48,15 @@ class Kept:
                 await fetch_json(engine.client, path)
             except (NotReady, ConnectFailed, ConnectionLost, TimeoutError):
                 continue
-            self._engines[name] = engine.name
+            self._remember(name, engine.name)
             return engine.name
         return None
+
+    def _remember(self, name: str, engine: str) -> None:
+        self._engines[name] = engine
+        self._engines.move_to_end(name)
+        if len(self._engines) > MAX_IDS:
+            self._engines.popitem(last=False)
 
 
 def id_in_path(path: str) -> str | None:

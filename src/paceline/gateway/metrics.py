@@ -5,13 +5,15 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from paceline.gateway.errors import CLIENT_LEFT
+from paceline.gateway.illness import Failure
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Outcome, Request, Signals, Task
 
@@ -24,12 +26,11 @@ PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
-FAILURES = ("error", "lost", "silent")
-"""What went wrong with an engine: it answered 429 or 503; it answered another error; an error stood inside a 200; it
-was lost before a byte came, or in the middle; it was too slow; it could not be reached; it was found down."""
+FAILURES = tuple(str(kind) for kind in Failure if kind.was_delivered)
+"""What went wrong with a request that an engine may have worked on."""
 OTHER = "other"
-STATUSES = frozenset((*(status.value for status in HTTPStatus), 499, 529))
-"""Those that are counted by their number: 499 is a client that left, 529 Anthropic's overload."""
+STATUSES = frozenset((*(status.value for status in HTTPStatus), CLIENT_LEFT, 529))
+"""Those that are counted by their number: HTTP's own, a client that left, and Anthropic's overload."""
 MIN_TIMED_TOKENS = 2
 MIN_S_PER_TOKEN = 1e-5
 """No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
@@ -60,8 +61,9 @@ class Metrics:
         )
         self._prompt = self._counter("prompt_tokens", "Prompt tokens that were processed.", by_lane)
         self._cached = self._counter("cached_prompt_tokens", "Prompt tokens that an engine had in its cache.", by_lane)
-        self._generated = self._counter("generation_tokens", "Tokens that were decoded.", by_task)
-        self._decode = self._counter("decode_seconds", "Time of decoding.", by_task)
+        self._completion = self._counter("completion_tokens", "Tokens of answers, as engines count them.", by_task)
+        self._generated = self._counter("generation_tokens", "Tokens whose decoding was timed.", by_task)
+        self._decode = self._counter("decode_seconds", "Time of decoding generation_tokens.", by_task)
         self._drafted = self._counter("draft_tokens", "Tokens that were drafted.", by_task)
         self._accepted = self._counter("accepted_tokens", "Drafted tokens that were accepted.", by_task)
         self._exploring = self._counter("exploration_seconds", "Expected cost of choices that were explored.", ())
@@ -102,6 +104,7 @@ class Metrics:
                 counter.labels(lane).inc(value)
         tokens, decode_s = _decoded(outcome)
         for counter, number in (
+            (self._completion, seen.completion_tokens),
             (self._generated, tokens),
             (self._decode, decode_s),
             (self._drafted, seen.drafted),
@@ -131,18 +134,19 @@ class Metrics:
 
         Args:
             engine: one of the fleet's.
-            kind: one of ``FAILURES``, as ``gateway/illness.py`` tells them apart.
+            kind: one of ``FAILURES``.
         """
         self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
 
-    def engine_ejected(self, engine: str, is_ejected: bool) -> None:
-        """Note whether an engine of the fleet gets no requests for a while."""
-        self._ejected.labels(engine).set(is_ejected)
+    def know_engines(self, engines: Mapping[str, bool]) -> None:
+        """Have the series of these engines from now on.
 
-    def know_engines(self, engines: Iterable[str]) -> None:
-        """Have the series of these engines from now on."""
-        for engine in engines:
-            self._ejected.labels(engine)
+        Args:
+            engines: the fleet's, and whether they get no requests for a while.
+        """
+        self._ejected.clear()  # one that is gone is not ejected for ever
+        for engine, is_ejected in engines.items():
+            self._ejected.labels(engine).set(is_ejected)
             for kind in (*FAILURES, OTHER):
                 self._engine_failures.labels(engine, kind)
 
@@ -156,7 +160,12 @@ class Metrics:
             if lane in self._known:
                 continue
             self._known.add(lane)
-            of_tasks = (self._generated, self._decode, *((self._drafted, self._accepted) if drafts else ()))
+            of_tasks = (
+                self._completion,
+                self._generated,
+                self._decode,
+                *((self._drafted, self._accepted) if drafts else ()),
+            )
             self._passed.labels(lane, _status(200))
             for by_lane in (self._fallbacks, self._prompt, self._cached):
                 by_lane.labels(lane)
@@ -190,11 +199,11 @@ def _status(status: int) -> str:
 
 
 def _decoded(outcome: Outcome) -> tuple[int | None, float | None]:
-    """Tokens and the time that it took to decode them, for speeds to be made of; where the time can't be believed,
-    neither counts. Without a time the tokens count: an engine that tells none makes no speed."""
+    """Tokens and the time that it took to decode them, for speeds to be made of; where no time is known or it can't be
+    believed, neither counts, else the tokens of some answers would be divided by the time of others."""
     seen = outcome.observed
     if seen.decode_s is None or seen.decode_tokens is None:
-        return seen.completion_tokens, None
+        return None, None
     if seen.decode_tokens < MIN_TIMED_TOKENS or seen.decode_s < MIN_S_PER_TOKEN * seen.decode_tokens:
         return None, None
     return seen.completion_tokens or seen.decode_tokens, seen.decode_s

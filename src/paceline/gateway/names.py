@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from paceline.configuration import Configuration, ModelSettings
+from paceline.gateway.globs import compiled
 
 if TYPE_CHECKING:
     from paceline.gateway.fleet import EngineHandle, LaneHandle
@@ -47,7 +48,7 @@ class Names:
             self._exact.setdefault(model.name.casefold(), model)
             for alias in model.aliases:
                 if "*" in alias:
-                    self._patterns.append((model, _pattern(alias)))
+                    self._patterns.append((model, compiled((alias,))[0]))
         for model in configuration.model:  # behind all names
             for alias in model.aliases:
                 self._exact.setdefault(alias.casefold(), model)
@@ -126,10 +127,6 @@ def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
     if configured is None and model.lanes:
         return next(iter(engine.models), None)
     return configured
-
-
-def _pattern(glob: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, glob.split("*"))), re.IGNORECASE | re.DOTALL)
 
 
 def _with_tag(name: str) -> str:

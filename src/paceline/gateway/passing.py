@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from paceline.engines.body import with_fields
-from paceline.gateway.errors import ApiError
+from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import to_client, to_engine
 from paceline.gateway.kept import id_in_path
@@ -19,7 +19,7 @@ from paceline.gateway.patience import (
     MIN_PREFILL_TOKENS_PER_S,
     MIN_STALLED_S,
 )
-from paceline.gateway.pipeline import START_PATIENCE_S, ClientReply, Pipeline
+from paceline.gateway.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
 from paceline.gateway.routes import computes
 from paceline.gateway.turns import HeldTurn, QueueFull, Turn
 from paceline.http.client import Answer, ConnectFailed, ConnectionLost
@@ -75,10 +75,10 @@ async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, i
         status, error = problem.status, problem.message
         raise
     except TimeoutError as problem:
-        status, error = 504, "it took longer than server.total_timeout_s"
+        status, error = 504, TOOK_TOO_LONG
         raise ApiError(504, error, "timeout") from problem
     except asyncio.CancelledError:
-        status, error = 499 if reply.client_left else 503, "ended before the answer was whole"
+        status, error = CLIENT_LEFT if reply.client_left else 503, "ended before the answer was whole"
         raise
     finally:
         pipeline.note_passed(passed.method, passed.path, lane, status, perf_counter() - began_s, error)
@@ -94,64 +94,40 @@ async def _exchange(
     keep_404: bool,
 ) -> int:
     """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
-    engine = lane.engine
-    headers = to_engine(
-        passed.headers,
-        api_key=engine.api_key,
-        keep_key=not pipeline.asks_for_keys,
-        plain=False,
-        client=passed.address,
-        is_unpacked=is_unpacked,
-    )
-    turn: Turn | None = None
-    held: HeldTurn | None = None
-    server = pipeline.server
+    engine, name = lane.engine, lane.lane.name
+    turn: HeldTurn | None = None
+    engine.passing += 1
     try:
         if computes(passed.method, passed.path):
-            async with asyncio.timeout(server.queue_timeout_s):
-                turn = await engine.device.acquire(engine.name, engine.slots)
-            held = HeldTurn(turn, _patience_s(passed))
-            pipeline.held_turns.add(held)
-        async with asyncio.timeout(server.first_byte_timeout_s):
+            turn = HeldTurn(await _turn(lane, pipeline.server.queue_timeout_s), _patience_s(passed))
+            pipeline.held_turns.add(turn)
+        headers = to_engine(
+            passed.headers,
+            api_key=engine.api_key,
+            keep_key=not pipeline.asks_for_keys,
+            plain=False,
+            client=passed.address,
+            is_unpacked=is_unpacked,
+        )
+        async with asyncio.timeout(pipeline.server.first_byte_timeout_s):
             sent = await engine.client.send(passed.method, passed.target, headers, body)
         async with sent as answer:
-            if answer.status == 404 and not keep_404:
-                return 404
-            await reply.start(
-                answer.status,
-                [(b"x-paceline-lane", lane.lane.name.encode()), *to_client(answer.headers, engine.supervisor.url)],
-            )
-            head = b""
-            while piece := await _read(answer, server.idle_timeout_s):
-                head += piece[: HEAD_BYTES - len(head)]
-                if held:
-                    held.waits_for_client()
-                await reply.send(piece)
-                if held:
-                    held.waits_for_engine()
-            await reply.end()
-            if answer.status < 300 and passed.method == "POST":
-                pipeline.kept.note(head, engine.name)
+            if answer.status != 404 or keep_404:
+                await _relay(pipeline, lane, passed, answer, reply, turn)
             return answer.status
     except ConnectFailed as error:
         engine.supervisor.report_failure(str(error))
-        raise ApiError(503, f"{lane.lane.name} can't be reached: {error}", "engine_unavailable", 2) from error
-    except QueueFull as error:
-        raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
+        raise ApiError(503, f"{name} can't be reached: {error}", "engine_unavailable", 2) from error
     except ConnectionLost as error:
         engine.supervisor.suspect(str(error))
-        raise ApiError(502, f"{lane.lane.name} was lost: {error}", "engine_lost") from error
+        raise ApiError(502, f"{name} was lost: {error}", "engine_lost") from error
     except TimeoutError as error:
-        what = (
-            "did not answer in time (server.first_byte_timeout_s)"
-            if turn or not computes(passed.method, passed.path)
-            else "did not get its device's turn in time (server.queue_timeout_s)"
-        )
-        raise ApiError(504, f"{lane.lane.name} {what}", "timeout", 2) from error
+        raise ApiError(504, f"{name} did not answer in time (server.first_byte_timeout_s)", "timeout", 2) from error
     finally:
-        if turn and held:
+        engine.passing -= 1
+        if turn:
+            pipeline.held_turns.discard(turn)
             turn.release()
-            pipeline.held_turns.discard(held)
 
 
 def _patience_s(passed: Passed) -> float:
@@ -160,6 +136,42 @@ def _patience_s(passed: Passed) -> float:
         return MAX_UNKNOWN_STALL_S
     prefill_s = len(passed.body) / CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
     return min(MAX_UNKNOWN_STALL_S, max(MIN_STALLED_S, prefill_s))
+
+
+async def _turn(lane: LaneHandle, timeout_s: float) -> Turn:
+    engine = lane.engine
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await engine.device.acquire(engine.name, engine.slots)
+    except QueueFull as error:
+        raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
+    except TimeoutError as error:
+        problem = "did not get its device's turn in time (server.queue_timeout_s)"
+        raise ApiError(504, f"{lane.lane.name} {problem}", "timeout", 2) from error
+
+
+async def _relay(
+    pipeline: Pipeline,
+    lane: LaneHandle,
+    passed: Passed,
+    answer: Answer,
+    reply: ClientReply,
+    turn: HeldTurn | None,
+) -> None:
+    """Relay an answer, and remember what its engine keeps from now on."""
+    own = (b"x-paceline-lane", lane.lane.name.encode())
+    await reply.start(answer.status, [own, *to_client(answer.headers, lane.engine.supervisor.url)])
+    head = b""
+    while piece := await _read(answer, pipeline.server.idle_timeout_s):
+        head += piece[: HEAD_BYTES - len(head)]
+        if turn:
+            turn.waits_for_client()
+        await reply.send(piece)
+        if turn:
+            turn.waits_for_engine()
+    await reply.end()
+    if answer.status < 300 and passed.method == "POST":
+        pipeline.kept.note(head, lane.engine.name)
 
 
 async def _read(answer: Answer, idle_timeout_s: float) -> bytes:
@@ -177,7 +189,8 @@ async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandl
     if pipeline.fleet.is_coming(lanes):
         await pipeline.wait_for_start(lambda: _meant(pipeline, passed)[0], START_PATIENCE_S)
         lanes, body = _meant(pipeline, passed)
-    if id_in_path(passed.path) is not None and pipeline.kept.engine_of(id_in_path(passed.path) or "") is None:
+    name = id_in_path(passed.path)
+    if name is not None and pipeline.kept.engine_of(name) is None:
         by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
         return list(reversed(by_engine.values())) or lanes[:1], body
     return [_first(lanes)], body

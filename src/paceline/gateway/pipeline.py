@@ -15,7 +15,7 @@ from paceline.configuration import ServerSettings
 from paceline.decision import State, decide, learn, predict
 from paceline.engines import meaning
 from paceline.gateway.attempts import Attempts
-from paceline.gateway.errors import ApiError
+from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.gateway.illness import Failure, passes_trial
@@ -30,18 +30,16 @@ from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.sinks import Sink, tell_each
-from paceline.types import Api, Decision, LaneState, Outcome, Request, Signals
+from paceline.types import Api, Decision, LaneState, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
-EXPIRY_S = 1.0
-"""What runs still, so long after its whole time was over and its engine was left, waits for something else."""
 SLOW_READER_S = 2.0
 """A client that keeps a piece waiting this long no longer keeps others from the device: the rest of its answer
 waits in the engine for the client, not for the device."""
+TOOK_TOO_LONG = "it took longer than server.total_timeout_s"
 
 log = logging.getLogger("paceline.gateway")
-Recorder = Callable[[Request, Signals, Decision, Outcome], None]
 
 
 class ClientReply(Reply, Protocol):
@@ -63,7 +61,7 @@ class Pipeline:
     def __init__(
         self,
         fleet: Fleet,
-        record: Recorder,
+        record: Sink,
         seed: int | None = None,
         state: State | None = None,
         conversation_key: bytes = PROCESS_KEY,
@@ -81,6 +79,8 @@ class Pipeline:
         """Told a line of each request that was passed through."""
         self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
         self._conversation_key = conversation_key
+        self.looks_at_answers = False
+        """Whether records want what answers say of themselves."""
         self._random = Random(seed)
         self.held_turns: set[HeldTurn] = set()
         """Of requests that are passed through."""
@@ -96,29 +96,23 @@ class Pipeline:
         """Have one request answered.
 
         Raises:
-            ApiError: it could not be; nothing has gone to the client.
+            ApiError: it could not be, or its answer broke in a way that can't be said within it.
         """
         exchange = Exchange(request, reply, self.server, keep_key=not self.asks_for_keys)
         self._exchanges.add(exchange)
-        limit_s, loop = self.server.total_timeout_s, asyncio.get_running_loop()
-        expiry = loop.call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
-        end_s = loop.time() + limit_s + EXPIRY_S
+        limit_s = self.server.total_timeout_s
+        expiry = asyncio.get_running_loop().call_later(limit_s, exchange.expire, "server.total_timeout_s is over")
         try:
-            served = await self._served(request)
-            exchange.request = replace(request, served_model=served.name)
-            exchange.served = served
-            began_s = perf_counter()
-            exchange.signals = self._inspect(exchange.request)
-            exchange.decision = self._decide(exchange.request, exchange.signals, served)
-            exchange.decision_s = perf_counter() - began_s
-            async with asyncio.timeout_at(end_s):
-                await self._dispatch(exchange)
-        except TimeoutError as error:
-            exchange.fail(504, "it took longer than server.total_timeout_s")
-            raise ApiError(504, "it took longer than server.total_timeout_s", "timeout") from error
+            async with asyncio.timeout(limit_s) as limit:
+                await self._prepare(exchange)
+                await self._dispatch(exchange, limit)
         except ApiError as error:
             exchange.fail(error.status, error.message)
             raise
+        except TimeoutError as error:
+            self._note_silence(exchange, "silent until the request's time was over")
+            exchange.fail(504, TOOK_TOO_LONG)
+            raise ApiError(504, TOOK_TOO_LONG, "timeout") from error
         except asyncio.CancelledError:
             self._note_cancelled(exchange, reply)
             raise
@@ -128,12 +122,23 @@ class Pipeline:
             exchange.close()
             self._learn(exchange)
 
+    async def _prepare(self, exchange: Exchange) -> None:
+        """Find out what serves a request, what it asks for, and decide."""
+        served = await self._served(exchange.request)
+        exchange.request = replace(exchange.request, served_model=served.name)
+        exchange.served = served
+        began_s = perf_counter()
+        exchange.signals = self._inspect(exchange.request)
+        exchange.decision = self._decide(exchange.request, exchange.signals, served)
+        exchange.decision_s = perf_counter() - began_s
+
     async def keep_house(self) -> None:
         """To be called now and then: devices go on without the clients that don't take their answers and the engines
         that stay silent, and engines that were ejected are tried again."""
         now_s = perf_counter()
         for exchange in self._exchanges:
             exchange.release_turn_if_idle(SLOW_READER_S, now_s)
+            self._note_silence(exchange, "silent for far longer than it takes as a rule")
         for held in self.held_turns:
             held.release_if_idle(SLOW_READER_S, now_s)
         for engine in self.fleet.engines.values():
@@ -161,32 +166,29 @@ class Pipeline:
     async def _served(self, request: Request) -> Served:
         """What serves the request: the lanes that its model's name stands for, without those that would change what it
         means. If none of them is up but one is coming up, it is waited for."""
-        served = await self._named(request)
-        if self.fleet.is_coming(served.lanes):
-            await self.wait_for_start(lambda: self._named_now(request).lanes, START_PATIENCE_S)
-            served = await self._named(request)
-            is_unknown = request.forced_lane is None and request.model and self.fleet.find(request.model) is None
-            if is_unknown and self.fleet.is_coming(served.lanes):
-                served = self.fleet.for_unknown(request.model or "", has_waited=True)
-        lanes: Sequence[LaneHandle] = served.lanes
-        if (name := id_continued(request)) is not None and request.api is Api.OPENAI_RESPONSES:
-            engines = list({lane.engine.name: lane.engine for lane in lanes}.values())
-            keeper = await self.kept.find(name, engines)
-            lanes = [lane for lane in lanes if lane.engine.name == keeper] or lanes
-        return replace(served, lanes=tuple(lanes))
-
-    async def _named(self, request: Request) -> Served:
-        """The lanes of the request's model; of a name that nobody knows, the engines are asked once more."""
-        if request.forced_lane is None and request.model and self.fleet.find(request.model) is None:
+        served = self._known(request)
+        if served is None:  # a name that nobody knows: the engines are asked once more
             await self.fleet.look_again()
-        return self._named_now(request)
+            served = self._named(request)
+        if self.fleet.is_coming(served.lanes):
+            await self.wait_for_start(lambda: self._named(request).lanes, START_PATIENCE_S)
+            served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
+        if request.api is Api.OPENAI_RESPONSES and (name := id_continued(request)) is not None:
+            engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
+            keeper = await self.kept.find(name, engines)
+            lanes = tuple(lane for lane in served.lanes if lane.engine.name == keeper)
+            served = replace(served, lanes=lanes or served.lanes)
+        return served
 
-    def _named_now(self, request: Request) -> Served:
-        fleet, model = self.fleet, request.model
+    def _known(self, request: Request) -> Served | None:
+        """What a request's model stands for; ``None`` where nobody knows it."""
         if request.forced_lane is not None:
-            return fleet.forced(request.forced_lane, model)
-        found = fleet.find(model)
-        return found if found is not None else fleet.for_unknown(model or "")
+            return self.fleet.forced(request.forced_lane, request.model)
+        return self.fleet.find(request.model)
+
+    def _named(self, request: Request) -> Served:
+        """The same, with what serves unknown names."""
+        return self._known(request) or self.fleet.for_unknown(request.model or "")
 
     async def wait_for_start(self, lanes: Callable[[], Sequence[LaneHandle]], timeout_s: float) -> None:
         """Wait until one of the lanes is up, or none is coming any more, at most ``timeout_s`` seconds; also over a
@@ -268,9 +270,13 @@ class Pipeline:
 
     # Having it served
 
-    async def _dispatch(self, exchange: Exchange) -> None:
+    async def _dispatch(self, exchange: Exchange, limit: asyncio.Timeout) -> None:
         """Send the request down the decided lane and relay the answer; while nothing has gone to the client, try the
-        next one, as far as ``Attempts`` allows."""
+        next one, as far as ``Attempts`` allows.
+
+        Args:
+            limit: until an answer begins; :meth:`Exchange.expire` ends one that has begun.
+        """
         attempts = Attempts()
         while (lane := await self._next_lane(exchange, attempts)) is not None:
             engine = lane.engine
@@ -278,6 +284,7 @@ class Pipeline:
             failed = await exchange.attempt(lane, is_last)
             if failed is None:
                 self._blame(exchange.request, attempts, served_by=engine)
+                limit.reschedule(None)
                 return await self._relay(exchange, engine)
             attempts.failed(engine.name, failed.kind, f"{lane.lane.name} {failed.problem}")
             self._note_attempt(engine, failed)
@@ -367,16 +374,28 @@ class Pipeline:
             self._fell_ill(engine, exchange.request, broken.kind, broken.problem)
 
     def _note_cancelled(self, exchange: Exchange, reply: ClientReply) -> None:
-        """The client left, or the gateway stops. Who leaves an engine that was silent for far too long tells something
-        about it."""
+        """The client left, or the gateway stops."""
         if not reply.client_left:
             exchange.fail(503, "the gateway was stopped")
             return
-        exchange.fail(499, "the client left")
-        lane = exchange.lane
-        if lane is not None and exchange.silence_is_suspicious(perf_counter()):
-            self._fell_ill(lane.engine, exchange.request, Failure.SILENT, "silent until the client left")
-            lane.engine.supervisor.suspect("a client left it after a long silence")
+        exchange.fail(CLIENT_LEFT, "the client left")
+        self._note_silence(exchange, "silent until the client left")
+
+    def _note_silence(self, exchange: Exchange, problem: str) -> None:
+        """A request waits for its engine, or waited until it ended. If that is silent for far too long, and for others,
+        too, this tells something about it; once."""
+        lane, now_s = exchange.lane, perf_counter()
+        if lane is None or exchange.silence_was_noted or not exchange.silence_is_suspicious(now_s):
+            return
+        others = (
+            other
+            for other in self._exchanges
+            if other is not exchange and other.lane and other.lane.engine is lane.engine
+        )
+        if not any(other.was_heard_lately(now_s) for other in others):
+            exchange.silence_was_noted = True
+            self._fell_ill(lane.engine, exchange.request, Failure.SILENT, problem)
+            lane.engine.supervisor.suspect(problem)
 
     def _fell_ill(self, engine: EngineHandle, request: Request, kind: Failure, problem: str) -> None:
         self.metrics.engine_failure(engine.name, str(kind))
@@ -400,7 +419,7 @@ class Pipeline:
     # Learning
 
     def _learn(self, exchange: Exchange) -> None:
-        outcome = exchange.outcome()
+        outcome = exchange.outcome(self.looks_at_answers)
         decision = exchange.decision or Decision(NO_LANE, "not decided")
         if exchange.request.teaches and exchange.decision is not None:
             try:

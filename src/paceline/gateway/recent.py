@@ -9,7 +9,7 @@ from msgspec import structs
 from paceline.records.kept import kept_id, kept_name, kept_outcome, kept_path
 from paceline.types import Decision, Outcome, Request, Signals
 
-MOST = 1000
+MAX_REQUESTS = 1000
 """Requests that are remembered."""
 
 
@@ -30,7 +30,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._last = 0
-        self._entries: deque[_Entry] = deque(maxlen=MOST)
+        self._entries: deque[_Entry] = deque(maxlen=MAX_REQUESTS)
 
     def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
         self._last += 1

@@ -101,13 +101,17 @@ _LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", 
 _COMPUTING_IN_API = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
 
 
+_EXACT = {row.path: row for row in ROUTES if not row.path.endswith("*")}
+_BEGINNINGS = [row for row in ROUTES if row.path.endswith("*")]
+_PASSED_AND_OPTIONS = (*PASSED_METHODS, "OPTIONS")
+
+
 def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     """The row for a request and the methods of its address; no row where it is for the engines, or where the
     address does not take the method: then it has methods, and this one is not among them."""
-    fitting = [row for row in ROUTES if row.fits(path)]
-    if not fitting:
-        return None, (*PASSED_METHODS, "OPTIONS")
-    row = fitting[0]
+    row = _EXACT.get(path) or next((row for row in _BEGINNINGS if row.fits(path)), None)
+    if row is None:
+        return None, _PASSED_AND_OPTIONS
     return (row if method in row.allowed or not row.methods else None), row.allowed
 
 

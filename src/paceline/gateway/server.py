@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +17,12 @@ from paceline.gateway.access import Access
 from paceline.gateway.application import Application
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import EngineHandle, Fleet
-from paceline.gateway.pipeline import Pipeline, Recorder
+from paceline.gateway.pipeline import Pipeline
 from paceline.http.server import HttpServer, Limits
 from paceline.inspection.task_model import task_model
 from paceline.memory import Memory
 from paceline.records.secret import conversation_key
+from paceline.records.sinks import Sink, tell_each
 from paceline.types import Decision, Outcome, Request, Signals
 
 MEMORY_FILE = "learned.sqlite"
@@ -56,7 +57,7 @@ class Gateway:
         self,
         load: Callable[[], Configuration],
         log_directory: Path,
-        record: Recorder,
+        record: Sink,
         state_directory: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
         on_stop: Callable[[int, float], None] = lambda _running, _grace_s: None,
@@ -69,6 +70,7 @@ class Gateway:
         self._memory: Memory | None = None
         self._log: DecisionLog | None = None
         self._traces = _traces(self._configuration)
+        self._sinks: Mapping[str, Sink] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._say = say
         self._on_stop = on_stop
@@ -76,6 +78,8 @@ class Gateway:
         self._server: HttpServer
         self._application: Application
         self._stop = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        """One reload at a time, so that the configuration that was read last is the one in force."""
         self._drains = False
         self._is_stopping_now = False
         self.pipeline: Pipeline
@@ -100,9 +104,11 @@ class Gateway:
         learned = self._memory.load() if self._memory else None
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
+        self._sinks = self._open_sinks()
         key = conversation_key(self._state_directory)
         self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
         if self._traces:
+            self.pipeline.looks_at_answers = True
             self._traces.address_of = self._address_of
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, self._access.asks_for_keys
         self._application = Application(self.pipeline, self._access, self.reload, self._log)
@@ -160,6 +166,10 @@ class Gateway:
         Raises:
             ApiError: 422, the configuration has errors, and the old one stays in force.
         """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> dict[str, Any]:
         try:
             configuration = await asyncio.to_thread(self._load)  # it looks at model files
             access = Access(configuration)
@@ -220,11 +230,16 @@ class Gateway:
         kept = LogSettings(settings.keep_days, settings.max_mb * 1_000_000, settings.keep_text)
         return DecisionLog(self._state_directory / FILE, kept)
 
+    def _open_sinks(self) -> Mapping[str, Sink]:
+        sinks: dict[str, Sink] = {}
+        if self._log:
+            sinks["log"] = self._log.add
+        if self._traces:
+            sinks["traces"] = self._traces.add
+        return sinks | {"record": self._record}
+
     def _note(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        for kept in (self._log, self._traces):
-            if kept:
-                kept.add(request, signals, decision, outcome)
-        self._record(request, signals, decision, outcome)
+        tell_each(self._sinks, self.pipeline.failures, request, signals, decision, outcome)
 
     def _address_of(self, lane: str) -> tuple[str, int] | None:
         """Of the engine behind a lane, if that is known."""

@@ -60,6 +60,10 @@ class HeldTurn:
         """The client has taken it."""
         self._since_s, self._is_clients = perf_counter(), False
 
+    def release(self) -> None:
+        """It is used no longer; may be called twice."""
+        self._turn.release()
+
     def release_if_idle(self, reader_limit_s: float, now_s: float) -> None:
         """Let others have the device, if it was waited for the client or the engine for too long."""
         if now_s - self._since_s > (reader_limit_s if self._is_clients else self._patience_s):
@@ -106,19 +110,23 @@ class Device:
             return True
         return self.holder == engine and self.running < slots and not self._someone_is_impatient()
 
+    def take(self, engine: str, slots: int) -> Turn | None:
+        """A place in the engine's turn, if there is one at once."""
+        if self.takes_turns:
+            if not self.can_start(engine, slots):
+                return None
+            self.holder = engine
+        self._change(1)
+        return Turn(self)
+
     async def acquire(self, engine: str, slots: int) -> Turn:
         """Wait for a place in the engine's turn. Cancelling the call gives the place in the queue up.
 
         Raises:
             QueueFull: ``queue_limit`` requests wait already.
         """
-        if not self.takes_turns:
-            self._change(1)
-            return Turn(self)
-        if self.can_start(engine, slots):
-            self.holder = engine
-            self._change(1)
-            return Turn(self)
+        if (turn := self.take(engine, slots)) is not None:
+            return turn
         if len(self._queue) >= self.queue_limit:
             raise QueueFull(f"{len(self._queue)} requests wait for the device already")
         waiter = _Waiter(engine, slots, self.clock(), asyncio.get_running_loop().create_future())

@@ -19,7 +19,16 @@ IDLE_LIMIT_S = 4.0
 MAX_WHOLE_ANSWER_BYTES = 16 * 1024 * 1024
 """Of an answer that is wanted whole: model lists, health, an error. What is relayed is not kept."""
 
-__all__ = ["Answer", "AnswerTooLarge", "Client", "ConnectFailed", "ConnectionLost", "Headers", "without_credentials"]
+__all__ = [
+    "Answer",
+    "AnswerTooLarge",
+    "Client",
+    "ConnectFailed",
+    "ConnectionLost",
+    "Headers",
+    "bearer",
+    "without_credentials",
+]
 
 
 class ConnectFailed(Exception):
@@ -252,6 +261,11 @@ class Client:
         except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
             raise ConnectFailed(str(error)) from error
         return connection
+
+
+def bearer(key: str | None) -> Headers:
+    """The header that shows a key; none where there is no key."""
+    return [(b"authorization", b"Bearer " + key.encode())] if key else []
 
 
 def without_credentials(url: str) -> str:

@@ -2,11 +2,12 @@
 
 import asyncio
 import select
-import socket
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import httptools
+
+from paceline.http.keepalive import keep_alive
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -15,9 +16,6 @@ HIGH_WATER_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 128 * 1024
 """Of what the parser keeps to itself: an answer's head with all interim answers before it, a chunk's extension, the
 trailers. Twice what Envoy lets pass."""
-KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-"""Seconds of silence before the first probe, seconds between two, and how many may go unanswered: a peer that vanished
-is noticed after two minutes."""
 NO_BODY = (204, 304)
 
 
@@ -86,12 +84,7 @@ class Connection(asyncio.Protocol):
         knows: the event loop may not have read that yet."""
         if not self.is_open:
             return False
-        number = self._transport.get_extra_info("socket").fileno()
-        if number < 0:
-            return False
-        poll = select.poll()
-        poll.register(number, select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     async def send(self, head: bytes, body: bytes, no_body: bool) -> None:
         """Write a request and wait for the head of its answer.
@@ -165,7 +158,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._owner.opened(self)
-        _keep_alive(transport.get_extra_info("socket"))
+        connected = transport.get_extra_info("socket")
+        keep_alive(connected)
+        self._poll = select.poll()
+        self._poll.register(connected.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         self._owner.heard(self._loop.time())
@@ -237,14 +233,3 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._head_done:
             self._complete = True
-
-
-def _keep_alive(sock: Any) -> None:
-    """Have the kernel notice a peer that vanished without a word."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE:
-            if (option := getattr(socket, name, None)) is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    except (OSError, AttributeError):
-        pass  # not a socket of TCP

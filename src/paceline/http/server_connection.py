@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from paceline.http.framing import ChunkedBody
+from paceline.http.keepalive import keep_alive, set_tcp
 from paceline.http.message import CONTINUE, Refused, RequestHead, answer_head
 from paceline.http.reply import Reply
 from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Incoming, Overloaded
@@ -31,14 +32,6 @@ MAX_CHUNKED_BYTES = 16 * 1024
 NO_PLACE = "the request bodies being served fill their place (server.max_buffered_bytes)"
 _HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n|\r(?!\n|\Z)")
 """Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
-_TCP_OPTIONS = {
-    "TCP_NODELAY": 1,
-    "TCP_KEEPIDLE": 60,  # seconds until a silent peer is probed; macOS has the next name for it
-    "TCP_KEEPALIVE": 60,
-    "TCP_KEEPINTVL": 15,
-    "TCP_KEEPCNT": 4,
-    "TCP_NOTSENT_LOWAT": HIGH_WATER_BYTES,  # or megabytes wait in the kernel, and a slow client seems to take nothing
-}
 log = logging.getLogger("paceline.http")
 
 
@@ -441,11 +434,10 @@ class Connection(asyncio.Protocol):
 
 
 def _set_up(connected: Any) -> None:
-    with contextlib.suppress(OSError):
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _TCP_OPTIONS.items():
-            if hasattr(socket, name):
-                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    keep_alive(connected)
+    set_tcp(connected, "TCP_NODELAY", 1)
+    # Or megabytes wait in the kernel, and a slow client seems to take nothing.
+    set_tcp(connected, "TCP_NOTSENT_LOWAT", HIGH_WATER_BYTES)
 
 
 def _has_failed(transport: Any) -> bool:

@@ -3,8 +3,8 @@
 
 const INTERVAL_MS = 1000;
 const REPORT_EVERY = 10;
-const MOST_REQUESTS = 1000;
-const MOST_SHOWN = 30;
+const MAX_REQUESTS = 1000;
+const MAX_SHOWN = 30;
 const CHAT = "/v1/chat/completions";
 const NONE = "–";
 const POLICY_COLUMNS = 4, TASK_COLUMNS = 7;
@@ -118,7 +118,7 @@ function strategyOf(lane) {
 }
 
 function showRequests() {
-  const rows = requests.slice(-MOST_SHOWN).reverse().map((one) => {
+  const rows = requests.slice(-MAX_SHOWN).reverse().map((one) => {
     const seen = one.observed;
     const why = one.error ? element("td", one.error, "why problem") : element("td", one.reason, "why");
     return row(element("td", new Date(1000 * one.at_s).toLocaleTimeString()), [
@@ -286,7 +286,7 @@ async function update() {
     return;
   }
   if (found.requests.length) {
-    requests = [...requests, ...found.requests].slice(-MOST_REQUESTS);
+    requests = [...requests, ...found.requests].slice(-MAX_REQUESTS);
     showRequests();
     showTasks();
   }
