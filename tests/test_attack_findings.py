@@ -331,7 +331,6 @@ async def test_an_engine_that_is_ill_for_streams_alone_is_found_among_other_requ
         await wire.chunk(token("one"))
         await wire.raw(b"400\r\ndata: {")
         await drops(received, wire)
-        return
 
     async def well(received: Received, wire: Wire) -> None:
         await asyncio.sleep(0.02)
@@ -341,7 +340,6 @@ async def test_an_engine_that_is_ill_for_streams_alone_is_found_among_other_requ
         await wire.stream_head()
         await wire.chunk(token("one") + event(b"[DONE]"))
         await wire.end()
-        return
 
     engines = [await start_engine(breaks_streams), await start_engine(well)]
     running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
