@@ -17,7 +17,7 @@ from conftest import StartEngine, StartGateway, lane
 from fake_engine import ANSWER, Received, Wire, event, token
 from paceline.configuration import parse
 from paceline.engines import Health
-from paceline.gateway import illness, pipeline
+from paceline.gateway import illness, passing, pipeline
 from paceline.gateway.access import Access
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import to_client, to_engine
@@ -105,7 +105,11 @@ def test_a_form_that_looks_like_many_fields_is_looked_through_quickly(body: byte
 @pytest.mark.parametrize("attributes", [b"", b"\r\nContent-Type: text/plain", b"; charset=utf-8"])
 @pytest.mark.parametrize("before", [b"", PART % (b"file", b'; filename="model"', b"x" * 1000)])
 def test_a_forms_model_is_found(before: bytes, attributes: bytes) -> None:
-    assert _model_in_form(before + PART % (b"model", attributes, b"whisper") + b"--b--") == "whisper"
+    form = before + PART % (b"model", attributes, b"whisper") + b"--b--"
+    found = _model_in_form(form)
+    assert found is not None
+    name, (begin, end) = found
+    assert name == "whisper" == form[begin:end].decode()
 
 
 BODY = json.dumps(chat("x" * 100)).encode()
@@ -321,21 +325,21 @@ async def test_an_engine_that_is_ill_for_streams_alone_is_found_among_other_requ
 ) -> None:
     async def breaks_streams(received: Received, wire: Wire) -> None:
         if not received.json.get("stream"):
-            return await wire.json(ANSWER)
+            await wire.json(ANSWER)
+            return
         await wire.stream_head()
         await wire.chunk(token("one"))
         await wire.raw(b"400\r\ndata: {")
         await drops(received, wire)
-        return None
 
     async def well(received: Received, wire: Wire) -> None:
         await asyncio.sleep(0.02)
         if not received.json.get("stream"):
-            return await wire.json(ANSWER)
+            await wire.json(ANSWER)
+            return
         await wire.stream_head()
         await wire.chunk(token("one") + event(b"[DONE]"))
         await wire.end()
-        return None
 
     engines = [await start_engine(breaks_streams), await start_engine(well)]
     running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
@@ -405,9 +409,8 @@ def test_a_pipe_in_the_place_of_a_key_is_not_waited_for(tmp_path: Path) -> None:
 
 
 async def test_the_whole_time_counts_over_all_attempts_and_the_queue(
-    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+    start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
-
     async def hangs(received: Received, wire: Wire) -> None:
         await asyncio.sleep(30)
 
@@ -445,3 +448,64 @@ async def test_an_answer_that_is_none_is_asked_for_elsewhere(
     answer = await running.http.post("/v1/chat/completions", json=chat())
     assert (answer.status_code, answer.content) == (200, body)  # there is nothing better
     assert running.outcome.error
+
+
+async def test_an_ejected_engine_stays_so_over_a_reload(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    engines = [await start_engine(status_500), await start_engine(slow_answer)]
+    running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
+    for number in range(4):
+        await running.http.post("/v1/chat/completions", json=chat(f"{number}"))
+    assert running.gateway.fleet.engines["a"].illness.is_ejected
+    running.text += '[[key]]\nname = "n"\nkey = "k"\nadmin = true\n'
+    assert (await running.http.post("/paceline/reload")).status_code == 200
+    assert running.gateway.fleet.engines["a"].illness.is_ejected
+
+
+async def test_what_is_passed_through_goes_to_an_engine_that_is_well(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engines = [await start_engine(status_500), await start_engine()]
+    running = await start_gateway("".join(lane(name, one.url) for name, one in zip("ab", engines, strict=True)))
+    for number in range(4):
+        await running.http.post("/v1/chat/completions", json=chat(f"{number}"))
+    for body in ({"input": "x"}, {"input": "x", "model": "m"}):
+        answer = await running.http.post("/v1/embeddings", json=body)
+        assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "b")
+
+
+async def test_a_forms_model_has_the_engines_name(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    engine = await start_engine(models=("whisper-large-v3",))
+    running = await start_gateway(
+        lane("a", engine.url) + '[[model]]\nname = "whisper-1"\nlanes = ["a"]\nengine_model = "whisper-large-v3"\n'
+    )
+    form = PART % (b"file", b'; filename="a.wav"', b"\r\n\0x") + PART % (b"model", b"", b"%b") + b"--b--\r\n"
+    await running.http.post("/v1/audio/transcriptions", content=form % b"whisper-1", headers=FORM)
+    assert engine.requests[-1].body == form % b"whisper-large-v3"
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_what_is_passed_through_gives_an_unused_turn_up(
+    is_silent: bool, start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing, "MIN_STALLED_S", 0.2)
+    monkeypatch.setattr(pipeline, "SLOW_READER_S", 0.2)
+
+    async def never_ends(received: Received, wire: Wire) -> None:
+        if is_silent:
+            await asyncio.sleep(30)
+        await wire.stream_head()
+        while True:
+            await wire.chunk(b"x" * 10_000)
+
+    engines = [await start_engine(never_ends), await start_engine()]
+    running = await start_gateway(
+        "".join(lane(name, one.url, more='device = "cpu"') for name, one in zip("ab", engines, strict=True))
+    )
+    _, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1)
+    writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nx-paceline-lane: a\r\nContent-Length: 2\r\n\r\n{}")
+    async with asyncio.timeout(5):
+        while not engines[0].requests:
+            await asyncio.sleep(0.01)
+        answer = await running.http.post("/v1/chat/completions", json=chat(), headers={"x-paceline-lane": "b"})
+    assert answer.status_code == 200
+    writer.close()

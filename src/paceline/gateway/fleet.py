@@ -199,7 +199,7 @@ class Fleet:
         old_engines = previous.engines if previous else {}
         for settings in configuration.engine:
             old = old_engines.get(settings.name)
-            device = self._device(configuration, settings)
+            device = self._device(configuration, settings, old)
             if old and old.settings == settings:
                 supervisor = old.supervisor
             else:
@@ -208,7 +208,10 @@ class Fleet:
             supervisor.timing = _timing(settings, configuration)
             supervisor.on_change = self._update
             same = old is not None and old.supervisor is supervisor and old.device is device
-            self.engines[settings.name] = old if old and same else EngineHandle(settings, supervisor, device)
+            handle = old if old and same else EngineHandle(settings, supervisor, device)
+            if old and old.supervisor is supervisor:
+                handle.illness = old.illness
+            self.engines[settings.name] = handle
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
         """Engines of the previous fleet that are gone or were changed."""
@@ -329,9 +332,9 @@ class Fleet:
     def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
         return sorted(ordered, key=lambda lane: not lane.engine.models)
 
-    def _device(self, configuration: Configuration, engine: EngineSettings) -> Device:
+    def _device(self, configuration: Configuration, engine: EngineSettings, old: EngineHandle | None) -> Device:
         if engine.device is None:
-            return Device(takes_turns=False)
+            return old.device if old and old.settings == engine else Device(takes_turns=False)
         settings = configuration.device_settings(engine.device)
         if settings not in self._devices:
             self._devices[settings] = self._previous_devices.get(settings) or Device(

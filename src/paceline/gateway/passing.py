@@ -13,12 +13,20 @@ from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import to_client, to_engine
 from paceline.gateway.kept import id_in_path
+from paceline.gateway.patience import (
+    CHARS_PER_TOKEN,
+    MAX_UNKNOWN_STALL_S,
+    MIN_PREFILL_TOKENS_PER_S,
+    MIN_STALLED_S,
+)
 from paceline.gateway.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
 from paceline.gateway.routes import computes
-from paceline.gateway.turns import QueueFull, Turn
+from paceline.gateway.turns import HeldTurn, QueueFull, Turn
 from paceline.http.client import Answer, ConnectFailed, ConnectionLost
 from paceline.types import Api, Request
 
+GENERATING_IN_API = ("/api/chat", "/api/generate")
+"""Ollama's, whose answer may come as a whole."""
 HEAD_BYTES = 4096
 """Of an answer, in which the id stands that its engine keeps."""
 MAX_FIELDS_TRIED = 64
@@ -87,11 +95,12 @@ async def _exchange(
 ) -> int:
     """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
     engine, name = lane.engine, lane.lane.name
-    turn: Turn | None = None
+    turn: HeldTurn | None = None
     engine.passing += 1
     try:
         if computes(passed.method, passed.path):
-            turn = await _turn(lane, pipeline.server.queue_timeout_s)
+            turn = HeldTurn(await _turn(lane, pipeline.server.queue_timeout_s), _patience_s(passed))
+            pipeline.held_turns.add(turn)
         headers = to_engine(
             passed.headers,
             api_key=engine.api_key,
@@ -104,7 +113,7 @@ async def _exchange(
             sent = await engine.client.send(passed.method, passed.target, headers, body)
         async with sent as answer:
             if answer.status != 404 or keep_404:
-                await _relay(pipeline, lane, passed, answer, reply)
+                await _relay(pipeline, lane, passed, answer, reply, turn)
             return answer.status
     except ConnectFailed as error:
         engine.supervisor.report_failure(str(error))
@@ -117,7 +126,16 @@ async def _exchange(
     finally:
         engine.passing -= 1
         if turn:
+            pipeline.held_turns.discard(turn)
             turn.release()
+
+
+def _patience_s(passed: Passed) -> float:
+    """How long an engine may be silent over it before others have the device."""
+    if passed.path.rstrip("/") in GENERATING_IN_API:
+        return MAX_UNKNOWN_STALL_S
+    prefill_s = len(passed.body) / CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
+    return min(MAX_UNKNOWN_STALL_S, max(MIN_STALLED_S, prefill_s))
 
 
 async def _turn(lane: LaneHandle, timeout_s: float) -> Turn:
@@ -132,14 +150,25 @@ async def _turn(lane: LaneHandle, timeout_s: float) -> Turn:
         raise ApiError(504, f"{lane.lane.name} {problem}", "timeout", 2) from error
 
 
-async def _relay(pipeline: Pipeline, lane: LaneHandle, passed: Passed, answer: Answer, reply: ClientReply) -> None:
+async def _relay(
+    pipeline: Pipeline,
+    lane: LaneHandle,
+    passed: Passed,
+    answer: Answer,
+    reply: ClientReply,
+    turn: HeldTurn | None,
+) -> None:
     """Relay an answer, and remember what its engine keeps from now on."""
     own = (b"x-paceline-lane", lane.lane.name.encode())
     await reply.start(answer.status, [own, *to_client(answer.headers, lane.engine.supervisor.url)])
     head = b""
     while piece := await _read(answer, pipeline.server.idle_timeout_s):
         head += piece[: HEAD_BYTES - len(head)]
+        if turn:
+            turn.waits_for_client()
         await reply.send(piece)
+        if turn:
+            turn.waits_for_engine()
     await reply.end()
     if answer.status < 300 and passed.method == "POST":
         pipeline.kept.note(head, lane.engine.name)
@@ -164,7 +193,7 @@ async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandl
     if name is not None and pipeline.kept.engine_of(name) is None:
         by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
         return list(reversed(by_engine.values())) or lanes[:1], body
-    return [next((lane for lane in lanes if lane.is_up), lanes[0])], body
+    return [_first(lanes)], body
 
 
 def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
@@ -177,31 +206,38 @@ def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], by
         keeper = pipeline.kept.engine_of(name)
         own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
         return own or list(fleet.lanes.values()), passed.body
-    model, is_json = _model(passed)
+    model, span = _model(passed)
     served = fleet.find(model) if model else None
     if served is None:
         served = fleet.find(None)
     assert served is not None
-    first = next((lane for lane in served.lanes if lane.is_up), served.lanes[0])
-    own_name = served.engine_names.get(first.engine.name) if model and is_json else None
+    first = _first(served.lanes)
+    own_name = served.engine_names.get(first.engine.name) if model else None
     if own_name is None or own_name == model:
         return served.lanes, passed.body
+    if span is not None:
+        return [first], passed.body[: span[0]] + own_name.encode() + passed.body[span[1] :]
     request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})
     return [first], with_fields(request, {"model": own_name})
 
 
-def _model(passed: Passed) -> tuple[str | None, bool]:
-    """The model that the body names, and whether it is JSON and not a form."""
+def _first(lanes: Sequence[LaneHandle]) -> LaneHandle:
+    """The first that is well, else that is up."""
+    return min(lanes, key=lambda lane: (not lane.is_up, not lane.engine.is_well))
+
+
+def _model(passed: Passed) -> tuple[str | None, tuple[int, int] | None]:
+    """The model that the body names, and where it stands if that is a form."""
     kind = dict(passed.headers).get(b"content-type", b"").lower()
     if kind.startswith(b"multipart/form-data"):
-        return _model_in_form(passed.body), False
+        return _model_in_form(passed.body) or (None, None)
     try:
-        return msgspec.json.decode(passed.body, type=_NamesModel).model, True
+        return msgspec.json.decode(passed.body, type=_NamesModel).model, None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None, True
+        return None, None
 
 
-def _model_in_form(body: bytes) -> str | None:
+def _model_in_form(body: bytes) -> tuple[str, tuple[int, int]] | None:
     for name in _FIELD_NAMES:
         at = 0
         for _ in range(MAX_FIELDS_TRIED):
@@ -209,5 +245,5 @@ def _model_in_form(body: bytes) -> str | None:
                 break
             is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
             if is_whole_name and (found := _REST_OF_FIELD.match(body, at)):
-                return found[1].decode("utf-8", "replace")
+                return found[1].decode("utf-8", "replace"), found.span(1)
     return None

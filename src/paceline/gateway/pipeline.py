@@ -25,6 +25,7 @@ from paceline.gateway.names import Served
 from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
 from paceline.gateway.rules import described, fitting
+from paceline.gateway.turns import HeldTurn
 from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
@@ -81,6 +82,8 @@ class Pipeline:
         self.looks_at_answers = False
         """Whether records want what answers say of themselves."""
         self._random = Random(seed)
+        self.held_turns: set[HeldTurn] = set()
+        """Of requests that are passed through."""
         self._exchanges: set[Exchange] = set()
         self._trials: set[asyncio.Task[None]] = set()
 
@@ -144,6 +147,8 @@ class Pipeline:
         for exchange in self._exchanges:
             exchange.release_turn_if_idle(SLOW_READER_S, now_s)
             self._note_silence(exchange, "silent for far longer than it takes as a rule")
+        for held in self.held_turns:
+            held.release_if_idle(SLOW_READER_S, now_s)
         for engine in self.fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
             if engine.is_up and engine.illness.is_due_for_trial():

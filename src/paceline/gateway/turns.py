@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 
 
 class QueueFull(Exception):
@@ -36,6 +37,37 @@ class Turn:
         if self._held:
             self._held = False
             self._device._leave()
+
+
+class HeldTurn:
+    """A turn of which somebody watches that it is used.
+
+    Args:
+        patience_s: how long the engine may be silent.
+    """
+
+    def __init__(self, turn: Turn, patience_s: float) -> None:
+        self._turn = turn
+        self._patience_s = patience_s
+        self._since_s = perf_counter()
+        self._is_clients = False
+
+    def waits_for_client(self) -> None:
+        """The engine has sent something, which the client is to take."""
+        self._since_s, self._is_clients = perf_counter(), True
+
+    def waits_for_engine(self) -> None:
+        """The client has taken it."""
+        self._since_s, self._is_clients = perf_counter(), False
+
+    def release(self) -> None:
+        """It is used no longer; may be called twice."""
+        self._turn.release()
+
+    def release_if_idle(self, reader_limit_s: float, now_s: float) -> None:
+        """Let others have the device, if it was waited for the client or the engine for too long."""
+        if now_s - self._since_s > (reader_limit_s if self._is_clients else self._patience_s):
+            self._turn.release()
 
 
 @dataclass(eq=False)
