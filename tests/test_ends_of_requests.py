@@ -14,7 +14,7 @@ from paceline.configuration import Configuration, parse
 from paceline.gateway.attempts import Attempts
 from paceline.gateway.exchange import ERROR_INSIDE, Exchange
 from paceline.gateway.fleet import EngineHandle, LaneHandle
-from paceline.gateway.kept import MAX_IDS, Kept
+from paceline.gateway.kept import MAX_IDS, Kept, Stored
 from paceline.http.client import Client
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -180,13 +180,16 @@ async def test_the_configuration_that_was_read_last_is_the_one_in_force(
 
 async def test_ids_that_were_asked_for_are_forgotten_like_others(start_engine: StartEngine) -> None:
     engines = [
-        cast(EngineHandle, SimpleNamespace(name=name, is_up=True, client=Client((await start_engine(keeps)).url)))
+        cast(
+            EngineHandle,
+            SimpleNamespace(name=name, is_up=True, key_headers=[], client=Client((await start_engine(keeps)).url)),
+        )
         for name in "ab"
     ]
     kept = Kept()
     for number in range(MAX_IDS):
         kept.note(b'{"id": "resp_%d"}' % number, "a")
-    assert await kept.find("resp_old", engines) == "a"
+    assert await kept.find(Stored("responses", "resp_old"), engines) == "a"
     assert kept.engine_of("resp_0") is None
     kept.note(b'{"id": "resp_1"}', "a")
     kept.note(b'{"id": "resp_new"}', "a")

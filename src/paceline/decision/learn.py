@@ -30,7 +30,7 @@ MIN_TOKENS = 4
 """An answer with fewer decoded tokens tells nothing about speed."""
 SPEEDS = (0.01, 100_000.0)
 """Tokens per second that an engine can have; other reports are not believed."""
-BUSY = (408, 429)
+REFUSALS = (408, 409, 425, 429)
 """Statuses below 500 by which an engine says that it could not, and not that the request was wrong."""
 MIN_SHARE_OF_CLOCK = 0.1
 """An engine that says it worked for less than this share of the time that passed is not believed."""
@@ -254,7 +254,7 @@ def _is_whole(outcome: Outcome) -> bool:
 def _is_failure(outcome: Outcome) -> bool:
     """Whether the engine failed: not where the client left, nor where the request was the client's own mistake."""
     if 400 <= outcome.status < 500:
-        return outcome.status in BUSY
+        return outcome.status in REFUSALS
     return not _is_whole(outcome)
 
 

@@ -42,6 +42,8 @@ class Client(Struct, frozen=True):
     is_admin: bool = False
     paths: tuple[re.Pattern[str], ...] = ()
     """What its key opens; an administrator's opens everything."""
+    named_paths: tuple[str, ...] = ()
+    """As configured: an administrators' address is opened by its own name alone, such as ``/metrics``."""
 
 
 ANYONE = Client()
@@ -126,7 +128,7 @@ class Access:
         Raises:
             ApiError: 403, the key does not open it.
         """
-        if client.is_admin or audience is Audience.ANYONE:
+        if client.is_admin or audience is Audience.ANYONE or path in client.named_paths:
             return
         segments = re.split(r"[/\\]", unquote(path))  # as the oddest of engines may read it
         is_plain = not any(segment.partition(";")[0] == ".." for segment in segments)
@@ -177,7 +179,10 @@ class Access:
 def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
     server = configuration.server
     everything = compiled(CLIENT_PATHS)
-    keys = [(key.key, Client(key.name, key.admin, compiled(key.paths) or everything)) for key in configuration.key]
+    keys = [
+        (key.key, Client(key.name, key.admin, compiled(key.paths) or everything, key.paths))
+        for key in configuration.key
+    ]
     keys += [(key, Client(f"key {number}", False, everything)) for number, key in enumerate(server.api_keys, 1)]
     if server.admin_key is not None:
         keys.append((server.admin_key, Client("admin", True)))

@@ -99,7 +99,7 @@ class Application:
             ApiError: 401, 403 or 421; counted and logged.
         """
         try:
-            is_page = audience is Audience.ANYONE and incoming.path.startswith("/paceline")
+            is_page = incoming.path == "/" or (audience is Audience.ANYONE and incoming.path.startswith("/paceline"))
             self.access.check_origin(incoming.headers, opens_a_page=is_page)
             client = Client() if audience is Audience.ANYONE else self.access.identify(incoming.headers)
             self.access.admit(client, audience, incoming.path)
@@ -217,6 +217,11 @@ class ApiReply:
         self._cors = cors
         self._incoming = incoming
         self._streams = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the answer has."""
+        return self._wire.started
 
     @property
     def client_left(self) -> bool:

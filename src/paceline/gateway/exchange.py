@@ -6,6 +6,7 @@ from time import perf_counter, time
 from msgspec import Struct
 
 from paceline.configuration import ServerSettings
+from paceline.decision.learn import REFUSALS
 from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.gateway.errors import ApiError
@@ -22,7 +23,7 @@ from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
 """Of the tokens that a drafting step must bring beyond one to be as fast as plain steps."""
-BUSY = (408, 409, 425, 429, 503, 529)
+BUSY = (*REFUSALS, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
 taken, 529 by Anthropic's API; 408 and 425 are those that clients repeat a request after, too."""
 WRONG_KEY = (401, 407)

@@ -41,6 +41,8 @@ class EngineHandle:
     passing: int = 0
     """Requests that are passed through to it undecided."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
+    _former: "list[LaneHandle]" = field(default_factory=list)
+    """That it no longer offers, while requests run on them."""
     _identities: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the model's own name, of :attr:`_identified`."""
     _identified: Facts | None = None
@@ -110,13 +112,17 @@ class EngineHandle:
     @property
     def in_flight(self) -> int:
         """Requests that it answers, or that wait for it."""
-        return self.passing + sum(lane.running + lane.waiting for lane in self._lanes.values())
+        handles = (*self._lanes.values(), *self._former)
+        return self.passing + sum(handle.running + handle.waiting for handle in handles)
 
     def lanes(self) -> "list[LaneHandle]":
         """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
         each that is worth choosing, plain first."""
         lanes = self.settings.lanes(self.supervisor.abilities)
-        self._lanes = {lane: self._lanes.get(lane) or LaneHandle(lane, self) for lane in lanes}
+        known = {handle.lane: handle for handle in (*self._former, *self._lanes.values())}
+        self._lanes = {lane: known.get(lane) or LaneHandle(lane, self) for lane in lanes}
+        gone = [handle for lane, handle in known.items() if lane not in self._lanes]
+        self._former = [handle for handle in gone if handle.running or handle.waiting]
         return list(self._lanes.values())
 
     def identity(self, model: str | None) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """Which engine keeps what: a stored response, file or batch lives in the engine that made it."""
 
+import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from paceline.engines.interface import NotReady
-from paceline.engines.openai import fetch_json
+from msgspec import Struct
+
 from paceline.gateway.fleet import EngineHandle
 from paceline.http.client import ConnectFailed, ConnectionLost
 from paceline.types import Request
@@ -19,6 +20,19 @@ _ID = re.compile(rb'"id"\s*:\s*"([^"\\\x00-\x1f]{1,%d})"' % MAX_ID_CHARS)
 _PATH = re.compile(
     r"^/(?:v1/)?(responses|files|batches|conversations|chat/completions|containers|vector_stores)/([^/?]+)"
 )
+
+
+NOBODY = ""
+"""Remembered of an id that no engine had."""
+LOOK_TIMEOUT_S = 5.0
+
+
+class Stored(Struct, frozen=True):
+    """Something that one engine keeps."""
+
+    kind: str
+    """As in the path: ``responses``."""
+    name: str
 
 
 class Kept:
@@ -34,23 +48,17 @@ class Kept:
 
     def engine_of(self, name: str) -> str | None:
         """The engine that gave an id, if it is remembered."""
-        return self._engines.get(name)
+        return self._engines.get(name) or None
 
-    async def find(self, name: str, engines: Sequence[EngineHandle]) -> str | None:
-        """The same; of an id that is not remembered, the engines are asked."""
-        if (known := self.engine_of(name)) is not None or len(engines) < 2 or name in (".", ".."):
-            return known
-        path = f"/v1/responses/{quote(name, safe='')}"
-        for engine in engines:
-            if not engine.is_up:
-                continue
-            try:
-                await fetch_json(engine.client, path)
-            except (NotReady, ConnectFailed, ConnectionLost, TimeoutError):
-                continue
-            self._remember(name, engine.name)
-            return engine.name
-        return None
+    async def find(self, stored: "Stored", engines: Sequence[EngineHandle]) -> str | None:
+        """The same; of an id that is not remembered, the engines are asked, once."""
+        if stored.name in self._engines or len(engines) < 2 or stored.name in (".", ".."):
+            return self.engine_of(stored.name)
+        up = [engine for engine in engines if engine.is_up]
+        answers = await asyncio.gather(*(_has(engine, stored) for engine in up))
+        keeper = next((engine.name for engine, has in zip(up, answers, strict=True) if has), NOBODY)
+        self._remember(stored.name, keeper)
+        return keeper or None
 
     def _remember(self, name: str, engine: str) -> None:
         self._engines[name] = engine
@@ -65,10 +73,22 @@ def id_in_path(path: str) -> str | None:
     return found[2][:MAX_ID_CHARS] if found else None
 
 
-def id_continued(request: Request) -> str | None:
+def stored_before(request: Request) -> Stored | None:
     """The stored response or conversation that a request goes on with."""
-    for value in (request.fields.get("previous_response_id"), request.fields.get("conversation")):
+    for kind, field in (("responses", "previous_response_id"), ("conversations", "conversation")):
+        value = request.fields.get(field)
         name = value.get("id") if isinstance(value, dict) else value
         if isinstance(name, str) and 0 < len(name) <= MAX_ID_CHARS:
-            return name
+            return Stored(kind, name)
     return None
+
+
+async def _has(engine: EngineHandle, stored: Stored) -> bool:
+    """Whether an engine keeps it. Only the status is wanted, however long the answer is."""
+    path = f"/v1/{stored.kind}/{quote(stored.name, safe='')}"
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            async with await engine.client.send("GET", path, engine.key_headers) as answer:
+                return answer.status == 200
+    except (ConnectFailed, ConnectionLost, TimeoutError):
+        return False

@@ -36,6 +36,13 @@ _REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\
 """Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
 
 
+HARMLESS = ("GET", "HEAD")
+"""Methods that may be tried on the next engine when one is lost."""
+MAX_DECODED_BYTES = 2_000_000
+"""A larger body is only searched for its model's name: passing over 60 MB of JSON stops all else for 0.1 s and more."""
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,200})"')
+
+
 class Passed(Struct, frozen=True):
     """A request that is passed through."""
 
@@ -68,7 +75,12 @@ async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, i
             lanes, body = await _lanes(pipeline, passed)
             for lane in lanes:
                 is_last = lane is lanes[-1]
-                status = await _exchange(pipeline, lane, passed, body, reply, is_unpacked, keep_404=is_last)
+                try:
+                    status = await _exchange(pipeline, lane, passed, body, reply, is_unpacked, keep_404=is_last)
+                except ApiError:
+                    if is_last or passed.method not in HARMLESS or reply.has_begun:
+                        raise
+                    continue  # another one may keep what is looked for
                 if status != 404 or is_last:
                     break
     except ApiError as problem:
@@ -231,6 +243,9 @@ def _model(passed: Passed) -> tuple[str | None, tuple[int, int] | None]:
     kind = dict(passed.headers).get(b"content-type", b"").lower()
     if kind.startswith(b"multipart/form-data"):
         return _model_in_form(passed.body) or (None, None)
+    if len(passed.body) > MAX_DECODED_BYTES:
+        found = _MODEL.search(passed.body, 0, MAX_DECODED_BYTES) or _MODEL.search(passed.body[-MAX_DECODED_BYTES:])
+        return (found[1].decode() if found else None), None
     try:
         return msgspec.json.decode(passed.body, type=_NamesModel).model, None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -19,7 +19,7 @@ from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.gateway.illness import Failure, passes_trial
-from paceline.gateway.kept import Kept, id_continued
+from paceline.gateway.kept import Kept, stored_before
 from paceline.gateway.metrics import Metrics
 from paceline.gateway.names import Served
 from paceline.gateway.recent import Recent
@@ -47,6 +47,8 @@ class ClientReply(Reply, Protocol):
 
     @property
     def client_left(self) -> bool: ...
+    @property
+    def has_begun(self) -> bool: ...
 
 
 class Pipeline:
@@ -181,9 +183,9 @@ class Pipeline:
         if self.fleet.is_coming(served.lanes):
             await self.wait_for_start(lambda: self._named(request).lanes, START_PATIENCE_S)
             served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
-        if request.api is Api.OPENAI_RESPONSES and (name := id_continued(request)) is not None:
+        if request.api is Api.OPENAI_RESPONSES and (stored := stored_before(request)) is not None:
             engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
-            keeper = await self.kept.find(name, engines)
+            keeper = await self.kept.find(stored, engines)
             lanes = tuple(lane for lane in served.lanes if lane.engine.name == keeper)
             served = replace(served, lanes=lanes or served.lanes)
         return served

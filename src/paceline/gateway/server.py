@@ -315,4 +315,5 @@ def _limits(server: ServerSettings) -> Limits:
         max_connections=server.max_connections,
         header_timeout_s=server.header_timeout_s,
         body_timeout_s=server.body_timeout_s,
+        reserved_paths=("/livez", "/readyz"),
     )

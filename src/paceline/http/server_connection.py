@@ -20,6 +20,8 @@ from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRe
 HIGH_WATER_BYTES = 64 * 1024
 """Of an answer, this much may wait for the client; of a body that nobody reads yet and of requests behind the one
 being answered, this much is read ahead. (What arrives at once, up to 256 kB in uvloop, comes on top.)"""
+MAX_SURPLUS = 256
+"""Connections beyond ``max_connections`` that are read as far as a head, and told that there are too many."""
 STALLS = 5
 """A client that takes nothing of its answer for this many times ``body_timeout_s`` is cut off."""
 LINGER_S = 5.0
@@ -45,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         header_timeout_s: from a request's first byte, or from connecting, to the end of its headers; 408.
         body_timeout_s: silence within a body; 408. A client that takes nothing of its answer has five times that.
         keep_alive_s: how long a connection may be idle between two requests.
+        reserved_paths: answered beyond ``max_connections``, too: a probe must not take a crowded server for dead.
     """
 
     max_header_bytes: int
@@ -53,6 +56,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     header_timeout_s: float
     body_timeout_s: float
     keep_alive_s: float = 75
+    reserved_paths: tuple[str, ...] = ()
 
 
 Handler = Callable[[HttpRequest, Reply], Awaitable[None]]
@@ -82,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._request: HttpRequest | None = None
         self._reply: Reply | None = None
         self._incoming: Incoming | None = None
-        self._keep_alive = False
+        self._keep_alive = self._is_surplus = False
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -100,11 +104,9 @@ class Connection(asyncio.Protocol):
         self._client = (transport.get_extra_info("peername") or ("",))[0]
         self._shared.connections.add(self)
         limits = self._shared.limits
-        if len(self._shared.connections) > limits.max_connections:
-            if len(self._shared.connections) > limits.max_connections + 256:  # those that are being told linger, too
-                self.abort()
-            else:
-                self._refuse(Overloaded(f"there are {limits.max_connections} connections already"))
+        self._is_surplus = len(self._shared.connections) > limits.max_connections
+        if len(self._shared.connections) > limits.max_connections + MAX_SURPLUS:
+            self.abort()
             return
         _set_up(transport.get_extra_info("socket"))
         self._expect(limits.header_timeout_s, self._close)
@@ -237,6 +239,9 @@ class Connection(asyncio.Protocol):
             except Refused as error:
                 self._refuse(error)
                 return
+            if self._is_surplus and head.path not in limits.reserved_paths:
+                self._refuse(Overloaded(f"there are {limits.max_connections} connections already"))
+                return
             del unread[:end]
             self._searched = 0
             self._begin(head)
@@ -254,7 +259,7 @@ class Connection(asyncio.Protocol):
         self._request = request = HttpRequest(head, self._client, self._body, self._hold)
         self._reply = reply = Reply(self, head)
         self._incoming = incoming = Incoming(head)
-        self._keep_alive = head.keep_alive
+        self._keep_alive = head.keep_alive and not self._is_surplus
         if self._unread and not incoming.frame.is_complete:
             data = bytes(self._unread)
             self._unread.clear()
