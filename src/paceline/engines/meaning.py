@@ -37,9 +37,14 @@ REFUSALS = (400, 422, 501)
 TOKEN_LOGPROBS_OF_RESPONSES = "message.output_text.logprobs"
 
 
+_SENSITIVE = LOGPROBS | {"include", "n", "n_cmpl", "best_of", "min_p", "min_tokens", "logit_bias"}
+
+
 def asked(request: Request) -> frozenset[str]:
     """Those of the sensitive fields that a request really uses, by the names in :data:`FAMILIES`."""
     fields = request.fields
+    if fields.keys().isdisjoint(_SENSITIVE):  # nearly all requests
+        return frozenset()
     found: set[str] = set()
     if _probabilities(request):
         found |= LOGPROBS & fields.keys() or {"logprobs"}

@@ -136,7 +136,7 @@ class Observer:
             return Observation()
         seen = self._observed()
         drafted, accepted = seen.drafted, seen.accepted
-        if drafted is None or accepted is None or accepted > drafted:
+        if (drafted is None) != (accepted is None) or (drafted is not None and (accepted or 0) > drafted):
             seen = replace(seen, drafted=None, accepted=None)
         return seen
 
