@@ -1,12 +1,20 @@
 """Further faults of several parts at once, each by the smallest input that showed it."""
 
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
 
-from conftest import StartEngine, StartGateway, lane
+from conftest import RunningGateway, StartEngine, StartGateway, lane
 from fake_engine import Received, Wire
+from paceline.engines import Health
 from paceline.engines.meaning import LOGPROBS
+from paceline.gateway import pipeline
 from paceline.types import Abilities, Drafter
 
 ERROR = {"error": {"message": "CUDA error: an illegal memory access", "type": "server_error"}}
@@ -62,3 +70,46 @@ async def test_an_engine_that_is_asked_for_by_name_keeps_the_meaning_too(
             decided.append((answer.headers["x-paceline-lane"], answer.headers["x-paceline-reason"]))
     assert [name.partition("/")[2][:5] for name, _ in decided] == ["ngram", "plain", "ngram", "ngram"]
     assert decided[3][1].startswith("logprobs changed by its drafts; the request forces this lane")
+
+
+async def test_a_request_waits_for_an_engine_that_starts_for_one_patience_and_not_two(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "START_PATIENCE_S", 1.0)
+    running = await start_gateway(lane("a", (await start_engine()).url))
+    starting = running.gateway.fleet.engines["a"].supervisor
+    await starting.stop()
+    starting.health = Health.STARTING
+    began_s = perf_counter()
+    assert (await running.http.post("/v1/chat/completions", json=chat())).status_code == 503
+    assert perf_counter() - began_s < 1.7
+
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+
+
+async def test_an_engine_that_is_being_stopped_does_not_outlive_the_gateway(
+    tmp_path: Path,
+) -> None:
+    command = json.dumps([sys.executable, "-c", STUBBORN, "{port}"])
+    other = lane("b", "http://127.0.0.1:9")
+    stubborn = f'[[engine]]\nname = "a"\nkind = "openai"\nlaunch = {command}\n'
+    running = RunningGateway("server.port = 0\n" + other + stubborn, tmp_path)
+    await running.start()
+    supervisor = running.gateway.fleet.engines["a"].supervisor
+    async with asyncio.timeout(20):
+        while not (supervisor.log_path.exists() and "\ndeaf\n" in supervisor.log_path.read_text()):
+            await asyncio.sleep(0.05)
+    pid = supervisor.pid
+    assert pid is not None
+    running.text = "server.port = 0\n" + other
+    assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["a"]
+    await asyncio.sleep(0.3)  # it was asked to end by now
+    await running.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
