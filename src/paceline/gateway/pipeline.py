@@ -134,7 +134,9 @@ class Pipeline:
 
     async def _prepare(self, exchange: Exchange) -> None:
         """Find out what serves a request, what it asks for, and decide."""
+        began_s = perf_counter()
         served = await self._served(exchange.request)
+        exchange.start_patience_s = START_PATIENCE_S - (perf_counter() - began_s)
         exchange.request = replace(exchange.request, served_model=served.name)
         exchange.served = served
         began_s = perf_counter()
@@ -334,7 +336,8 @@ class Pipeline:
         if exchange.has_refusal or not awaited:
             return None
         await self.wait_for_start(
-            lambda: [lane for lane in self.fleet.lanes.values() if lane.lane.name in awaited], START_PATIENCE_S
+            lambda: [lane for lane in self.fleet.lanes.values() if lane.lane.name in awaited],
+            exchange.start_patience_s,
         )
         for lane in self._decided(exchange):
             if lane.is_up and lane.lane.name in awaited:
