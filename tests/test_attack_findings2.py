@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from conftest import RunningGateway, StartEngine, StartGateway, lane
-from fake_engine import Received, Wire
+from fake_engine import Received, Wire, event, token
+from paceline.cli.common import state_directory
 from paceline.engines import Health
 from paceline.engines.meaning import LOGPROBS
 from paceline.gateway import pipeline
@@ -113,3 +114,54 @@ async def test_an_engine_that_is_being_stopped_does_not_outlive_the_gateway(
     await running.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "last", "is_whole"),
+    [
+        ("/v1/chat/completions", b"", False),
+        ("/v1/chat/completions", b"data: [DONE]\n\n", True),
+        ("/v1/chat/completions", event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}), True),
+        ("/v1/messages", b"", False),
+        ("/v1/messages", b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        ("/v1/responses", b"", False),
+        ("/v1/responses", b'event: response.completed\ndata: {"type":"response.completed"}\n\n', True),
+        ("/completion", b'data: {"content":"","stop":false}\n\n', False),
+        ("/completion", b'data: {"content":"","stop":true}\n\n', True),
+        ("/v1/chat/completions", b'data: {"choices":[{"delta":{"content":"tw', False),
+    ],
+)
+async def test_a_stream_that_ends_with_its_connection_is_whole_only_if_it_says_so(
+    path: str, last: bytes, is_whole: bool, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def ends_by_closing(received: Received, wire: Wire) -> None:
+        await wire.raw(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        await wire.raw(token("one"))
+        await asyncio.sleep(0.05)
+        await wire.raw(last)
+        await wire.close()
+        raise ConnectionError
+
+    running = await start_gateway(lane("a", (await start_engine(ends_by_closing)).url))
+    answer = await running.http.post(path, json=chat(stream=True, input="hi", prompt="hi", max_tokens=5))
+    assert answer.content.startswith(token("one") + last)
+    assert (b"in the middle of its answer" in answer.content) is not is_whole
+    assert (running.outcome.error is None) is is_whole
+
+
+@pytest.mark.parametrize("given", [None, "", "state", "./state"])
+def test_a_state_directory_is_the_same_from_every_folder(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XDG_STATE_HOME", given)
+    assert state_directory() == Path("/home/a/.local/state/paceline")
+
+
+def test_a_user_who_has_no_home_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_none(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(has_none))
+    assert state_directory() == Path("/.local/state/paceline")
