@@ -134,6 +134,20 @@ async def test_a_key_is_asked_for(browser: Browser, start_gateway: StartGateway,
     await expect(page.get_by_label("API key")).to_be_hidden()
 
 
+async def test_a_key_that_does_not_open_it_can_be_replaced_after_a_reload(
+    browser: Browser, start_gateway: StartGateway, start_engine: StartEngine
+) -> None:
+    keys = 'server.admin_key = "admins"\n[[key]]\nname = "team"\nkey = "a-key"\n'
+    gateway = await start_gateway(keys + lane("only", (await start_engine()).url))
+    page = (await opened(browser, gateway.url)).page
+    for key, said in (("a-key", "does not open /paceline/lanes"), ("no-key", "this is no key of the gateway")):
+        await page.get_by_label("API key").fill(key)
+        await page.get_by_role("button", name="Use it").click()
+        await expect(page.get_by_role("status")).to_contain_text(said)
+        await page.reload()
+        await expect(page.get_by_label("API key")).to_be_visible()
+
+
 async def test_what_is_wrong_is_shown(browser: Browser, start_gateway: StartGateway, start_engine: StartEngine) -> None:
     engine = await start_engine()
     gateway = await start_gateway(lane("only", engine.url) + lane("gone", "http://127.0.0.1:9"))

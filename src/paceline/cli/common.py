@@ -87,8 +87,18 @@ def _from_here(path: Path) -> str:
 
 
 def user_directory(variable: str, fallback: str) -> Path:
-    """Paceline's folder below one of the XDG base directories."""
-    return Path(os.environ.get(variable) or Path.home() / fallback) / "paceline"
+    """Paceline's folder below one of the XDG base directories, whose specification has relative paths ignored
+    (https://specifications.freedesktop.org/basedir-spec/latest/): they would be others in each folder."""
+    given = Path(os.environ.get(variable, ""))
+    return (given if given.is_absolute() else _home() / fallback) / "paceline"
+
+
+def _home() -> Path:
+    """The user's; for one who has none, as in a container, the root, which is what container engines say of it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def cache_directory() -> Path:

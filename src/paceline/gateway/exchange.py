@@ -78,6 +78,8 @@ class Exchange:
         self.reply = reply
         self.lane: LaneHandle | None = None
         """Down which it was sent last."""
+        self.start_patience_s = 0.0
+        """How long it may still wait for an engine that starts."""
         self.is_late = False
         """Whether its time was over before an answer had begun."""
         self.silence_was_noted = False

@@ -134,7 +134,9 @@ class Pipeline:
 
     async def _prepare(self, exchange: Exchange) -> None:
         """Find out what serves a request, what it asks for, and decide."""
+        began_s = perf_counter()
         served = await self._served(exchange.request)
+        exchange.start_patience_s = START_PATIENCE_S - (perf_counter() - began_s)
         exchange.request = replace(exchange.request, served_model=served.name)
         exchange.served = served
         began_s = perf_counter()
@@ -226,19 +228,35 @@ class Pipeline:
         forced = request.forced_lane
         if forced is None:
             return self.choose(request, signals, served)
-        return self._among(served, signals, "the request forces this lane", f"the request forces {forced}")
+        lanes, changed = _keeping(served.lanes, meaning.asked(request))
+        if lanes:
+            served, note = replace(served, lanes=lanes), ""
+        else:
+            note = f"{', '.join(changed)} changed by its drafts; "
+        return self._among(served, signals, f"{note}the request forces this lane", f"{note}the request forces {forced}")
 
     def choose(self, request: Request, signals: Signals, served: Served) -> Decision:
         """The operator's rule for a request, if one fits and its lane is up; else the predictions decide. Lanes that
-        would change what the request means are left out, unless there are no others."""
-        asked, lanes = meaning.asked(request), served.lanes
-        kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
-        changed = sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
-        note = ""
-        if changed and any(lane.is_up for lane in kept):
-            lanes, note = kept, f"{', '.join(changed)} kept by plain decoding alone; "
+        would change what the request means are in reserve, unless no other is well."""
+        lanes, note = served.lanes, ""
+        reserve: tuple[str, ...] = ()
+        kept, changed = _keeping(lanes, meaning.asked(request))
+        if changed and any(lane.engine.is_well for lane in kept):
+            note = f"{', '.join(changed)} kept by plain decoding alone; "
+            reserve = tuple(lane.lane.name for lane in lanes if lane not in kept)
+            lanes = kept
         elif changed:
-            note = f"no lane is up that keeps {', '.join(changed)}; "
+            note = f"no lane is well that keeps {', '.join(changed)}; "
+        decision = self._ruled(request, signals, replace(served, lanes=lanes), note)
+        return replace(decision, alternatives=decision.alternatives + reserve) if reserve else decision
+
+    def _ruled(self, request: Request, signals: Signals, served: Served, note: str) -> Decision:
+        """By the operator's rule, or by the predictions.
+
+        Args:
+            note: begins the reason.
+        """
+        lanes = served.lanes
         rule = fitting(self.fleet.configuration.rule, request, signals)
         if rule is not None:
             named = self.fleet.named(rule.lane)
@@ -248,7 +266,7 @@ class Pipeline:
                 why = f"{note}rule: {described(rule)}"
                 decision = self._among(replace(served, lanes=wanted), signals, why, why)
                 return replace(decision, alternatives=decision.alternatives + others)
-        decision = self._predicted(replace(served, lanes=lanes), signals)
+        decision = self._predicted(served, signals)
         return replace(decision, reason=note + decision.reason) if note else decision
 
     def _among(self, served: Served, signals: Signals, only: str, several: str) -> Decision:
@@ -318,7 +336,8 @@ class Pipeline:
         if exchange.has_refusal or not awaited:
             return None
         await self.wait_for_start(
-            lambda: [lane for lane in self.fleet.lanes.values() if lane.lane.name in awaited], START_PATIENCE_S
+            lambda: [lane for lane in self.fleet.lanes.values() if lane.lane.name in awaited],
+            exchange.start_patience_s,
         )
         for lane in self._decided(exchange):
             if lane.is_up and lane.lane.name in awaited:
@@ -436,6 +455,12 @@ class Pipeline:
     def _note_failure(self, part: str) -> None:
         self.failures[part] += 1
         log.exception("%s failed; the request goes on without it", part)
+
+
+def _keeping(lanes: Sequence[LaneHandle], asked: frozenset[str]) -> tuple[tuple[LaneHandle, ...], list[str]]:
+    """The lanes that keep what a request means, and what the others would change."""
+    kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
+    return kept, sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
 
 
 def _changes_meaning(lane: LaneHandle, asked: frozenset[str]) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """An engine's answer on its way to the client: unchanged, as it arrives, and never more in memory than is moving."""
 
 import asyncio
+import re
 from enum import Enum, auto
 from math import inf
 from time import perf_counter
@@ -26,6 +27,13 @@ PING_HELD_S = 1.0
 """For so long comments and pings are held, in case the first event is an error. They are for the client's patience."""
 STALLED_S = 0.1
 """A client that takes longer to take a piece has slowed the relay down: what the clock says is not the engine's."""
+
+NO_LAST_EVENT = "its stream ended without its last event"
+_LAST_EVENT = re.compile(
+    rb"\[DONE\]|message_stop|response\.(?:completed|incomplete|failed|cancelled)|event: ?error"
+    rb'|"(?:finish_reason|stop_reason)"\s*:\s*"|"(?:stop|done)"\s*:\s*true|"error"\s*:'
+)
+"""What the last events of the APIs' streams hold."""
 
 
 class Reply(Protocol):
@@ -83,6 +91,7 @@ class Relay:
         observer.is_stream = self._kind is _Kind.EVENTS
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._must_say_its_end = self._kind is _Kind.EVENTS and answer.ends_with_connection and answer.status < 300
         self._was_begun = self._is_whole = False
         self._at_s = 0.0
         self._sent_on_s = 0.0
@@ -164,6 +173,7 @@ class Relay:
         self._watch()
         try:
             if held:
+                self._note_last_event(held)
                 await self._send(held)
             await (self._events() if self._kind is _Kind.EVENTS else self._pieces())
         except ConnectionLost:
@@ -225,6 +235,8 @@ class Relay:
             self._at_s = at_s = now_s - sent_s
             shown = feed(piece, at_s) if len(piece) <= SLICE_BYTES else await self._shown(piece)
             if shown:
+                if self._must_say_its_end:
+                    self._note_last_event(shown)
                 self.sending_since_s = now_s
                 await send(shown)
                 self.sending_since_s = None
@@ -232,7 +244,17 @@ class Relay:
                 if sent_on_s - now_s > STALLED_S:
                     self._observer.clock_is_valid = False
         self._raise_if_given_up()
-        await self._end(self._observer.end(self._at_s))
+        rest = self._observer.end(self._at_s)
+        self._note_last_event(rest)
+        if self._must_say_its_end:
+            await self._send(rest)
+            raise ConnectionLost(NO_LAST_EVENT)
+        await self._end(rest)
+
+    def _note_last_event(self, shown: bytes) -> None:
+        """An answer that ends with its connection is whole if it has said so itself."""
+        if self._must_say_its_end and _LAST_EVENT.search(shown):
+            self._must_say_its_end = False
 
     async def _shown(self, piece: bytes) -> bytes:
         """Of a large piece, with pauses for others."""

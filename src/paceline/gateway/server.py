@@ -72,6 +72,8 @@ class Gateway:
         self._traces = _traces(self._configuration)
         self._sinks: Mapping[str, Sink] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._retiring: set[EngineHandle] = set()
+        """Engines that are no longer configured and not yet stopped."""
         self._say = say
         self._on_stop = on_stop
         self._access = Access(self._configuration)
@@ -127,7 +129,8 @@ class Gateway:
             for task in list(self._background):
                 task.cancel()
             await asyncio.gather(housekeeping, *self._background, return_exceptions=True)
-            await self.fleet.stop()
+            # One that was being stopped may just have been asked to end: it must not outlive the gateway.
+            await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             if self._memory:
                 await self._save()
                 await asyncio.to_thread(self._memory.close)
@@ -185,7 +188,8 @@ class Gateway:
             if engine.supervisor.health is Health.FAILED:
                 engine.supervisor.retry()
         for handle in fleet.retired:
-            self._in_background(_retire(handle))
+            self._retiring.add(handle)
+            self._in_background(self._retire(handle))
         fixed = [key for key in ("host", "port") if getattr(old.server, key) != getattr(configuration.server, key)]
         started = [supervisor.name for supervisor in fleet.added]
         needs_restart = [f"server.{key}" for key in fixed]
@@ -198,6 +202,13 @@ class Gateway:
             "changed": [name for name in _changes(old, configuration) if name not in needs_restart],
             "needs_restart": needs_restart,
         }
+
+    async def _retire(self, handle: EngineHandle) -> None:
+        """Stop an engine that is no longer configured when its last answer is out, unless :meth:`run` has to before."""
+        while handle.in_flight:
+            await asyncio.sleep(0.05)
+        await handle.supervisor.stop()
+        self._retiring.discard(handle)
 
     async def _reload_on_signal(self) -> None:
         try:
@@ -267,15 +278,6 @@ def _traces(configuration: Configuration) -> Traces | None:
         return Traces(configuration.evidence.traces) if configuration.evidence.traces else None
     except NoTraces as error:
         raise ConfigurationError(str(error)) from error
-
-
-async def _retire(handle: EngineHandle) -> None:
-    """Stop an engine that is no longer configured when its last answer is out, or the gateway ends."""
-    try:
-        while handle.in_flight:
-            await asyncio.sleep(0.05)
-    finally:
-        await handle.supervisor.stop()
 
 
 def _listen(configuration: Configuration) -> socket.socket:

@@ -50,8 +50,12 @@ class AnswerTooLarge(ConnectionLost):
 class Answer:
     """An engine's answer: the head is there, the body arrives with :meth:`read`."""
 
+    ends_with_connection = False
+    """Whether its end is that of the connection, so that an engine that dies seems to have answered in full."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.ends_with_connection = connection.until_close
         self.status: int = connection.status
         self.headers: Headers = connection.headers
 

@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._unseen_bytes = 0
         """Since the last byte of a body or the end of the head: what the parser may be holding."""
         self._heard = self._head_done = self._complete = self._paused = self._no_body = False
-        self._until_close = self._keep_alive = False
+        self.until_close = self._keep_alive = False
         self._in_use = True
         self._error: ConnectionLost | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.lost(self)
-        if self._head_done and self._until_close and exc is None and self._error is None:
+        if self._head_done and self.until_close and exc is None and self._error is None:
             self._complete = True
         self._fail(str(exc) if exc else "the engine closed the connection")
         self._wake()
@@ -217,8 +217,8 @@ class Connection(asyncio.Protocol):
         names = {name.lower() for name, _ in self.headers}
         has_length = b"content-length" in names or b"transfer-encoding" in names
         bodiless = self._no_body or self.status in NO_BODY
-        self._until_close = not has_length and not bodiless
-        self._keep_alive = not self._until_close and self._parser.should_keep_alive()
+        self.until_close = not has_length and not bodiless
+        self._keep_alive = not self.until_close and self._parser.should_keep_alive()
         if bodiless:
             self._complete = True
             if self.status == 204 and has_length:

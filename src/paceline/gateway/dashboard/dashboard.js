@@ -22,7 +22,8 @@ async function ask(path, body, headers = {}) {
   if (key) headers = { ...headers, authorization: `Bearer ${key}` };
   const options = body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) };
   const answer = await fetch(path, options);
-  if (answer.status === 401) throw new NeedsKey();
+  if (answer.status === 401) throw new NeedsKey(key ? "this is no key of the gateway" : "this gateway wants an API key");
+  if (answer.status === 403) throw new NeedsKey((await answer.json()).error.message);
   if (!answer.ok) throw new Error((await answer.json()).error.message);
   return answer;
 }
@@ -263,7 +264,7 @@ async function tryPrompt(event) {
     if (event.submitter && event.submitter.value === "send") await send(body, byId("lane").value);
     else await explain(body);
   } catch (error) {
-    if (error instanceof NeedsKey) wantKey();
+    if (error instanceof NeedsKey) wantKey(error.message);
     setText("decision", error.message || "a key is needed");
   } finally {
     for (const button of buttons) button.disabled = false;
@@ -273,8 +274,8 @@ async function tryPrompt(event) {
 
 // Once a second.
 
-function wantKey() {
-  say("this gateway wants an API key");
+function wantKey(why) {
+  say(why);
   byId("key-form").hidden = false;
 }
 
@@ -300,7 +301,7 @@ async function run() {
     try {
       await update();
     } catch (error) {
-      if (error instanceof NeedsKey) wantKey();
+      if (error instanceof NeedsKey) wantKey(error.message);
       else say(`the gateway does not answer: ${error.message}`);
     }
   }
