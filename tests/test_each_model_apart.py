@@ -25,7 +25,7 @@ from paceline.evidence.show import heading, text, verdict
 from paceline.gateway.gain import Gain
 from paceline.gateway.model_identity import described
 from paceline.memory import Memory
-from paceline.text_table import printable
+from paceline.text_table import shown_name
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 from test_evidence import NGRAM, PLAIN, REQUEST, outcome, predicted
 from test_routing import REPORT
@@ -411,4 +411,4 @@ def test_names_of_others_can_do_nothing_to_a_terminal(tmp_path: Path) -> None:
     found = report(entries(path))
     assert all(line.isprintable() for line in text(found).split("\n"))
     assert "<b>" not in page(found)
-    assert len(printable("y" * 500)) == 80
+    assert len(shown_name("y" * 500)) == 80

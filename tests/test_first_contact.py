@@ -19,7 +19,7 @@ from benchmarks.gateways import engine
 
 from conftest import Serving
 from paceline.cli import main
-from paceline.cli.common import printable
+from paceline.cli.common import shortened
 from paceline.cli.engine_options import add_engine_options, configuration_of_model
 from paceline.engines.supervisor import free_port
 from paceline.planning.gguf import Tensor
@@ -318,8 +318,8 @@ def test_flags_reach_the_engine(tmp_path: Path) -> None:
 
 
 def test_what_others_name_is_printed_in_bounds() -> None:
-    assert printable("a\x1b[31mb\nc") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c"
-    assert len(printable("x" * 10_000)) < 400
+    assert shortened("a\x1b[31mb\nc") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c"
+    assert len(shortened("x" * 10_000)) < 400
 
 
 def test_an_engine_table_of_the_benchmarks_is_checked(paceline: Paceline, tmp_path: Path) -> None:

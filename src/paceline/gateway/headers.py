@@ -79,7 +79,7 @@ def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[byt
     return kept
 
 
-def printable(text: str, most: int = 500) -> bytes:
+def header_value(text: str, most: int = 500) -> bytes:
     """Text as a header value: printable ASCII, bounded."""
     text = text[:most]
     if not (text.isascii() and text.isprintable()):
