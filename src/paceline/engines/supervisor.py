@@ -103,7 +103,7 @@ class Supervisor:
     ) -> None:
         self.name = name
         self.engine = engine
-        self.url = _shown(url) if url else None
+        self.url = without_credentials(url) if url else None
         """For people: without a user's name and password."""
         self.health = Health.STARTING
         self.problem: str | None = "not looked at yet" if url else "not started yet"
@@ -509,13 +509,6 @@ class Supervisor:
 
 def _unexamined(strategy: Strategy, why: str) -> Examination:
     return Examination(assumed(strategy), (f"{why}; it is used as it was started",))
-
-
-def _shown(url: str) -> str:
-    try:
-        return without_credentials(url)
-    except ValueError:
-        return "a malformed url"
 
 
 def free_port() -> int:

@@ -269,8 +269,12 @@ def bearer(key: str | None) -> Headers:
 
 
 def without_credentials(url: str) -> str:
-    """A URL as it may be shown: without the user's name and password in it."""
-    parts = urlsplit(url)
+    """A URL as it may be shown: without the user's name and password in it. Of one whose parts can't be told, nothing
+    is."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed url"
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
