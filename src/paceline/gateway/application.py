@@ -21,10 +21,10 @@ from paceline.gateway.passing import Passed, pass_through
 from paceline.gateway.pipeline import Pipeline
 from paceline.gateway.routes import GENERATION, ROUTES, Audience, api_of, route
 from paceline.gateway.unpack import unpacked
+from paceline.http.headers import Headers
 from paceline.http.server import ClientLeft, HttpRequest, Refused, Reply
 from paceline.types import Api, Request
 
-Headers = list[tuple[bytes, bytes]]
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 JSON = (b"content-type", b"application/json")

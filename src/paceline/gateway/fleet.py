@@ -18,7 +18,8 @@ from paceline.gateway.illness import Illness
 from paceline.gateway.model_identity import described
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers, bearer
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, bearer
+from paceline.http.headers import Headers
 from paceline.types import Lane, LaneState
 
 LOOK_INTERVAL_S = 0.05

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from paceline.http.client import Headers, bearer
+from paceline.http.client import bearer
+from paceline.http.headers import Headers
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "

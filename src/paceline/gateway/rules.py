@@ -5,7 +5,7 @@ from hmac import compare_digest
 
 from paceline.configuration import Rule, resolved
 from paceline.gateway.headers import given_key
-from paceline.http.client import Headers
+from paceline.http.headers import Headers
 from paceline.types import Request, Signals
 
 

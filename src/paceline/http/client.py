@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from paceline.http.connection import Connection, ConnectionLost, Headers
+from paceline.http.connection import Connection, ConnectionLost
+from paceline.http.headers import Headers
 
 IDLE_LIMIT_S = 4.0
 """An idle connection older than this is closed; llama-server closes its own after 5 s."""
@@ -25,7 +26,6 @@ __all__ = [
     "Client",
     "ConnectFailed",
     "ConnectionLost",
-    "Headers",
     "bearer",
     "without_credentials",
 ]

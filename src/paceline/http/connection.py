@@ -2,14 +2,11 @@
 
 import asyncio
 import select
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import httptools
 
 from paceline.http.keepalive import keep_alive
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 HIGH_WATER_BYTES = 64 * 1024
 """Reading from the engine pauses while this much waits for the reader."""
