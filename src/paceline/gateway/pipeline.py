@@ -19,12 +19,12 @@ from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.gateway.illness import Failure, passes_trial
-from paceline.gateway.kept import Kept, stored_before
 from paceline.gateway.metrics import Metrics
 from paceline.gateway.names import Served
 from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
-from paceline.gateway.rules import described, fitting
+from paceline.gateway.rules import fitting, in_words
+from paceline.gateway.stored import StoredIds, stored_before
 from paceline.gateway.turns import HeldTurn
 from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
@@ -74,7 +74,7 @@ class Pipeline:
         """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
         self.metrics = Metrics()
-        self.kept = Kept()
+        self.stored_ids = StoredIds()
         self.asks_for_keys = False
         """Whether clients' keys are the gateway's, and so nothing for engines."""
         self.say: Callable[[str], None] = lambda _: None
@@ -185,7 +185,7 @@ class Pipeline:
             served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
         if request.api is Api.OPENAI_RESPONSES and (stored := stored_before(request)) is not None:
             engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
-            keeper = await self.kept.find(stored, engines)
+            keeper = await self.stored_ids.find(stored, engines)
             lanes = tuple(lane for lane in served.lanes if lane.engine.name == keeper)
             served = replace(served, lanes=lanes or served.lanes)
         return served
@@ -245,7 +245,7 @@ class Pipeline:
             wanted = tuple(lane for lane in lanes if lane in named and lane.is_up)
             if wanted:
                 others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
-                why = f"{note}rule: {described(rule)}"
+                why = f"{note}rule: {in_words(rule)}"
                 decision = self._among(replace(served, lanes=wanted), signals, why, why)
                 return replace(decision, alternatives=decision.alternatives + others)
         decision = self._predicted(replace(served, lanes=lanes), signals)
@@ -373,7 +373,7 @@ class Pipeline:
             if exchange.status < 400:
                 engine.illness.served(exchange.request)
                 if exchange.request.api is Api.OPENAI_RESPONSES:
-                    self.kept.note(exchange.answer_head, engine.name)
+                    self.stored_ids.note(exchange.answer_head, engine.name)
         elif not broken.is_clients:
             self._note_attempt(engine, broken)
             self._fell_ill(engine, exchange.request, broken.kind, broken.problem)

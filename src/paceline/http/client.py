@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from paceline.http.connection import Connection, ConnectionLost
+from paceline.http.connection import ConnectionLost, EngineConnection
 from paceline.http.headers import Headers
 
 IDLE_LIMIT_S = 4.0
@@ -50,7 +50,7 @@ class AnswerTooLarge(ConnectionLost):
 class Answer:
     """An engine's answer: the head is there, the body arrives with :meth:`read`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
         self.status: int = connection.status
         self.headers: Headers = connection.headers
@@ -113,9 +113,9 @@ class Client:
         self._authority = parts.netloc.rpartition("@")[2].encode()
         self._connect_timeout_s = connect_timeout_s
         self._fetch_headers = fetch_headers
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[EngineConnection] = deque()
         """The longest idle one first."""
-        self._open: set[Connection] = set()
+        self._open: set[EngineConnection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self.last_heard_s = 0.0
         """The event loop's time when the last byte came, on whichever connection; 0 before the first."""
@@ -209,7 +209,7 @@ class Client:
         for connection in list(self._open):
             connection.abort(why)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: EngineConnection) -> None:
         """A connection's word that it is made."""
         self._open.add(connection)
 
@@ -217,13 +217,13 @@ class Client:
         """A connection's word that bytes came."""
         self.last_heard_s = at_s
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: EngineConnection) -> None:
         """A connection's word that it is closed."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def free(self, connection: Connection) -> None:
+    def free(self, connection: EngineConnection) -> None:
         """A connection's word that it may be used again."""
         self._idle.append(connection)
         if self._sweep is None:
@@ -240,7 +240,7 @@ class Client:
                 return
             self._idle.popleft().abort()
 
-    def _reusable(self) -> Connection | None:
+    def _reusable(self) -> EngineConnection | None:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
@@ -249,12 +249,12 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> EngineConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self), self._host, self._port, ssl=self._tls
+                    lambda: EngineConnection(self), self._host, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
             raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
