@@ -29,7 +29,6 @@ from paceline.records.kept import (
     kept_answered,
     kept_error,
     kept_id,
-    kept_model,
     kept_path,
 )
 from paceline.records.secret import FILE, KEY_BYTES, conversation_key
@@ -212,9 +211,6 @@ def test_identifiers_and_names() -> None:
     assert kept_id("words in an id") is None
     assert kept_id("x" * 129) is None
     assert kept_id("x\n") is None
-    assert kept_model("m", {"m"}) == "m"
-    assert kept_model("other", {"m"}) == kept_model(None, {"m"}) == "unknown"
-    assert kept_model("m" * 500, {"m" * 500}) == "m" * 120
 
 
 def test_an_error_keeps_what_the_gateway_says() -> None:
