@@ -369,11 +369,11 @@ async def test_an_engine_that_is_ill_for_one_model_is_tried_again_with_that(
     for number in range(40):
         body = chat(f"{number}", model="m2" if number % 2 else "m1")
         assert (await running.http.post("/v1/chat/completions", json=body)).status_code == 200
-    await running.gateway.pipeline.keep_house()
+    running.gateway.pipeline.keep_house()
     async with asyncio.timeout(10):
         while not tried:
             await asyncio.sleep(0.05)
-            await running.gateway.pipeline.keep_house()
+            running.gateway.pipeline.keep_house()
     assert set(tried) == {"m2"}
     assert running.gateway.fleet.engines["a"].illness.is_ejected
     assert sum(one.json["model"] == "m2" for one in engines[0].requests) - len(tried) <= 3

@@ -90,6 +90,16 @@ class Pipeline:
         self._trials: set[asyncio.Task[None]] = set()
 
     @property
+    def fleet(self) -> Fleet:
+        return self._fleet
+
+    @fleet.setter
+    def fleet(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        for engine in fleet.engines.values():
+            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
+
+    @property
     def server(self) -> ServerSettings:
         """The limits in force."""
         return self.fleet.configuration.server
@@ -142,7 +152,7 @@ class Pipeline:
         exchange.decision = self._decide(exchange.request, exchange.signals, served)
         exchange.decision_s = perf_counter() - began_s
 
-    async def keep_house(self) -> None:
+    def keep_house(self) -> None:
         """To be called now and then: devices go on without the clients that don't take their answers and the engines
         that stay silent, and engines that were ejected are tried again."""
         now_s = perf_counter()
@@ -152,7 +162,6 @@ class Pipeline:
         for held in self.held_turns:
             held.release_if_idle(SLOW_READER_S, now_s)
         for engine in self.fleet.engines.values():
-            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
             if engine.is_up and engine.illness.is_due_for_trial():
                 trial = asyncio.get_running_loop().create_task(self._try(engine))
                 self._trials.add(trial)
