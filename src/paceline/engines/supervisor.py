@@ -180,8 +180,7 @@ class Supervisor:
         """Close the connections and end the process, if it is ours. May be called again, also meanwhile."""
         if self._task:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
         async with self._stopping:
             if self.client:
                 self.client.close("the engine is being stopped")
