@@ -15,7 +15,7 @@ import pytest
 
 from conftest import StartEngine
 from fake_engine import FakeEngine, Received, Wire
-from paceline.engines import ENGINES, Health, Supervisor
+from paceline.engines import ENGINES, Health, Supervisor, examiner
 from paceline.engines import supervisor as module
 from paceline.engines.interface import Examination, Facts
 from paceline.engines.llama_cpp import LlamaCpp
@@ -297,7 +297,7 @@ async def test_too_many_looks_is_busy(supervise: Supervise, start_engine: StartE
 async def test_no_examination_takes_an_engine_down(
     error: Exception, start_engine: StartEngine, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EXAMINE_AGAIN_AFTER_S", 0.3)
+    monkeypatch.setattr(examiner, "EXAMINE_AGAIN_AFTER_S", 0.3)
     found = Examination(AS_STARTED)
     tries = 0
 
