@@ -12,9 +12,9 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from paceline.configuration import ServerSettings
-from paceline.decision import State, decide, learn, predict
-from paceline.engines import meaning
+from paceline.decision import State, learn
 from paceline.gateway.attempts import Attempts
+from paceline.gateway.deciding import Decider, note_failure
 from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
@@ -23,14 +23,13 @@ from paceline.gateway.metrics import Metrics
 from paceline.gateway.names import Served
 from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
-from paceline.gateway.rules import fitting, in_words
 from paceline.gateway.stored import StoredIds, stored_before
 from paceline.gateway.turns import HeldTurn
 from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.sinks import Sink, tell_each
-from paceline.types import Api, Decision, LaneState, Request, Signals
+from paceline.types import Api, Decision, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -149,7 +148,8 @@ class Pipeline:
         exchange.served = served
         began_s = perf_counter()
         exchange.signals = self._inspect(exchange.request)
-        exchange.decision = self._decide(exchange.request, exchange.signals, served)
+        decider = Decider(self.fleet, self.state, self._random, self.failures)
+        exchange.decision = decider.decide(exchange.request, exchange.signals, served)
         exchange.decision_s = perf_counter() - began_s
 
     def keep_house(self) -> None:
@@ -222,70 +222,12 @@ class Pipeline:
         except TimeoutError:
             return
 
-    # Deciding
-
     def _inspect(self, request: Request) -> Signals:
         try:
             return inspect(request, self._conversation_key)
         except Exception:
-            self._note_failure("inspection")
+            note_failure(self.failures, "inspection")
             return Signals()
-
-    def _decide(self, request: Request, signals: Signals, served: Served) -> Decision:
-        forced = request.forced_lane
-        if forced is None:
-            return self.choose(request, signals, served)
-        return self._among(served, signals, "the request forces this lane", f"the request forces {forced}")
-
-    def choose(self, request: Request, signals: Signals, served: Served) -> Decision:
-        """The operator's rule for a request, if one fits and its lane is up; else the predictions decide. Lanes that
-        would change what the request means are left out, unless there are no others."""
-        asked, lanes = meaning.asked(request), served.lanes
-        kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
-        changed = sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
-        note = ""
-        if changed and any(lane.is_up for lane in kept):
-            lanes, note = kept, f"{', '.join(changed)} kept by plain decoding alone; "
-        elif changed:
-            note = f"no lane is up that keeps {', '.join(changed)}; "
-        rule = fitting(self.fleet.configuration.rule, request, signals)
-        if rule is not None:
-            named = self.fleet.named(rule.lane)
-            wanted = tuple(lane for lane in lanes if lane in named and lane.is_up)
-            if wanted:
-                others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
-                why = f"{note}rule: {in_words(rule)}"
-                decision = self._among(replace(served, lanes=wanted), signals, why, why)
-                return replace(decision, alternatives=decision.alternatives + others)
-        decision = self._predicted(replace(served, lanes=lanes), signals)
-        return replace(decision, reason=note + decision.reason) if note else decision
-
-    def _among(self, served: Served, signals: Signals, only: str, several: str) -> Decision:
-        """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
-        if len(served.lanes) == 1:
-            return self._pinned(served, signals, only)
-        decision = self._predicted(served, signals)
-        return replace(decision, reason=f"{several}; {decision.reason}")
-
-    def _predicted(self, served: Served, signals: Signals) -> Decision:
-        try:
-            states = [_state(lane, served) for lane in served.lanes]
-            exploration = self.fleet.configuration.routing.exploration
-            return decide(signals, states, self.state, self._random, exploration)
-        except Exception:
-            self._note_failure("decision")
-            return self._pinned(served, signals, "the default lane: the decision failed")
-
-    def _pinned(self, served: Served, signals: Signals, reason: str) -> Decision:
-        """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
-        first, *others = served.lanes
-        try:
-            predictions = predict(signals, [_state(first, served)], self.state)
-        except Exception:
-            self._note_failure("prediction")
-            predictions = {}
-        names = tuple(lane.lane.name for lane in others)
-        return Decision(first.lane.name, reason, alternatives=names, predictions=predictions)
 
     # Having it served
 
@@ -439,21 +381,8 @@ class Pipeline:
             try:
                 self.state = learn(self.state, exchange.signals, decision, outcome)
             except Exception:
-                self._note_failure("learning")
+                note_failure(self.failures, "learning")
         tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
-
-    def _note_failure(self, part: str) -> None:
-        self.failures[part] += 1
-        log.exception("%s failed; the request goes on without it", part)
-
-
-def _changes_meaning(lane: LaneHandle, asked: frozenset[str]) -> frozenset[str]:
-    """What a request asks for that drafting on this lane would change."""
-    return asked & lane.engine.supervisor.abilities.not_when_drafting if lane.lane.strategy.drafts else frozenset()
-
-
-def _state(lane: LaneHandle, served: Served) -> LaneState:
-    return lane.state(served.own_name(lane.engine.name))
 
 
 def _problem(lane: LaneHandle) -> str:
