@@ -21,9 +21,9 @@ from paceline.gateway import illness, passing, pipeline
 from paceline.gateway.access import Access
 from paceline.gateway.errors import ApiError
 from paceline.gateway.headers import to_client, to_engine
-from paceline.gateway.kept import Kept
 from paceline.gateway.passing import _model_in_form
 from paceline.gateway.routes import Audience
+from paceline.gateway.stored import StoredIds
 from paceline.records.secret import conversation_key
 
 if sys.version_info >= (3, 14):
@@ -369,11 +369,11 @@ async def test_an_engine_that_is_ill_for_one_model_is_tried_again_with_that(
     for number in range(40):
         body = chat(f"{number}", model="m2" if number % 2 else "m1")
         assert (await running.http.post("/v1/chat/completions", json=body)).status_code == 200
-    await running.gateway.pipeline.keep_house()
+    running.gateway.pipeline.keep_house()
     async with asyncio.timeout(10):
         while not tried:
             await asyncio.sleep(0.05)
-            await running.gateway.pipeline.keep_house()
+            running.gateway.pipeline.keep_house()
     assert set(tried) == {"m2"}
     assert running.gateway.fleet.engines["a"].illness.is_ejected
     assert sum(one.json["model"] == "m2" for one in engines[0].requests) - len(tried) <= 3
@@ -396,7 +396,7 @@ async def test_a_response_is_found_again_whatever_its_id(
         made = await running.http.post("/v1/responses", json=body, headers={"x-paceline-lane": "b"})
         assert made.status_code == 200
         if forget:
-            running.gateway.pipeline.kept = Kept()
+            running.gateway.pipeline.stored_ids = StoredIds()
         answer = await running.http.post("/v1/responses", json=body | {"previous_response_id": name})
         assert answer.headers["x-paceline-lane"] == "b"
         answer = await running.http.request("DELETE", f"/v1/responses/{quote(name, safe='')}")

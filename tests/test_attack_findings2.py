@@ -58,7 +58,7 @@ async def test_an_engine_that_is_asked_for_by_name_keeps_the_meaning_too(
     engine = await start_engine()
     running = await start_gateway(lane("e", engine.url, "ngram"))
     supervisor = running.gateway.fleet.engines["e"].supervisor
-    supervisor.abilities = Abilities((Drafter("ngram", "ngram-simple", 8),), LOGPROBS)
+    supervisor._examiner.abilities = Abilities((Drafter("ngram", "ngram-simple", 8),), LOGPROBS)
     supervisor.on_change()
     decided = []
     for name in ("e", "e/ngram-8"):

@@ -81,7 +81,7 @@ async def test_what_is_no_json_answer_is_a_failure_of_its_engine(
         assert (reply.status_code, reply.json()) == (200, ANSWER)
     assert len(ill.requests) == FAILURES_IN_A_ROW
     await asyncio.sleep(0.1)
-    await running.gateway.pipeline.keep_house()
+    running.gateway.pipeline.keep_house()
     while len(ill.requests) == FAILURES_IN_A_ROW:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -135,7 +135,7 @@ async def test_a_stream_that_is_none_passes_no_trial(
     for _ in range(FAILURES_IN_A_ROW):
         assert (await running.http.post("/v1/chat/completions", json=CHAT | {"stream": True})).status_code == 200
     await asyncio.sleep(0.1)
-    await running.gateway.pipeline.keep_house()
+    running.gateway.pipeline.keep_house()
     while len(ill.requests) == FAILURES_IN_A_ROW:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)

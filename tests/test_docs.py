@@ -1,5 +1,6 @@
 """What the documents point to is there."""
 
+import ast
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,3 +33,13 @@ def test_every_engine_kind_has_its_row() -> None:
     table = (ROOT / "docs" / "engines.md").read_text()
     for kind in ENGINES:
         assert f"| `{kind}`" in table
+
+
+@pytest.mark.parametrize("part", ["inspection", "decision", "engines"])
+def test_parts_that_meet_in_the_gateway_know_nothing_of_one_another(part: str) -> None:
+    others = {"inspection", "decision", "engines", "gateway"} - {part}
+    for module in (ROOT / "src" / "paceline" / part).rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.startswith(f"paceline.{other}") for name in names for other in others), module

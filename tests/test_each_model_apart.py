@@ -23,9 +23,9 @@ from paceline.evidence.read import entries
 from paceline.evidence.report import report
 from paceline.evidence.show import heading, text, verdict
 from paceline.gateway.gain import Gain
-from paceline.gateway.model_identity import described
+from paceline.gateway.model_identity import lasting_description
 from paceline.memory import Memory
-from paceline.text_table import printable
+from paceline.text_table import shown_name
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 from test_evidence import NGRAM, PLAIN, REQUEST, outcome, predicted
 from test_routing import REPORT
@@ -176,22 +176,24 @@ def test_of_an_older_file_what_still_means_the_same_is_kept(tmp_path: Path) -> N
 def test_a_model_is_what_its_entry_says_for_good() -> None:
     entry = {"id": "m", "object": "model", "created": 1, "meta": {"n_params": 7, "size": 4, "loaded_at": 1}}
     same = entry | {"created": 2, "status": {"value": "loaded"}, "meta": {"n_params": 7, "size": 4, "loaded_at": 9}}
-    assert described(entry, None) == described(same, None) == ["m", {"n_params": 7, "size": 4}]
-    assert described(entry | {"meta": {"n_params": 8, "size": 4}}, None) != described(entry, None)
-    assert described(entry | {"root": "other-weights"}, None) != described(entry, None)
+    assert lasting_description(entry, None) == lasting_description(same, None) == ["m", {"n_params": 7, "size": 4}]
+    assert lasting_description(entry | {"meta": {"n_params": 8, "size": 4}}, None) != lasting_description(entry, None)
+    assert lasting_description(entry | {"root": "other-weights"}, None) != lasting_description(entry, None)
 
 
 @pytest.mark.parametrize(
     "field", ["created_at", "size_vram", "last_used", "Status", "expires_at", "is-loaded", "n_slots"]
 )
 def test_what_changes_of_itself_is_no_part_of_a_model(field: str) -> None:
-    told = [described({"id": "m", "meta": {"n_params": 7, "more": {field: value}}}, None) for value in (1, "two")]
+    told = [
+        lasting_description({"id": "m", "meta": {"n_params": 7, "more": {field: value}}}, None) for value in (1, "two")
+    ]
     assert told[0] == told[1] == ["m", {"n_params": 7, "more": {}}]
 
 
 def test_a_model_that_is_described_only_while_it_is_loaded_stays_the_same() -> None:
-    loaded = described({"id": "m", "meta": {"n_params": 7}}, None)
-    assert described({"id": "m"}, loaded) == loaded
+    loaded = lasting_description({"id": "m", "meta": {"n_params": 7}}, None)
+    assert lasting_description({"id": "m"}, loaded) == loaded
 
 
 def test_any_meta_can_be_hashed() -> None:
@@ -199,7 +201,7 @@ def test_any_meta_can_be_hashed() -> None:
     for _ in range(100_000):
         deep = {"x": [deep]}
     for meta in (deep, [1, [2]], "text", 3.5, True, {"a": [1, {"created": 2}]}):
-        json.dumps(described({"id": "m", "meta": meta}, None))
+        json.dumps(lasting_description({"id": "m", "meta": meta}, None))
 
 
 async def two_models(start_engine: StartEngine, start_gateway: StartGateway, **options: Any) -> RunningGateway:
@@ -411,4 +413,4 @@ def test_names_of_others_can_do_nothing_to_a_terminal(tmp_path: Path) -> None:
     found = report(entries(path))
     assert all(line.isprintable() for line in text(found).split("\n"))
     assert "<b>" not in page(found)
-    assert len(printable("y" * 500)) == 80
+    assert len(shown_name("y" * 500)) == 80

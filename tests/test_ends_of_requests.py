@@ -14,7 +14,7 @@ from paceline.configuration import Configuration, parse
 from paceline.gateway.attempts import Attempts
 from paceline.gateway.exchange import ERROR_INSIDE, Exchange
 from paceline.gateway.fleet import EngineHandle, LaneHandle
-from paceline.gateway.kept import MAX_IDS, Kept, Stored
+from paceline.gateway.stored import MAX_IDS, Stored, StoredIds
 from paceline.http.client import Client
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -186,15 +186,15 @@ async def test_ids_that_were_asked_for_are_forgotten_like_others(start_engine: S
         )
         for name in "ab"
     ]
-    kept = Kept()
+    ids = StoredIds()
     for number in range(MAX_IDS):
-        kept.note(b'{"id": "resp_%d"}' % number, "a")
-    assert await kept.find(Stored("responses", "resp_old"), engines) == "a"
-    assert kept.engine_of("resp_0") is None
-    kept.note(b'{"id": "resp_1"}', "a")
-    kept.note(b'{"id": "resp_new"}', "a")
-    assert kept.engine_of("resp_1") == "a"
-    assert kept.engine_of("resp_2") is None
+        ids.note(b'{"id": "resp_%d"}' % number, "a")
+    assert await ids.find(Stored("responses", "resp_old"), engines) == "a"
+    assert ids.engine_of("resp_0") is None
+    ids.note(b'{"id": "resp_1"}', "a")
+    ids.note(b'{"id": "resp_new"}', "a")
+    assert ids.engine_of("resp_1") == "a"
+    assert ids.engine_of("resp_2") is None
     for engine in engines:
         engine.client.close()
 

@@ -1,6 +1,7 @@
 """First commands and the slips that go with them: clear sentences, the right exit status, no traceback."""
 
 import argparse
+import asyncio
 import json
 import os
 import pty
@@ -13,15 +14,17 @@ import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from benchmarks.gateways import engine
 
 from conftest import Serving
-from paceline.cli import main
-from paceline.cli.common import printable
+from paceline.cli import main, serve
+from paceline.cli.common import shortened
 from paceline.cli.engine_options import add_engine_options, configuration_of_model
 from paceline.engines.supervisor import free_port
+from paceline.gateway.server import Gateway
 from paceline.planning.gguf import Tensor
 from test_model_files import model_file, small_model
 
@@ -318,8 +321,8 @@ def test_flags_reach_the_engine(tmp_path: Path) -> None:
 
 
 def test_what_others_name_is_printed_in_bounds() -> None:
-    assert printable("a\x1b[31mb\nc") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c"
-    assert len(printable("x" * 10_000)) < 400
+    assert shortened("a\x1b[31mb\nc") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c"
+    assert len(shortened("x" * 10_000)) < 400
 
 
 def test_an_engine_table_of_the_benchmarks_is_checked(paceline: Paceline, tmp_path: Path) -> None:
@@ -343,3 +346,23 @@ def test_a_model_that_is_larger_than_the_memory(
     said = capsys.readouterr().out
     assert "4 slots of" in said
     assert ("warning: its weights have 4398.0 GB" in said) is warns
+
+
+class Running:
+    """A gateway that is stopped from outside."""
+
+    async def run(self, on_start: Callable[[Any], None]) -> None:
+        on_start(self)
+        await asyncio.sleep(0.05)
+
+
+async def test_what_can_not_be_said_at_the_start_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> bool:
+        raise BrokenPipeError("nobody reads it")
+
+    monkeypatch.setattr(serve, "announce", broken)
+    monkeypatch.setattr(serve, "_calm_garbage_collector", lambda: None)
+    assert await serve._serve(cast(Gateway, Running()), of_one_model=False) == 0
+    assert "nobody reads it" in caplog.text

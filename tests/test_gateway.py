@@ -186,8 +186,8 @@ async def test_routing_that_fails_does_not_break_a_request(
     def broken(*_: object) -> object:
         raise RuntimeError("a defect")
 
-    for part in ("inspect", "decide", "learn"):
-        monkeypatch.setattr(f"paceline.gateway.pipeline.{part}", broken)
+    for part in ("pipeline.inspect", "deciding.decide", "pipeline.learn"):
+        monkeypatch.setattr(f"paceline.gateway.{part}", broken)
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert answer.json() == ANSWER
     assert answer.headers["x-paceline-lane"] == "plain"

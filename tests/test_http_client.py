@@ -8,7 +8,7 @@ import pytest
 
 from conftest import StartEngine
 from fake_engine import Received, Wire
-from paceline.http.client import AnswerTooLarge, Client, ConnectFailed, ConnectionLost
+from paceline.http.client import AnswerTooLarge, Client, ConnectFailed, ConnectionLost, without_credentials
 
 
 @pytest.mark.parametrize("url", ["localhost:80", "ftp://x", "http://", ""])
@@ -374,3 +374,18 @@ def test_errors_show_no_password(url: str) -> None:
 async def test_a_name_that_can_not_be_one() -> None:
     with pytest.raises(ConnectFailed):
         await Client(f"http://{'a' * 70}.example").fetch("GET", "/")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:pass@host:8080/simple/", "https://host:8080/simple/"),
+        ("https://user:p@ss@host/simple/", "https://host/simple/"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("file:///a/folder", "file:///a/folder"),
+        ("a/folder", "a/folder"),
+        ("http://user:pass@[bad/", "a malformed url"),
+    ],
+)
+def test_a_url_is_shown_without_credentials(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown

@@ -20,6 +20,7 @@ from paceline.engines.launch_environment import engine_environment, key_in, mask
         (["sh", "-c", "exec s --api-key SECRET -m x"], "sh -c exec s --api-key *** -m x"),
         (["sh", "-c", "HF_TOKEN=SECRET with a blank"], "sh -c HF_TOKEN=***"),
         (["s", "--model-url", "https://user:SECRET@x/y.gguf"], "s --model-url https://***@x/y.gguf"),
+        (["s", "--model-url", "https://user:p@SECRET@x/y.gguf?at=a@b"], "s --model-url https://***@x/y.gguf?at=a@b"),
         (["s", "--api-key-file", "/run/key", "-ctk", "q8_0"], "s --api-key-file /run/key -ctk q8_0"),
         (["s", "--max-num-batched-tokens", "8192"], "s --max-num-batched-tokens 8192"),
     ],

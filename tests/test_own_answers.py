@@ -1,5 +1,7 @@
 """What the gateway answers itself: by which methods, for whom, and to which pages."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -7,7 +9,12 @@ import pytest
 
 from conftest import StartEngine, StartGateway, lane
 from fake_engine import Received, Wire, token
-from paceline.gateway.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, computes, route
+from paceline.configuration import Configuration, EngineSettings
+from paceline.gateway.access import Access
+from paceline.gateway.application import Application
+from paceline.gateway.fleet import Fleet
+from paceline.gateway.pipeline import Pipeline
+from paceline.gateway.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, computes, route
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 KEYS = 'server.api_keys = ["team-a", "team-b"]\nserver.admin_key = "root"\n'
@@ -265,3 +272,22 @@ def test_what_computes_takes_its_devices_turn(path: str, is_computing: bool) -> 
 def test_a_clients_paths_hold_all_that_is_decided_on() -> None:
     assert set(GENERATION) <= set(CLIENT_PATHS)
     assert all(row.methods or row.path.endswith("*") for row in ROUTES)
+
+
+def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[Route]) -> Application:
+    monkeypatch.setattr("paceline.gateway.application.ROUTES", rows)
+    engine = EngineSettings(name="one", kind="openai", url="http://127.0.0.1:1")
+    configuration = Configuration(engine=(engine,))
+
+    async def reload() -> dict[str, Any]:
+        return {}
+
+    pipeline = Pipeline(Fleet(configuration, tmp_path), lambda *_: None)
+    return Application(pipeline, Access(configuration), reload, None)
+
+
+def test_each_row_is_answered_by_something_or_nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    application(monkeypatch, tmp_path, ROUTES)
+    wrong = Route(("GET",), "/paceline/new", "not_there", Audience.CLIENTS, "nothing answers it")
+    with pytest.raises(AttributeError, match="_not_there"):
+        application(monkeypatch, tmp_path, [*ROUTES, wrong])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -122,3 +123,27 @@ async def test_load_beside_a_request_is_measured(start_engine: StartEngine, star
     assert running.outcome.beside == pytest.approx(0, abs=0.05)
     await asyncio.gather(*(running.http.post("/v1/chat/completions", json=STORY) for _ in range(3)))
     assert running.outcome.beside == pytest.approx(2, abs=0.5)
+
+
+async def test_explaining_counts_no_failure_and_draws_no_number_that_requests_are_decided_with(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await start_engine()
+    running = await start_gateway(lane("a", engine.url) + lane("b", engine.url))
+    drawn_from: list[Random] = []
+
+    def broken(_signals: object, _lanes: object, _state: object, rng: Random, _exploration: object) -> object:
+        drawn_from.append(rng)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("paceline.gateway.deciding.decide", broken)
+    for _ in range(2):
+        explained = await running.http.post("/paceline/explain/v1/chat/completions", json=STORY)
+        assert explained.json()["decision"]["reason"] == "the default lane: the decision failed"
+    assert (await running.http.get("/paceline/lanes")).json()["routing_failures"] == {}
+    for _ in range(2):
+        await running.http.post("/v1/chat/completions", json=STORY)
+    assert (await running.http.get("/paceline/lanes")).json()["routing_failures"] == {"decision": 2}
+    explaining, deciding = drawn_from[:2], drawn_from[2:]
+    assert deciding[0] is deciding[1]
+    assert not any(rng is deciding[0] for rng in explaining)

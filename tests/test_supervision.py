@@ -15,9 +15,9 @@ import pytest
 
 from conftest import StartEngine
 from fake_engine import FakeEngine, Received, Wire
-from paceline.engines import ENGINES, Health, Supervisor
+from paceline.engines import ENGINES, Health, Supervisor, examiner
 from paceline.engines import supervisor as module
-from paceline.engines.interface import Examination
+from paceline.engines.interface import Examination, Facts
 from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.meaning import LOGPROBS
 from paceline.engines.openai import OpenAI
@@ -297,7 +297,7 @@ async def test_too_many_looks_is_busy(supervise: Supervise, start_engine: StartE
 async def test_no_examination_takes_an_engine_down(
     error: Exception, start_engine: StartEngine, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EXAMINE_AGAIN_AFTER_S", 0.3)
+    monkeypatch.setattr(examiner, "EXAMINE_AGAIN_AFTER_S", 0.3)
     found = Examination(AS_STARTED)
     tries = 0
 
@@ -641,3 +641,21 @@ async def test_a_url_shows_no_password_and_may_end_with_v1(start_engine: StartEn
     bad = supervise(url="http://user:hunter2@127.0.0.1:99999")
     await becomes(bad, Health.FAILED)
     assert "hunter2" not in f"{bad.url} {bad.problem}"
+
+
+async def test_stopping_an_engine_can_be_cancelled(supervise: Supervise) -> None:
+    class SlowToLeave(OpenAI):
+        async def probe(self, client: Client) -> Facts:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.3)
+            return Facts({})
+
+    one = supervise(SlowToLeave(), url="http://127.0.0.1:9")
+    await asyncio.sleep(0.05)
+    stopping = asyncio.create_task(one.stop())
+    await asyncio.sleep(0.05)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping

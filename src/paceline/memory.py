@@ -27,7 +27,7 @@ from paceline.decision.cells import HALF_LIVES_S, LONGEST, Cell
 from paceline.decision.fixed import Always
 from paceline.decision.state import Served
 from paceline.decision.step_cost import SIZE, StepCost
-from paceline.records.state_file import FILE_ERRORS, described, identity, is_damaged, make_private, set_aside
+from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
 from paceline.types import Measured
 
 FORMAT = 2
@@ -187,15 +187,15 @@ class Memory:
         """A damaged file is begun anew; all else is a problem, and tried again at the next saving."""
         if is_damaged(error):
             try:
-                self._begin_anew("damaged", f"it is damaged ({described(error)})")
+                self._begin_anew("damaged", f"it is damaged ({error_line(error)})")
                 self._is_read = True
                 return
             except FILE_ERRORS as another:
                 error = another
         to_do = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _ELSE_TO_DO)
         if self.problem is None:
-            log.warning("what is learned is not kept for now: %s: %s; %s", self.path, described(error), to_do)
-        self.problem = f"{described(error)}; {to_do}"
+            log.warning("what is learned is not kept for now: %s: %s; %s", self.path, error_line(error), to_do)
+        self.problem = f"{error_line(error)}; {to_do}"
 
     def _notice_another_file(self) -> None:
         """Let go of a file that is no longer at its place."""

@@ -14,7 +14,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def printable(name: str) -> str:
+def shown_name(name: str) -> str:
     """A name that others gave, as it may be shown in a terminal: cut, and control characters, also those that turn the
     direction of writing, as their escapes."""
     cut = name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1] + "…"

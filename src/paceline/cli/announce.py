@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from paceline import __version__
-from paceline.cli.common import log_directory, own_command, printable
+from paceline.cli.common import log_directory, own_command, shortened
 from paceline.cli.remote import KEY_VARIABLE, http_url
 from paceline.contradictions import has_keys, is_loopback
 from paceline.engines import Health
@@ -120,7 +120,7 @@ def _about(engine: EngineHandle) -> str:
 
 
 def _models(names: Iterable[str]) -> str:
-    found = [printable(name) for name in names]
+    found = [shortened(name) for name in names]
     more = len(found) - MAX_NAMED_MODELS
     return ", ".join(found[:MAX_NAMED_MODELS]) + (f" and {more} more models" if more > 0 else "") or "no model"
 
@@ -134,7 +134,7 @@ def _chosen(engine: EngineHandle) -> str:
 
 
 def _problem(engine: EngineHandle) -> str:
-    return printable(engine.supervisor.problem or "starting")
+    return shortened(engine.supervisor.problem or "starting")
 
 
 def _address(gateway: Gateway) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paceline.evidence.log import FILE
+from paceline.printable import printable
 
 Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
@@ -63,10 +64,10 @@ class ProgressLine:
 say_in_place = ProgressLine().say
 
 
-def printable(text: str) -> str:
+def shortened(text: str) -> str:
     """A text that somebody else chose, as it may be printed: without control characters, and not endless."""
     cut = text if len(text) <= MAX_PRINTED else text[:MAX_PRINTED] + "..."
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in cut)
+    return printable(cut, "\N{REPLACEMENT CHARACTER}")
 
 
 def own_command() -> str:

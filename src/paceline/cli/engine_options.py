@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from paceline.cli.common import cache_directory, printable, say
+from paceline.cli.common import cache_directory, say, shortened
 from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, check, load, located
 from paceline.engines import ENGINES
 from paceline.engines.bundled_model import NAME, bundled_model
@@ -201,7 +201,7 @@ def _engines(
     threads = options.threads or (engine_threads() if device == "cpu" else None)
     name = NAME if options.model is None else header.path.stem
     wanted = Wanted(header.path, name, program, slots, tokens, threads, flags, device)
-    chosen = [f"{printable(name)}: {model_bytes / 1e9:.2f} GB"]
+    chosen = [f"{shortened(name)}: {model_bytes / 1e9:.2f} GB"]
     if not any(flag.split("=")[0] in CONTEXT_FLAGS for flag in flags):
         chosen.append(f"{slots} slots of {tokens} tokens ({why})")
     if threads and not any(flag.split("=")[0] in THREAD_FLAGS for flag in flags):

@@ -6,7 +6,7 @@ from typing import Any
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns, printable
+from paceline.text_table import columns, shown_name
 
 COLUMNS = (
     "lane", "health", "engine", "strategy", "chosen", "slots", "context", "model", "requests", "tokens/s", "accepted"
@@ -58,7 +58,7 @@ def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 *(about if number == 0 else [""] * len(about)),
-                printable(known["model"] or UNKNOWN),
+                shown_name(known["model"] or UNKNOWN),
                 _shown(measured["requests"]),
                 _shown(measured["tokens_per_s"], ".1f"),
                 _shown(measured["acceptance"], ".0%"),

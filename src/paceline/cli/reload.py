@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from paceline.cli.common import Subparsers, add_command, fail, printable
+from paceline.cli.common import Subparsers, add_command, fail, shortened
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _told(what: Any) -> str:
     if isinstance(what, list | tuple):
-        return ", ".join(printable(str(item)) for item in what)
+        return ", ".join(shortened(str(item)) for item in what)
     if isinstance(what, dict):
-        return ", ".join(f"{value} {printable(str(name))}" for name, value in what.items())
-    return printable(str(what))
+        return ", ".join(f"{value} {shortened(str(name))}" for name, value in what.items())
+    return shortened(str(what))

@@ -36,6 +36,8 @@ EXAMPLES = """examples:
   paceline serve --config paceline.toml             your engines; docs/configuration.md has every key
 """
 
+log = logging.getLogger("paceline.cli")
+
 
 def register(commands: Subparsers) -> None:
     parser = add_command(
@@ -100,7 +102,12 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
 
     async def tell() -> None:
         nonlocal status
-        if not await announce(gateway, of_one_model):
+        try:
+            is_any_up = await announce(gateway, of_one_model)
+        except Exception:
+            log.exception("saying how the engines come up failed; requests are served without it")
+            return
+        if not is_any_up:
             status = 1
             gateway.stop()
 
@@ -114,6 +121,7 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
     finally:
         if announcer:
             announcer.cancel()
+            await asyncio.wait([announcer])
             print("stopped", flush=True)
     return status
 

@@ -13,7 +13,7 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.key_presses import key_presses
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns, printable
+from paceline.text_table import columns, shown_name
 
 INTERVAL_S = 1.0
 REPORT_EVERY = 10
@@ -128,7 +128,7 @@ def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
                 (
                     "" if number else lane["lane"],
                     "" if number else lane["health"],
-                    printable(known["model"] or NONE),
+                    shown_name(known["model"] or NONE),
                     "" if number else str(lane["running"]),
                     "" if number else str(lane["waiting"]),
                     str(measured["requests"]),
@@ -147,7 +147,9 @@ def task_tables(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> l
     for one in requests:
         if one["error"] is None and newest.get((one["model"], one["lane"])) == one["fingerprint"]:
             by_model[one["model"]].append(one)
-    return [(f"{printable(model)}:\n" if model else "") + _tasks_of_one_model(some) for model, some in by_model.items()]
+    return [
+        (f"{shown_name(model)}:\n" if model else "") + _tasks_of_one_model(some) for model, some in by_model.items()
+    ]
 
 
 def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:

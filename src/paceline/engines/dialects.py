@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from paceline.printable import printable
+
 MAX_ERROR_CHARS = 300
 MAX_DEPTH = 6
 """To which text is looked for within a delta."""
@@ -128,8 +130,7 @@ def error_in(document: Any, name: bytes = b"") -> AnswerError | None:
 
 def clean(text: str) -> str:
     """One bounded line without control characters."""
-    text = text[:MAX_ERROR_CHARS]
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+    return printable(text[:MAX_ERROR_CHARS]).strip()
 
 
 def _text(value: Any, key: str, depth: int = MAX_DEPTH) -> Text | None:

@@ -20,7 +20,7 @@ MASK = "***"
 _SECRET_FLAG = re.compile(r"(?i)^--?[\w.-]*(?:key|token|password|secret)$|^-hft$")
 _SECRET_SETTING = re.compile(r"(?i)^([\w.-]*(?:keys?|token|password|secret)=).+$", re.DOTALL)
 _SECRET_WITHIN = re.compile(r"(?i)((?:^|\s)-{0,2}[\w.-]*(?:key|token|password|secret)[=\s]+)[^\s-]\S*")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]+@")
 
 
 def engine_environment(

@@ -15,15 +15,6 @@ from paceline.http.client import Client, ConnectionLost
 from paceline.types import Abilities, Api, Request, Strategy
 
 LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
-SEVERAL_ANSWERS = frozenset({"n", "best_of"})
-FAMILIES: Mapping[str, frozenset[str]] = {
-    "probabilities": LOGPROBS,
-    "several answers": SEVERAL_ANSWERS,
-    "min_p": frozenset({"min_p"}),
-    "logit_bias": frozenset({"logit_bias"}),
-    "min_tokens": frozenset({"min_tokens"}),
-}
-"""The fields by what they ask for, in words for people."""
 TRIES: Mapping[str, Mapping[str, Any]] = {
     "min_p": {"min_p": 0.1},
     "logit_bias": {"logit_bias": {"1": 1}},
@@ -41,7 +32,7 @@ _SENSITIVE = LOGPROBS | {"include", "n", "n_cmpl", "best_of", "min_p", "min_toke
 
 
 def asked(request: Request) -> frozenset[str]:
-    """Those of the sensitive fields that a request really uses, by the names in :data:`FAMILIES`."""
+    """Those of the sensitive fields that a request really uses: of :data:`LOGPROBS` and those in :data:`TRIES`."""
     fields = request.fields
     if fields.keys().isdisjoint(_SENSITIVE):  # nearly all requests
         return frozenset()

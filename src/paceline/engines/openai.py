@@ -13,6 +13,7 @@ from paceline.engines.interface import Examination, Facts, LaunchError, NotReady
 from paceline.engines.meaning import assumed
 from paceline.engines.observation import Observer
 from paceline.http.client import Client
+from paceline.printable import printable
 from paceline.types import Abilities, Request, Strategy
 
 LOOK_TIMEOUT_S = 5.0
@@ -89,7 +90,8 @@ async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: fl
         "POST" if body else "GET", path, headers, body, timeout_s or LOOK_TIMEOUT_S, fresh=bool(body)
     )
     if status != 200:
-        raise NotReady(f"{path} answers {status}: {_printable(answer[:200])}", status)
+        said = printable(answer[:200].decode("utf-8", "replace"))
+        raise NotReady(f"{path} answers {status}: {said}", status)
     try:
         return msgspec.json.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -105,8 +107,3 @@ async def fetch_optional(client: Client, path: str) -> dict[str, Any]:
             raise
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _printable(answer: bytes) -> str:
-    """What an engine said, as it may go to a terminal."""
-    return "".join(char if char.isprintable() else " " for char in answer.decode("utf-8", "replace"))

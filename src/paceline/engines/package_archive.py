@@ -23,6 +23,8 @@ from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener, ur
 
 import msgspec
 
+from paceline.http.client import without_credentials
+
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 MAX_ARCHIVE_BYTES = 1024 * 1024 * 1024
 TIMEOUT_S = 60.0
@@ -67,7 +69,7 @@ class Sources:
             path = Path(url2pathname(parts.path))
             return (path / "index.html" if path.is_dir() else path).open("rb")
         if parts.scheme not in ("http", "https"):
-            raise ValueError(f"neither http(s) nor a file: {_shown(url)}")
+            raise ValueError(f"neither http(s) nor a file: {without_credentials(url)}")
         user, at, host = parts.netloc.rpartition("@")
         headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
         if at:
@@ -96,10 +98,12 @@ def fetch(package: str, file: str, sha256: str, target: Path) -> Path:
         try:
             return _downloaded(sources, url, sha256, target / file)
         except (OSError, ValueError, NotFetched) as error:
-            problems.append(f"{_shown(url)}: {error}")
+            problems.append(f"{without_credentials(url)}: {error}")
     looked = [*sources.indexes, *sources.links]
     if not problems:
-        problems = [f"it is not in {', '.join(map(_shown, looked)) or 'any place: pip is set up to look nowhere'}"]
+        problems = [
+            f"it is not in {', '.join(map(without_credentials, looked)) or 'any place: pip is set up to look nowhere'}"
+        ]
     raise NotFetched(
         f"{file} could not be fetched: {'; '.join(problems)}. Where the network does not reach, put the file into a "
         "folder and name that in PIP_FIND_LINKS"
@@ -129,7 +133,7 @@ def _links(sources: Sources, page: str, file: str, problems: list[str]) -> list[
             base = getattr(answer, "url", page)
     except (OSError, ValueError) as error:
         if getattr(error, "code", None) != 404 and not isinstance(error, FileNotFoundError):
-            problems.append(f"{_shown(page)}: {error.reason if isinstance(error, URLError) else error}")
+            problems.append(f"{without_credentials(page)}: {error.reason if isinstance(error, URLError) else error}")
         return []
     if not base.startswith("http"):
         base = page
@@ -226,8 +230,3 @@ def _pip(*words: str) -> str:
 def _normal(name: str) -> str:
     """A name with its separators and case levelled out, as PEP 503 has it."""
     return re.sub(r"[-_]+", "-", name).lower()
-
-
-def _shown(url: str) -> str:
-    """A URL without the user's name and password in it."""
-    return re.sub(r"(?<=://)[^/@]+@", "", url)

@@ -16,13 +16,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from paceline.engines.interface import Engine, Examination, Facts, LaunchError, NotReady
+from paceline.engines.examiner import Examiner
+from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
 from paceline.engines.launch_environment import engine_environment, key_in, masked
 from paceline.engines.launched_process import LaunchedProcess
-from paceline.engines.meaning import assumed
 from paceline.engines.process_log import ProcessLog
 from paceline.http.client import Client, ConnectFailed, ConnectionLost, bearer, without_credentials
-from paceline.types import Strategy
+from paceline.types import Abilities, Strategy
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the first, second ... restart in a row; the last one repeats."""
@@ -46,9 +46,6 @@ WORKING_SHARE = 0.1
 """Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
 STARTS_TO_BE_HOPELESS = 3
 """An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
-EXAMINATION_LIMIT_S = 60.0
-"""Then it is used as it was started."""
-EXAMINE_AGAIN_AFTER_S = 60.0
 LOOK_AGAIN_LIMIT_S = 5.0
 DECLARED_DOWN = "the engine was declared down"
 
@@ -103,16 +100,13 @@ class Supervisor:
     ) -> None:
         self.name = name
         self.engine = engine
-        self.url = _shown(url) if url else None
+        self.url = without_credentials(url) if url else None
         """For people: without a user's name and password."""
         self.health = Health.STARTING
         self.problem: str | None = "not looked at yet" if url else "not started yet"
         """Why it is not up, in words for people; ``None`` when it is."""
         self.facts: Facts | None = None
         """What it said when it was last up."""
-        self.abilities = assumed(strategy)
-        """What it was seen to do when it last came up."""
-        self.warnings: tuple[str, ...] = ()
         self.restarts = 0
         self.client: Client | None = None
         self.api_key = api_key
@@ -122,8 +116,7 @@ class Supervisor:
         self.expected_silence_s: Callable[[], float] = lambda: 0.0
         """The longest silence that the requests on it may need, as for reading long prompts at its pace."""
         self._address = url
-        self._strategy = strategy
-        self._draft_model = draft_model
+        self._examiner = Examiner(name, engine, strategy, draft_model, is_launched=bool(launch))
         self._launch = launch
         self._configured_key = api_key
         self._start_turn = start_turn or asyncio.Lock()
@@ -142,14 +135,6 @@ class Supervisor:
         self._used: tuple[float, float] | None = None
         """When its processor time was last asked for, and that, in seconds."""
         self._was_up = False
-        self._checked = False
-        """Whether the engine that is up was compared with its configuration."""
-        self._examined: tuple[object, ...] | None = None
-        """What the engine was that :attr:`abilities` were last found of; ``None`` where they were not."""
-        self._examine_again_s: float | None = None
-        self._second_try = False
-        self._examination_kills = False
-        """Whether the engine was lost while it was examined: it is not examined again."""
         self._look_now = asyncio.Event()
         self._looks_begun = self._looks_done = 0
         self._looked = asyncio.Event()
@@ -157,6 +142,16 @@ class Supervisor:
         self._last_look_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Lock()
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it was seen to do when it last came up."""
+        return self._examiner.abilities
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """How that contradicts its configuration."""
+        return self._examiner.warnings
 
     @property
     def pid(self) -> int | None:
@@ -180,8 +175,7 @@ class Supervisor:
         """Close the connections and end the process, if it is ours. May be called again, also meanwhile."""
         if self._task:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
         async with self._stopping:
             if self.client:
                 self.client.close("the engine is being stopped")
@@ -337,8 +331,11 @@ class Supervisor:
                 self._set(Health.DOWN, problem)
                 client.close(f"{DECLARED_DOWN}: {problem}")
                 return None
-        if not await self._examine_if_due(client, facts, when_down):
-            return None
+        try:
+            if await self._examiner.examine_if_due(client, facts):
+                self.on_change()
+        except (ConnectFailed, ConnectionLost) as error:
+            return self._not_up(when_down, str(error))
         if self._process and self._process.has_ended():
             return None
         news = self.facts is not None and self.facts.models.keys() != facts.models.keys()
@@ -356,7 +353,7 @@ class Supervisor:
             may_be_another: whether what comes back may be another engine.
         """
         if may_be_another:
-            self._checked = False
+            self._examiner.expect_another()
         self._set(health, problem)
         client = self.client
         if client and client.busy_connections:
@@ -386,56 +383,6 @@ class Supervisor:
         if before is None or used_s is None:
             return False
         return used_s - before[1] > WORKING_SHARE * (now_s - before[0])
-
-    async def _examine_if_due(self, client: Client, facts: Facts, when_down: Health) -> bool:
-        """Find out what an engine that has come up can do. Whatever that brings, it is up; unless it was lost over it,
-        which happens once.
-
-        Returns:
-            Whether it is still there.
-        """
-        now_s = asyncio.get_running_loop().time()
-        if self._checked:
-            due = self._examine_again_s is not None and now_s >= self._examine_again_s
-            if not due or client.busy_connections:
-                return True
-        what = (facts.build, facts.slots, facts.context_tokens, *sorted(facts.models))
-        if self._examination_kills or (self._launch and self._examined == what):
-            self._checked = True
-            return True
-        self._examine_again_s = self._examined = None
-        try:
-            async with asyncio.timeout(EXAMINATION_LIMIT_S):
-                seen = await self.engine.examine(client, self._strategy, self._draft_model)
-            self._examined = what
-            if seen.is_provisional:
-                self._examine_again_s = now_s + EXAMINE_AGAIN_AFTER_S
-        except (ConnectFailed, ConnectionLost) as error:
-            self._examination_kills = True
-            self._found(_unexamined(self._strategy, f"it was lost when asked what it can do: {error}"))
-            self._not_up(when_down, str(error))
-            return False
-        except Exception as error:
-            if not isinstance(error, (NotReady, TimeoutError)):
-                log.exception("examining %s failed", self.name)
-            if not self._second_try:
-                self._second_try = True
-                self._examine_again_s = now_s + EXAMINE_AGAIN_AFTER_S
-            why = "it was too slow to tell" if isinstance(error, TimeoutError) else str(error)
-            seen = _unexamined(self._strategy, f"it could not be found out what it can do: {why}")
-        was_up = self._checked
-        changed = seen.abilities != self.abilities
-        self._found(seen)
-        self._checked = True
-        if was_up and changed:
-            self.on_change()
-        return True
-
-    def _found(self, seen: Examination) -> None:
-        for warning in seen.contradictions:
-            if warning not in self.warnings:
-                log.warning("%s: %s", self.name, warning)
-        self.abilities, self.warnings = seen.abilities, seen.contradictions
 
     async def _pause(self, due_s: float | None = None, *, exited: "asyncio.Future[int] | None" = None) -> None:
         """Until the next look is due, or asked for, or the process exits."""
@@ -478,7 +425,8 @@ class Supervisor:
             self.api_key = environment[variable] = self.api_key or secrets.token_urlsafe(32)
         self.url = f"http://127.0.0.1:{port}"
         self.client = self._connect(self.url)
-        self._checked = self._is_hung = False
+        self._examiner.expect_another()
+        self._is_hung = False
         self._used = None
         self._set(Health.STARTING, "starting")
         try:
@@ -505,17 +453,6 @@ class Supervisor:
             self.client.close(f"the engine was stopped: {self.problem}")
         await process.end(at_once)
         self._process = None
-
-
-def _unexamined(strategy: Strategy, why: str) -> Examination:
-    return Examination(assumed(strategy), (f"{why}; it is used as it was started",))
-
-
-def _shown(url: str) -> str:
-    try:
-        return without_credentials(url)
-    except ValueError:
-        return "a malformed url"
 
 
 def free_port() -> int:

@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from paceline.records.kept import NO_LANE, kept_id, kept_name, kept_outcome, kept_path
-from paceline.records.state_file import FILE_ERRORS, described, identity, is_damaged, make_private, set_aside
+from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 FORMAT = 2
@@ -233,15 +233,15 @@ class DecisionLog:
         """Set a file aside that is at fault itself, so that the next writing begins another one."""
         if is_damaged(error):
             try:
-                self._set_aside("damaged", f"it is damaged ({described(error)})")
+                self._set_aside("damaged", f"it is damaged ({error_line(error)})")
                 return
             except OSError as another:
                 error = another
         if self.problem is None:
             log.warning(
-                "the decision log can't be written, requests go on without it: %s: %s", self.path, described(error)
+                "the decision log can't be written, requests go on without it: %s: %s", self.path, error_line(error)
             )
-        self.problem = described(error)
+        self.problem = error_line(error)
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
             self._disconnect()
 
@@ -254,7 +254,7 @@ class DecisionLog:
         try:
             aside = set_aside(self.path, why)
         except OSError as error:
-            raise OSError(f"it can't be used, since {because}, and not be moved away: {described(error)}") from error
+            raise OSError(f"it can't be used, since {because}, and not be moved away: {error_line(error)}") from error
         log.warning("the decision log %s is set aside as %s and begun anew, since %s", self.path, aside.name, because)
 
     def _disconnect(self) -> None:

@@ -19,7 +19,7 @@ from paceline.evidence.estimate import Estimate, Logged, estimate
 from paceline.evidence.policies import ruled
 from paceline.evidence.same_settings import Group, fingerprint_of, groups
 from paceline.evidence.usable import Entry, usable
-from paceline.text_table import columns, printable
+from paceline.text_table import columns, shown_name
 from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy
 
 
@@ -131,7 +131,7 @@ def _tasks(group: Group, picks: Mapping[int, Mapping[str, float]]) -> list[TaskR
         by_task[one.task].append((entry, one))
     lanes = ", ".join(group.pairs[-1][0]["predictions"])
     past = "" if group.is_current else ", with earlier settings"
-    about = f"{printable(group.model or 'requests')} on {lanes}{past}"
+    about = f"{shown_name(group.model or 'requests')} on {lanes}{past}"
     return [_task(about, task, some, picks) for task, some in sorted(by_task.items(), key=lambda item: -len(item[1]))]
 
 

@@ -9,7 +9,7 @@ from paceline.evidence.comparison import Comparison
 from paceline.evidence.cost import Cost
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.report import Report, TooFew
-from paceline.text_table import columns, printable
+from paceline.text_table import columns, shown_name
 
 
 class Table(Struct, frozen=True):
@@ -57,7 +57,7 @@ def heading(found: Comparison) -> str:
 
 
 def _named(model: str | None) -> str:
-    return f"{printable(model)}: " if model else ""
+    return f"{shown_name(model)}: " if model else ""
 
 
 def policies(found: Comparison) -> Table:

@@ -19,7 +19,7 @@ from paceline.gateway.errors import ApiError, bounded
 from paceline.gateway.globs import any_matches, compiled
 from paceline.gateway.headers import given_key
 from paceline.gateway.routes import CLIENT_PATHS, Audience
-from paceline.http.client import Headers
+from paceline.http.headers import Headers
 
 EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"
 """Headers of an answer that a page of a listed origin may read beside the usual ones."""

@@ -1,5 +1,7 @@
 """What the gateway tells about itself: the documents behind ``/health``, ``/v1/models`` and ``/paceline/lanes``."""
 
+from collections import Counter
+from random import Random
 from typing import Any
 
 from msgspec import structs
@@ -10,6 +12,7 @@ from paceline.decision import State, predict
 from paceline.decision.drafting import acceptance_of
 from paceline.decision.load import Load
 from paceline.evidence.log import DecisionLog
+from paceline.gateway.deciding import Decider
 from paceline.gateway.fleet import Fleet, LaneHandle
 from paceline.gateway.pipeline import Pipeline
 from paceline.inspection import inspect
@@ -67,7 +70,8 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
 
 
 def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
-    """Signals and decision for a request, as it would be decided now; nothing is sent.
+    """Signals and decision for a request, as it would be decided now; nothing is sent, counted, or drawn from the
+    random numbers that requests are decided with.
 
     Raises:
         ApiError: 404, no lane serves its model.
@@ -75,7 +79,7 @@ def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     signals = inspect(request)
     served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
     request = replace(request, served_model=served.name)
-    decision = pipeline.choose(request, signals, served)
+    decision = Decider(pipeline.fleet, pipeline.state, Random(), Counter()).choose(request, signals, served)
     return explanation(signals, decision)
 
 

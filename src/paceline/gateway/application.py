@@ -21,10 +21,11 @@ from paceline.gateway.passing import Passed, pass_through
 from paceline.gateway.pipeline import Pipeline
 from paceline.gateway.routes import GENERATION, ROUTES, Audience, api_of, route
 from paceline.gateway.unpack import unpacked
+from paceline.http.headers import Headers
 from paceline.http.server import ClientLeft, HttpRequest, Refused, Reply
 from paceline.types import Api, Request
 
-Headers = list[tuple[bytes, bytes]]
+Answers = Callable[[HttpRequest, "ApiReply", Client], Awaitable[None]]
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 JSON = (b"content-type", b"application/json")
@@ -52,6 +53,8 @@ class Application:
         self._log = log
         self._gain = Gain(log.path if log else None)
         self._denied = _Denied()
+        self._answers: dict[str, Answers] = {row.name: getattr(self, f"_{row.name}") for row in ROUTES}
+        """What answers the addresses of routes.py, by name."""
 
     async def __call__(self, incoming: HttpRequest, wire: Reply) -> None:
         """Answer one request, whatever happens."""
@@ -90,7 +93,7 @@ class Application:
         if row is None or (row.name == "metrics" and _header(incoming, b"x-paceline-lane") is not None):
             await self._pass_through(incoming, reply)
         else:
-            await getattr(self, f"_{row.name}")(incoming, reply, client)
+            await self._answers[row.name](incoming, reply, client)
 
     def _admit(self, incoming: HttpRequest, audience: Audience) -> Client:
         """Who sends the request, if it is let in.

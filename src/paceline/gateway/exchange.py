@@ -11,13 +11,14 @@ from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.gateway.errors import ApiError
 from paceline.gateway.fleet import LaneHandle
-from paceline.gateway.headers import printable, to_client, to_engine
+from paceline.gateway.headers import header_value, to_client, to_engine
 from paceline.gateway.illness import Failure
 from paceline.gateway.names import Served
 from paceline.gateway.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.gateway.relay import EngineSilent, Relay, Reply
 from paceline.gateway.turns import QueueFull, Turn
-from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
+from paceline.http.headers import Headers
 from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
@@ -352,7 +353,7 @@ class Exchange:
         reason = self.decision.reason if self.decision else ""
         if self.decision and name != self.decision.lane:
             reason = f"{reason}; {self.decision.lane} could not serve"
-        return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", printable(reason))]
+        return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
 
     def _leave_lane(self) -> None:
         if self._answer:

@@ -15,10 +15,11 @@ from paceline.engines.interface import Facts
 from paceline.engines.supervisor import Timing
 from paceline.gateway.errors import ApiError, bounded
 from paceline.gateway.illness import Illness
-from paceline.gateway.model_identity import described
+from paceline.gateway.model_identity import lasting_description
 from paceline.gateway.names import Names, Served
 from paceline.gateway.turns import Device
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, Headers, bearer
+from paceline.http.client import Client, ConnectFailed, ConnectionLost, bearer
+from paceline.http.headers import Headers
 from paceline.types import Lane, LaneState
 
 LOOK_INTERVAL_S = 0.05
@@ -141,7 +142,7 @@ class EngineHandle:
         if name not in self._identities:
             settings = self.settings
             if entry:
-                self._described[name] = described(entry, self._described.get(name))
+                self._described[name] = lasting_description(entry, self._described.get(name))
             about = ([self._described[name]] if entry else [], settings.device or settings.name)
             engine = (
                 settings.name,

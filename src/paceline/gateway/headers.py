@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from paceline.http.client import Headers, bearer
+from paceline.http.client import bearer
+from paceline.http.headers import Headers
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -79,7 +80,7 @@ def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[byt
     return kept
 
 
-def printable(text: str, most: int = 500) -> bytes:
+def header_value(text: str, most: int = 500) -> bytes:
     """Text as a header value: printable ASCII, bounded."""
     text = text[:most]
     if not (text.isascii() and text.isprintable()):

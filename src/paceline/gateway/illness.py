@@ -12,7 +12,8 @@ from enum import StrEnum
 import msgspec
 
 from paceline.engines import Supervisor
-from paceline.http.client import ConnectFailed, ConnectionLost, Headers
+from paceline.http.client import ConnectFailed, ConnectionLost
+from paceline.http.headers import Headers
 from paceline.types import AS_STARTED, Api, Request, Strategy
 
 FAILURES_IN_A_ROW = 3

@@ -14,7 +14,6 @@ from prometheus_client.registry import Collector
 
 from paceline.gateway.errors import CLIENT_LEFT
 from paceline.gateway.illness import Failure
-from paceline.records.kept import NO_LANE
 from paceline.types import Decision, Outcome, Request, Signals, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -87,11 +86,11 @@ class Metrics:
         self._registry.register(self._present)
 
     def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        lane, task, seen = outcome.lane or NO_LANE, str(signals.task), outcome.observed
+        lane, task, seen = outcome.lane, str(signals.task), outcome.observed
         self._requests.labels(lane, task, _status(outcome.status)).inc()
         self._decision.observe(outcome.decision_s)
         self._exploring.inc(max(0.0, decision.exploring_s))
-        if lane != (decision.lane or NO_LANE):
+        if lane != decision.lane:
             self._fallbacks.labels(lane).inc()
         self._queue.labels(lane).observe(outcome.queue_s)
         if outcome.first_byte_s is not None:
@@ -125,9 +124,9 @@ class Metrics:
         """Count a request that was passed through undecided.
 
         Args:
-            lane: a lane of the fleet, or empty where none took it.
+            lane: a lane of the fleet, or ``NO_LANE`` where none took it.
         """
-        self._passed.labels(lane or NO_LANE, _status(status)).inc()
+        self._passed.labels(lane, _status(status)).inc()
 
     def engine_failure(self, engine: str, kind: str) -> None:
         """Count a failure of an engine.

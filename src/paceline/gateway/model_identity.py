@@ -13,7 +13,7 @@ MAX_DEPTH = 8
 """Of what is looked at of an entry."""
 
 
-def described(entry: Mapping[str, Any], before: Sequence[Any] | None) -> Sequence[Any]:
+def lasting_description(entry: Mapping[str, Any], before: Sequence[Any] | None) -> Sequence[Any]:
     """A model's name, what ``meta`` says of it for good (llama.cpp), and where the entry has them, the weights behind
     the name and the model that they adapt (``root`` and ``parent``, vLLM).
 

@@ -12,7 +12,6 @@ from paceline.engines.body import with_fields
 from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.fleet import LaneHandle
 from paceline.gateway.headers import to_client, to_engine
-from paceline.gateway.kept import id_in_path
 from paceline.gateway.patience import (
     CHARS_PER_TOKEN,
     MAX_UNKNOWN_STALL_S,
@@ -21,6 +20,7 @@ from paceline.gateway.patience import (
 )
 from paceline.gateway.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
 from paceline.gateway.routes import computes
+from paceline.gateway.stored import id_in_path
 from paceline.gateway.turns import HeldTurn, QueueFull, Turn
 from paceline.http.client import Answer, ConnectFailed, ConnectionLost
 from paceline.types import Api, Request
@@ -183,7 +183,7 @@ async def _relay(
             turn.waits_for_engine()
     await reply.end()
     if answer.status < 300 and passed.method == "POST":
-        pipeline.kept.note(head, lane.engine.name)
+        pipeline.stored_ids.note(head, lane.engine.name)
 
 
 async def _read(answer: Answer, idle_timeout_s: float) -> bytes:
@@ -202,7 +202,7 @@ async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandl
         await pipeline.wait_for_start(lambda: _meant(pipeline, passed)[0], START_PATIENCE_S)
         lanes, body = _meant(pipeline, passed)
     name = id_in_path(passed.path)
-    if name is not None and pipeline.kept.engine_of(name) is None:
+    if name is not None and pipeline.stored_ids.engine_of(name) is None:
         by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
         return list(reversed(by_engine.values())) or lanes[:1], body
     return [_first(lanes)], body
@@ -215,7 +215,7 @@ def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], by
         return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
     name = id_in_path(passed.path)
     if name is not None:
-        keeper = pipeline.kept.engine_of(name)
+        keeper = pipeline.stored_ids.engine_of(name)
         own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
         return own or list(fleet.lanes.values()), passed.body
     model, span = _model(passed)

@@ -12,25 +12,24 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from paceline.configuration import ServerSettings
-from paceline.decision import State, decide, learn, predict
-from paceline.engines import meaning
+from paceline.decision import State, learn
 from paceline.gateway.attempts import Attempts
+from paceline.gateway.deciding import Decider, note_failure
 from paceline.gateway.errors import CLIENT_LEFT, ApiError
 from paceline.gateway.exchange import Attempted, Exchange
 from paceline.gateway.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.gateway.illness import Failure, passes_trial
-from paceline.gateway.kept import Kept, stored_before
 from paceline.gateway.metrics import Metrics
 from paceline.gateway.names import Served
 from paceline.gateway.recent import Recent
 from paceline.gateway.relay import Reply
-from paceline.gateway.rules import described, fitting
+from paceline.gateway.stored import StoredIds, stored_before
 from paceline.gateway.turns import HeldTurn
 from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.sinks import Sink, tell_each
-from paceline.types import Api, Decision, LaneState, Request, Signals
+from paceline.types import Api, Decision, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -74,7 +73,7 @@ class Pipeline:
         """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
         self.metrics = Metrics()
-        self.kept = Kept()
+        self.stored_ids = StoredIds()
         self.asks_for_keys = False
         """Whether clients' keys are the gateway's, and so nothing for engines."""
         self.say: Callable[[str], None] = lambda _: None
@@ -88,6 +87,16 @@ class Pipeline:
         """Of requests that are passed through."""
         self._exchanges: set[Exchange] = set()
         self._trials: set[asyncio.Task[None]] = set()
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._fleet
+
+    @fleet.setter
+    def fleet(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        for engine in fleet.engines.values():
+            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
 
     @property
     def server(self) -> ServerSettings:
@@ -141,10 +150,11 @@ class Pipeline:
         exchange.served = served
         began_s = perf_counter()
         exchange.signals = self._inspect(exchange.request)
-        exchange.decision = self._decide(exchange.request, exchange.signals, served)
+        decider = Decider(self.fleet, self.state, self._random, self.failures)
+        exchange.decision = decider.decide(exchange.request, exchange.signals, served)
         exchange.decision_s = perf_counter() - began_s
 
-    async def keep_house(self) -> None:
+    def keep_house(self) -> None:
         """To be called now and then: devices go on without the clients that don't take their answers and the engines
         that stay silent, and engines that were ejected are tried again."""
         now_s = perf_counter()
@@ -154,7 +164,6 @@ class Pipeline:
         for held in self.held_turns:
             held.release_if_idle(SLOW_READER_S, now_s)
         for engine in self.fleet.engines.values():
-            engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
             if engine.is_up and engine.illness.is_due_for_trial():
                 trial = asyncio.get_running_loop().create_task(self._try(engine))
                 self._trials.add(trial)
@@ -187,7 +196,7 @@ class Pipeline:
             served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
         if request.api is Api.OPENAI_RESPONSES and (stored := stored_before(request)) is not None:
             engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
-            keeper = await self.kept.find(stored, engines)
+            keeper = await self.stored_ids.find(stored, engines)
             lanes = tuple(lane for lane in served.lanes if lane.engine.name == keeper)
             served = replace(served, lanes=lanes or served.lanes)
         return served
@@ -215,86 +224,12 @@ class Pipeline:
         except TimeoutError:
             return
 
-    # Deciding
-
     def _inspect(self, request: Request) -> Signals:
         try:
             return inspect(request, self._conversation_key)
         except Exception:
-            self._note_failure("inspection")
+            note_failure(self.failures, "inspection")
             return Signals()
-
-    def _decide(self, request: Request, signals: Signals, served: Served) -> Decision:
-        forced = request.forced_lane
-        if forced is None:
-            return self.choose(request, signals, served)
-        lanes, changed = _keeping(served.lanes, meaning.asked(request))
-        if lanes:
-            served, note = replace(served, lanes=lanes), ""
-        else:
-            note = f"{', '.join(changed)} changed by its drafts; "
-        return self._among(served, signals, f"{note}the request forces this lane", f"{note}the request forces {forced}")
-
-    def choose(self, request: Request, signals: Signals, served: Served) -> Decision:
-        """The operator's rule for a request, if one fits and its lane is up; else the predictions decide. Lanes that
-        would change what the request means are in reserve, unless no other is well."""
-        lanes, note = served.lanes, ""
-        reserve: tuple[str, ...] = ()
-        kept, changed = _keeping(lanes, meaning.asked(request))
-        if changed and any(lane.engine.is_well for lane in kept):
-            note = f"{', '.join(changed)} kept by plain decoding alone; "
-            reserve = tuple(lane.lane.name for lane in lanes if lane not in kept)
-            lanes = kept
-        elif changed:
-            note = f"no lane is well that keeps {', '.join(changed)}; "
-        decision = self._ruled(request, signals, replace(served, lanes=lanes), note)
-        return replace(decision, alternatives=decision.alternatives + reserve) if reserve else decision
-
-    def _ruled(self, request: Request, signals: Signals, served: Served, note: str) -> Decision:
-        """By the operator's rule, or by the predictions.
-
-        Args:
-            note: begins the reason.
-        """
-        lanes = served.lanes
-        rule = fitting(self.fleet.configuration.rule, request, signals)
-        if rule is not None:
-            named = self.fleet.named(rule.lane)
-            wanted = tuple(lane for lane in lanes if lane in named and lane.is_up)
-            if wanted:
-                others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
-                why = f"{note}rule: {described(rule)}"
-                decision = self._among(replace(served, lanes=wanted), signals, why, why)
-                return replace(decision, alternatives=decision.alternatives + others)
-        decision = self._predicted(served, signals)
-        return replace(decision, reason=note + decision.reason) if note else decision
-
-    def _among(self, served: Served, signals: Signals, only: str, several: str) -> Decision:
-        """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
-        if len(served.lanes) == 1:
-            return self._pinned(served, signals, only)
-        decision = self._predicted(served, signals)
-        return replace(decision, reason=f"{several}; {decision.reason}")
-
-    def _predicted(self, served: Served, signals: Signals) -> Decision:
-        try:
-            states = [_state(lane, served) for lane in served.lanes]
-            exploration = self.fleet.configuration.routing.exploration
-            return decide(signals, states, self.state, self._random, exploration)
-        except Exception:
-            self._note_failure("decision")
-            return self._pinned(served, signals, "the default lane: the decision failed")
-
-    def _pinned(self, served: Served, signals: Signals, reason: str) -> Decision:
-        """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
-        first, *others = served.lanes
-        try:
-            predictions = predict(signals, [_state(first, served)], self.state)
-        except Exception:
-            self._note_failure("prediction")
-            predictions = {}
-        names = tuple(lane.lane.name for lane in others)
-        return Decision(first.lane.name, reason, alternatives=names, predictions=predictions)
 
     # Having it served
 
@@ -392,7 +327,7 @@ class Pipeline:
             if exchange.status < 400:
                 engine.illness.served(exchange.request)
                 if exchange.request.api is Api.OPENAI_RESPONSES:
-                    self.kept.note(exchange.answer_head, engine.name)
+                    self.stored_ids.note(exchange.answer_head, engine.name)
         elif not broken.is_clients:
             self._note_attempt(engine, broken)
             self._fell_ill(engine, exchange.request, broken.kind, broken.problem)
@@ -449,27 +384,8 @@ class Pipeline:
             try:
                 self.state = learn(self.state, exchange.signals, decision, outcome)
             except Exception:
-                self._note_failure("learning")
+                note_failure(self.failures, "learning")
         tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
-
-    def _note_failure(self, part: str) -> None:
-        self.failures[part] += 1
-        log.exception("%s failed; the request goes on without it", part)
-
-
-def _keeping(lanes: Sequence[LaneHandle], asked: frozenset[str]) -> tuple[tuple[LaneHandle, ...], list[str]]:
-    """The lanes that keep what a request means, and what the others would change."""
-    kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
-    return kept, sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
-
-
-def _changes_meaning(lane: LaneHandle, asked: frozenset[str]) -> frozenset[str]:
-    """What a request asks for that drafting on this lane would change."""
-    return asked & lane.engine.supervisor.abilities.not_when_drafting if lane.lane.strategy.drafts else frozenset()
-
-
-def _state(lane: LaneHandle, served: Served) -> LaneState:
-    return lane.state(served.own_name(lane.engine.name))
 
 
 def _problem(lane: LaneHandle) -> str:

@@ -5,7 +5,7 @@ from hmac import compare_digest
 
 from paceline.configuration import Rule, resolved
 from paceline.gateway.headers import given_key
-from paceline.http.client import Headers
+from paceline.http.headers import Headers
 from paceline.types import Request, Signals
 
 
@@ -30,7 +30,7 @@ def _has_header(wanted: str, headers: Headers) -> bool:
     return any(header == lower and (not value or content == value.encode()) for header, content in headers)
 
 
-def described(rule: Rule) -> str:
+def in_words(rule: Rule) -> str:
     """What the rule looks at, in a few words; a key is not told."""
     given = {"model": rule.model, "task": rule.task, "header": rule.header, "api_key": rule.api_key and "given"}
     return ", ".join(f"{name} {value}" for name, value in given.items() if value)

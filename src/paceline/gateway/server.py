@@ -267,7 +267,7 @@ class Gateway:
         rounds = 0
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
-            await self.pipeline.keep_house()
+            self.pipeline.keep_house()
             rounds += 1
             if rounds % SAVE_EVERY == 0:
                 await self._save()

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from paceline.http.connection import Connection, ConnectionLost, Headers
+from paceline.http.connection import ConnectionLost, EngineConnection
+from paceline.http.headers import Headers
 
 IDLE_LIMIT_S = 4.0
 """An idle connection older than this is closed; llama-server closes its own after 5 s."""
@@ -25,7 +26,6 @@ __all__ = [
     "Client",
     "ConnectFailed",
     "ConnectionLost",
-    "Headers",
     "bearer",
     "without_credentials",
 ]
@@ -53,7 +53,7 @@ class Answer:
     ends_with_connection = False
     """Whether its end is that of the connection, so that an engine that dies seems to have answered in full."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
         self.ends_with_connection = connection.until_close
         self.status: int = connection.status
@@ -117,9 +117,9 @@ class Client:
         self._authority = parts.netloc.rpartition("@")[2].encode()
         self._connect_timeout_s = connect_timeout_s
         self._fetch_headers = fetch_headers
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[EngineConnection] = deque()
         """The longest idle one first."""
-        self._open: set[Connection] = set()
+        self._open: set[EngineConnection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self.last_heard_s = 0.0
         """The event loop's time when the last byte came, on whichever connection; 0 before the first."""
@@ -213,7 +213,7 @@ class Client:
         for connection in list(self._open):
             connection.abort(why)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: EngineConnection) -> None:
         """A connection's word that it is made."""
         self._open.add(connection)
 
@@ -221,13 +221,13 @@ class Client:
         """A connection's word that bytes came."""
         self.last_heard_s = at_s
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: EngineConnection) -> None:
         """A connection's word that it is closed."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def free(self, connection: Connection) -> None:
+    def free(self, connection: EngineConnection) -> None:
         """A connection's word that it may be used again."""
         self._idle.append(connection)
         if self._sweep is None:
@@ -244,7 +244,7 @@ class Client:
                 return
             self._idle.popleft().abort()
 
-    def _reusable(self) -> Connection | None:
+    def _reusable(self) -> EngineConnection | None:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
@@ -253,12 +253,12 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> EngineConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self), self._host, self._port, ssl=self._tls
+                    lambda: EngineConnection(self), self._host, self._port, ssl=self._tls
                 )
         except TimeoutError as error:
             raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
@@ -273,8 +273,12 @@ def bearer(key: str | None) -> Headers:
 
 
 def without_credentials(url: str) -> str:
-    """A URL as it may be shown: without the user's name and password in it."""
-    parts = urlsplit(url)
+    """A URL as it may be shown: without the user's name and password in it. Of one whose parts can't be told, nothing
+    is."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a malformed url"
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 

@@ -2,14 +2,11 @@
 
 import asyncio
 import select
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import httptools
 
 from paceline.http.keepalive import keep_alive
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 HIGH_WATER_BYTES = 64 * 1024
 """Reading from the engine pauses while this much waits for the reader."""
@@ -36,16 +33,16 @@ class ConnectionLost(Exception):
 class Owner(Protocol):
     """What a connection tells the client that it belongs to."""
 
-    def opened(self, connection: "Connection") -> None: ...
+    def opened(self, connection: "EngineConnection") -> None: ...
 
     def heard(self, at_s: float) -> None: ...
 
-    def lost(self, connection: "Connection") -> None: ...
+    def lost(self, connection: "EngineConnection") -> None: ...
 
-    def free(self, connection: "Connection") -> None: ...
+    def free(self, connection: "EngineConnection") -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
     """One request at a time; also the parser's callbacks (``on_*``)."""
 
     def __init__(self, owner: Owner) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import httptools
 import msgspec
 
-Headers = list[tuple[bytes, bytes]]
+from paceline.http.headers import Headers
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MAX_HEADERS = 256
@@ -56,7 +56,7 @@ class _Parsed:
 
     def __init__(self) -> None:
         self.url = b""
-        self.headers: Headers = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self.is_complete = False
 
     def on_url(self, url: bytes) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from paceline.http.message import CONTINUE, Headers, RequestHead, answer_head
+from paceline.http.headers import Headers
+from paceline.http.message import CONTINUE, RequestHead, answer_head
 
 
 class Wire(Protocol):
@@ -36,7 +37,7 @@ class Reply:
         """
         if self.started:
             raise RuntimeError("the answer has been started")
-        kept: Headers = []
+        kept: list[tuple[bytes, bytes]] = []
         wants_close = False
         length: int | None = None
         for header in headers:

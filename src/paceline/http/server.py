@@ -6,7 +6,7 @@ import socket
 from paceline.http.message import Refused
 from paceline.http.reply import Reply
 from paceline.http.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Overloaded
-from paceline.http.server_connection import Connection, Handler, Limits, Shared
+from paceline.http.server_connection import ClientConnection, Handler, Limits, Shared
 
 __all__ = (
     "BodyTimedOut",
@@ -67,7 +67,7 @@ class HttpServer:
     async def start(self, listening: socket.socket) -> None:
         """Accept connections from a bound socket, which becomes the server's."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: Connection(self._shared), sock=listening, backlog=2048)
+        self._listener = await loop.create_server(lambda: ClientConnection(self._shared), sock=listening, backlog=2048)
         self._look_at_all()
 
     async def stop(self, grace_s: float) -> None:

@@ -67,13 +67,13 @@ class Shared:
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self.handler, self.limits = handler, limits
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.buffered_bytes = 0
         self.is_stopping = False
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection. Between requests it collects a head; then a task runs the handler while the body is taken in."""
 
     def __init__(self, shared: Shared) -> None:

@@ -6,7 +6,6 @@ identifiers only where they look like one, and of errors what the gateway itself
 """
 
 import re
-from collections.abc import Container
 
 from msgspec.structs import replace
 
@@ -20,8 +19,6 @@ MAX_CHOICES = 16
 """Answers to one request of which the reason for ending is kept."""
 MIN_CUT_CHARS = 12
 """A client's string is known again in an error by so many of its first characters, where it was cut."""
-UNKNOWN = "unknown"
-"""Stands for a model that is none of those that are served."""
 NO_LANE = "none"
 """Stands for the lane of a request that was refused before one was chosen."""
 FINISH_REASONS = frozenset(
@@ -35,11 +32,6 @@ _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)|`[^`
 """Text in quotes, also if its end was cut off."""
 _APOSTROPHE = re.compile(r"(?<=[A-Za-z])'(?=(?:t|s|re|ve|ll|d)\b)")
 """As in "can't"."""
-
-
-def kept_model(name: str | None, known: Container[str]) -> str:
-    """A model's name, cut, if it is one of those that are configured or served."""
-    return name[:MAX_NAME_CHARS] if name is not None and name in known else UNKNOWN
 
 
 def kept_name(name: str | None) -> str | None:

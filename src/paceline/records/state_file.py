@@ -98,7 +98,7 @@ def is_damaged(error: Exception) -> bool:
     return (code & 0xFF) in _DAMAGED
 
 
-def described(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error on one line of printable characters; a damaged file's may quote anything."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or repr(error)
     return ascii(text[:MAX_ERROR_CHARS])[1:-1]

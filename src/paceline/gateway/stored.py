@@ -35,8 +35,8 @@ class Stored(Struct, frozen=True):
     name: str
 
 
-class Kept:
-    """Names of engines by the ids that they gave."""
+class StoredIds:
+    """Names of engines by the ids that they gave for what they store."""
 
     def __init__(self) -> None:
         self._engines: OrderedDict[str, str] = OrderedDict()
