@@ -473,6 +473,26 @@ async def test_an_engine_that_is_held_up_for_a_while_is_not_killed(supervise: Su
     assert (one.pid, one.restarts) == (pid, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processor time this way")
+async def test_an_engine_that_hangs_at_its_start_keeps_no_other_from_starting(
+    supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = asyncio.Lock()
+    works = "import time\nwhile time.process_time() < 60: {port}"
+    worker = supervise(launch=(sys.executable, "-c", works), start_turn=turn)
+    async with asyncio.timeout(10):
+        while not worker.pid:
+            await asyncio.sleep(0.01)
+    idler = supervise(launch=(sys.executable, "-c", "import time; time.sleep(1000 + 0 * {port})"), start_turn=turn)
+    last = supervise(**launched(), start_turn=turn)
+    await asyncio.sleep(2)  # longer than an idle one is waited for, here
+    assert (idler.pid, last.pid) == (None, None)
+    await worker.stop()
+    await becomes(last, Health.UP)
+    assert (health_of(idler), idler.restarts) == (Health.STARTING, 0)
+    assert idler.is_coming
+
+
 async def test_an_exit_is_noticed_at_once(supervise: Supervise) -> None:
     one = supervise("llama.cpp", **launched())
     one.timing = Timing(1.0, 60.0, 30.0)

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ BUSY_SILENCE_S = 30.0
 its threads for HTTP taken."""
 HUNG_AFTER_S = 30.0
 """A launched engine that is down and has been silent for this long without working is killed: a machine that swaps may
-hold one up for a while."""
+hold one up for a while. One that is as idle while it starts no longer keeps others of its device from starting."""
 WORKING_SHARE = 0.1
 """Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
 STARTS_TO_BE_HOPELESS = 3
@@ -240,7 +241,9 @@ class Supervisor:
             try:
                 async with self._start_turn:
                     process = await self._start_process()
-                    await self._come_up(process, loop.time() + self.timing.start_timeout_s)
+                    deadline_s = loop.time() + self.timing.start_timeout_s
+                    await self._come_up(process, deadline_s, idle_limit_s=HUNG_AFTER_S)
+                await self._come_up(process, deadline_s)
                 up_s = loop.time()
                 while not (process.exited.done() or self._is_hung or self._is_late()):
                     await self._pause(exited=process.exited)
@@ -274,10 +277,16 @@ class Supervisor:
             return f"hung ({self.problem}) and was killed{where}"
         return f"not up within {self.timing.start_timeout_s:g} s{where}"
 
-    async def _come_up(self, process: LaunchedProcess, deadline_s: float) -> None:
-        """Look at a started engine until it is up, has exited, or is late."""
+    async def _come_up(self, process: LaunchedProcess, deadline_s: float, idle_limit_s: float = inf) -> None:
+        """Look at a started engine until it is up, has exited, or is late; or has not worked for a while, so that it
+        may load beside another one."""
         loop = asyncio.get_running_loop()
+        worked_s = loop.time()
         while not process.exited.done() and self.health is Health.STARTING and loop.time() < deadline_s:
+            if await self._is_working():
+                worked_s = loop.time()
+            elif loop.time() - worked_s > idle_limit_s and self._used is not None:
+                return
             await self._look(when_down=Health.STARTING)
             if self.health is Health.STARTING:
                 await self._pause(exited=process.exited)
