@@ -15,6 +15,8 @@ ANSWER = {
     "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
 }
 
+ERROR = {"error": {"message": "CUDA error: an illegal memory access", "type": "server_error"}}
+
 
 @dataclass
 class Received:
@@ -153,3 +155,19 @@ def event(document: Any) -> bytes:
 def token(text: str) -> bytes:
     """An event of a chat stream that carries one token."""
     return event({"id": "c1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]})
+
+
+# What an ill engine does
+
+
+async def status_500(received: Received, wire: Wire) -> None:
+    await wire.json(ERROR, 500)
+
+
+async def error_in_200(received: Received, wire: Wire) -> None:
+    await wire.json(ERROR)
+
+
+async def drops(received: Received, wire: Wire) -> None:
+    wire.die()
+    raise ConnectionError

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from conftest import StartEngine, StartGateway, lane
-from fake_engine import ANSWER, Received, Wire, event, token
+from fake_engine import ANSWER, ERROR, Received, Wire, drops, error_in_200, event, status_500, token
 from paceline.configuration import parse
 from paceline.engines import Health
 from paceline.gateway import illness, passing, pipeline
@@ -31,24 +31,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-ERROR = {"error": {"message": "CUDA error: an illegal memory access", "type": "server_error"}}
-
 
 def chat(text: str = "hi", **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
-
-
-async def status_500(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR, 500)
-
-
-async def error_in_200(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR)
-
-
-async def drops(received: Received, wire: Wire) -> None:
-    wire.die()
-    raise ConnectionError
 
 
 async def slow_answer(received: Received, wire: Wire) -> None:

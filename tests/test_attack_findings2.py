@@ -11,22 +11,16 @@ from typing import Any
 import pytest
 
 from conftest import RunningGateway, StartEngine, StartGateway, lane
-from fake_engine import Received, Wire, event, token
+from fake_engine import Received, Wire, event, status_500, token
 from paceline.cli.common import state_directory
 from paceline.engines import Health
 from paceline.engines.meaning import LOGPROBS
 from paceline.gateway import pipeline
 from paceline.types import Abilities, Drafter
 
-ERROR = {"error": {"message": "CUDA error: an illegal memory access", "type": "server_error"}}
-
 
 def chat(text: str = "hi", **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
-
-
-async def status_500(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR, 500)
 
 
 @pytest.mark.parametrize("rule", ["", '[[rule]]\nheader = "x-team"\nlane = "plain"\n'])

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from conftest import StartEngine, StartGateway, lane
-from fake_engine import ANSWER, Received, Script, Wire
+from fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
 from paceline.configuration import Configuration, parse
 from paceline.gateway.attempts import Attempts
 from paceline.gateway.exchange import ERROR_INSIDE, Exchange
@@ -18,7 +18,6 @@ from paceline.gateway.stored import MAX_IDS, Stored, StoredIds
 from paceline.http.client import Client
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-ERROR = {"error": {"message": "out of memory", "type": "server_error"}}
 
 
 async def answer(received: Received, wire: Wire) -> None:
@@ -31,19 +30,6 @@ async def hangs(received: Received, wire: Wire) -> None:
 
 async def refuses(received: Received, wire: Wire) -> None:
     await wire.json(ERROR, 503)
-
-
-async def fails(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR, 500)
-
-
-async def error_in_200(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR)
-
-
-async def drops(received: Received, wire: Wire) -> None:
-    wire.die()
-    raise ConnectionError
 
 
 async def keeps(received: Received, wire: Wire) -> None:
@@ -70,7 +56,7 @@ async def endless_refusal(received: Received, wire: Wire) -> None:
     ("first", "status", "error"),
     [
         (refuses, 503, "the engine answered 503"),
-        (fails, 500, "the engine answered 500"),
+        (status_500, 500, "the engine answered 500"),
         (error_in_200, 200, ERROR_INSIDE),
     ],
 )

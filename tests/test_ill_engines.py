@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import RunningGateway, StartEngine, StartGateway, lane
-from fake_engine import ANSWER, FakeEngine, Received, Script, Wire, event, token
+from fake_engine import ANSWER, ERROR, FakeEngine, Received, Script, Wire, drops, error_in_200, event, status_500, token
 from paceline.gateway import illness, patience
 from paceline.gateway.attempts import MAX_DELIVERIES, Attempts
 from paceline.gateway.exchange import MAX_SET_ASIDE_BYTES
@@ -17,7 +17,6 @@ from paceline.gateway.routes import GENERATION
 from paceline.types import Api
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-ERROR = {"error": {"message": "CUDA error: an illegal memory access", "type": "server_error"}}
 
 
 async def answer(received: Received, wire: Wire) -> None:
@@ -30,27 +29,14 @@ async def answer(received: Received, wire: Wire) -> None:
         await wire.json(ANSWER)
 
 
-async def status_500(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR, 500)
-
-
 async def status_502(received: Received, wire: Wire) -> None:
     await wire.json(b"<html>bad gateway</html>", 502)
-
-
-async def error_in_200(received: Received, wire: Wire) -> None:
-    await wire.json(ERROR)
 
 
 async def error_event(received: Received, wire: Wire) -> None:
     await wire.stream_head()
     await wire.chunk(event(ERROR))
     await wire.end()
-
-
-async def drops(received: Received, wire: Wire) -> None:
-    wire.die()
-    raise ConnectionError
 
 
 async def half_an_answer(received: Received, wire: Wire) -> None:

@@ -239,7 +239,7 @@ class Pipeline:
         attempts = Attempts()
         while (lane := await self._next_lane(exchange, attempts)) is not None:
             engine = lane.engine
-            is_last = not any(attempts.may_try(other.engine.name) for other in self._up(exchange) if other is not lane)
+            is_last = all(other is lane for other in _untried(self._decided(exchange), attempts))
             failed = await exchange.attempt(lane, is_last)
             if failed is None:
                 self._blame(exchange.request, attempts, served_by=engine)
@@ -261,8 +261,7 @@ class Pipeline:
         if not attempts.may_go_on:
             return None
         lanes = self._decided(exchange)
-        untried = [lane for lane in self._up(exchange) if attempts.may_try(lane.engine.name)]
-        if untried:
+        if untried := _untried(lanes, attempts):
             return min(untried, key=lambda lane: lane.engine.illness.is_ejected)
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
         for lane in lost:
@@ -287,9 +286,6 @@ class Pipeline:
             self._judge(exchange, engine, Attempted(Failure.LOST, error.message))
             raise
         self._judge(exchange, engine, broken)
-
-    def _up(self, exchange: Exchange) -> list[LaneHandle]:
-        return [lane for lane in self._decided(exchange) if lane.is_up]
 
     def _decided(self, exchange: Exchange) -> list[LaneHandle]:
         """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
@@ -386,6 +382,11 @@ class Pipeline:
             except Exception:
                 note_failure(self.failures, "learning")
         tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
+
+
+def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle]:
+    """Those that are up, and whose engine the request was not sent to."""
+    return [lane for lane in lanes if lane.is_up and attempts.may_try(lane.engine.name)]
 
 
 def _problem(lane: LaneHandle) -> str:
