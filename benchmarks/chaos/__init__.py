@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.chaos.clients import Clients, Verdict
 from benchmarks.chaos.phases import PHASES, Phase, Result, run
 from benchmarks.chaos.stage import stage
+from benchmarks.gateway_lanes import in_flight
 from paceline.http.client import Client
 
 DEADLINE_S = 15.0
@@ -79,7 +80,7 @@ async def chaos(
         report.rss_after_bytes = there.process.memory_info().rss
         report.engines_running = len(there.process.children(recursive=True))
         lanes = await there.lanes()
-        report.in_flight = lanes["in_flight"] + sum(lane["running"] + lane["waiting"] for lane in lanes["lanes"])
+        report.in_flight = in_flight(lanes)
         report.routing_failures = lanes["routing_failures"]
         there.close()
         report.tracebacks = log.read_text("utf-8", "replace").count("Traceback")

@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks.chaos import ill_engine
 from benchmarks.chaos.ill_engine import TOKEN_S
+from benchmarks.gateway_lanes import lanes
 from paceline.bench.own_gateway import Running, own_gateway
 from paceline.engines.supervisor import free_port
 from paceline.http.client import Client, ConnectFailed, ConnectionLost
@@ -104,9 +105,7 @@ class Stage:
 
     async def lanes(self) -> dict[str, Any]:
         """The gateway's word on all lanes."""
-        _, told = await self._gateway.fetch("GET", "/paceline/lanes")
-        document: dict[str, Any] = json.loads(told)
-        return document
+        return await lanes(self._gateway)
 
     async def pid(self, name: str) -> int | None:
         """Of a launched engine, if it is up."""

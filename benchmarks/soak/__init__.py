@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.gateway_lanes import in_flight, lanes
 from paceline.http.client import Client, ConnectionLost
 
 TALK = {"messages": [{"role": "user", "content": "Say something."}]}
@@ -73,10 +74,7 @@ async def soak(url: str, pid: int, requests: int, at_a_time: int, kill_at: Seque
     await asyncio.gather(*(run() for _ in range(at_a_time)))
     client.close()
     await asyncio.sleep(6)  # idle connections to engines are closed after four seconds, or reused
-    status, told = await Client(url).fetch("GET", "/paceline/lanes")
-    assert status == 200
-    document = json.loads(told)
-    report.in_flight = document["in_flight"] + sum(lane["running"] + lane["waiting"] for lane in document["lanes"])
+    report.in_flight = in_flight(await lanes(Client(url)))
     report.rss_end_bytes = gateway.memory_info().rss
     report.children = len(gateway.children(recursive=True))
     report.fds_after = gateway.num_fds()
@@ -115,8 +113,7 @@ def _is_whole(answer: bytes, streamed: bool) -> bool:
 
 
 async def _kill_first_engine(client: Client) -> int:
-    _, told = await client.fetch("GET", "/paceline/lanes")
-    pid = json.loads(told)["lanes"][0]["engine"]["pid"]
+    pid = (await lanes(client))["lanes"][0]["engine"]["pid"]
     if pid is None:
         return 0
     os.kill(pid, signal.SIGKILL)
