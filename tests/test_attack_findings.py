@@ -25,6 +25,7 @@ from paceline.gateway.passing import _model_in_form
 from paceline.gateway.routes import Audience
 from paceline.gateway.stored import StoredIds
 from paceline.records.secret import conversation_key
+from patient import shortest_s
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -82,9 +83,8 @@ PART = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
     ],
 )
 def test_a_form_that_looks_like_many_fields_is_looked_through_quickly(body: bytes) -> None:
-    began_s = perf_counter()
     assert _model_in_form(body) is None
-    assert perf_counter() - began_s < 0.05
+    assert shortest_s(lambda: _model_in_form(body), 0.05) <= 0.05
 
 
 @pytest.mark.parametrize("attributes", [b"", b"\r\nContent-Type: text/plain", b"; charset=utf-8"])
@@ -408,7 +408,7 @@ async def test_the_whole_time_counts_over_all_attempts_and_the_queue(
         began_s = perf_counter()
         sent = [running.http.post("/v1/chat/completions", json=chat(stream=stream, max_tokens=1)) for _ in range(3)]
         assert {answer.status_code for answer in await asyncio.gather(*sent)} == {504}
-        assert perf_counter() - began_s < 1.6
+        assert perf_counter() - began_s < 2.5  # each attempt and each turn with a second of its own would take 4
     assert running.outcome.status == 504
 
 

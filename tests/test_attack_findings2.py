@@ -77,7 +77,7 @@ async def test_a_request_waits_for_an_engine_that_starts_for_one_patience_and_no
     starting.health = Health.STARTING
     began_s = perf_counter()
     assert (await running.http.post("/v1/chat/completions", json=chat())).status_code == 503
-    assert perf_counter() - began_s < 1.7
+    assert perf_counter() - began_s < 1.9  # of twice a second
 
 
 STUBBORN = """
@@ -98,10 +98,10 @@ async def test_an_engine_that_is_being_stopped_does_not_outlive_the_gateway(
     await running.start()
     supervisor = running.gateway.fleet.engines["a"].supervisor
     async with asyncio.timeout(20):
-        while not (supervisor.log_path.exists() and "\ndeaf\n" in supervisor.log_path.read_text()):
+        # its first line may be in the log before the gateway knows that it has been started
+        while not (supervisor.log_path.exists() and "\ndeaf\n" in supervisor.log_path.read_text() and supervisor.pid):
             await asyncio.sleep(0.05)
     pid = supervisor.pid
-    assert pid is not None
     running.text = "server.port = 0\n" + other
     assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["a"]
     await asyncio.sleep(0.3)  # it was asked to end by now

@@ -626,7 +626,7 @@ def test_many_small_chunks_don_t_stop_the_loop(serve: Serve) -> None:
     assert body_of(wire.answer()) == b"X" * 300_000
     assert wire.answer()[0] == 200
     watcher.cancel()
-    assert longest_s < 0.2  # a machine that is busy otherwise included; unsliced it is 2 s
+    assert longest_s < 1  # a machine that is busy otherwise included; unsliced it is 2 s
 
 
 async def endless(request: HttpRequest, reply: Reply) -> None:

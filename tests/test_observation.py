@@ -13,6 +13,7 @@ from paceline.engines import ENGINES, Observer
 from paceline.engines.events import MAX_EVENT_BYTES
 from paceline.engines.observation import HEAD_BYTES, MAX_COUNT, TAIL_BYTES, asks_for_several
 from paceline.types import Api, Observation, Request, Strategy
+from patient import shortest_s
 
 TIMINGS = {
     "cache_n": 24,
@@ -23,6 +24,8 @@ TIMINGS = {
     "draft_n": 12,
     "draft_n_accepted": 9,
 }
+MAX_S = 2.0
+"""Of all the pieces of a long answer: eight times what the slowest of them takes on an idle machine."""
 FROM_TIMINGS = Observation(7, 24, 31, 0.0404, 30, 0.3, 12, 9)
 Pieces = tuple[tuple[bytes, float], ...]
 
@@ -662,19 +665,17 @@ def test_the_borders_of_pieces_change_nothing(data: bytes, borders: list[int]) -
     ids=lambda piece: piece[:20].decode(),
 )
 def test_memory_and_time_are_bounded(piece: bytes) -> None:
-    observer = Observer(request())
-    longest_s = 0.0
-    for number in range(100):
-        before_s = time.process_time()
-        shown = observer.feed(piece, number / 10)
-        longest_s = max(longest_s, time.process_time() - before_s)
-        assert len(shown) <= MAX_EVENT_BYTES + len(piece)
-    kept = sum(map(len, observer._tail)) + len(observer._head) + len(observer._reader._rest)
-    assert kept <= TAIL_BYTES + HEAD_BYTES + 2 * MAX_EVENT_BYTES + len(piece)
-    before_s = time.process_time()
-    observer.end(11.0)
-    observer.observation()
-    assert max(longest_s, time.process_time() - before_s) < 0.1
+    def observe() -> None:
+        observer = Observer(request())
+        for number in range(100):
+            shown = observer.feed(piece, number / 10)
+            assert len(shown) <= MAX_EVENT_BYTES + len(piece)
+        kept = sum(map(len, observer._tail)) + len(observer._head) + len(observer._reader._rest)
+        assert kept <= TAIL_BYTES + HEAD_BYTES + 2 * MAX_EVENT_BYTES + len(piece)
+        observer.end(11.0)
+        observer.observation()
+
+    assert shortest_s(observe, MAX_S, time.process_time) <= MAX_S
 
 
 def test_a_long_document_is_kept_in_part() -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from paceline.gateway.errors import ApiError
 from paceline.gateway.outline import outlined
 from paceline.gateway.parse import WHOLE_BYTES, parse_request
 from paceline.types import Api, Request
+from patient import TRIES, shortest_s
 
 LARGE = WHOLE_BYTES + 1
 
@@ -82,28 +85,25 @@ async def test_no_shape_keeps_others_waiting(monster: str) -> None:
     """The longest stop beside the time that the decoder takes to pass over the document once, which no outline can
     save; on an idle machine that is below 50 ms for the largest of these."""
     body = MONSTERS[monster].encode()
-    stops = [0.0]
-    done = False
+    once_s = shortest_s(lambda: msgspec.json.decode(body, type=dict[str, msgspec.Raw]), 0.0)
+    longest_stop_s = float("inf")
+    for _ in range(TRIES):  # a machine that is busy with something else makes a stop longer, never shorter
+        longest_stop_s = min(longest_stop_s, await longest_stop_of(parsed(body)))
+        if longest_stop_s < 3 * once_s + 0.05:
+            break
+    assert longest_stop_s < 3 * once_s + 0.05
 
-    async def watch() -> None:
-        while not done:
-            began_s = perf_counter()
-            await asyncio.sleep(0)
-            stops.append(perf_counter() - began_s)
 
-    watcher = asyncio.create_task(watch())
-    await asyncio.sleep(0)
-    began_s = perf_counter()
-    import msgspec
-
-    msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    once_s = perf_counter() - began_s
-    await asyncio.sleep(0)
-    stops.clear()
-    await parsed(body)
-    done = True
-    await watcher
-    assert max(stops) < 3 * once_s + 0.05
+async def longest_stop_of(work: Coroutine[Any, Any, object]) -> float:
+    """The longest time in seconds for which nothing else could run meanwhile."""
+    stops: list[float] = []
+    task = asyncio.create_task(work)
+    while not task.done():
+        began_s = perf_counter()
+        await asyncio.sleep(0)
+        stops.append(perf_counter() - began_s)
+    await task
+    return max(stops)
 
 
 @pytest.mark.parametrize("end", [b"", b"]", b'"', b"}x", b"\xff}"])
