@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 
 async def lanes(gateway: Client) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from paceline.engines.supervisor import free_port
+from paceline.processes.supervisor import free_port
 
 
 class LlamaServer:

@@ -25,7 +25,7 @@ def command(
         *(str(program), "serve", str(in_transformers_format(gguf)), "--served-model-name", "smol", "--port", port),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", str(context_tokens)),
         *("--max-num-seqs", "4", "--no-enable-prefix-caching"),
-        *("--scheduler-cls", "paceline.engines.vllm_scheduler.scheduler"),
+        *("--scheduler-cls", "paceline.inside.vllm_scheduler.scheduler"),
         *("--per-request-spec-decode-metrics", "summary", "--enable-per-request-metrics"),
         *("--speculative-config", json.dumps(speculative)),
     ]

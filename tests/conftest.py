@@ -15,13 +15,13 @@ import httpx2
 import hypothesis
 import pytest
 from benchmarks.gateways import engine
+from tests.fake_engine import FakeEngine, Script, answer
 
-from fake_engine import FakeEngine, Script, answer
 from paceline.cli.common import cache_directory
 from paceline.configuration import parse
 from paceline.engines.bundled_model import bundled_model
-from paceline.engines.supervisor import free_port
-from paceline.gateway.server import Gateway
+from paceline.http.server import Gateway
+from paceline.processes.supervisor import free_port
 from paceline.types import Decision, Outcome, Request, Signals
 
 hypothesis.settings.register_profile("shared machine", deadline=None)

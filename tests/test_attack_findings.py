@@ -12,20 +12,20 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
+from tests.conftest import StartEngine, StartGateway, lane
+from tests.fake_engine import ANSWER, ERROR, Received, Wire, drops, error_in_200, event, status_500, token
+from tests.patient import shortest_s
 
-from conftest import StartEngine, StartGateway, lane
-from fake_engine import ANSWER, ERROR, Received, Wire, drops, error_in_200, event, status_500, token
 from paceline.configuration import parse
-from paceline.engines import Health
-from paceline.gateway import illness, passing, pipeline
-from paceline.gateway.access import Access
-from paceline.gateway.errors import ApiError
-from paceline.gateway.headers import to_client, to_engine
-from paceline.gateway.passing import _model_in_form
-from paceline.gateway.routes import Audience
-from paceline.gateway.stored import StoredIds
+from paceline.http.access import Access
+from paceline.http.routes import Audience
+from paceline.processes import Health
 from paceline.records.secret import conversation_key
-from patient import shortest_s
+from paceline.serving import illness, passing, pipeline
+from paceline.serving.errors import ApiError
+from paceline.serving.headers import to_client, to_engine
+from paceline.serving.passing import _model_in_form
+from paceline.serving.stored import StoredIds
 
 if sys.version_info >= (3, 14):
     from compression import zstd

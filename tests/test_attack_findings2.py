@@ -9,13 +9,13 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
+from tests.fake_engine import Received, Wire, event, status_500, token
 
-from conftest import RunningGateway, StartEngine, StartGateway, lane
-from fake_engine import Received, Wire, event, status_500, token
 from paceline.cli.common import state_directory
-from paceline.engines import Health
 from paceline.engines.meaning import LOGPROBS
-from paceline.gateway import pipeline
+from paceline.processes import Health
+from paceline.serving import pipeline
 from paceline.types import Abilities, Drafter
 
 

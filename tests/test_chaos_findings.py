@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import pytest
+from tests.conftest import StartEngine, StartGateway, lane
+from tests.fake_engine import ANSWER, Received, Wire
 
-from conftest import StartEngine, StartGateway, lane
-from fake_engine import ANSWER, Received, Wire
 from paceline.engines.observation import Observer
-from paceline.gateway import illness
-from paceline.gateway.illness import FAILURES_IN_A_ROW
+from paceline.serving import illness
+from paceline.serving.illness import FAILURES_IN_A_ROW
 from paceline.types import Api, Request
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -9,7 +9,7 @@ from benchmarks.chaos.clients import Clients, Verdict
 from benchmarks.chaos.phases import PHASES, Phase, Result, run
 from benchmarks.chaos.stage import stage
 from benchmarks.gateway_lanes import in_flight
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 DEADLINE_S = 15.0
 """Of each request: what the configuration gives it in all."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from benchmarks.chaos.ill_engine import PROMPT, TEXT, WORDS
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
-from paceline.http.headers import Headers
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost
+from paceline.wire.headers import Headers
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": len(WORDS)}
 

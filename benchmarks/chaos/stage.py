@@ -20,8 +20,8 @@ from benchmarks.chaos import ill_engine
 from benchmarks.chaos.ill_engine import TOKEN_S
 from benchmarks.gateway_lanes import lanes
 from paceline.bench.own_gateway import Running, own_gateway
-from paceline.engines.supervisor import free_port
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
+from paceline.processes.supervisor import free_port
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 TIMES = """
 first_byte_timeout_s = 2

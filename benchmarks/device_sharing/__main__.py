@@ -20,7 +20,7 @@ from statistics import median
 
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import BY_TASK, chat
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 MAX_TOKENS = 96
 BASE = "one plain server"

@@ -23,9 +23,9 @@ import httpx2
 
 from benchmarks import gateway_overhead
 from paceline.bench.own_gateway import own_gateway
-from paceline.engines.supervisor import free_port
-from paceline.evidence.log import FILE
-from paceline.evidence.read import entries
+from paceline.processes.supervisor import free_port
+from paceline.records.decision_log import FILE
+from paceline.records.read import entries
 
 CLIENTS = 4
 MAY_BE_LOST_S = 1.0

@@ -20,9 +20,9 @@ from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from paceline.bench.workload import Item, shipped
 from paceline.cli.common import say_in_place
 from paceline.evidence.estimate import always, estimate
-from paceline.evidence.log import FILE
-from paceline.evidence.read import entries
 from paceline.evidence.usable import usable
+from paceline.records.decision_log import FILE
+from paceline.records.read import entries
 
 ROUTED, LANES = "routed", ("plain", "ngram")
 MAX_TOKENS = 64

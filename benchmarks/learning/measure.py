@@ -16,7 +16,7 @@ from training.task_model.prompts import Prompt, one_of_each_wish
 
 from benchmarks.gateways import engine, gateway
 from benchmarks.prompts import chat
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 CAPS = (4, 8, 12)
 OUTPUT = Path(__file__).parent / "measured.json"

@@ -24,7 +24,7 @@ standard deviation of its logarithm."""
 MISTOLD = 0.06
 """Share of requests whose signals are those of another task: the task model was trained on these prompts, so here it
 errs as often as it did in cross-validation."""
-FEWEST_ROUNDS = 6
+MIN_ROUNDS = 6
 MEASURED = Path(__file__).parent / "measured.json"
 Row = dict[str, tuple[float, float | None, float | None]]
 
@@ -132,7 +132,7 @@ def _drafting_step(measured: list[dict[str, float]], cap: int, plain_s: float) -
     """What a step that verifies a draft takes, in plain steps: the median over the prompts that drafted often."""
     costs = []
     for row in measured:
-        if row["cap"] == cap and row["drafted"] >= FEWEST_ROUNDS * cap:
+        if row["cap"] == cap and row["drafted"] >= MIN_ROUNDS * cap:
             rounds = row["drafted"] / cap
             costs.append((row["decode_s"] / plain_s - (row["tokens"] - row["accepted"] - rounds)) / rounds)
     return median(costs)

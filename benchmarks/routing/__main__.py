@@ -28,7 +28,7 @@ from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import chat
 from paceline.cli.common import cache_directory
 from paceline.engines.llama_cpp_build import usable
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 ROUTED = "routed"
 CAPS = (4, 8, NGRAM_DRAFT)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from benchmarks.gateway_lanes import in_flight, lanes
-from paceline.http.client import Client, ConnectionLost
+from paceline.wire.client import Client, ConnectionLost
 
 TALK = {"messages": [{"role": "user", "content": "Say something."}]}
 KINDS: list[tuple[str, dict[str, Any]]] = [

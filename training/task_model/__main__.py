@@ -29,7 +29,7 @@ from training.task_model.prompts import Prompt, lexicons, own_prompts, read_prom
 OUTPUT = Path(paceline.inspection.__file__).parent / "task_model.json"
 STRENGTH = 18.0
 """Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60."""
-FEWEST_WISHES = 2
+MIN_WISHES = 2
 """A feature that fewer wishes have is not learned."""
 FOLDS = 10
 SCALE = 100
@@ -64,7 +64,7 @@ class Trained:
         for prompt, one in zip(prompts, rows, strict=True):
             for feature in one:
                 wishes.setdefault(feature, set()).add(prompt.wish)
-        known = sorted((feature for feature, held in wishes.items() if len(held) >= FEWEST_WISHES), key=repr)
+        known = sorted((feature for feature, held in wishes.items() if len(held) >= MIN_WISHES), key=repr)
         self.vocabulary = {feature: index for index, feature in enumerate(known)}
         forms = Counter(prompt.wish for prompt in prompts)
         in_task: dict[str, float] = defaultdict(float)

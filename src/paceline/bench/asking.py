@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from paceline.bench.results import ROUTED, Key, Sample
 from paceline.bench.workload import Item
-from paceline.http.client import Client, ConnectionLost
-from paceline.http.headers import Headers
+from paceline.wire.client import Client, ConnectionLost
+from paceline.wire.headers import Headers
 
 EVEN_LENGTH = {"llama.cpp", "vllm", "sglang"}
 """Engines that decode on past the end of a text when told to, so that all lanes decode as many tokens."""

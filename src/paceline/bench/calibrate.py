@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 TOKENS = 96
 AT_ONCE = (1, 1, 2, 4)

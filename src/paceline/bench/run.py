@@ -11,7 +11,7 @@ from msgspec import Struct
 from paceline.bench.asking import Asker, Group, Settings
 from paceline.bench.results import ROUTED, Sample
 from paceline.bench.workload import Item, Workload
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 
 class Progress(Struct, frozen=True):

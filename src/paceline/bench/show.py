@@ -7,7 +7,7 @@ from paceline.bench.summary import ORACLE, Cell, Slice, ratios_of
 from paceline.text_table import columns
 
 MISSING = "-"
-LEAST_GAIN = 1.02
+MIN_GAIN = 1.02
 """A smaller gain is not worth a word of advice."""
 
 
@@ -51,7 +51,7 @@ def advice(one: Slice) -> str:
     first = one.ways[0]
     best, routed = one.overall[one.best_lane].speed_up, one.routed_of_best
     mixed = len(set(one.best_by_task.values())) > 1
-    if routed and routed.is_above_one and routed.value >= LEAST_GAIN:
+    if routed and routed.is_above_one and routed.value >= MIN_GAIN:
         return (
             f"Let Paceline route: on this workload it decodes {one.overall[ROUTED].speed_up} times as fast as {first} "
             f"and {routed} times as fast as the best fixed setting, {one.best_lane}."

@@ -11,9 +11,9 @@ from paceline import __version__
 from paceline.cli.common import log_directory, own_command, shortened
 from paceline.cli.remote import KEY_VARIABLE, http_url
 from paceline.contradictions import has_keys, is_loopback
-from paceline.engines import Health
-from paceline.gateway.fleet import EngineHandle
-from paceline.gateway.server import Gateway
+from paceline.http.server import Gateway
+from paceline.processes import Health
+from paceline.serving.fleet import EngineHandle
 
 PROGRESS_INTERVAL_S = 5.0
 LOOK_INTERVAL_S = 0.05

@@ -31,7 +31,7 @@ from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place
 from paceline.cli.engine_options import add_engine_options, engine_words, misused
 from paceline.cli.remote import KEY_VARIABLE, Address, Unanswered, ask, gateway_url, key
 from paceline.configuration import Configuration, ConfigurationError, load
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 INTERRUPTED = 130
 """Exit status of what Ctrl-C has ended."""

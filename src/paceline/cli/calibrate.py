@@ -9,8 +9,8 @@ from paceline.bench.calibrate import Refused, calibrate
 from paceline.cli.common import Subparsers, add_command, fail, say_in_place
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.http.client import Client, ConnectFailed, ConnectionLost
 from paceline.text_table import columns
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 SECONDS = 60.0
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paceline.evidence.log import FILE
 from paceline.printable import printable
+from paceline.records.decision_log import FILE
 
 Subparsers = Any
 """argparse's own type of a set of subcommands is private."""

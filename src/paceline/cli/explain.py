@@ -14,11 +14,11 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.decision import State, decide
-from paceline.gateway.admin import explanation
-from paceline.gateway.errors import ApiError
-from paceline.gateway.parse import parse_request
-from paceline.gateway.routes import GENERATION
+from paceline.http.documents import explanation
+from paceline.http.parse import parse_request
+from paceline.http.routes import GENERATION
 from paceline.inspection import inspect
+from paceline.serving.errors import ApiError
 from paceline.types import Lane, LaneState, Strategy
 
 EXAMPLES = """examples:

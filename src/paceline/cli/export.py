@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from paceline.cli.common import Subparsers, add_command, add_log_options, fail, wanted_log
-from paceline.evidence.export import CannotExport, export
-from paceline.evidence.read import NoLog, columns_of, entries
+from paceline.records.export import CannotExport, export
+from paceline.records.read import NoLog, columns_of, entries
 
 
 def register(commands: Subparsers) -> None:

@@ -10,8 +10,8 @@ import msgspec
 
 from paceline.configuration import Configuration, ConfigurationError, load, resolved
 from paceline.contradictions import url_problem
-from paceline.http.client import Client, ConnectFailed, ConnectionLost, bearer
-from paceline.http.headers import Headers
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
+from paceline.wire.headers import Headers
 
 KEY_VARIABLE = "PACELINE_API_KEY"
 """A key of the gateway's, for those who don't want it in a list of processes."""

@@ -7,9 +7,9 @@ from paceline.cli.common import Subparsers, add_command, add_log_options, fail, 
 from paceline.configuration import ConfigurationError, load
 from paceline.evidence.page import page
 from paceline.evidence.policies import unknowable
-from paceline.evidence.read import NoLog, entries
 from paceline.evidence.report import TooLittle, report
 from paceline.evidence.show import text
+from paceline.records.read import NoLog, entries
 
 
 def register(commands: Subparsers) -> None:

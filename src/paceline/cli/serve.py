@@ -19,7 +19,7 @@ from paceline.cli.engine_options import FileReader, add_engine_options, configur
 from paceline.cli.remote import http_url
 from paceline.configuration import Configuration, ConfigurationError, ServerSettings
 from paceline.engines.bundled_model import NoBundledModel
-from paceline.gateway.server import CannotListen, Gateway
+from paceline.http.server import CannotListen, Gateway
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
 from paceline.records.kept import kept_outcome, kept_path

@@ -18,7 +18,7 @@ HALF_LIVES_S = tuple(30.0 * 6.0**number for number in range(7))
 LONGEST = len(HALF_LIVES_S) - 1
 CONTRADICTION = 3.0
 """Standard deviations by which a quicker mean must differ from a slower one to be believed instead."""
-LEAST_WEIGHT = 0.3
+MIN_WEIGHT = 0.3
 """A sum that has faded below this no longer has a say."""
 
 
@@ -110,7 +110,7 @@ def _cell(at_s: float, weights: tuple[float, ...], sums: tuple[float, ...]) -> C
     mean = sums[window] / weights[window] if weights[window] > 0 else 0.0
     for quicker in range(window - 1, -1, -1):
         weight = weights[quicker]
-        if weight < LEAST_WEIGHT:
+        if weight < MIN_WEIGHT:
             break
         quick = sums[quicker] / weight
         if (quick - mean) * (quick - mean) * weight > CONTRADICTION**2:

@@ -17,7 +17,7 @@ EXPLORATION = 0.01
 FAR_WORSE = 1.4
 """A lane that would take so many times the best one's time even if it were a standard deviation faster than predicted
 is not explored."""
-MOST_PROBED = 0.12
+MAX_PROBED = 0.12
 """Probability, at most, with which a drafter that lost before is tried again to see whether it changed."""
 HEAD_START = 0.5
 """Times the set share that may be spent on the first requests, when there is most to learn; it falls off with
@@ -32,9 +32,9 @@ NEARLY_BEST = 1.02
 """Lanes that would take so many times as long may be the best one as well."""
 PATIENCE = 3.0
 """Times the present share that a single decision may be expected to cost."""
-MOST_CANDIDATES = 4
-LEAST_SPREAD = 0.01
-MOST_BESIDE_TURNS = 1
+MAX_CANDIDATES = 4
+MIN_SPREAD = 0.01
+MAX_BESIDE_TURNS = 1
 """Where engines take turns: with more requests than this in flight all go plain and meet in one engine's turn, for a
 turn that keeps changing costs more than drafts bring (docs/decisions/0003 has the measurement)."""
 
@@ -102,7 +102,7 @@ def _choice(one: LaneState, prediction: Prediction, load: Load, in_seconds: bool
     if load.takes_turns(one):
         # While little goes on, a lane on which the request starts at once goes before one where it would wait, since
         # one step that decodes two requests costs less than two steps.
-        is_crowded = load.in_flight(one) > MOST_BESIDE_TURNS
+        is_crowded = load.in_flight(one) > MAX_BESIDE_TURNS
         rank = (not one.healthy, is_crowded and one.lane.strategy.drafts, not one.can_join, not one.has_turn, *rank[4:])
     return Choice(one, prediction, cost, rank)
 
@@ -139,18 +139,18 @@ def _explore(best: Choice, others: Sequence[Choice], exploration: float) -> None
     seen, found = {_drafter(best)}, []
     for choice in others:
         is_near = choice.prediction.is_unseen or choice.cost <= FAR_WORSE * best.cost * exp(choice.prediction.spread)
-        if is_near and (drafter := _drafter(choice)) not in seen and len(seen) < MOST_CANDIDATES:
+        if is_near and (drafter := _drafter(choice)) not in seen and len(seen) < MAX_CANDIDATES:
             seen.add(drafter)
             found.append(choice)
     if not found:
         return
-    times = [(log(choice.cost), max(LEAST_SPREAD, choice.prediction.spread)) for choice in (best, *found)]
+    times = [(log(choice.cost), max(MIN_SPREAD, choice.prediction.spread)) for choice in (best, *found)]
     for choice, odds in zip(found, faster_than_first(times)[1:], strict=True):
         least = 0.0
         if choice.prediction.is_unseen:
-            least = MOST_PROBED
+            least = MAX_PROBED
         elif choice.one.lane.strategy.drafts:
-            least = min(MOST_PROBED, _affordable(best, choice, exploration))
+            least = min(MAX_PROBED, _affordable(best, choice, exploration))
         choice.chance = max(odds, least)
 
 

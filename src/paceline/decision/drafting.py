@@ -2,7 +2,7 @@
 
 from math import exp, log
 
-MOST_LOGIT = 4.5
+MAX_LOGIT = 4.5
 """Probabilities are kept within 0.011 and 0.989: beyond, counts say nothing that would change a choice."""
 
 
@@ -28,8 +28,8 @@ def acceptance_of(accepted_per_draft_seen: float, length: float) -> float:
 
 
 def logit(probability: float) -> float:
-    return max(-MOST_LOGIT, min(MOST_LOGIT, log(max(probability, 1e-9) / max(1 - probability, 1e-9))))
+    return max(-MAX_LOGIT, min(MAX_LOGIT, log(max(probability, 1e-9) / max(1 - probability, 1e-9))))
 
 
 def probability(logit_value: float) -> float:
-    return 1 / (1 + exp(-max(-MOST_LOGIT, min(MOST_LOGIT, logit_value))))
+    return 1 / (1 + exp(-max(-MAX_LOGIT, min(MAX_LOGIT, logit_value))))

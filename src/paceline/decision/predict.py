@@ -19,7 +19,7 @@ from paceline.decision.state import Key, State
 from paceline.decision.step_cost import NOTHING, PRIOR_MEAN, StepCost, cost, drafting_variance
 from paceline.types import LaneState, Prediction, Signals, Strategy, Task
 
-LEAST_TASK = 0.15
+MIN_TASK = 0.15
 """Tasks that are less likely than this are not considered."""
 CHARS_PER_TOKEN = 4.0
 PRIOR_SPREAD = 0.9
@@ -31,7 +31,7 @@ NEAR_SPREAD = 0.3
 MISFIT = 0.06
 """Standard deviation of what the model misses in a plain lane's time, and in the cost of a lane's drafting step; as a
 logarithm."""
-LEAST_COST = 0.1
+MIN_COST = 0.1
 """Of a drafting step, as a share of what was believed."""
 UNKNOWN_COST = 0.1
 """Relative standard deviation of a drafting step's cost from which on a cap that was never tried teaches about it."""
@@ -189,7 +189,7 @@ def _corrected(seen: Cell | None, before: float, now_s: float) -> tuple[float, f
     if seen is None:
         return 1.0, MISFIT**2
     mean, weight = evidence(seen, now_s)
-    gap = log(max(LEAST_COST, (1 + mean) * before))
+    gap = log(max(MIN_COST, (1 + mean) * before))
     misfit = MISFIT**2
     if gap * gap > misfit and gap * gap * weight > PLAIN_GAP**2:
         misfit = gap * gap
@@ -210,7 +210,7 @@ def tokens_key(model: str, task: Task) -> Key:
 
 def considered(tasks: Mapping[Task, float]) -> Mapping[Task, float]:
     """The tasks that are likely enough, summing to 1."""
-    likely = {task: share for task, share in tasks.items() if share >= LEAST_TASK}
+    likely = {task: share for task, share in tasks.items() if share >= MIN_TASK}
     if len(likely) < 2:
         return {next(iter(tasks), Task.ANSWER): 1.0}
     total = sum(likely.values())

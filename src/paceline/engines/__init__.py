@@ -1,4 +1,4 @@
-"""One module per engine, and what keeps an engine usable.
+"""One module per engine.
 
 To add an engine: copy ``openai.py``, answer what ``interface.py`` asks, name the class here, and add its kind to
 ``EngineKind`` in ``paceline/configuration.py``, a row in docs/engines.md and a test file.
@@ -14,7 +14,6 @@ from paceline.engines.observation import Observer
 from paceline.engines.ollama import Ollama
 from paceline.engines.openai import OpenAI
 from paceline.engines.sglang import Sglang
-from paceline.engines.supervisor import Health, Supervisor
 from paceline.engines.tabby_api import TabbyApi
 from paceline.engines.vllm import Vllm
 
@@ -29,4 +28,4 @@ ENGINES: Mapping[str, Engine] = {
     "openai": OpenAI(),
 }
 
-__all__ = ["ENGINES", "Engine", "Facts", "Health", "LaunchError", "NotReady", "Observer", "Supervisor"]
+__all__ = ["ENGINES", "Engine", "Facts", "LaunchError", "NotReady", "Observer"]

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from paceline.engines.observation import Observer
-from paceline.http.client import Client
 from paceline.types import AS_STARTED, Abilities, Request, Strategy
+from paceline.wire.client import Client
 
 REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4
 """A text that any drafter drafts from, to see whether an engine does when it is asked not to."""

@@ -46,7 +46,7 @@ BACKENDS = {
     "hip": {"GGML_HIP": "ON"},
 }
 """What CMake is told beside :data:`OPTIONS`."""
-LEAST_SHARE = 0.02
+MIN_SHARE = 0.02
 """Done before that, nothing can be said of the time left."""
 _PROGRESS = re.compile(r"^\[\s*(\d+)(?:/(\d+)|%)\]")
 
@@ -222,7 +222,7 @@ def _compiling(command: Sequence[str], log: Path) -> Iterator[Progress]:
         if found := _PROGRESS.match(line):
             share = int(found[1]) / int(found[2] or 100)
             took_s = time.monotonic() - began_s
-            yield Progress("compile", share, took_s * (1 - share) / share if share > LEAST_SHARE else None)
+            yield Progress("compile", share, took_s * (1 - share) / share if share > MIN_SHARE else None)
 
 
 def _output(command: Sequence[str], log: Path) -> Iterator[str]:

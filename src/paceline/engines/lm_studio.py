@@ -14,8 +14,8 @@ from paceline.engines.meaning import LOGPROBS, assumed
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
-from paceline.http.client import Client
 from paceline.types import Abilities, Drafter, Observation, Request, Strategy
+from paceline.wire.client import Client
 
 DRAFT_MODEL = "draft_model"
 DRAFTED, ACCEPTED = "total_draft_tokens_count", "accepted_draft_tokens_count"

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from paceline.engines.interface import REPEATED, TRY_LIMIT_S
-from paceline.http.client import Client, ConnectionLost
 from paceline.types import Abilities, Api, Request, Strategy
+from paceline.wire.client import Client, ConnectionLost
 
 LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
 TRIES: Mapping[str, Mapping[str, Any]] = {

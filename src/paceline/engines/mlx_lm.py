@@ -11,8 +11,8 @@ import msgspec
 from paceline.engines.interface import TRY_LIMIT_S, Examination, Facts, NotReady
 from paceline.engines.meaning import LOGPROBS, assumed
 from paceline.engines.openai import KnownServer
-from paceline.http.client import Client, ConnectionLost
 from paceline.types import Abilities, Drafter, Request, Strategy
+from paceline.wire.client import Client, ConnectionLost
 
 N_MAX = "num_draft_tokens"
 DRAFT_LENGTH = 3

@@ -4,7 +4,7 @@ import msgspec
 
 from paceline.engines.interface import Facts
 from paceline.engines.openai import KnownServer, fetch_optional
-from paceline.http.client import Client
+from paceline.wire.client import Client
 
 
 class Ollama(KnownServer):

@@ -12,9 +12,9 @@ from paceline.engines.body import with_fields
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
 from paceline.engines.meaning import assumed
 from paceline.engines.observation import Observer
-from paceline.http.client import Client
 from paceline.printable import printable
 from paceline.types import Abilities, Request, Strategy
+from paceline.wire.client import Client
 
 LOOK_TIMEOUT_S = 5.0
 """For each answer of a look."""

@@ -23,7 +23,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener, ur
 
 import msgspec
 
-from paceline.http.client import without_credentials
+from paceline.wire.client import without_credentials
 
 MAX_PAGE_BYTES = 64 * 1024 * 1024
 MAX_ARCHIVE_BYTES = 1024 * 1024 * 1024

@@ -7,8 +7,8 @@ from paceline.engines.meaning import lost_when_drafting
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai import KnownServer, fetch_json, fetch_models
 from paceline.engines.usage import PredictedTokensObserver
-from paceline.http.client import Client
 from paceline.types import Abilities, Observation, Request, Strategy
+from paceline.wire.client import Client
 
 INFORMATION = ("/server_info", "/get_server_info")
 """Where it tells its arguments; the second is the older name."""

@@ -1,4 +1,4 @@
-"""vLLM. With ``--scheduler-cls paceline.engines.vllm_scheduler.scheduler`` it takes the draft length from each request;
+"""vLLM. With ``--scheduler-cls paceline.inside.vllm_scheduler.scheduler`` it takes the draft length from each request;
 else its strategy is set at start."""
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from paceline.engines.meaning import assumed, lost_when_drafting
 from paceline.engines.observation import Observer, count, milliseconds
 from paceline.engines.openai import KnownServer, fetch_json, fetch_models, fetch_optional
 from paceline.engines.usage import UsageObserver
-from paceline.http.client import Client
 from paceline.types import Abilities, Drafter, Observation, Request, Strategy
+from paceline.wire.client import Client
 
 XARGS, N_MAX, MIN_YIELD = "vllm_xargs", "paceline_n_max", "paceline_min_yield"
 METRICS_ADVICE = (

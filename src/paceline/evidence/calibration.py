@@ -15,7 +15,7 @@ from paceline.evidence.usable import Entry
 Item = TypeVar("Item")
 
 GROUPS = 8
-FEWEST_IN_GROUP = 10
+MIN_REQUESTS_IN_GROUP = 10
 
 
 class Group(Struct, frozen=True):
@@ -71,5 +71,5 @@ def _drafts(pairs: Sequence[tuple[Entry, Logged]]) -> list[tuple[float, int, int
 
 def _parts(ordered: Sequence[Item]) -> list[Sequence[Item]]:
     """About equal ones."""
-    count = min(GROUPS, len(ordered) // FEWEST_IN_GROUP) or min(1, len(ordered))
+    count = min(GROUPS, len(ordered) // MIN_REQUESTS_IN_GROUP) or min(1, len(ordered))
     return [ordered[len(ordered) * k // count : len(ordered) * (k + 1) // count] for k in range(count)]

@@ -6,7 +6,7 @@ from math import floor, log10
 
 WIDTH, ROW, LEFT, RIGHT = 640, 26, 190, 30
 SIDE, MARGIN = 260, 48
-MOST_TICKS = 6
+MAX_TICKS = 6
 
 Scale = Callable[[float], float]
 
@@ -72,7 +72,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
 
 def _ticks(most: float) -> list[float]:
     """Round numbers from 0 to ``most``."""
-    rough = most / MOST_TICKS
+    rough = most / MAX_TICKS
     unit = 10.0 ** floor(log10(rough))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough)
     return [step * number for number in range(int(most / step) + 1)]

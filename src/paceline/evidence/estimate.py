@@ -6,7 +6,7 @@ and what was predicted for every lane at that moment, before the outcome. From t
 - *inverse propensity* (Horvitz and Thompson 1952): the requests on which both policies agree stand for the others,
 - *self-normalised* (Swaminathan and Joachims 2015): the same, divided by the weights that came of it,
 - *doubly robust* (Dudik, Langford and Li 2011, arXiv:1103.4601): the predictions, corrected by what the requests on
-  which both agree took beyond theirs. Weights are clipped (:data:`MOST_WEIGHT`); for the part of the traffic that this
+  which both agree took beyond theirs. Weights are clipped (:data:`MAX_WEIGHT`); for the part of the traffic that this
   leaves out, and for lanes that were never picked, the estimate rests on the predictions, and their uncertainty counts
   as an error that a task's requests have in common, and in part those of all tasks (:data:`IN_COMMON`).
 
@@ -20,13 +20,13 @@ from statistics import median
 
 from msgspec import Struct
 
-MOST_WEIGHT = 50.0
+MAX_WEIGHT = 50.0
 NORMAL_95 = 1.96
 IN_COMMON = 0.4
 """Share of the variance of a lane's predictions that is one error for all tasks, such as what a step costs; the rest is
 one for each task, such as its acceptance. On the simulated machines of ``python -m benchmarks.evidence`` 0.3 was too
 little: of 100 logs of 2,000 requests, 93 intervals held the truth for the lane that was hardly ever tried."""
-LEAST_RESIDUAL, MOST_RESIDUAL = 0.05, 2.0
+MIN_RESIDUAL, MAX_RESIDUAL = 0.05, 2.0
 """Of a request's time, how far it is from its prediction, as a share of that."""
 
 
@@ -93,7 +93,7 @@ def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
                 raise ValueError(f"nothing is known of lane {lane!r} for a request")
             chance = one.probabilities.get(lane, 0.0)
             expected = one.tokens * _expected_s(one, lane, step_s)
-            weight = min(1 / chance, MOST_WEIGHT) if chance > 0 else 0.0
+            weight = min(1 / chance, MAX_WEIGHT) if chance > 0 else 0.0
             left_out = share * (1 - chance * weight) * expected
             total += share * expected
             alone += left_out
@@ -141,7 +141,7 @@ def _plain_step_s(entries: Sequence[Logged]) -> float:
 
 def _residuals(entries: Sequence[Logged], step_s: float) -> float:
     """Standard deviation of the times about their predictions, relative to them; a stall counts as no more than
-    :data:`MOST_RESIDUAL`."""
+    :data:`MAX_RESIDUAL`."""
     misses = (one.s_per_token / _expected_s(one, one.lane, step_s) - 1 for one in entries)
-    squares = [min(miss, MOST_RESIDUAL) ** 2 for miss in misses]
-    return max(LEAST_RESIDUAL, sqrt(sum(squares) / len(squares)))
+    squares = [min(miss, MAX_RESIDUAL) ** 2 for miss in misses]
+    return max(MIN_RESIDUAL, sqrt(sum(squares) / len(squares)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from paceline.configuration import Configuration, Rule
 from paceline.evidence.estimate import Logged, Policy, always, estimate
 
-FEWEST_OF_A_TASK = 10
+MIN_REQUESTS_OF_A_TASK = 10
 """Requests of a task below which its best lane in hindsight is that of all requests."""
 
 
@@ -19,7 +19,7 @@ def best_of_each_task(entries: Sequence[Logged], best: str) -> Policy:
     lanes = {
         task: min(set.intersection(*(set(one.predicted) for one in some)), key=_time_over(some))
         for task, some in by_task.items()
-        if len(some) >= FEWEST_OF_A_TASK
+        if len(some) >= MIN_REQUESTS_OF_A_TASK
     }
     return lambda one: {lanes.get(one.task, best): 1.0}
 

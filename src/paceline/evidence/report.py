@@ -42,7 +42,7 @@ class TooLittle(Exception):
 def report(entries: Iterable[Entry], configuration: Configuration | None = None) -> Report:
     """
     Args:
-        entries: of a log, as :func:`paceline.evidence.read.entries` gives them.
+        entries: of a log, as :func:`paceline.records.read.entries` gives them.
         configuration: whose rules are a policy to compare with, and whose prices count.
 
     Raises:

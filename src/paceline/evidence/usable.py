@@ -6,7 +6,7 @@ from typing import Any
 from paceline.evidence.estimate import Logged
 
 Entry = Mapping[str, Any]
-"""Of a log, as :func:`paceline.evidence.read.entries` gives them."""
+"""Of a log, as :func:`paceline.records.read.entries` gives them."""
 
 
 def usable(entries: Iterable[Entry]) -> list[tuple[Entry, Logged]]:

@@ -1,1 +1,1 @@
-"""HTTP/1.1, towards clients and towards engines."""
+"""The gateway's face: routes, the dialects of APIs, its own documents and dashboard; starts, serves and stops."""

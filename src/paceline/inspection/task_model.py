@@ -13,10 +13,10 @@ from paceline.inspection.features import Features, features
 from paceline.types import Task
 
 WEIGHTS = Path(__file__).parent / "task_model.json"
-LEAST_PROBABILITY = 0.02
+MIN_PROBABILITY = 0.02
 """Tasks that are less likely than this share of the likeliest are left out."""
 PLACES = ("words", "first", "last")
-_LEAST_SCORE = log(LEAST_PROBABILITY)
+_MIN_SCORE = log(MIN_PROBABILITY)
 _HALF = 1 << 31
 
 
@@ -60,7 +60,7 @@ class TaskModel:
         sums = self._unpack(total.to_bytes(self._bytes, "little"))
         scores = [(bias + (value - _HALF) / norm) / self._scale for bias, value in zip(self._bias, sums, strict=True)]
         best = max(scores)
-        least = best + _LEAST_SCORE
+        least = best + _MIN_SCORE
         odds = [(exp(score - best), task) for score, task in zip(scores, self._tasks, strict=True) if score >= least]
         return _ranked(odds)
 

@@ -1,0 +1,182 @@
+"""What the gateway tells about itself: the documents behind ``/health``, ``/v1/models`` and ``/paceline/lanes``."""
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+from msgspec import structs
+from msgspec.structs import replace
+
+from paceline import __version__
+from paceline.decision import State, predict
+from paceline.decision.drafting import acceptance_of
+from paceline.decision.load import Load
+from paceline.inspection import inspect
+from paceline.records.decision_log import DecisionLog
+from paceline.routing.router import Decider
+from paceline.serving.fleet import Fleet, LaneHandle
+from paceline.serving.pipeline import Pipeline
+from paceline.types import Decision, Measured, Prediction, Request, Signals
+
+
+def health(fleet: Fleet) -> tuple[int, dict[str, Any]]:
+    """200 while at least one lane serves, else 503."""
+    lanes = {name: str(handle.engine.supervisor.health) for name, handle in fleet.lanes.items()}
+    is_up = any(handle.is_up for handle in fleet.lanes.values())
+    return (200 if is_up else 503), {"status": "ok" if is_up else "unavailable", "lanes": lanes}
+
+
+def models(fleet: Fleet) -> dict[str, Any]:
+    """All models that the lanes serve, each once."""
+    entries: dict[str, Any] = {}
+    for entry in fleet.models().values():
+        entries.setdefault(str(entry.get("id")), entry)
+    return {"object": "list", "data": list(entries.values())}
+
+
+def model(fleet: Fleet, name: str) -> Any:
+    """One entry of the list.
+
+    Raises:
+        ApiError: 404, no lane serves it.
+    """
+    entries = fleet.models()
+    if name not in entries:
+        raise fleet.unknown_model(name)
+    return entries[name]
+
+
+def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
+    """Every lane: what it is, how it is, and what was measured of it as it runs now; and the decision log. What nobody
+    reported is ``null``."""
+    fleet = pipeline.fleet
+    load = Load([handle.state(None) for handle in fleet.lanes.values()])
+    return {
+        "version": __version__,
+        "default_lane": fleet.default.lane.name,
+        "in_flight": pipeline.in_flight,
+        "routing_failures": dict(pipeline.failures),
+        "log": log.document() if log else None,
+        "lanes": [_lane(handle) | _known(handle, pipeline.state, load) for handle in fleet.lanes.values()],
+    }
+
+
+def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
+    """The text of ``/metrics``."""
+    lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
+    pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
+    pipeline.metrics.know_engines({name: one.illness.is_ejected for name, one in pipeline.fleet.engines.items()})
+    return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
+
+
+def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
+    """Signals and decision for a request, as it would be decided now; nothing is sent, counted, or drawn from the
+    random numbers that requests are decided with.
+
+    Raises:
+        ApiError: 404, no lane serves its model.
+    """
+    signals = inspect(request)
+    served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
+    request = replace(request, served_model=served.name)
+    decision = Decider(pipeline.fleet, pipeline.state, Random(), Counter()).choose(request, signals, served)
+    return explanation(signals, decision)
+
+
+def explanation(signals: Signals, decision: Decision) -> dict[str, Any]:
+    """As a document: the signals, the decision, and by lane what is expected."""
+    return {
+        "signals": {"task": signals.task, **structs.asdict(signals)},
+        "decision": {
+            "lane": decision.lane,
+            "reason": decision.reason,
+            "propensity": decision.propensity,
+            "alternatives": decision.alternatives,
+        },
+        "predictions": {name: _prediction(prediction) for name, prediction in decision.predictions.items()},
+    }
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    s_per_token = prediction.s_per_token
+    return {
+        "ms_per_token": None if s_per_token is None else 1000 * s_per_token,
+        "plain_steps_per_token": prediction.relative,
+        "relative_spread": prediction.spread,
+        "acceptance": prediction.acceptance,
+        "acceptance_spread": prediction.acceptance_spread,
+        "coverage": prediction.coverage,
+        "tokens": prediction.tokens,
+        "prefill_s": prediction.prefill_s,
+    }
+
+
+def _lane(handle: LaneHandle) -> dict[str, Any]:
+    engine, supervisor = handle.engine, handle.engine.supervisor
+    facts, illness = supervisor.facts, engine.illness
+    return {
+        "lane": handle.lane.name,
+        "engine": {
+            "name": supervisor.name,
+            "kind": engine.settings.kind,
+            "url": supervisor.url,
+            "pid": supervisor.pid,
+            "build": facts.build if facts else None,
+            "models": list(facts.models) if facts else None,
+            "context_tokens": facts.context_tokens if facts else None,
+            "slots": facts.slots if facts else None,
+            "drafters": [structs.asdict(drafter) for drafter in supervisor.abilities.drafters],
+            "restarts": supervisor.restarts,
+            "warnings": supervisor.warnings,
+        },
+        "strategy": structs.asdict(handle.lane.strategy) | {"drafts": handle.lane.strategy.drafts},
+        "device": handle.lane.device,
+        "health": supervisor.health,
+        "problem": supervisor.problem or (f"left out for a while: {illness.problem}" if illness.is_ejected else None),
+        "ejected": illness.problem,
+        "running": handle.running,
+        "waiting": handle.waiting,
+    }
+
+
+def _known(handle: LaneHandle, state: State, load: Load) -> dict[str, Any]:
+    """What was learned of a lane. Of an engine that serves several models it is told model by model, those that have
+    served; the whole then has counts alone, since speeds and shares over different models are nobody's."""
+    names: list[str | None] = list(dict.fromkeys(str(entry.get("id")) for entry in handle.engine.models.values()))
+    sums = {name: state.measured.get((handle.state(name).fingerprint, handle.lane.name)) for name in names}
+    used = {name: one for name, one in sums.items() if one is not None and one.requests}
+    shown = used or {name: Measured() for name in names[:1] or [None]}
+    by_model: list[dict[str, Any]] = []
+    for name, measured in shown.items():
+        (prediction,) = predict(Signals(), [handle.state(name)], state, load).values()
+        by_model.append({"model": name, "measured": _measured(measured), "step": _step(handle, prediction)})
+    if len(by_model) == 1:
+        return by_model[0] | {"by_model": by_model}
+    counts = Measured(sum(one.requests for one in used.values()), sum(one.failures for one in used.values()))
+    return {
+        "model": None,
+        "measured": _measured(counts),
+        "step": dict.fromkeys(by_model[0]["step"]),  # all null
+        "by_model": by_model,
+    }
+
+
+def _step(handle: LaneHandle, prediction: Prediction) -> dict[str, Any]:
+    """What is believed of the lane's steps for a short prompt: ``null`` before anything was measured, and of drafts for
+    lanes that make none, or whose drafts can't gain."""
+    break_even, n_max = prediction.break_even, handle.lane.strategy.n_max
+    gains = break_even is not None and n_max is not None and break_even <= n_max + 1
+    return {
+        "plain_ms": None if prediction.plain_step_s is None else 1000 * prediction.plain_step_s,
+        "drafting_cost_in_plain_steps": break_even,
+        "break_even_acceptance": acceptance_of(break_even - 1, n_max) if gains and break_even and n_max else None,
+    }
+
+
+def _measured(sums: Measured) -> dict[str, Any]:
+    """The sums and what follows from them; ``null`` where no answer reported the number."""
+    document: dict[str, Any] = {"requests": sums.requests, "failures": sums.failures}
+    for name in ("prefill_tokens", "prefill_s", "decode_tokens", "decode_s", "drafted", "accepted"):
+        reported = sums.drafted if name == "accepted" else getattr(sums, name)
+        document[name] = getattr(sums, name) if reported else None
+    return document | {"tokens_per_s": sums.tokens_per_s, "acceptance": sums.acceptance}

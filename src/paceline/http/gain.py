@@ -1,0 +1,73 @@
+"""What routing brought so far, for who watches: a short report from the decision log, made beside the requests."""
+
+import asyncio
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from paceline.evidence.comparison import Comparison
+from paceline.evidence.report import Report, TooLittle, report
+from paceline.evidence.show import heading, too_few, verdict
+from paceline.records.read import NoLog, entries
+
+MAX_ENTRIES = 2000
+"""The last ones of the log that count, so that looking costs little."""
+MAX_AGE_S = 10.0
+"""So long a report is given out again."""
+
+
+class Gain:
+    """
+    Args:
+        log: the decision log; ``None`` where none is kept.
+    """
+
+    def __init__(self, log: Path | None) -> None:
+        self._log = log
+        self._made: dict[str, Any] = {}
+        self._made_s = float("-inf")
+        self._making = asyncio.Lock()
+
+    async def document(self) -> dict[str, Any]:
+        """Of ``/paceline/report``: a verdict in a sentence, and what each policy would have made of the time taken, as
+        ratios with 95 % intervals; for each model, its settings and the lanes that requests chose from, none where that
+        is too few."""
+        async with self._making:
+            if monotonic() - self._made_s > MAX_AGE_S:
+                self._made = await asyncio.to_thread(self._make)
+                self._made_s = monotonic()
+            return self._made
+
+    def _make(self) -> dict[str, Any]:
+        if self._log is None:
+            return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
+        try:
+            return _document(report(entries(self._log, most=MAX_ENTRIES)))
+        except (NoLog, TooLittle) as error:
+            return _nothing(str(error))
+
+
+def _document(found: Report) -> dict[str, Any]:
+    lines = [verdict(one) for one in found.comparisons]
+    if len(lines) > 1 or found.too_few:
+        lines = [f"{heading(one)}: {line}" for one, line in zip(found.comparisons, lines, strict=True)]
+    lines += [too_few(one) for one in found.too_few]
+    return {"verdict": "\n".join(lines), "comparisons": [_comparison(one) for one in found.comparisons]}
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    named = [(f"always {lane}", one) for lane, one in found.fixed.items()]
+    named.append(("best of each task, in hindsight", found.hindsight))
+    return {
+        "about": heading(found),
+        "model": found.model,
+        "is_current": found.is_current,
+        "pays": found.pays,
+        "requests": found.requests,
+        "exploring_s": found.exploring_s,
+        "policies": [{"name": name, "ratio": one.ratio, "low": one.low, "high": one.high} for name, one in named],
+    }
+
+
+def _nothing(why: str) -> dict[str, Any]:
+    return {"verdict": why, "comparisons": []}

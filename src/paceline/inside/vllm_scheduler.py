@@ -1,0 +1,118 @@
+"""Draft lengths per request for vLLM, without changing it:
+
+    vllm serve MODEL --scheduler-cls paceline.inside.vllm_scheduler.scheduler --speculative-config ...
+
+A request that has ``"vllm_xargs": {"paceline_n_max": 4}`` gets no more than four drafted tokens verified per step, with
+0 none; ``"paceline_min_yield": 1.8`` pauses drafting while a drafting step yields fewer tokens. Without them all is as
+vLLM has it. Runs inside vLLM's engine process, so Paceline has to be installed beside vLLM.
+"""
+
+import logging
+from typing import Any
+
+import vllm
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from paceline.inside.yield_guard import YieldGuard
+
+SUPPORTED = ("0.32.",)
+"""Versions of vLLM that this was tried on; what it overrides is not public there, and changes."""
+N_MAX, MIN_YIELD = "paceline_n_max", "paceline_min_yield"
+
+log = logging.getLogger("vllm.paceline")
+
+
+def scheduler(vllm_config: Any, *arguments: Any, **more: Any) -> Scheduler:
+    """The scheduler for a configuration: vLLM schedules ahead of the answers with some drafters, and not with others.
+
+    Raises:
+        RuntimeError: this vLLM is not one of the supported ones.
+    """
+    if not vllm.__version__.startswith(SUPPORTED):
+        raise RuntimeError(
+            f"paceline's scheduler was made for vLLM {', '.join(version + 'x' for version in SUPPORTED)}, but this is "
+            f"{vllm.__version__}; leave out --scheduler-cls, and Paceline uses the engine as it was started"
+        )
+    is_ahead = vllm_config.scheduler_config.async_scheduling
+    kind: type[Scheduler] = PerRequestAsyncScheduler if is_ahead else PerRequestScheduler
+    return kind(vllm_config, *arguments, **more)
+
+
+class _PerRequest:
+    """What both schedulers share: each request's limit, and its guard. Comes before vLLM's class."""
+
+    requests: dict[str, Any]
+    """vLLM's, by id."""
+    vllm_config: Any
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._guards: dict[str, YieldGuard] = {}
+        speculative = self.vllm_config.speculative_config
+        self._longest: int = speculative.num_speculative_tokens if speculative else 0
+
+    def draft_limit(self, request_id: str) -> int | None:
+        """Drafted tokens that the request may have verified in its next step; ``None`` for as many as vLLM likes."""
+        request = self.requests.get(request_id)
+        if request is None:
+            return None
+        asked, guard = _asked(request, N_MAX), self._guard(request)
+        limit = int(asked) if asked is not None and asked >= 0 else None
+        if guard is None:
+            return limit
+        return guard.limit(self._longest if limit is None else min(limit, self._longest))
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        sampled = model_runner_output.sampled_token_ids
+        for request_id in scheduler_output.num_scheduled_tokens:
+            request = self.requests.get(request_id)
+            guard = self._guard(request) if request else None
+            if guard is None or not sampled:
+                continue
+            tokens = len(sampled[model_runner_output.req_id_to_index[request_id]])
+            if scheduler_output.scheduled_spec_decode_tokens.get(request_id):
+                guard.drafted(tokens)
+            else:
+                guard.decoded(tokens)
+        return super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
+
+    def _guard(self, request: Any) -> YieldGuard | None:
+        least = _asked(request, MIN_YIELD)
+        if not least:
+            return None
+        guard = self._guards.get(request.request_id)
+        if guard is None:
+            self._guards = {name: known for name, known in self._guards.items() if name in self.requests}
+            guard = self._guards[request.request_id] = YieldGuard(least)
+        return guard
+
+
+class PerRequestScheduler(_PerRequest, Scheduler):
+    """Where the drafts are known before the step is scheduled: they are cut."""
+
+    def update_draft_token_ids(self, draft_token_ids: Any) -> None:
+        drafts = draft_token_ids.draft_token_ids
+        for number, request_id in enumerate(draft_token_ids.req_ids):
+            limit = self.draft_limit(request_id)
+            if limit is not None:
+                drafts[number] = drafts[number][:limit]
+        super().update_draft_token_ids(draft_token_ids)
+
+
+class PerRequestAsyncScheduler(_PerRequest, AsyncScheduler):
+    """Where steps are scheduled ahead with placeholders for their drafts: there are fewer placeholders."""
+
+    def _update_after_schedule(self, scheduler_output: Any) -> None:
+        super()._update_after_schedule(scheduler_output)
+        for request_id in scheduler_output.num_scheduled_tokens:
+            request, limit = self.requests[request_id], self.draft_limit(request_id)
+            if limit is not None:
+                request.spec_token_ids = request.spec_token_ids[:limit]  # a new list: vLLM's is shared by all requests
+
+
+def _asked(request: Any, name: str) -> float | None:
+    """A number that the request gives; nothing else is taken for one."""
+    arguments = request.sampling_params.extra_args if request.sampling_params else None
+    value = (arguments or {}).get(name)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,472 @@
+"""Keeps one engine usable: starts it if it is ours to start, looks at its health, restarts it when it dies or hangs.
+
+An engine is up as long as it answers looks, or anything else: one that streams but is late to answer a look is busy.
+One that is silent on all of its connections for too long is declared down, which ends what runs on it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
+from paceline.processes.examiner import Examiner
+from paceline.processes.launch_environment import engine_environment, key_in, masked
+from paceline.processes.launched_process import LaunchedProcess
+from paceline.processes.process_log import ProcessLog
+from paceline.types import Abilities, Strategy
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer, without_credentials
+
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses before the first, second ... restart in a row; the last one repeats."""
+STEADY_AFTER_S = 60.0
+"""An engine that was up this long starts again from the shortest pause."""
+DOWN_INTERVAL_S = 0.5
+"""Seconds between two looks at an engine that is not up."""
+FAILED_INTERVAL_S = 30.0
+"""Seconds until an engine that could not be started as configured is tried again: a program or a file may be back."""
+TIMEOUTS_TO_BE_DOWN = 3
+"""A busy engine may answer late; only this many looks in a row without an answer count."""
+LOSSES_TO_BE_DOWN = 2
+"""One look whose connection is lost proves nothing; two in a row do."""
+BUSY_SILENCE_S = 30.0
+"""Silence on all connections that is borne of an engine on which requests run: it may be reading prompts, with all of
+its threads for HTTP taken."""
+HUNG_AFTER_S = 30.0
+"""A launched engine that is down and has been silent for this long without working is killed: a machine that swaps may
+hold one up for a while. One that is as idle while it starts no longer keeps others of its device from starting."""
+WORKING_SHARE = 0.1
+"""Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
+STARTS_TO_BE_HOPELESS = 3
+"""An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
+LOOK_AGAIN_LIMIT_S = 5.0
+DECLARED_DOWN = "the engine was declared down"
+
+log = logging.getLogger("paceline.engines")
+
+
+class Health(StrEnum):
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+    FAILED = "failed"
+    """It can't be started as configured. It is tried again, but not waited for."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often and how patiently an engine is looked at, in seconds."""
+
+    connect_timeout_s: float = 3.0
+    health_interval_s: float = 5.0
+    start_timeout_s: float = 300.0
+
+
+class Supervisor:
+    """One engine, running (``url``) or to be started (``launch``).
+
+    Args:
+        name: for logs, and the name of the log file.
+        strategy: what the engine is configured to do, for checking that it does.
+        draft_model: the model that requests may be drafted with, where the engine takes it from each request.
+        api_key: sent with every look, as clients' requests send it.
+        start_turn: held from an engine's start until it is up, so that engines of one device don't slow each
+            other's start down.
+        environment: names of further variables that a launched engine gets, beside those that all get.
+        secret_variables: names of those that hold keys of the gateway, which no engine gets.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        strategy: Strategy,
+        draft_model: str | None = None,
+        log_directory: Path,
+        url: str | None = None,
+        launch: Sequence[str] = (),
+        api_key: str | None = None,
+        start_turn: asyncio.Lock | None = None,
+        environment: Collection[str] = (),
+        secret_variables: Collection[str] = (),
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.url = without_credentials(url) if url else None
+        """For people: without a user's name and password."""
+        self.health = Health.STARTING
+        self.problem: str | None = "not looked at yet" if url else "not started yet"
+        """Why it is not up, in words for people; ``None`` when it is."""
+        self.facts: Facts | None = None
+        """What it said when it was last up."""
+        self.restarts = 0
+        self.client: Client | None = None
+        self.api_key = api_key
+        """The key that requests to it need: the configured one, or that of the present start."""
+        self.timing = Timing()
+        self.on_change: Callable[[], None] = lambda: None
+        self.expected_silence_s: Callable[[], float] = lambda: 0.0
+        """The longest silence that the requests on it may need, as for reading long prompts at its pace."""
+        self._address = url
+        self._examiner = Examiner(name, engine, strategy, draft_model, is_launched=bool(launch))
+        self._launch = launch
+        self._configured_key = api_key
+        self._start_turn = start_turn or asyncio.Lock()
+        self._environment = environment
+        self._secret_variables = secret_variables
+        self._log = ProcessLog(log_directory / f"{name}.log")
+        self._process: LaunchedProcess | None = None
+        self._ends_in_a_row = 0
+        """How often it ended without having been up for long."""
+        self._starts_in_vain = 0
+        """How often in a row it was started and did not come up."""
+        self._changed_s = 0.0
+        """The event loop's time when its health last changed."""
+        self._is_hung = False
+        """Whether the process that runs is to be killed."""
+        self._used: tuple[float, float] | None = None
+        """When its processor time was last asked for, and that, in seconds."""
+        self._was_up = False
+        self._look_now = asyncio.Event()
+        self._looks_begun = self._looks_done = 0
+        self._looked = asyncio.Event()
+        """Set, and replaced, at the end of each look."""
+        self._last_look_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Lock()
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it was seen to do when it last came up."""
+        return self._examiner.abilities
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """How that contradicts its configuration."""
+        return self._examiner.warnings
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def log_path(self) -> Path:
+        return self._log.path
+
+    @property
+    def is_coming(self) -> bool:
+        """Not up, but it may be soon: it is starting, or will be started again."""
+        will_start = bool(self._launch) and self._starts_in_vain <= STARTS_TO_BE_HOPELESS
+        return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._task = asyncio.create_task(self._run(), name=f"supervise {self.name}")
+
+    async def stop(self) -> None:
+        """Close the connections and end the process, if it is ours. May be called again, also meanwhile."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        async with self._stopping:
+            if self.client:
+                self.client.close("the engine is being stopped")
+            await self._end_process()
+
+    def retry(self) -> None:
+        """Look, or try to start it, at once."""
+        self._look_now.set()
+
+    def report_failure(self, problem: str) -> None:
+        """Tell that no connection to the engine could be made: it counts as down until a look says otherwise."""
+        if self.health is Health.UP:
+            self._set(Health.DOWN, problem)
+        self._look_now.set()
+
+    def suspect(self, problem: str) -> None:
+        """Tell that the engine closed a connection on which it was to answer. It is looked at; but it may well have
+        been that one request, so it counts as down only where its process has ended."""
+        if self._process and self._process.has_ended() and self.health is Health.UP:
+            self._set(Health.DOWN, problem)
+        self._look_now.set()
+
+    async def look_again(self, at_most_every_s: float = 1.0) -> None:
+        """Refresh :attr:`facts` and :attr:`health` now, unless that was done less than so many seconds ago. Returns
+        when it is done, or is taking too long."""
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done():
+            return
+        if self._looks_begun == self._looks_done and loop.time() - self._last_look_s < at_most_every_s:
+            return
+        wanted = self._looks_begun + 1
+        self._look_now.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_LIMIT_S):
+                while self._looks_done < wanted:
+                    await self._looked.wait()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await (self._keep_running() if self._launch else self._watch())
+            except LaunchError as error:
+                problem = str(error)
+            except Exception as error:  # a defect here must not look like an engine that is up
+                log.exception("supervising %s failed", self.name)
+                problem = f"internal error: {error!r}"
+            await self._end_process()
+            self._set(Health.FAILED, problem)
+            self._look_now.clear()
+            await self._pause(FAILED_INTERVAL_S)
+
+    async def _watch(self) -> None:
+        assert self._address is not None
+        self.client = self._connect(self._address)
+        while True:
+            await self._look()
+            await self._pause()
+
+    async def _keep_running(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with self._start_turn:
+                    process = await self._start_process()
+                    deadline_s = loop.time() + self.timing.start_timeout_s
+                    await self._come_up(process, deadline_s, idle_limit_s=HUNG_AFTER_S)
+                await self._come_up(process, deadline_s)
+                up_s = loop.time()
+                while not (process.exited.done() or self._is_hung or self._is_late()):
+                    await self._pause(exited=process.exited)
+                    if not process.exited.done():
+                        await self._look()
+                problem = await self._why_it_ended(process)
+            except OSError as error:  # no memory, no processes left: that may pass
+                problem, up_s = f"could not be started: {error}", loop.time()
+            self._set(Health.DOWN, problem)
+            await self._end_process(at_once=self._is_hung)
+            if loop.time() - up_s > STEADY_AFTER_S:
+                self._ends_in_a_row = 0
+            pause_s = BACKOFF_S[min(self._ends_in_a_row, len(BACKOFF_S) - 1)]
+            self._ends_in_a_row += 1
+            self._starts_in_vain += 1
+            self.restarts += 1
+            log.warning("%s %s; starting it again in %g s", self.name, problem, pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _is_late(self) -> bool:
+        """Whether its process runs, but has not served for as long as a start may take."""
+        since_s = asyncio.get_running_loop().time() - self._changed_s
+        return self.health is Health.STARTING or (self.health is Health.DOWN and since_s > self.timing.start_timeout_s)
+
+    async def _why_it_ended(self, process: LaunchedProcess) -> str:
+        where = self._log.whereabouts
+        if process.exited.done():
+            words = await asyncio.to_thread(self._log.last_line)
+            return f"exited with {process.exited.result()}: {words}{self._log.whereabouts}"
+        if self._is_hung:
+            return f"hung ({self.problem}) and was killed{where}"
+        return f"not up within {self.timing.start_timeout_s:g} s{where}"
+
+    async def _come_up(self, process: LaunchedProcess, deadline_s: float, idle_limit_s: float = inf) -> None:
+        """Look at a started engine until it is up, has exited, or is late; or has not worked for a while, so that it
+        may load beside another one."""
+        loop = asyncio.get_running_loop()
+        worked_s = loop.time()
+        while not process.exited.done() and self.health is Health.STARTING and loop.time() < deadline_s:
+            if await self._is_working():
+                worked_s = loop.time()
+            elif loop.time() - worked_s > idle_limit_s and self._used is not None:
+                return
+            await self._look(when_down=Health.STARTING)
+            if self.health is Health.STARTING:
+                await self._pause(exited=process.exited)
+
+    async def _look(self, when_down: Health = Health.DOWN) -> None:
+        self._look_now.clear()
+        self._looks_begun += 1
+        try:
+            await self._look_once(when_down)
+        finally:
+            self._last_look_s = asyncio.get_running_loop().time()
+            self._looks_done = self._looks_begun
+            self._looked.set()
+            self._looked = asyncio.Event()
+
+    async def _look_once(self, when_down: Health) -> None:
+        client = self.client
+        assert client is not None
+        began_s = asyncio.get_running_loop().time()
+        missed = lost = 0
+        while True:
+            try:
+                facts = await self.engine.probe(client)
+                break
+            except TimeoutError:
+                problem = "no answer in time"
+            except ConnectFailed as error:
+                problem = str(error)
+                if error.in_time:
+                    return self._not_up(when_down, problem)
+            except ConnectionLost as error:
+                lost += 1
+                if self.health is not Health.UP or lost >= LOSSES_TO_BE_DOWN:
+                    return self._not_up(when_down, str(error))
+                continue
+            except NotReady as error:
+                if error.is_busy and self.health is Health.UP:
+                    return None
+                return self._not_up(when_down, str(error))
+            except Exception as error:  # it answers, but as no engine of its kind does
+                log.exception("looking at %s failed", self.name)
+                return self._not_up(when_down, f"its answer can't be understood: {error!r}")
+            missed += 1
+            if self.health is not Health.UP:
+                self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
+                return self._not_up(when_down, problem, may_be_another=False)
+            if client.last_heard_s > began_s:
+                return None  # busy, not dead
+            is_working = await self._is_working()
+            if missed >= TIMEOUTS_TO_BE_DOWN and not self._may_be_busy(client, is_working):
+                self._set(Health.DOWN, problem)
+                client.close(f"{DECLARED_DOWN}: {problem}")
+                return None
+        try:
+            if await self._examiner.examine_if_due(client, facts):
+                self.on_change()
+        except (ConnectFailed, ConnectionLost) as error:
+            return self._not_up(when_down, str(error))
+        if self._process and self._process.has_ended():
+            return None
+        news = self.facts is not None and self.facts.models.keys() != facts.models.keys()
+        self.facts = facts
+        self._set(Health.UP, None)
+        if news:
+            self.on_change()
+        return None
+
+    def _not_up(self, health: Health, problem: str, may_be_another: bool = True) -> None:
+        """It said so itself, or nobody is there. What runs on it may still end well, as where an engine finishes its
+        answers before it ends, unless it stays silent.
+
+        Args:
+            may_be_another: whether what comes back may be another engine.
+        """
+        if may_be_another:
+            self._examiner.expect_another()
+        self._set(health, problem)
+        client = self.client
+        if client and client.busy_connections:
+            silent_s = asyncio.get_running_loop().time() - max(client.last_heard_s, self._changed_s)
+            if silent_s > max(BUSY_SILENCE_S, self.expected_silence_s()):
+                client.close(f"{DECLARED_DOWN}: {problem}")
+
+    def _may_be_busy(self, client: Client, is_working: bool) -> bool:
+        """Whether a silent engine is to be given more time, since requests run on it."""
+        if not client.busy_connections:
+            return False
+        silent_s = asyncio.get_running_loop().time() - max(client.last_heard_s, self._changed_s)
+        return is_working or silent_s < max(BUSY_SILENCE_S, self.expected_silence_s())
+
+    async def _has_hung(self, client: Client) -> bool:
+        """Whether nothing is to be hoped for from a launched engine that does not answer."""
+        if self._process is None:
+            return False
+        is_working = await self._is_working()
+        return not is_working and asyncio.get_running_loop().time() - client.last_heard_s > HUNG_AFTER_S
+
+    async def _is_working(self) -> bool:
+        """Whether a launched engine has used the processor since this was last asked, as far as can be told."""
+        used_s = await asyncio.to_thread(self._process.processor_s) if self._process else None
+        now_s = asyncio.get_running_loop().time()
+        before, self._used = self._used, None if used_s is None else (now_s, used_s)
+        if before is None or used_s is None:
+            return False
+        return used_s - before[1] > WORKING_SHARE * (now_s - before[0])
+
+    async def _pause(self, due_s: float | None = None, *, exited: "asyncio.Future[int] | None" = None) -> None:
+        """Until the next look is due, or asked for, or the process exits."""
+        if due_s is None:
+            due_s = self.timing.health_interval_s if self.health is Health.UP else DOWN_INTERVAL_S
+        asked = asyncio.ensure_future(self._look_now.wait())
+        events: list[asyncio.Future[Any]] = [asked, exited] if exited else [asked]
+        try:
+            await asyncio.wait(events, timeout=due_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+
+    def _set(self, health: Health, problem: str | None) -> None:
+        changed = health is not self.health
+        self.health, self.problem = health, problem
+        if changed:
+            self._changed_s = asyncio.get_running_loop().time()
+            if self._was_up and health is not Health.STARTING:
+                log.warning("%s is %s%s", self.name, health, f": {problem}" if problem else "")
+            if health is Health.UP:
+                self._was_up = True
+                self._starts_in_vain = -1  # so that the end of this start does not count
+            self.on_change()
+
+    def _connect(self, url: str) -> Client:
+        try:
+            return Client(url.rstrip("/").removesuffix("/v1"), self.timing.connect_timeout_s, bearer(self.api_key))
+        except ValueError as error:
+            raise LaunchError(str(error)) from error
+
+    async def _start_process(self) -> LaunchedProcess:
+        port = free_port()
+        command = await asyncio.to_thread(self.engine.launch, self._launch, port)
+        environment = engine_environment(os.environ, self._environment, self._secret_variables)
+        variable = self.engine.key_variable(self._launch)
+        named = key_in(self._launch)
+        inherited = environment.get(variable) if variable else None
+        self.api_key = self._configured_key or named or inherited
+        if variable and not named:
+            self.api_key = environment[variable] = self.api_key or secrets.token_urlsafe(32)
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = self._connect(self.url)
+        self._examiner.expect_another()
+        self._is_hung = False
+        self._used = None
+        self._set(Health.STARTING, "starting")
+        try:
+            process = await LaunchedProcess.start(command, environment, self._log, masked(command))
+        except (FileNotFoundError, PermissionError) as error:
+            raise LaunchError(f"{command[0]} can't be started: {error}") from error
+        self._process = process
+        process.exited.add_done_callback(lambda _: self._note_exit(process))
+        return process
+
+    def _note_exit(self, process: LaunchedProcess) -> None:
+        """At once, so that no request is sent to what has ended; the reason follows."""
+        if process is self._process and self.health is Health.UP and not self._stopping.locked():
+            self._set(Health.DOWN, f"exited with {process.exited.result()}")
+        self._look_now.set()
+
+    async def _end_process(self, at_once: bool = False) -> None:
+        """End the process, if there is one. Connections to one that ended by itself end by themselves, with what it
+        still had to say."""
+        process = self._process
+        if process is None:
+            return
+        if self.client and not process.exited.done():
+            self.client.close(f"the engine was stopped: {self.problem}")
+        await process.end(at_once)
+        self._process = None
+
+
+def free_port() -> int:
+    """A port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

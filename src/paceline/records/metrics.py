@@ -1,0 +1,242 @@
+"""``/metrics``: counters and histograms for Prometheus.
+
+The number of series is bounded whatever clients and engines send: labels are names out of the configuration, or one of
+a fixed set. The series of the lanes that are known are there from the first scrape on, at zero, so that ``rate()`` sees
+their first event.
+"""
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from paceline.serving.errors import CLIENT_LEFT
+from paceline.serving.illness import Failure
+from paceline.types import Decision, Outcome, Request, Signals, Task
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+Lanes = Mapping[str, tuple[bool, int, int]]
+"""By name, whether it is up, and the requests that it decodes, and that wait for it."""
+LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+PARTS = ("inspection", "decision", "prediction", "learning")
+"""Of routing, that may fail."""
+DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
+"""Why a request was not let in."""
+FAILURES = tuple(str(kind) for kind in Failure if kind.was_delivered)
+"""What went wrong with a request that an engine may have worked on."""
+OTHER = "other"
+STATUSES = frozenset((*(status.value for status in HTTPStatus), CLIENT_LEFT, 529))
+"""Those that are counted by their number: HTTP's own, a client that left, and Anthropic's overload."""
+MIN_TIMED_TOKENS = 2
+MIN_S_PER_TOKEN = 1e-5
+"""No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
+
+
+class Metrics:
+    """Of one gateway. Names follow https://prometheus.io/docs/practices/naming/."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        by_lane, by_task = ("lane",), ("lane", "task")
+        self._requests = self._counter("requests", "Requests that were served or failed.", ("lane", "task", "status"))
+        self._fallbacks = self._counter(
+            "fallbacks", "Requests that another lane than the chosen one has served.", by_lane
+        )
+        self._duration = self._histogram("request_duration_seconds", "From arrival to the end of the answer.", by_lane)
+        self._queue = self._histogram("queue_duration_seconds", "Waiting for the device's turn.", by_lane)
+        self._first = self._histogram(
+            "time_to_first_byte_seconds",
+            "From sending a request to its engine to the first byte of the answer.",
+            by_lane,
+        )
+        self._decision = Histogram(
+            "paceline_decision_duration_seconds",
+            "Inspecting and deciding.",
+            registry=self._registry,
+            buckets=DECISIONS_S,
+        )
+        self._prompt = self._counter("prompt_tokens", "Prompt tokens that were processed.", by_lane)
+        self._cached = self._counter("cached_prompt_tokens", "Prompt tokens that an engine had in its cache.", by_lane)
+        self._completion = self._counter("completion_tokens", "Tokens of answers, as engines count them.", by_task)
+        self._generated = self._counter("generation_tokens", "Tokens whose decoding was timed.", by_task)
+        self._decode = self._counter("decode_seconds", "Time of decoding generation_tokens.", by_task)
+        self._drafted = self._counter("draft_tokens", "Tokens that were drafted.", by_task)
+        self._accepted = self._counter("accepted_tokens", "Drafted tokens that were accepted.", by_task)
+        self._exploring = self._counter("exploration_seconds", "Expected cost of choices that were explored.", ())
+        self._denied = self._counter("denied", "Requests that were not let in.", ("reason",))
+        self._passed = self._counter(
+            "passed_through", "Requests that were passed through undecided.", ("lane", "status")
+        )
+        self._engine_failures = self._counter(
+            "engine_failures", "Requests that an engine failed, whatever became of them.", ("engine", "kind")
+        )
+        self._ejected = Gauge(
+            "paceline_engine_ejected",
+            "Whether an engine gets no requests for a while, since it kept failing.",
+            ("engine",),
+            registry=self._registry,
+        )
+        self._known: set[str] = set()
+        for reason in (*DENIALS, OTHER):
+            self._denied.labels(reason)
+        self._present = _Present()
+        self._registry.register(self._present)
+
+    def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
+        lane, task, seen = outcome.lane, str(signals.task), outcome.observed
+        self._requests.labels(lane, task, _status(outcome.status)).inc()
+        self._decision.observe(outcome.decision_s)
+        self._exploring.inc(max(0.0, decision.exploring_s))
+        if lane != decision.lane:
+            self._fallbacks.labels(lane).inc()
+        self._queue.labels(lane).observe(outcome.queue_s)
+        if outcome.first_byte_s is not None:
+            self._first.labels(lane).observe(outcome.first_byte_s)
+        if outcome.error is not None:
+            return  # what fails fast must not look fast
+        self._duration.labels(lane).observe(outcome.total_s)
+        for counter, value in ((self._prompt, seen.prompt_tokens), (self._cached, seen.cached_tokens)):
+            if value:
+                counter.labels(lane).inc(value)
+        tokens, decode_s = _decoded(outcome)
+        for counter, number in (
+            (self._completion, seen.completion_tokens),
+            (self._generated, tokens),
+            (self._decode, decode_s),
+            (self._drafted, seen.drafted),
+            (self._accepted, seen.accepted),
+        ):
+            if number:
+                counter.labels(lane, task).inc(number)
+
+    def denied(self, reason: str) -> None:
+        """Count a request that was not let in.
+
+        Args:
+            reason: one of ``DENIALS``.
+        """
+        self._denied.labels(reason if reason in DENIALS else OTHER).inc()
+
+    def passed_through(self, lane: str, status: int) -> None:
+        """Count a request that was passed through undecided.
+
+        Args:
+            lane: a lane of the fleet, or ``NO_LANE`` where none took it.
+        """
+        self._passed.labels(lane, _status(status)).inc()
+
+    def engine_failure(self, engine: str, kind: str) -> None:
+        """Count a failure of an engine.
+
+        Args:
+            engine: one of the fleet's.
+            kind: one of ``FAILURES``.
+        """
+        self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
+
+    def know_engines(self, engines: Mapping[str, bool]) -> None:
+        """Have the series of these engines from now on.
+
+        Args:
+            engines: the fleet's, and whether they get no requests for a while.
+        """
+        self._ejected.clear()  # one that is gone is not ejected for ever
+        for engine, is_ejected in engines.items():
+            self._ejected.labels(engine).set(is_ejected)
+            for kind in (*FAILURES, OTHER):
+                self._engine_failures.labels(engine, kind)
+
+    def know_lanes(self, lanes: Mapping[str, bool]) -> None:
+        """Have the series of these lanes from now on.
+
+        Args:
+            lanes: by name, whether it drafts.
+        """
+        for lane, drafts in lanes.items():
+            if lane in self._known:
+                continue
+            self._known.add(lane)
+            of_tasks = (
+                self._completion,
+                self._generated,
+                self._decode,
+                *((self._drafted, self._accepted) if drafts else ()),
+            )
+            self._passed.labels(lane, _status(200))
+            for by_lane in (self._fallbacks, self._prompt, self._cached):
+                by_lane.labels(lane)
+            for histogram in (self._duration, self._queue, self._first):
+                histogram.labels(lane)
+            for task in Task:
+                self._requests.labels(lane, str(task), _status(200))
+                for by_task in of_tasks:
+                    by_task.labels(lane, str(task))
+
+    def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None) -> bytes:
+        """The document.
+
+        Args:
+            failures: by part of routing.
+            log_lost: entries that the decision log could not keep; ``None`` where there is no log.
+        """
+        self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"paceline_{name}", about, labels, registry=self._registry)
+
+    def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Histogram:
+        return Histogram(f"paceline_{name}", about, labels, registry=self._registry, buckets=LATENCIES_S)
+
+
+def _status(status: int) -> str:
+    """As a label: an engine may answer any three digits."""
+    return str(status) if status in STATUSES else f"{status // 100 % 10}xx"
+
+
+def _decoded(outcome: Outcome) -> tuple[int | None, float | None]:
+    """Tokens and the time that it took to decode them, for speeds to be made of; where no time is known or it can't be
+    believed, neither counts, else the tokens of some answers would be divided by the time of others."""
+    seen = outcome.observed
+    if seen.decode_s is None or seen.decode_tokens is None:
+        return None, None
+    if seen.decode_tokens < MIN_TIMED_TOKENS or seen.decode_s < MIN_S_PER_TOKEN * seen.decode_tokens:
+        return None, None
+    return seen.completion_tokens or seen.decode_tokens, seen.decode_s
+
+
+class _Present(Collector):
+    """What is counted elsewhere, as it is now."""
+
+    def __init__(self) -> None:
+        self.lanes: Lanes = {}
+        self.failures: Mapping[str, int] = {}
+        self.log_lost: int | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        for number, (name, about) in enumerate(
+            (
+                ("up", "Whether a lane's engine is up."),
+                ("requests_running", "Requests that a lane decodes."),
+                ("requests_waiting", "Requests that wait for a lane."),
+            )
+        ):
+            gauge = GaugeMetricFamily(f"paceline_lane_{name}", about, labels=["lane"])
+            for lane, values in self.lanes.items():
+                gauge.add_metric([lane], values[number])
+            yield gauge
+        failures = CounterMetricFamily(
+            "paceline_routing_failures",
+            "Requests that were served without a part of routing, since it failed.",
+            labels=["part"],
+        )
+        for part in dict.fromkeys((*PARTS, *self.failures)):
+            failures.add_metric([part], self.failures.get(part, 0))
+        yield failures
+        if self.log_lost is not None:
+            yield CounterMetricFamily(
+                "paceline_log_entries_lost", "Requests that the decision log could not keep.", value=self.log_lost
+            )

@@ -1,0 +1,316 @@
+"""What was learned, kept in a SQLite file over restarts.
+
+A row for each entry of the state, so that saving writes what changed. Entries carry the fingerprint of the engine they
+are about: what is known of an engine that no longer exists as it was is never asked for again, and dropped when it is
+old.
+
+The file is a convenience: whatever befalls it, the gateway serves. A damaged one is set aside and begun anew, one that
+vanished is made again, one that another gateway holds or that can't be written is tried again at each saving; each is
+said once, and nothing is deleted.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, structs
+
+from paceline.decision import State, merge
+from paceline.decision.cells import HALF_LIVES_S, LONGEST, Cell
+from paceline.decision.fixed import Always
+from paceline.decision.state import Served
+from paceline.decision.step_cost import SIZE, StepCost
+from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
+from paceline.types import Measured
+
+FORMAT = 2
+"""Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the
+same is kept."""
+_BY_LANE_FORMAT = 1
+"""Kept the sums of lanes by their name alone and the lengths of answers by their task alone, whatever model and
+settings stood behind: those begin anew. All else was under fingerprints already."""
+FORGOTTEN_AFTER_S = 90 * 86_400.0
+CLOCKS_DIFFER_S = 3_600.0
+"""Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
+_SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
+_PARTS: dict[str, type[Any]] = {
+    "measured": Measured,
+    "cells": Cell,
+    "steps": StepCost,
+    "served": Served,
+    "always": Always,
+}
+_TOTALS = ("at_s", "decode_s", "exploring_s")
+LOCK_PATIENCE_S = 0.5
+"""How long another program may hold the file before it counts as locked."""
+_WHAT_TO_DO = {
+    sqlite3.SQLITE_BUSY: "another gateway uses it; start each with an XDG_STATE_HOME of its own, or stop the other",
+    sqlite3.SQLITE_LOCKED: "another program uses it; wait for it, or stop it",
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "look at its disk",
+}
+_ELSE_TO_DO = "let this user write there"
+log = logging.getLogger("paceline.routing.store")
+
+
+class Memory:
+    """What was learned, and the file for it. Its methods may be called from any thread, and raise nothing.
+
+    Args:
+        path: of the file; created with its folder, for its owner only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problem: str | None = None
+        """Why nothing can be saved at the moment, and what to do."""
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._is_closed = False
+        self._given: State | None = None
+        """The state that was saved last."""
+        self._saved: State | None = None
+        """What stands in the file; ``None`` where that isn't known, and all of it is to be written."""
+        self._is_read = False
+        """Whether what stood in the file is known to the gateway, or to :attr:`_earlier`."""
+        self._earlier = State()
+        """What stood in a file that could be read only after the gateway had begun to learn; part of all that is
+        saved."""
+        self._open()
+
+    def load(self) -> State:
+        """What was saved last. Entries that can't be read, or that a wrong clock has dated, are left out."""
+        with self._lock:
+            if self._connection is None:
+                self._saved = None
+                return self._loaded_read_only()
+            state = State()
+            try:
+                state, misdated = self._read(self._connection)
+                self._is_read, self._given, self._saved = True, state, state
+                if misdated:
+                    self._begin_anew("misdated", f"{misdated} of its entries are dated in the future by a wrong clock")
+                    self._write_guarded(state)
+            except FILE_ERRORS as error:
+                self._failed(error)
+            return state
+
+    def save(self, state: State) -> None:
+        """Write what changed since the last time, if anything did. Where that can't be, :attr:`problem` says why, and
+        the next saving writes it, too."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._notice_another_file()
+            if self._connection is None:
+                self._open()
+            if state is not self._given or self._saved is None:
+                self._write_guarded(state)
+
+    def close(self) -> None:
+        """Let go of the file; savings that come later do nothing."""
+        with self._lock:
+            self._is_closed = True
+            self._disconnect()
+
+    def _open(self) -> None:
+        """Open the file and lock it, so that no other gateway writes it. Where that can't be, there is no connection,
+        and a problem."""
+        try:
+            self._connect()
+        except FILE_ERRORS as error:
+            self._failed(error)
+            if self._connection is None:
+                return
+        if self.problem:
+            log.warning("what is learned is kept again in %s", self.path)
+        self.problem = None
+
+    def _connect(self) -> None:
+        """
+        Raises:
+            FILE_ERRORS: the file can't be used; there is no connection.
+        """
+        make_private(self.path)
+        connection = sqlite3.connect(self.path, timeout=LOCK_PATIENCE_S, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, _BY_LANE_FORMAT, FORMAT):
+                connection.close()
+                self._begin_anew(
+                    "newer" if found > FORMAT else "older", f"its format is {found}, and this program's {FORMAT}"
+                )
+                return
+            connection.execute(_SCHEMA)
+            if found == _BY_LANE_FORMAT:
+                connection.execute("DELETE FROM learned WHERE part IN ('measured', 'always')")
+                connection.execute("DELETE FROM learned WHERE part = 'cells' AND key LIKE '[\"tokens\",%'")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute("INSERT OR REPLACE INTO learned VALUES ('opened', '', ?)", (b"",))  # takes the lock
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._identity, self._saved = connection, identity(self.path), None
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._identity = self._saved = None
+
+    def _begin_anew(self, why: str, because: str) -> None:
+        """Set the file aside and begin another one.
+
+        Raises:
+            FILE_ERRORS: it can't be; there is no connection.
+        """
+        self._disconnect()
+        aside = set_aside(self.path, why)
+        log.warning(
+            "%s is set aside as %s and begun anew, since %s; what it held that is of use can be learned again",
+            self.path,
+            aside.name,
+            because,
+        )
+        self._connect()
+
+    def _failed(self, error: Exception) -> None:
+        """A damaged file is begun anew; all else is a problem, and tried again at the next saving."""
+        if is_damaged(error):
+            try:
+                self._begin_anew("damaged", f"it is damaged ({error_line(error)})")
+                self._is_read = True
+                return
+            except FILE_ERRORS as another:
+                error = another
+        to_do = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, _ELSE_TO_DO)
+        if self.problem is None:
+            log.warning("what is learned is not kept for now: %s: %s; %s", self.path, error_line(error), to_do)
+        self.problem = f"{error_line(error)}; {to_do}"
+
+    def _notice_another_file(self) -> None:
+        """Let go of a file that is no longer at its place."""
+        if self._connection is None or (now := identity(self.path)) == self._identity:
+            return
+        if now is None:
+            log.warning("%s was removed while the gateway runs; it is made again", self.path)
+            self._disconnect()
+            return
+        try:
+            self._begin_anew("replaced", "it was replaced while the gateway runs")
+        except FILE_ERRORS as error:
+            self._failed(error)
+
+    def _loaded_read_only(self) -> State:
+        """Of a file that can be read but not written."""
+        try:
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                found = connection.execute("PRAGMA user_version").fetchone()[0]
+                state = self._read(connection)[0] if found == FORMAT else State()
+        except FILE_ERRORS:
+            return State()
+        self._is_read = True
+        return state
+
+    def _read(self, connection: sqlite3.Connection) -> tuple[State, int]:
+        """The state, and how many entries are dated in the future.
+
+        Raises:
+            FILE_ERRORS: the file can't be read.
+        """
+        parts: dict[str, dict[Any, Any]] = {name: {} for name in _PARTS}
+        totals: dict[str, float] = {}
+        misdated = 0
+        newest_s = time.time() + CLOCKS_DIFFER_S
+        oldest_s = newest_s - FORGOTTEN_AFTER_S
+        for part, key, value in connection.execute("SELECT part, key, value FROM learned"):
+            try:
+                if part in _TOTALS:
+                    total = msgspec.msgpack.decode(value, type=float)
+                    totals[part] = min(total, newest_s) if isfinite(total) else 0.0
+                    continue
+                entry = msgspec.msgpack.decode(value, type=_PARTS[part])
+                at_s = getattr(entry, "at_s", oldest_s)
+                misdated += at_s > newest_s
+                if oldest_s <= at_s <= newest_s and _is_sound(entry):
+                    parts[part][tuple(msgspec.json.decode(key))] = entry
+            except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+                continue
+        fields: dict[str, Any] = {**parts, **totals}
+        return State(**fields), misdated
+
+    def _write_guarded(self, state: State) -> None:
+        for _ in range(2):  # once more where the file was found damaged, and begun anew
+            if self._connection is None:
+                return
+            try:
+                if not self._is_read:
+                    self._earlier, _ = self._read(self._connection)
+                    self._is_read = True
+                self._write(self._connection, state if self._earlier == State() else merge(self._earlier, state))
+            except FILE_ERRORS as error:
+                self._failed(error)
+            else:
+                self._given, self.problem = state, None
+                return
+
+    def _write(self, connection: sqlite3.Connection, state: State) -> None:
+        """
+        Raises:
+            FILE_ERRORS: nothing was written.
+        """
+        saved = self._saved or State()
+        rows: list[tuple[str, str, bytes]] = []
+        gone: list[tuple[str, str]] = []
+        for part in _PARTS:
+            new: Mapping[Any, Any] = getattr(state, part)
+            old: Mapping[Any, Any] = getattr(saved, part)
+            rows += [
+                (part, _text(key), msgspec.msgpack.encode(entry))
+                for key, entry in new.items()
+                if old.get(key) is not entry
+            ]
+            gone += [(part, _text(key)) for key in old if key not in new]
+        rows += [(name, "", msgspec.msgpack.encode(getattr(state, name))) for name in _TOTALS]
+        with connection:
+            if self._saved is None:
+                connection.execute("DELETE FROM learned WHERE part <> 'opened'")
+            connection.executemany("DELETE FROM learned WHERE part = ? AND key = ?", gone)
+            connection.executemany("INSERT OR REPLACE INTO learned VALUES (?, ?, ?)", rows)
+        self._saved = state
+
+
+def _text(key: Any) -> str:
+    return msgspec.json.encode(key).decode()
+
+
+def _is_sound(entry: Struct) -> bool:
+    """Whether an entry is one that could have been saved: a damaged byte may leave it readable and change its sense."""
+    if isinstance(entry, Cell) and not (
+        len(entry.weights) == len(entry.sums) == len(HALF_LIVES_S) and 0 <= entry.window <= LONGEST
+    ):
+        return False
+    if isinstance(entry, StepCost) and (len(entry.squares), len(entry.products), len(entry.coefficients)) != (
+        SIZE**2,
+        SIZE,
+        SIZE,
+    ):
+        return False
+    return all(isfinite(number) for number in _numbers(structs.astuple(entry)))
+
+
+def _numbers(values: tuple[Any, ...]) -> Iterator[float]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _numbers(value)
+        elif isinstance(value, (int, float)):
+            yield value

@@ -1,0 +1,49 @@
+"""What one request may still try. The one place where it is counted."""
+
+from paceline.serving.illness import Failure
+
+MAX_DELIVERIES = 2
+"""Engines that may have worked on a request without an answer: a request that is the cause itself gets no further. A
+generation has no effect but its answer, so the second delivery changes nothing that a client could see."""
+MAX_RETURNS = 3
+"""Times that a request comes back to an engine that it could not reach, or that it lost, once that is up again."""
+
+
+class Attempts:
+    """Of one request."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+        """By engine, in words for people."""
+        self.failures: dict[str, Failure] = {}
+        """By engine, the last one."""
+        self._deliveries = 0
+        self._returns = 0
+
+    def failed(self, engine: str, kind: Failure, problem: str) -> None:
+        self.problems[engine], self.failures[engine] = problem, kind
+        self._deliveries += kind.was_delivered
+
+    @property
+    def may_go_on(self) -> bool:
+        return self._deliveries < MAX_DELIVERIES
+
+    def may_try(self, engine: str) -> bool:
+        return engine not in self.failures
+
+    def may_return(self, engine: str) -> bool:
+        """Whether it is worth waiting for an engine that was tried already."""
+        return self.failures.get(engine) in (Failure.UNREACHABLE, Failure.LOST) and self._returns < MAX_RETURNS
+
+    def returns(self, engine: str) -> None:
+        """An engine that was tried before is to be tried again."""
+        self._returns += 1
+        self.failures.pop(engine, None)
+
+    @property
+    def status_and_code(self) -> tuple[int, str]:
+        """Of the answer, where none of them could serve."""
+        kinds = self.failures.values()
+        if Failure.SILENT in kinds:
+            return 504, "engine_timeout"
+        return (502, "engine_lost") if self._deliveries else (503, "engine_unavailable")

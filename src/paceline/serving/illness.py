@@ -1,0 +1,200 @@
+"""Engines that are ill rather than dead: up by their looks, but failing what they are sent.
+
+As a circuit breaker (Envoy's outlier detection, olla's breaker): after failures in a row, or in most of the last
+requests, an engine is ejected for a while, and the others are used. Unlike theirs, what ends an ejection is no
+user's request but a tiny one of our own, of the form that failed.
+"""
+
+import asyncio
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+
+from paceline.processes import Supervisor
+from paceline.types import AS_STARTED, Api, Request, Strategy
+from paceline.wire.client import ConnectFailed, ConnectionLost
+from paceline.wire.headers import Headers
+
+FAILURES_IN_A_ROW = 3
+"""After so many of one form (dialect, streamed or not, model) an engine is ejected: it may be ill for streams alone, or
+for one of its models. Envoy waits for 5, olla for 3; a request that fails here is served elsewhere, so that being wrong
+costs little."""
+DOUBTS_IN_A_ROW = 3
+"""Different requests that failed on this and on another engine, with none that was served in between: one may be the
+cause of its failures itself, several are not."""
+BODY_END_BYTES = 512
+"""Of a request's body, by which it is known again."""
+MAX_FORMS = 64
+"""Of requests that failed, that are counted apart."""
+LAST_OUTCOMES = 10
+MAX_FAILED = 5
+"""Of the last outcomes, failures at which an engine is ejected though some requests succeed in between."""
+EJECTION_S = (2.0, 4.0, 8.0, 15.0, 30.0)
+"""Until the first, second ... trial; the last one repeats. The first is short, for a hiccup is the usual case."""
+RELAPSE_S = 60.0
+"""An engine that fails again so soon after it was let in goes on from the pause that it had reached."""
+TRIAL_TIMEOUT_S = 10.0
+MAX_TRIAL_BYTES = 1_000_000
+
+
+class Failure(StrEnum):
+    """How an attempt to have a request served ended without an answer."""
+
+    QUEUE = "queue"
+    """The device's turn did not come; nothing was sent."""
+    UNREACHABLE = "unreachable"
+    """No connection; nothing was sent."""
+    BUSY = "busy"
+    """The engine refused, as it may."""
+    ERROR = "error"
+    """It answered with an error of its own: a status from 500 on, or an error inside a 200."""
+    LOST = "lost"
+    """It broke off."""
+    SILENT = "silent"
+    """It did not answer in time."""
+
+    @property
+    def was_delivered(self) -> bool:
+        """Whether the engine may have worked on the request."""
+        return self in (Failure.ERROR, Failure.LOST, Failure.SILENT)
+
+
+Form = tuple[Api, bool, str | None]
+"""Dialect, whether it is streamed, the model."""
+
+
+class Illness:
+    """What was seen of one engine's answers lately."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        """Why it is ejected; ``None`` while it is not."""
+        self.failed_api = Api.OPENAI_CHAT
+        self.failed_stream = False
+        self.failed_model: str | None = None
+        """What the engine calls the model that it failed with."""
+        self._in_a_row: dict[Form, int] = {}
+        self._doubts: set[tuple[int, bytes]] = set()
+        self._last: deque[bool] = deque(maxlen=LAST_OUTCOMES)
+        self._ejections = 0
+        self._trial_at_s = 0.0
+        self._let_in_at_s = float("-inf")
+
+    @property
+    def is_ejected(self) -> bool:
+        return self.problem is not None
+
+    def served(self, request: Request) -> None:
+        """A request came out well."""
+        self._in_a_row.pop(_form(request), None)
+        self._doubts.clear()
+        self._last.append(False)
+
+    def failed(self, request: Request, kind: Failure, problem: str, model: str | None = None) -> bool:
+        """A request failed by the engine's fault. Returns whether this ejects it.
+
+        Args:
+            model: what the engine calls its model.
+        """
+        form = _form(request)
+        in_a_row = self._in_a_row.pop(form, 0) + 1
+        self._in_a_row[form] = in_a_row
+        if len(self._in_a_row) > MAX_FORMS:
+            del self._in_a_row[next(iter(self._in_a_row))]
+        self._last.append(True)
+        self.failed_api, self.failed_stream, self.failed_model = request.api, request.stream, model
+        now_s = _now_s()
+        if self.is_ejected:  # there was no other to use; a trial would tell no more than this did
+            self._trial_at_s = max(self._trial_at_s, now_s + EJECTION_S[min(self._ejections, len(EJECTION_S)) - 1])
+            return False
+        if max(in_a_row, len(self._doubts)) < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED:
+            return False
+        if now_s - self._let_in_at_s > RELAPSE_S:
+            self._ejections = 0
+        self._eject(now_s, f"{kind}: {problem}")
+        return True
+
+    def is_in_doubt(self, request: Request) -> bool:
+        """A request failed here as it did on another engine, so that the fault may be its own. Returns whether there
+        were too many of these for that."""
+        if len(self._doubts) < DOUBTS_IN_A_ROW:
+            self._doubts.add((len(request.body), request.body[-BODY_END_BYTES:]))
+        return len(self._doubts) >= DOUBTS_IN_A_ROW
+
+    def is_due_for_trial(self) -> bool:
+        """Whether its pause is over; the next one begins now, in case the trial fails."""
+        if not self.is_ejected or _now_s() < self._trial_at_s:
+            return False
+        self._eject(_now_s(), self.problem or "")
+        return True
+
+    def let_in(self) -> None:
+        """A trial went well, or it was started anew."""
+        if self.is_ejected:
+            self._let_in_at_s = _now_s()
+        self.problem = None
+        self._in_a_row.clear()
+        self._doubts.clear()
+        self._last.clear()
+
+    def _eject(self, now_s: float, problem: str) -> None:
+        self.problem = problem
+        self._trial_at_s = now_s + EJECTION_S[min(self._ejections, len(EJECTION_S) - 1)]
+        self._ejections += 1
+
+
+async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | None, headers: Headers) -> bool:
+    """Whether an engine answers a tiny request of the form that failed last."""
+    request = trial(illness.failed_api, illness.failed_stream, model)
+    if supervisor.client is None:
+        return False
+    observer = supervisor.engine.observe(request, Strategy())
+    body = supervisor.engine.prepare(request, Strategy(), AS_STARTED, 0.0)
+    kind = (b"content-type", b"application/json")
+    try:
+        async with asyncio.timeout(TRIAL_TIMEOUT_S):
+            async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
+                whole = await answer.read_all(MAX_TRIAL_BYTES)
+                media_type = (answer.header(b"content-type") or b"").lower()
+                is_stream = media_type.startswith(b"text/event-stream")
+                if is_stream:
+                    observer.feed(whole, 0.0)
+                    observer.end(0.0)
+                elif b"json" in media_type:
+                    observer.read_whole(whole)
+                is_served = answer.status < 500 and answer.status not in (401, 407) and observer.error is None
+                return is_served and (observer.has_begun or not is_stream)
+    except (ConnectFailed, ConnectionLost, TimeoutError):
+        return False
+
+
+_PATHS = {
+    Api.OPENAI_CHAT: "/v1/chat/completions",
+    Api.OPENAI_COMPLETIONS: "/v1/completions",
+    Api.OPENAI_RESPONSES: "/v1/responses",
+    Api.ANTHROPIC_MESSAGES: "/v1/messages",
+    Api.LLAMA_CPP: "/completion",
+}
+
+
+def trial(api: Api, stream: bool, model: str | None) -> Request:
+    """The request of a trial: one or two tokens, in a dialect."""
+    fields: dict[str, object] = {"stream": stream, **({"model": model} if model else {})}
+    said = [{"role": "user", "content": "Say OK."}]
+    fields |= {
+        Api.OPENAI_CHAT: {"messages": said, "max_tokens": 2},
+        Api.OPENAI_COMPLETIONS: {"prompt": "1 2 3", "max_tokens": 2},
+        Api.OPENAI_RESPONSES: {"input": "Say OK.", "max_output_tokens": 16, "store": False},
+        Api.ANTHROPIC_MESSAGES: {"messages": said, "max_tokens": 2},
+        Api.LLAMA_CPP: {"prompt": "1 2 3", "n_predict": 2},
+    }[api]
+    return Request(api, _PATHS[api], msgspec.json.encode(fields), fields, model, stream, teaches=False)
+
+
+def _form(request: Request) -> Form:
+    return request.api, request.stream, request.served_model
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,264 @@
+"""Requests that are not decided on: to the engine that they are for, once, and back as they come."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from time import perf_counter
+
+import msgspec
+from msgspec import Struct
+
+from paceline.engines.body import with_fields
+from paceline.http.routes import computes
+from paceline.serving.errors import CLIENT_LEFT, ApiError
+from paceline.serving.fleet import LaneHandle
+from paceline.serving.headers import to_client, to_engine
+from paceline.serving.patience import (
+    CHARS_PER_TOKEN,
+    MAX_UNKNOWN_STALL_S,
+    MIN_PREFILL_TOKENS_PER_S,
+    MIN_STALLED_S,
+)
+from paceline.serving.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
+from paceline.serving.stored import id_in_path
+from paceline.serving.turns import HeldTurn, QueueFull, Turn
+from paceline.types import Api, Request
+from paceline.wire.client import Answer, ConnectFailed, ConnectionLost
+
+GENERATING_IN_API = ("/api/chat", "/api/generate")
+"""Ollama's, whose answer may come as a whole."""
+HEAD_BYTES = 4096
+"""Of an answer, in which the id stands that its engine keeps."""
+MAX_FIELDS_TRIED = 64
+"""Places in a form where the field ``model`` may begin; a file within may look like many."""
+_FIELD_NAMES = (b'name="model"', b"name=model")
+_REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n")
+"""Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
+
+
+HARMLESS = ("GET", "HEAD")
+"""Methods that may be tried on the next engine when one is lost."""
+MAX_DECODED_BYTES = 2_000_000
+"""A larger body is only searched for its model's name: passing over 60 MB of JSON stops all else for 0.1 s and more."""
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,200})"')
+
+
+class Passed(Struct, frozen=True):
+    """A request that is passed through."""
+
+    method: str
+    path: str
+    target: str
+    """Path and query as the client wrote them."""
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    address: str
+    """The client's."""
+
+
+class _NamesModel(Struct):
+    model: str | None = None
+
+
+async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, is_unpacked: bool) -> None:
+    """Relay whatever else an engine offers: to the lane that the request names, the engine that keeps what its path
+    names, one that serves the model that it names, or the default lane's.
+
+    Raises:
+        ApiError: it can't be reached, or was lost; nothing is sent twice.
+    """
+    began_s = perf_counter()
+    lane: LaneHandle | None = None
+    status, error = 0, None
+    try:
+        async with asyncio.timeout(pipeline.server.total_timeout_s):
+            lanes, body = await _lanes(pipeline, passed)
+            for lane in lanes:
+                is_last = lane is lanes[-1]
+                try:
+                    status = await _exchange(pipeline, lane, passed, body, reply, is_unpacked, keep_404=is_last)
+                except ApiError:
+                    if is_last or passed.method not in HARMLESS or reply.has_begun:
+                        raise
+                    continue  # another one may keep what is looked for
+                if status != 404 or is_last:
+                    break
+    except ApiError as problem:
+        status, error = problem.status, problem.message
+        raise
+    except TimeoutError as problem:
+        status, error = 504, TOOK_TOO_LONG
+        raise ApiError(504, error, "timeout") from problem
+    except asyncio.CancelledError:
+        status, error = CLIENT_LEFT if reply.client_left else 503, "ended before the answer was whole"
+        raise
+    finally:
+        pipeline.note_passed(passed.method, passed.path, lane, status, perf_counter() - began_s, error)
+
+
+async def _exchange(
+    pipeline: Pipeline,
+    lane: LaneHandle,
+    passed: Passed,
+    body: bytes,
+    reply: ClientReply,
+    is_unpacked: bool,
+    keep_404: bool,
+) -> int:
+    """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
+    engine, name = lane.engine, lane.lane.name
+    turn: HeldTurn | None = None
+    engine.passing += 1
+    try:
+        if computes(passed.method, passed.path):
+            turn = HeldTurn(await _turn(lane, pipeline.server.queue_timeout_s), _patience_s(passed))
+            pipeline.held_turns.add(turn)
+        headers = to_engine(
+            passed.headers,
+            api_key=engine.api_key,
+            keep_key=not pipeline.asks_for_keys,
+            plain=False,
+            client=passed.address,
+            is_unpacked=is_unpacked,
+        )
+        async with asyncio.timeout(pipeline.server.first_byte_timeout_s):
+            sent = await engine.client.send(passed.method, passed.target, headers, body)
+        async with sent as answer:
+            if answer.status != 404 or keep_404:
+                await _relay(pipeline, lane, passed, answer, reply, turn)
+            return answer.status
+    except ConnectFailed as error:
+        engine.supervisor.report_failure(str(error))
+        raise ApiError(503, f"{name} can't be reached: {error}", "engine_unavailable", 2) from error
+    except ConnectionLost as error:
+        engine.supervisor.suspect(str(error))
+        raise ApiError(502, f"{name} was lost: {error}", "engine_lost") from error
+    except TimeoutError as error:
+        raise ApiError(504, f"{name} did not answer in time (server.first_byte_timeout_s)", "timeout", 2) from error
+    finally:
+        engine.passing -= 1
+        if turn:
+            pipeline.held_turns.discard(turn)
+            turn.release()
+
+
+def _patience_s(passed: Passed) -> float:
+    """How long an engine may be silent over it before others have the device."""
+    if passed.path.rstrip("/") in GENERATING_IN_API:
+        return MAX_UNKNOWN_STALL_S
+    prefill_s = len(passed.body) / CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
+    return min(MAX_UNKNOWN_STALL_S, max(MIN_STALLED_S, prefill_s))
+
+
+async def _turn(lane: LaneHandle, timeout_s: float) -> Turn:
+    engine = lane.engine
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await engine.device.acquire(engine.name, engine.slots)
+    except QueueFull as error:
+        raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
+    except TimeoutError as error:
+        problem = "did not get its device's turn in time (server.queue_timeout_s)"
+        raise ApiError(504, f"{lane.lane.name} {problem}", "timeout", 2) from error
+
+
+async def _relay(
+    pipeline: Pipeline,
+    lane: LaneHandle,
+    passed: Passed,
+    answer: Answer,
+    reply: ClientReply,
+    turn: HeldTurn | None,
+) -> None:
+    """Relay an answer, and remember what its engine keeps from now on."""
+    own = (b"x-paceline-lane", lane.lane.name.encode())
+    await reply.start(answer.status, [own, *to_client(answer.headers, lane.engine.supervisor.url)])
+    head = b""
+    while piece := await _read(answer, pipeline.server.idle_timeout_s):
+        head += piece[: HEAD_BYTES - len(head)]
+        if turn:
+            turn.waits_for_client()
+        await reply.send(piece)
+        if turn:
+            turn.waits_for_engine()
+    await reply.end()
+    if answer.status < 300 and passed.method == "POST":
+        pipeline.stored_ids.note(head, lane.engine.name)
+
+
+async def _read(answer: Answer, idle_timeout_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(idle_timeout_s):
+            return await answer.read()
+    except TimeoutError as error:
+        raise ConnectionLost(f"no byte for {idle_timeout_s:g} s (server.idle_timeout_s)") from error
+
+
+async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
+    """The lanes to try in turn, and the body as their engine is to have it. More than one only where an id is to be
+    found that nobody remembers."""
+    lanes, body = _meant(pipeline, passed)
+    if pipeline.fleet.is_coming(lanes):
+        await pipeline.wait_for_start(lambda: _meant(pipeline, passed)[0], START_PATIENCE_S)
+        lanes, body = _meant(pipeline, passed)
+    name = id_in_path(passed.path)
+    if name is not None and pipeline.stored_ids.engine_of(name) is None:
+        by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
+        return list(reversed(by_engine.values())) or lanes[:1], body
+    return [_first(lanes)], body
+
+
+def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
+    fleet = pipeline.fleet
+    fields = dict(passed.headers)
+    if (forced := fields.get(b"x-paceline-lane")) is not None:
+        return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
+    name = id_in_path(passed.path)
+    if name is not None:
+        keeper = pipeline.stored_ids.engine_of(name)
+        own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
+        return own or list(fleet.lanes.values()), passed.body
+    model, span = _model(passed)
+    served = fleet.find(model) if model else None
+    if served is None:
+        served = fleet.find(None)
+    assert served is not None
+    first = _first(served.lanes)
+    own_name = served.engine_names.get(first.engine.name) if model else None
+    if own_name is None or own_name == model:
+        return served.lanes, passed.body
+    if span is not None:
+        return [first], passed.body[: span[0]] + own_name.encode() + passed.body[span[1] :]
+    request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})
+    return [first], with_fields(request, {"model": own_name})
+
+
+def _first(lanes: Sequence[LaneHandle]) -> LaneHandle:
+    """The first that is well, else that is up."""
+    return min(lanes, key=lambda lane: (not lane.is_up, not lane.engine.is_well))
+
+
+def _model(passed: Passed) -> tuple[str | None, tuple[int, int] | None]:
+    """The model that the body names, and where it stands if that is a form."""
+    kind = dict(passed.headers).get(b"content-type", b"").lower()
+    if kind.startswith(b"multipart/form-data"):
+        return _model_in_form(passed.body) or (None, None)
+    if len(passed.body) > MAX_DECODED_BYTES:
+        found = _MODEL.search(passed.body, 0, MAX_DECODED_BYTES) or _MODEL.search(passed.body[-MAX_DECODED_BYTES:])
+        return (found[1].decode() if found else None), None
+    try:
+        return msgspec.json.decode(passed.body, type=_NamesModel).model, None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None, None
+
+
+def _model_in_form(body: bytes) -> tuple[str, tuple[int, int]] | None:
+    for name in _FIELD_NAMES:
+        at = 0
+        for _ in range(MAX_FIELDS_TRIED):
+            if (at := body.find(name, at) + len(name)) < len(name):
+                break
+            is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
+            if is_whole_name and (found := _REST_OF_FIELD.match(body, at)):
+                return found[1].decode("utf-8", "replace"), found.span(1)
+    return None

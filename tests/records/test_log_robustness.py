@@ -1,0 +1,221 @@
+"""The decision log beside a full disk, damage, large entries, and removed files."""
+
+import sqlite3
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from paceline.records import decision_log as evidence_log
+from paceline.records.decision_log import DecisionLog, LogSettings
+from paceline.records.read import entries
+from paceline.types import Api, Decision, Outcome, Request, Signals
+
+KEPT = LogSettings(keep_text=True)
+
+
+def added(log: DecisionLog, body: bytes = b"{}", count: int = 1, at_s: float | None = None) -> None:
+    for _ in range(count):
+        request = Request(Api.OPENAI_CHAT, "/v1/chat/completions", body, {})
+        outcome = Outcome("plain", 200, 1.0, at_s=time.time() if at_s is None else at_s)
+        log.add(request, Signals(), Decision("plain", "because"), outcome)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence_log, "INTERVAL_S", 0.01)
+
+
+def test_what_waits_is_bounded_in_bytes_and_the_oldest_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    log = DecisionLog(tmp_path / "folder" / "requests.sqlite", KEPT)
+    for number in range(100):
+        added(log, b"%03d" % number + b"x" * 1_000_000)
+    held = sum(sys.getsizeof(text) for _, text in list(log._waiting))
+    assert held < evidence_log.MAX_WAITING_BYTES
+    assert log.lost == 100 - len(log._waiting)
+    (tmp_path / "folder").unlink()
+    wait_until(lambda: not log._waiting and log.problem is None)
+    log.close()
+    found = [entry["text"][:3] for entry in entries(log.path, keep_text=True)]
+    assert found == [f"{number:03}" for number in range(100 - len(found), 100)]
+    assert log.lost + log.written == 100
+    assert log._held_bytes == 0
+
+
+def test_nothing_is_lost_when_entries_come_while_the_disk_fails(tmp_path: Path) -> None:
+    """Many threads add while the writer takes, fails, and puts back."""
+    folder = tmp_path / "folder"
+    folder.write_text("")
+    log = DecisionLog(folder / "requests.sqlite")
+    threads = [threading.Thread(target=added, args=(log, b"{}", 500)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    folder.unlink()
+    wait_until(lambda: log.written == 2000)
+    log.close()
+    assert log.lost == 0
+    assert len(list(entries(log.path))) == 2000
+
+
+def test_a_body_is_cut_where_it_would_fill_the_memory(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "requests.sqlite", KEPT)
+    added(log, b"x" * 30_000_000)
+    log.close()
+    assert [len(entry["text"]) for entry in entries(log.path, keep_text=True)] == [evidence_log.MAX_TEXT_BYTES]
+
+
+def test_the_file_stays_near_its_limit_also_with_texts(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "requests.sqlite", LogSettings(max_bytes=1_000_000, keep_text=True))
+    largest = 0
+    for number in range(60):
+        added(log, b"%03d" % number + b"z" * 300_000)
+        wait_until(lambda: not log._waiting)
+        largest = max(largest, sum(file.stat().st_size for file in tmp_path.iterdir()))
+    log.close()
+    assert largest < 6_000_000
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 1_500_000
+    assert [entry["text"][:3] for entry in entries(log.path, keep_text=True)][-1] == "059"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_file_is_set_aside_and_begun_anew(
+    seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "requests.sqlite"
+    log = DecisionLog(path)
+    added(log, count=300)
+    log.close()
+    good, random = path.read_bytes(), Random(seed)
+    changed = [
+        b"",
+        random.randbytes(100) + good[100:],
+        good[: len(good) // 2 + 100],
+        good[:100] + bytes(len(good) - 100),
+        good[:16384] + random.randbytes(16384) + good[32768:],
+        random.randbytes(len(good)),
+    ]
+    for damaged in changed:
+        for file in tmp_path.iterdir():
+            file.unlink()
+        path.write_bytes(damaged)
+        log = DecisionLog(path)
+        added(log, count=30)
+        wait_until(lambda log=log: log.written == 30 and log.problem is None)  # type: ignore[misc]
+        log.close()
+        assert log.lost == 0
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM entries").fetchone()[0] >= 30
+    assert "is set aside as requests.damaged" in caplog.text
+
+
+def test_a_file_of_a_newer_program_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "requests.sqlite"
+    log = DecisionLog(path)
+    added(log, count=3)
+    log.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    log = DecisionLog(path)
+    added(log)
+    log.close()
+    assert len(list(entries(path))) == 1
+    with closing(sqlite3.connect(tmp_path / "requests.newer")) as connection:
+        assert connection.execute("SELECT count(*) FROM entries").fetchone()[0] == 3
+    assert "its format is 99" in caplog.text
+
+
+def test_a_file_that_is_removed_or_damaged_while_it_is_used_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "requests.sqlite"
+    log = DecisionLog(path)
+    added(log)
+    wait_until(lambda: log.written == 1)
+    for file in list(tmp_path.iterdir()):
+        file.unlink()
+    added(log)
+    wait_until(lambda: log.written == 2)
+    assert len(list(entries(path))) == 1
+    path.write_bytes(Random(0).randbytes(path.stat().st_size))
+    added(log, count=200)
+    wait_until(lambda: log.written == 202 and log.problem is None)
+    log.close()
+    assert log.lost == 0
+
+
+def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "paceline"
+    folder.mkdir(mode=0o755)
+    path = folder / "requests.sqlite"
+    log = DecisionLog(path)
+    added(log)
+    log.close()
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    log = DecisionLog(path)
+    added(log)
+    wait_until(lambda: log.written == 1)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    log.close()
+    assert set(modes.values()) == {0o600}
+    assert len(modes) == 3
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_what_a_jump_of_the_clock_drops_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = DecisionLog(tmp_path / "requests.sqlite")
+    added(log, count=5, at_s=time.time() - 40 * 86_400)
+    log.close()
+    assert "lost 5 entries" in caplog.text
+
+
+def test_the_thread_survives_what_no_file_can_hold(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "requests.sqlite")
+    log._waiting.append((1.0, "\ud800"))  # no UTF-8
+    wait_until(lambda: log.lost == 1)
+    added(log)
+    wait_until(lambda: log.written == 1)
+    log.close()
+    assert log.problem is None
+
+
+@pytest.mark.parametrize("content", ["newer", "damaged"])
+def test_a_file_that_can_be_neither_used_nor_moved_is_left_as_it_is(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "requests.sqlite"
+    if content == "newer":
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+            connection.commit()
+    else:
+        path.write_bytes(b"no database" * 1000)
+    before = path.read_bytes()
+    monkeypatch.setattr("paceline.records.decision_log.set_aside", refuse)
+    log = DecisionLog(path)
+    try:
+        deadline_s = time.monotonic() + 5
+        while log.problem is None and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert log.problem is not None
+        assert "not be moved away: Permission denied" in log.problem
+    finally:
+        log.close()
+    assert path.read_bytes() == before

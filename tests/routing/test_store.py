@@ -1,0 +1,342 @@
+"""What was learned survives a restart."""
+
+import sqlite3
+import stat
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+from msgspec.structs import replace
+
+from paceline.decision import State, decide, learn, merge
+from paceline.routing.store import Memory
+from paceline.types import Lane, LaneState, Observation, Outcome, Signals, Strategy, Task
+
+LANES = [
+    LaneState(Lane("plain", "e", Strategy(), "gpu"), fingerprint="one", model="m"),
+    LaneState(Lane("ngram", "e", Strategy("ngram", 8), "gpu"), fingerprint="one", model="m"),
+]
+NOW_S = time.time()
+EDIT = Signals(tasks={Task.EDIT: 1.0}, copy=0.8, conversation="c")
+
+
+def problem_of(memory: Memory) -> str | None:
+    return memory.problem
+
+
+def learned(state: State, count: int) -> State:
+    rng = Random(count)
+    for number in range(count):
+        decision = decide(EDIT, LANES, state, rng)
+        seen = Observation(50, 0, 90, 0.2, 90, 1.0 + rng.random(), 80, 40)
+        state = learn(state, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S + number))
+    return state
+
+
+def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "learned.sqlite"
+    memory = Memory(path)
+    assert memory.load() == State()
+    state = learned(State(), 5)
+    memory.save(state)
+    state = learned(state, 3)
+    memory.save(state)
+    memory.close()
+    again = Memory(path)
+    assert again.load() == state
+    again.close()
+
+
+def test_saving_writes_what_changed(tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "learned.sqlite")
+    memory.save(learned(State(), 5))
+    assert memory._connection is not None
+    before = memory._connection.total_changes
+    memory.save(replace(memory.load(), at_s=NOW_S))
+    assert memory._connection.total_changes - before <= 3  # the totals
+
+
+def test_what_two_gateways_learned_is_kept_when_the_first_lets_go_of_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "learned.sqlite"
+    first, second = Memory(path), Memory(path)
+    assert second.problem is not None
+    assert "another gateway uses it" in second.problem
+    one, other = learned(State(), 5), learned(State(), 3)
+    assert second.load() == State()
+    for _ in range(3):
+        second.save(other)
+    assert len(caplog.records) == 1, "it is said once"
+    first.save(one)
+    first.close()
+    second.save(other)
+    assert problem_of(second) is None
+    second.save(other)
+    second.close()
+    again = Memory(path)
+    assert again.load() == merge(one, other)
+    again.close()
+
+
+def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+    memory = Memory(path)
+    assert memory.load() == State()
+    memory.save(learned(State(), 2))
+    memory.close()
+    assert (tmp_path / "learned.damaged").exists()
+
+
+def test_what_a_wrong_clock_dated_is_left_out_and_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory(tmp_path / "learned.sqlite")
+    state = learned(State(), 3)
+    later = decide(EDIT, LANES, state, Random(0))
+    seen = Observation(50, 0, 90, 0.2, 90, 1.0)
+    other = replace(EDIT, conversation="d")
+    memory.save(learn(state, other, later, Outcome(later.lane, 200, 3.0, observed=seen, at_s=NOW_S * 2)))
+    memory.close()
+    memory = Memory(tmp_path / "learned.sqlite")
+    sound = memory.load()
+    assert sound.cells.keys() < learn(state, other, later, Outcome(later.lane, 200, 3.0, observed=seen)).cells.keys()
+    assert "dated in the future" in caplog.text
+    assert (tmp_path / "learned.misdated").exists()
+    memory.close()
+    memory = Memory(tmp_path / "learned.sqlite")
+    assert memory.load().cells == sound.cells, "the sound ones stand in the new file at once"
+    memory.close()
+
+
+def test_damaged_entries_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    state = learned(State(), 3)
+    memory.save(state)
+    memory.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO learned VALUES ('cells', 'no key', 'x')")
+        connection.execute("INSERT INTO learned VALUES ('cells', '[\"step\",\"other\"]', 'x')")
+    memory = Memory(path)
+    assert memory.load() == state
+    memory.close()
+
+
+def test_a_place_that_can_not_be_written_is_said_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    memory = Memory(tmp_path / "file" / "learned.sqlite")
+    assert memory.load() == State()
+    assert "let this user write there" in caplog.text
+    state = learned(State(), 3)
+    memory.save(state)
+    (tmp_path / "file").unlink()
+    memory.save(state)
+    assert memory.problem is None
+    memory.close()
+    assert Memory(tmp_path / "file" / "learned.sqlite").load() == state
+
+
+FILLED = learned(State(), 60)
+_CELL = next(iter(FILLED.cells.values()))
+MANY = replace(FILLED, cells={**FILLED.cells, **{("step", number): _CELL for number in range(150)}})
+
+
+def filled(path: Path) -> bytes:
+    """A file of many pages."""
+    memory = Memory(path)
+    memory.save(MANY)
+    memory.close()
+    return path.read_bytes()
+
+
+def starts_and_saves(path: Path) -> None:
+    memory = Memory(path)
+    memory.load()
+    memory.save(FILLED)
+    assert memory.problem is None
+    memory.close()
+    again = Memory(path)
+    assert again.load().measured == FILLED.measured
+    again.close()
+
+
+@pytest.mark.parametrize("filling", [b"\xff", b"\x00", b"\x0d", None])
+def test_every_page_may_be_damaged(tmp_path: Path, filling: bytes | None) -> None:
+    path = tmp_path / "learned.sqlite"
+    good = filled(path)
+    random = Random(1)
+    for page in range(len(good) // 4096):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        damage = random.randbytes(4096) if filling is None else filling * 4096
+        path.write_bytes(good[: page * 4096] + damage + good[(page + 1) * 4096 :])
+        starts_and_saves(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 99, 100, 4000, 4096, 5000, -1, -5000])
+def test_the_file_may_be_cut_off_anywhere(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "learned.sqlite"
+    path.write_bytes(filled(path)[:length])
+    starts_and_saves(path)
+
+
+def test_any_byte_may_be_changed(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    good = filled(path)
+    random = Random(2)
+    for number in range(150):
+        damaged = bytearray(good)
+        for _ in range(1 + number % 20):
+            damaged[random.randrange(len(damaged) if number % 3 else 200)] = random.randrange(256)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        path.write_bytes(damaged)
+        memory = Memory(path)
+        state = memory.load()
+        decision = decide(EDIT, LANES, state, random)
+        seen = Observation(50, 0, 90, 0.2, 90, 1.0, 80, 40)
+        learn(state, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S))
+        memory.save(FILLED)
+        memory.close()
+
+
+def test_a_file_of_a_newer_program_is_set_aside_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    memory.save(FILLED)
+    memory.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    starts_and_saves(path)
+    assert (tmp_path / "learned.newer").read_bytes() == before
+    assert "format is 99" in caplog.text
+
+
+def test_a_second_damage_does_not_replace_what_the_first_left(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    for number in range(7):
+        path.write_bytes(b"no database %d" % number * 100)
+        starts_and_saves(path)
+    kept = sorted(file.name for file in tmp_path.glob("learned.damaged*"))
+    assert kept == ["learned.damaged", *(f"learned.damaged-{number}" for number in range(2, 6))]
+    assert (tmp_path / "learned.damaged").read_bytes().startswith(b"no database 0")
+
+
+def test_a_file_that_is_removed_while_it_is_used_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    memory.load()
+    memory.save(FILLED)
+    path.unlink()
+    more = learned(FILLED, 2)
+    memory.save(more)
+    memory.close()
+    assert "was removed" in caplog.text
+    assert Memory(path).load() == more
+
+
+def test_a_file_that_is_replaced_while_it_is_used_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    memory.load()
+    memory.save(FILLED)
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / "other").replace(path)
+    memory.save(learned(FILLED, 2))
+    memory.close()
+    assert (tmp_path / "learned.replaced").read_bytes() == b"other"
+    assert Memory(path).load() == learned(FILLED, 2)
+
+
+def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    filled(path)
+    memory = Memory(path)
+    memory.load()
+    with path.open("r+b") as file:
+        file.write(Random(0).randbytes(path.stat().st_size))
+    state = FILLED
+    for count in (2, 3, 4):
+        state = learned(state, count)
+        memory.save(state)
+    memory.close()
+    again = Memory(path)
+    assert again.load() in (state, State())
+    again.save(state)
+    again.close()
+    assert Memory(path).load() == state
+
+
+def test_what_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted read-only."""
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    memory.save(FILLED)
+    memory.close()
+
+    def refuse(_: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("paceline.routing.store.make_private", refuse)
+        memory = Memory(path)
+        assert memory.load() == FILLED
+        memory.save(FILLED)
+        assert memory.problem is not None
+    more = learned(FILLED, 2)
+    memory.save(more)
+    memory.close()
+    assert Memory(path).load() == more
+
+
+def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    memory.load()
+    assert memory._connection is not None
+    pages = memory._connection.execute("PRAGMA page_count").fetchone()[0]
+    memory._connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's answer is that of a full disk
+    memory.save(MANY)
+    assert memory.problem is not None
+    assert "make room" in memory.problem
+    memory._connection.execute("PRAGMA max_page_count = 1000000")
+    memory.save(MANY)
+    assert problem_of(memory) is None
+    memory.close()
+    assert Memory(path).load() == MANY
+
+
+def test_saving_and_closing_may_race(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    states = [learned(State(), count) for count in range(1, 9)]
+    threads = [threading.Thread(target=memory.save, args=(state,)) for state in states]
+    threads += [threading.Thread(target=memory.close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    memory.save(states[0])
+    again = Memory(path)
+    assert again.load() in [State(), *states]
+    again.close()
+
+
+def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "paceline"
+    folder.mkdir(mode=0o755)
+    path = folder / "learned.sqlite"
+    path.touch(mode=0o644)
+    memory = Memory(path)
+    memory.save(FILLED)
+    memory.close()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -1,0 +1,238 @@
+"""How requests end that no engine could serve, or that take too long: what the client gets, and what is kept of it."""
+
+import asyncio
+import threading
+import time
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from tests.conftest import StartEngine, StartGateway, lane
+from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
+
+from paceline.configuration import Configuration, parse
+from paceline.serving.attempts import Attempts
+from paceline.serving.exchange import ERROR_INSIDE, Exchange
+from paceline.serving.fleet import EngineHandle, LaneHandle
+from paceline.serving.stored import MAX_IDS, Stored, StoredIds
+from paceline.wire.client import Client
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def answer(received: Received, wire: Wire) -> None:
+    await wire.json(ANSWER)
+
+
+async def hangs(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(60)
+
+
+async def refuses(received: Received, wire: Wire) -> None:
+    await wire.json(ERROR, 503)
+
+
+async def keeps(received: Received, wire: Wire) -> None:
+    await wire.json({"id": "resp_old"})
+
+
+async def slowly_refuses(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(0.4)
+    await wire.json(ERROR, 503)
+
+
+async def slowly_answers(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(0.5)
+    await wire.json(ANSWER)
+
+
+async def endless_refusal(received: Received, wire: Wire) -> None:
+    await wire.head(503, {"content-type": "application/json", "content-length": "1000"})
+    await wire.raw(b"{")
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "error"),
+    [
+        (refuses, 503, "the engine answered 503"),
+        (status_500, 500, "the engine answered 500"),
+        (error_in_200, 200, ERROR_INSIDE),
+    ],
+)
+async def test_a_refusal_that_was_set_aside_counts_as_its_own_engines(
+    first: Script, status: int, error: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """The engine that was tried after it has another fingerprint; the outcome must not mix the two."""
+    a, b = await start_engine(first), await start_engine(drops)
+    running = await start_gateway(lane("a", a.url) + lane("b", b.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == status
+    assert reply.json() == ERROR
+    assert reply.headers["x-paceline-lane"] == "a"
+    outcome = await running.outcome_number(1)
+    engines = running.gateway.fleet.engines
+    assert (outcome.lane, outcome.fingerprint) == ("a", engines["a"].identity("m")[0])
+    assert outcome.fingerprint != engines["b"].identity("m")[0]
+    assert outcome.error == error
+    assert outcome.failed == (("b", engines["b"].identity("m")[0]),)
+    measured = running.gateway.pipeline.state.measured
+    assert set(measured) == {(engines[name].identity("m")[0], name) for name in "ab"}
+
+
+async def test_a_refusal_that_does_not_end_is_given_up_by_its_silence(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine(endless_refusal)
+    running = await start_gateway("server.idle_timeout_s = 0.2\n" + lane("a", engine.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == 504
+    assert "server.idle_timeout_s" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("what", ["before the head", "in the queue", "at the next engine"])
+async def test_a_request_has_an_end_before_its_answer_begins(
+    what: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """``total_timeout_s`` counts from the arrival on, whatever the request waits for."""
+    slow = await start_engine(slowly_refuses if what == "at the next engine" else hangs)
+    well = await start_engine(slowly_answers if what == "at the next engine" else answer)
+    more = 'device = "cpu"' if what == "in the queue" else ""
+    running = await start_gateway(
+        "server.total_timeout_s = 0.6\n" + lane("a", slow.url, more=more) + lane("b", well.url, more=more)
+    )
+    headers = {"x-paceline-lane": "a"} if what == "before the head" else {}
+    first = None
+    if what == "in the queue":
+        first = asyncio.create_task(
+            running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "a"})
+        )
+        while not slow.requests:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        headers = {"x-paceline-lane": "a"}
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    reply = await running.http.post("/v1/chat/completions", json=CHAT, headers=headers)
+    assert loop.time() - began_s < 1.0
+    assert reply.status_code == 504
+    assert "server.total_timeout_s" in reply.json()["error"]["message"]
+    if first:
+        assert (await first).status_code == 504
+    await running.outcome_number(2 if first else 1)
+    fleet = running.gateway.fleet
+    assert all(one.running == one.waiting == 0 for one in fleet.lanes.values())
+    assert not any(engine.device.running for engine in fleet.engines.values())
+    assert not any(engine.illness.is_ejected for engine in fleet.engines.values())
+
+
+async def test_traces_that_fail_keep_the_record_from_nothing(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a defect of the exporter")
+
+    monkeypatch.setattr("paceline.http.server.Traces", lambda _: SimpleNamespace(add=fail, close=lambda: None))
+    engine = await start_engine()
+    running = await start_gateway('[evidence]\ntraces = "http://127.0.0.1:9/v1/traces"\n' + lane("a", engine.url))
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == 200
+    assert (await running.outcome_number(1)).status == 200
+    assert running.gateway.pipeline.failures == {"traces": 1}
+
+
+async def test_the_configuration_that_was_read_last_is_the_one_in_force(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """Two reloads at once, the first of which takes longer to read its file."""
+    engine = await start_engine()
+    running = await start_gateway(lane("old", engine.url))
+    second_is_read = threading.Event()
+    names = iter(("first", "second"))
+
+    def load() -> Configuration:
+        name = next(names)
+        if name == "first":
+            second_is_read.wait(0.3)
+            time.sleep(0.1)
+        else:
+            second_is_read.set()
+        return parse("server.port = 0\n" + lane(name, engine.url))
+
+    running.gateway._load = load
+    await asyncio.gather(running.gateway.reload(), running.gateway.reload())
+    assert list(running.gateway.fleet.engines) == ["second"]
+
+
+async def test_ids_that_were_asked_for_are_forgotten_like_others(start_engine: StartEngine) -> None:
+    engines = [
+        cast(
+            EngineHandle,
+            SimpleNamespace(name=name, is_up=True, key_headers=[], client=Client((await start_engine(keeps)).url)),
+        )
+        for name in "ab"
+    ]
+    ids = StoredIds()
+    for number in range(MAX_IDS):
+        ids.note(b'{"id": "resp_%d"}' % number, "a")
+    assert await ids.find(Stored("responses", "resp_old"), engines) == "a"
+    assert ids.engine_of("resp_0") is None
+    ids.note(b'{"id": "resp_1"}', "a")
+    ids.note(b'{"id": "resp_new"}', "a")
+    assert ids.engine_of("resp_1") == "a"
+    assert ids.engine_of("resp_2") is None
+    for engine in engines:
+        engine.client.close()
+
+
+async def test_a_reload_drops_no_request_that_is_passed_through(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    go = asyncio.Event()
+
+    async def script(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(b"one")
+        await go.wait()
+        await wire.chunk(b"two")
+        await wire.end()
+
+    kept, dropped = await start_engine(), await start_engine(script)
+    running = await start_gateway(lane("kept", kept.url) + lane("dropped", dropped.url))
+    engine = running.gateway.fleet.engines["dropped"]
+    passed = asyncio.create_task(
+        running.http.post("/v1/embeddings", json={"input": "a"}, headers={"x-paceline-lane": "dropped"})
+    )
+    while not dropped.requests:
+        await asyncio.sleep(0.01)
+    assert engine.in_flight == 1
+    running.text = "server.port = 0\n" + lane("kept", kept.url)
+    assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["dropped"]
+    await asyncio.sleep(0.2)
+    go.set()
+    assert (await passed).content == b"onetwo"
+    assert engine.in_flight == 0
+
+
+async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt failed at once, and the request waits for an engine to come up: nobody is silent meanwhile."""
+    monkeypatch.setattr("paceline.serving.exchange.expected_s", lambda *_: 0.0)
+    engine = await start_engine(drops)
+    running = await start_gateway(lane("a", engine.url))
+    pipeline = running.gateway.pipeline
+    next_lane = pipeline._next_lane
+
+    async def waits(exchange: Exchange, attempts: Attempts) -> LaneHandle | None:
+        if attempts.failures:
+            await asyncio.sleep(2.0)
+            return None
+        return await next_lane(exchange, attempts)
+
+    monkeypatch.setattr(pipeline, "_next_lane", waits)
+    reply = await running.http.post("/v1/chat/completions", json=CHAT)
+    assert reply.status_code == 502
+    counted = (await running.http.get("/metrics")).text
+    assert 'paceline_engine_failures_total{engine="a",kind="lost"} 1.0' in counted
+    assert 'paceline_engine_failures_total{engine="a",kind="silent"} 0.0' in counted
