@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from paceline.cli.common import cache_directory
+from paceline.paths import cache_directory
 
 VLLM, TORCH = "0.32.0", "2.13.0"
 MLX_LM, MLX = "0.32.2", "0.32.4"

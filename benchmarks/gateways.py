@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from paceline.bench.own_gateway import Running, own_gateway
-from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
+from paceline.engines.llama_cpp_flags import drafting_flags
+from paceline.paths import cache_directory
+from paceline.planning import one_model
 
 
 def engine(
@@ -38,11 +40,9 @@ def engine(
     return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
 
 
-NGRAM_DRAFT = 12
-NGRAM = (
-    *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "4"),
-    *("--spec-ngram-simple-size-m", str(NGRAM_DRAFT)),
-)
+NGRAM_DRAFT = one_model.NGRAM.strategy.n_max or 0
+NGRAM = drafting_flags([one_model.NGRAM])
+"""As ``paceline serve`` starts an engine that drafts by n-grams."""
 
 
 @contextmanager

@@ -17,11 +17,13 @@ import pytest
 from benchmarks.gateways import engine
 from tests.fake_engine import FakeEngine, Script, answer
 
-from paceline.cli.common import cache_directory
 from paceline.configuration import parse
+from paceline.engines import ENGINES
 from paceline.engines.bundled_model import bundled_model
 from paceline.http.server import Gateway
+from paceline.paths import cache_directory
 from paceline.processes.supervisor import free_port
+from paceline.settings import EngineSettings
 from paceline.types import Decision, Outcome, Request, Signals
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -115,6 +117,12 @@ async def start_engine() -> AsyncIterator[StartEngine]:
 def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") -> str:
     """An ``[[engine]]`` table for a fake engine."""
     return f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n{more}\n'
+
+
+def engine_settings(kind: str = "openai", **keys: Any) -> EngineSettings:
+    """Settings of an engine of a kind, named ``one`` unless ``keys`` say otherwise."""
+    settings: EngineSettings = ENGINES[kind].settings_type(**{"name": "one"} | keys)
+    return settings
 
 
 class Serving:

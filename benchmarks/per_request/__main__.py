@@ -22,9 +22,9 @@ from training.task_model.prompts import Prompt
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT
 from benchmarks.llama_server import LlamaServer
 from benchmarks.routing.__main__ import CAPS, prompts_of
-from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
+from paceline.paths import cache_directory
 
 MIN_YIELD = 4.0
 """About what the router sends: a step that verifies 12 tokens costs 5.2 plain ones here."""

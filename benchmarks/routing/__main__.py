@@ -26,8 +26,8 @@ from training.task_model.prompts import Prompt, one_of_each_wish
 
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import chat
-from paceline.cli.common import cache_directory
 from paceline.engines.llama_cpp_build import usable
+from paceline.paths import cache_directory
 from paceline.wire.client import Client
 
 ROUTED = "routed"

@@ -35,9 +35,10 @@ from benchmarks.the_finding.machine import AT_ONCE, Machine, measure
 from benchmarks.the_finding.show import draw_machine, machine_table
 from paceline.bench import results
 from paceline.cli import main as paceline
-from paceline.cli.common import cache_directory, say_in_place
+from paceline.cli.common import say_in_place
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
+from paceline.paths import cache_directory
 
 FITTED_ON = 12
 """Answers. Of the tokens of others the layer then predicts 18 %; fitted on 200, 20 %."""

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from paceline.configuration import Configuration, ConfigurationError, load, parse, reference, resolved
+from paceline.configuration import ConfigurationError, load, parse
+from paceline.configuration.reference import reference
+from paceline.keys import resolved
+from paceline.settings import Configuration
 from paceline.types import Lane, Strategy
 
 GOOD = """\
@@ -288,7 +291,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_reference_in_the_docs_is_the_codes() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
-    begin, end = "<!-- generated: python -m paceline.configuration -->\n", "<!-- end of generated -->"
+    begin, end = "<!-- generated: python -m paceline.configuration.reference -->\n", "<!-- end of generated -->"
     assert page.partition(begin)[2].partition(end)[0].strip() == reference().strip()
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.conftest import engine_settings
 
 from paceline.engines import ENGINES, Facts, LaunchError, NotReady
 from paceline.engines.llama_cpp import LlamaCpp, offered_flags
 from paceline.processes import Health, Supervisor
 from paceline.processes.supervisor import Timing
-from paceline.types import Strategy
 
 STAND_IN = Path(__file__).parents[1] / "stand_in_server.py"
 
@@ -38,14 +38,14 @@ async def supervise(llama_server: Path, tmp_path: Path) -> AsyncIterator[Supervi
     running: list[Supervisor] = []
 
     def start(*flags: str, strategy: str = "autoregressive", start_timeout_s: float = 30.0) -> Supervisor:
-        one = Supervisor(
-            "one",
-            ENGINES["llama.cpp"],
-            strategy=Strategy(strategy),
-            log_directory=tmp_path,
+        settings = engine_settings(
+            "llama.cpp",
             launch=(str(llama_server), "--port", "{port}", *flags),
+            strategy=strategy,
+            start_timeout_s=start_timeout_s,
         )
-        one.timing = Timing(1.0, 0.1, start_timeout_s)
+        one = Supervisor(settings, ENGINES["llama.cpp"], log_directory=tmp_path)
+        one.timing = Timing(connect_timeout_s=1.0, health_interval_s=0.1)
         one.start()
         running.append(one)
         return one

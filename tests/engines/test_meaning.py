@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import NGRAM, StartEngine
+from tests.conftest import NGRAM, StartEngine, engine_settings
 from tests.fake_engine import Received, Script, Wire
 
 from paceline.engines import ENGINES
-from paceline.engines.meaning import LOGPROBS, TRIES, asked, assumed, has_bare_tokens
+from paceline.engines.examination import TRIES, has_bare_tokens
+from paceline.engines.meaning import LOGPROBS, asked, assumed
 from paceline.processes import Health, Supervisor
 from paceline.types import AS_STARTED, Api, Request, Strategy
 from paceline.wire.client import Client
@@ -133,13 +134,13 @@ async def test_what_an_engine_with_a_drafter_refuses(
 ) -> None:
     engine = await start_engine(vllm(refused, bare, metrics))
     client = Client(engine.url)
-    seen = await ENGINES[kind].examine(client, Strategy("draft", 4), None)
+    seen = await ENGINES[kind].examine(client, engine_settings(kind, strategy="draft", n_max=4))
     assert seen.abilities.not_when_drafting == lost
     tries = len([one for one in engine.requests if one.target == "/v1/completions"])
     assert tries <= len(TRIES) + 3
     plain = await start_engine(vllm(refused, bare, metrics=False))
     client = Client(plain.url)
-    assert (await ENGINES[kind].examine(client, Strategy(), None)).abilities.not_when_drafting == set()
+    assert (await ENGINES[kind].examine(client, engine_settings(kind))).abilities.not_when_drafting == set()
     assert len([one for one in plain.requests if one.target == "/v1/completions"]) <= 1
     client.close()
 
@@ -150,7 +151,7 @@ async def test_other_errors_tell_nothing_of_a_field(status: int, start_engine: S
         await wire.json({"speculative_algorithm": "EAGLE"}, 200 if "info" in received.target else status)
 
     client = Client((await start_engine(filtered)).url)
-    seen = await ENGINES["sglang"].examine(client, Strategy("eagle3"), None)
+    seen = await ENGINES["sglang"].examine(client, engine_settings("sglang", strategy="eagle3"))
     assert seen.abilities.not_when_drafting == LOGPROBS
     client.close()
 
@@ -161,13 +162,12 @@ async def real(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> A
     mode, *more = request.param.split()
     flags = ("-m", str(model), "--port", "{port}", "--threads", "1", "-c", "1024", *more)
     drafts = mode == "ngram"
-    one = Supervisor(
-        "real",
-        ENGINES["llama.cpp"],
-        strategy=Strategy("ngram" if drafts else "autoregressive"),
-        log_directory=tmp_path,
+    settings = engine_settings(
+        "llama.cpp",
         launch=("embedded", *flags, *(NGRAM if drafts else ())),
+        strategy="ngram" if drafts else "autoregressive",
     )
+    one = Supervisor(settings, ENGINES["llama.cpp"], log_directory=tmp_path)
     one.start()
     async with asyncio.timeout(60):
         while one.health is not Health.UP:

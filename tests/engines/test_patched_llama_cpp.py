@@ -13,9 +13,9 @@ from benchmarks.llama_server import LlamaServer
 from tests.conftest import Serving
 from training.task_model.prompts import one_of_each_wish
 
-from paceline.cli.common import cache_directory
 from paceline.engines import Observer
 from paceline.engines.llama_cpp_build import PATCH, CannotBuild, apply_patch, build
+from paceline.paths import cache_directory
 from paceline.types import Api, Request
 
 pytestmark = pytest.mark.engines

@@ -12,7 +12,7 @@ from msgspec import structs
 from tests.records.test_evidence import NGRAM, PLAIN, REQUEST, outcome, predicted, written
 
 from paceline.cli import main
-from paceline.configuration import CloudModel, Configuration, CostSettings, parse
+from paceline.configuration import parse
 from paceline.evidence.calibration import calibration
 from paceline.evidence.cost import cost
 from paceline.evidence.page import page
@@ -22,6 +22,7 @@ from paceline.evidence.show import text
 from paceline.evidence.usable import usable
 from paceline.records.decision_log import DecisionLog
 from paceline.records.read import entries
+from paceline.settings import CloudModel, Configuration, CostSettings
 from paceline.types import Decision, Signals, Task
 
 BOTH = {"plain": PLAIN, "ngram": NGRAM}
@@ -160,7 +161,10 @@ def test_costs_count_time_in_company_once() -> None:
     told = [about | {"at_s": 1000.0, "total_s": 1000.0}, about | {"at_s": 1500.0, "total_s": 1000.0}]
     failed = about | {"at_s": 9000.0, "total_s": 5000.0, "error": "lost"}
     settings = CostSettings(watts=1200, price_per_kwh=0.5)
-    clouds = [CloudModel("dear", 2, 20), CloudModel("cheap", 1, 10, 0.1)]
+    clouds = [
+        CloudModel(name="dear", input_price=2, output_price=20),
+        CloudModel(name="cheap", input_price=1, output_price=10, cached_input_price=0.1),
+    ]
     found = cost([*told, failed], settings, clouds)
     assert found
     assert found.busy_s == 1500

@@ -4,11 +4,11 @@ import contextlib
 
 import pytest
 
-from paceline.configuration import Configuration, ConfigurationError, KeySettings, ServerSettings
-from paceline.contradictions import is_loopback
+from paceline.configuration import ConfigurationError, is_loopback
 from paceline.http.access import Access, Client
 from paceline.http.routes import Audience
 from paceline.serving.errors import ApiError
+from paceline.settings import Configuration, KeySettings, ServerSettings
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -169,7 +169,11 @@ def test_a_clients_key_opens_what_computes_and_nothing_that_changes_an_engine(pa
 
 
 def test_a_named_key_opens_its_paths() -> None:
-    check = access(None, KeySettings("batch", "k", ("/v1/embeddings",)), KeySettings("ops", "o", admin=True))
+    check = access(
+        None,
+        KeySettings(name="batch", key="k", paths=("/v1/embeddings",)),
+        KeySettings(name="ops", key="o", admin=True),
+    )
     client = check.identify(bearer("k"))
     assert client.name == "batch"
     check.admit(client, Audience.CLIENTS, "/v1/embeddings")

@@ -9,12 +9,13 @@ import pytest
 from tests.conftest import StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire, token
 
-from paceline.configuration import Configuration, EngineSettings
+from paceline.engines.openai import OpenAISettings
 from paceline.http.access import Access
 from paceline.http.application import Application
 from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, computes, route
 from paceline.serving.fleet import Fleet
 from paceline.serving.pipeline import Pipeline
+from paceline.settings import Configuration
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 KEYS = 'server.api_keys = ["team-a", "team-b"]\nserver.admin_key = "root"\n'
@@ -276,7 +277,7 @@ def test_a_clients_paths_hold_all_that_is_decided_on() -> None:
 
 def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[Route]) -> Application:
     monkeypatch.setattr("paceline.http.application.ROUTES", rows)
-    engine = EngineSettings(name="one", kind="openai", url="http://127.0.0.1:1")
+    engine = OpenAISettings(name="one", url="http://127.0.0.1:1")
     configuration = Configuration(engine=(engine,))
 
     async def reload() -> dict[str, Any]:

@@ -11,8 +11,8 @@ from tests.conftest import Serving
 from training.drafters.gguf_file import ModelFile, write
 from training.drafters.models import draft_model, eagle3_head, model_with_mtp
 
-from paceline.cli.common import cache_directory
 from paceline.engines.llama_cpp_build import build
+from paceline.paths import cache_directory
 from paceline.planning.drafters import NoDrafter, find_drafter
 from paceline.planning.gguf import BadModelFile, read_header
 

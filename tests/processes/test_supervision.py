@@ -17,13 +17,13 @@ from tests.fake_engine import FakeEngine, Received, Wire
 
 from paceline.engines import ENGINES
 from paceline.engines.interface import Examination, Facts
-from paceline.engines.llama_cpp import LlamaCpp
+from paceline.engines.llama_cpp import LlamaCpp, LlamaCppSettings
 from paceline.engines.meaning import LOGPROBS
-from paceline.engines.openai import OpenAI
+from paceline.engines.openai import OpenAI, OpenAISettings
 from paceline.processes import Health, Supervisor, examiner
 from paceline.processes import supervisor as module
 from paceline.processes.supervisor import Timing
-from paceline.types import AS_STARTED, Strategy
+from paceline.types import AS_STARTED
 from paceline.wire.client import Client, ConnectionLost
 
 STAND_IN = Path(__file__).parents[1] / "stand_in_server.py"
@@ -32,15 +32,17 @@ Supervise = Callable[..., Supervisor]
 
 @pytest.fixture
 async def supervise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervise]:
-    monkeypatch.setattr("paceline.engines.openai.LOOK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("paceline.engines.openai_compatible.LOOK_TIMEOUT_S", 0.2)
     monkeypatch.setattr(module, "BUSY_SILENCE_S", 1.5)
     monkeypatch.setattr(module, "HUNG_AFTER_S", 1.5)
     running: list[Supervisor] = []
 
     def start(kind: str | Any = "openai", strategy: str = "autoregressive", **more: Any) -> Supervisor:
         engine = ENGINES[kind] if isinstance(kind, str) else kind
-        one = Supervisor("one", engine, strategy=Strategy(strategy), log_directory=tmp_path / "log", **more)
-        one.timing = Timing(1.0, 0.05, 30.0)
+        shared = {key: more.pop(key) for key in ("start_turn", "secret_variables") if key in more}
+        settings = engine.settings_type(name="one", strategy=strategy, start_timeout_s=30.0, **more)
+        one = Supervisor(settings, engine, log_directory=tmp_path / "log", **shared)
+        one.timing = Timing(connect_timeout_s=1.0, health_interval_s=0.05)
         one.start()
         running.append(one)
         return one
@@ -193,7 +195,7 @@ async def test_one_lost_connection_takes_nobody_down(start_engine: StartEngine, 
 async def test_a_look_may_be_asked_for(start_engine: StartEngine, supervise: Supervise) -> None:
     engine = await start_engine()
     one = supervise(url=engine.url)
-    one.timing = Timing(1.0, 60.0, 30.0)
+    one.timing = Timing(connect_timeout_s=1.0, health_interval_s=60.0)
     await becomes(one, Health.UP)
     engine.models = ("m", "new")
     await one.look_again(at_most_every_s=0.0)
@@ -299,11 +301,11 @@ async def test_no_examination_takes_an_engine_down(
     error: Exception, start_engine: StartEngine, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examiner, "EXAMINE_AGAIN_AFTER_S", 0.3)
-    found = Examination(AS_STARTED)
+    found = Examination()
     tries = 0
 
     class Unexaminable(OpenAI):
-        async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+        async def examine(self, client: Client, settings: OpenAISettings) -> Examination:
             nonlocal tries
             tries += 1
             if tries == 1:
@@ -386,10 +388,10 @@ async def test_a_router_is_examined_with_a_model_that_is_loaded(start_engine: St
     engine = Router()
     await engine.start()
     client = Client(engine.url)
-    seen = await LlamaCpp().examine(client, Strategy(), None)
+    seen = await LlamaCpp().examine(client, LlamaCppSettings(name="one"))
     assert (seen.is_provisional, engine.requests) == (True, [])
     loaded["value"] = "loaded"
-    seen = await LlamaCpp().examine(client, Strategy(), None)
+    seen = await LlamaCpp().examine(client, LlamaCppSettings(name="one"))
     assert not seen.is_provisional
     assert [one.json["model"] for one in engine.requests] == ["beta"]
     client.close()
@@ -496,7 +498,7 @@ async def test_an_engine_that_hangs_at_its_start_keeps_no_other_from_starting(
 
 async def test_an_exit_is_noticed_at_once(supervise: Supervise) -> None:
     one = supervise("llama.cpp", **launched())
-    one.timing = Timing(1.0, 60.0, 30.0)
+    one.timing = Timing(connect_timeout_s=1.0, health_interval_s=60.0)
     await becomes(one, Health.UP)
     assert one.pid
     os.kill(one.pid, signal.SIGKILL)
@@ -671,7 +673,7 @@ async def test_stopping_an_engine_can_be_cancelled(supervise: Supervise) -> None
                 await asyncio.sleep(60)
             finally:
                 await asyncio.sleep(0.3)
-            return Facts({})
+            return Facts()
 
     one = supervise(SlowToLeave(), url="http://127.0.0.1:9")
     await asyncio.sleep(0.05)

@@ -26,6 +26,7 @@ from tests.conftest import Serving
 
 from paceline.cli import main
 from paceline.evidence.estimate import IN_COMMON, Logged, always, estimate
+from paceline.paths import DECISION_LOG
 from paceline.records import decision_log as evidence_log
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.read import NoLog, entries
@@ -301,7 +302,7 @@ def test_a_real_gateway_writes_one(real_gateway: Serving, capsys: pytest.Capture
     for _ in range(3):
         httpx2.post(f"{real_gateway.url}/v1/chat/completions", json=asked, timeout=60, trust_env=False)
     time.sleep(2 * evidence_log.INTERVAL_S + 0.5)
-    path = real_gateway.log.parent / "paceline" / evidence_log.FILE
+    path = real_gateway.log.parent / "paceline" / DECISION_LOG
     found = list(entries(path))[-3:]
     assert [entry["status"] for entry in found] == [200] * 3
     assert all(entry["decode_tokens"] and set(entry["predictions"]) == {"plain", "ngram"} for entry in found)

@@ -23,7 +23,7 @@ from tests.evidence.test_report import log_of
 
 from paceline.cli import main
 from paceline.http.gain import Gain
-from paceline.records.decision_log import FILE
+from paceline.paths import DECISION_LOG
 
 CHAT = "/v1/chat/completions"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "Write a poem about rain."}], "max_tokens": 7}
@@ -157,7 +157,7 @@ async def test_grafana_finds_every_metric(start_gateway: StartGateway, start_eng
 async def test_a_log_that_can_not_be_written_is_told(
     tmp_path: Path, start_engine: StartEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "paceline" / FILE).mkdir(parents=True)  # a folder where the file should be
+    (tmp_path / "paceline" / DECISION_LOG).mkdir(parents=True)  # a folder where the file should be
     engine = await start_engine()
     (tmp_path / "paceline.toml").write_text(lane("only", engine.url))
     with await asyncio.to_thread(Serving, "--config", str(tmp_path / "paceline.toml"), folder=tmp_path) as serving:

@@ -10,11 +10,12 @@ import pytest
 from tests.conftest import StartEngine, StartGateway, lane
 from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
 
-from paceline.configuration import Configuration, parse
+from paceline.configuration import parse
 from paceline.serving.attempts import Attempts
 from paceline.serving.exchange import ERROR_INSIDE, Exchange
 from paceline.serving.fleet import EngineHandle, LaneHandle
 from paceline.serving.stored import MAX_IDS, Stored, StoredIds
+from paceline.settings import Configuration
 from paceline.wire.client import Client
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -3,7 +3,6 @@
 import msgspec
 import pytest
 
-from paceline.configuration import ServerSettings
 from paceline.serving.patience import (
     MAX_UNKNOWN_STALL_S,
     MIN_STALLED_S,
@@ -12,6 +11,7 @@ from paceline.serving.patience import (
     expected_s,
     first_byte_limit_s,
 )
+from paceline.settings import ServerSettings
 from paceline.types import Api, Prediction, Request, Signals, Strategy
 
 SERVER = ServerSettings()

@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paceline.cli.common import cache_directory
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
+from paceline.paths import cache_directory
 from training.drafters.gguf_file import ModelFile
 from training.drafters.models import draft_model, eagle3_head, model_with_mtp
 

@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from paceline import __version__
-from paceline.cli.common import log_directory, own_command, shortened
+from paceline.cli.common import own_command, shortened
 from paceline.cli.remote import KEY_VARIABLE, http_url
-from paceline.contradictions import has_keys, is_loopback
+from paceline.configuration import has_keys, is_loopback
 from paceline.http.server import Gateway
+from paceline.paths import log_directory
 from paceline.processes import Health
 from paceline.serving.fleet import EngineHandle
 

@@ -27,10 +27,12 @@ from paceline.bench.show import advice, comparison, table
 from paceline.bench.summary import slices
 from paceline.bench.workload import BadWorkload, Workload
 from paceline.cli.calibrate import calibrated
-from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place, state_directory
+from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place
 from paceline.cli.engine_options import add_engine_options, engine_words, misused
 from paceline.cli.remote import KEY_VARIABLE, Address, Unanswered, ask, gateway_url, key
-from paceline.configuration import Configuration, ConfigurationError, load
+from paceline.configuration import ConfigurationError, load
+from paceline.paths import state_directory
+from paceline.settings import Configuration
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 INTERRUPTED = 130

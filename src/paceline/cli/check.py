@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from paceline.cli.common import Subparsers, add_command, fail
-from paceline.configuration import ConfigurationError, load, located
-from paceline.contradictions import has_keys, is_loopback
+from paceline.configuration import ConfigurationError, has_keys, is_loopback, load, located_in
 from paceline.planning.launch_check import launch_problems
 
 
@@ -28,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     except ConfigurationError as error:
         return fail(str(error))
     if problems := launch_problems(configuration):
-        return fail(located(options.file, problems))
+        return fail(located_in(options.file, problems))
     for engine in configuration.engine:
         where = engine.url or " ".join(engine.launch)
         print(f"{engine.name}: {engine.kind}, {engine.as_started}, device {engine.device or 'of its own'}, {where}")

@@ -1,7 +1,6 @@
 """What several commands share."""
 
 import argparse
-import os
 import shlex
 import shutil
 import sys
@@ -9,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from paceline.paths import DECISION_LOG, state_directory
 from paceline.printable import printable
-from paceline.records.decision_log import FILE
 
 Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
@@ -87,29 +86,6 @@ def _from_here(path: Path) -> str:
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
-def user_directory(variable: str, fallback: str) -> Path:
-    """Paceline's folder below one of the XDG base directories, whose specification has relative paths ignored
-    (https://specifications.freedesktop.org/basedir-spec/latest/): they would be others in each folder."""
-    given = Path(os.environ.get(variable, ""))
-    return (given if given.is_absolute() else _home() / fallback) / "paceline"
-
-
-def _home() -> Path:
-    """The user's; for one who has none, as in a container, the root, which is what container engines say of it."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path("/")
-
-
-def cache_directory() -> Path:
-    return user_directory("XDG_CACHE_HOME", ".cache")
-
-
-def state_directory() -> Path:
-    return user_directory("XDG_STATE_HOME", ".local/state")
-
-
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which part of which decision log."""
     parser.add_argument("--log", type=Path, help="a log that is not in its usual place")
@@ -119,8 +95,4 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
 def wanted_log(options: argparse.Namespace) -> tuple[Path, float]:
     """The log's file, and since when, in seconds since 1970."""
     since_s = time.time() - options.days * 86_400 if options.days else 0.0
-    return options.log or state_directory() / FILE, since_s
-
-
-def log_directory() -> Path:
-    return state_directory() / "log"
+    return options.log or state_directory() / DECISION_LOG, since_s

@@ -4,8 +4,9 @@ import argparse
 import time
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, cache_directory, fail
+from paceline.cli.common import Subparsers, add_command, fail
 from paceline.engines.llama_cpp_build import BACKENDS, LLAMA_CPP, CannotBuild, Progress, build, builds, remove, usable
+from paceline.paths import cache_directory
 
 DESCRIPTION = f"""Build llama.cpp's server ({LLAMA_CPP}) so that it takes its speculative decoding from each request:
 one engine and one copy of the weights serve all lanes. Needs CMake, a C++ compiler and git, and for

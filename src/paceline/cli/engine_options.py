@@ -7,17 +7,21 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from paceline.cli.common import cache_directory, say, shortened
-from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, EngineSettings, check, load, located
+from paceline.cli.common import say, shortened
+from paceline.configuration import ConfigurationError, check_usable, load, located_in
 from paceline.engines import ENGINES
 from paceline.engines.bundled_model import NAME, bundled_model
+from paceline.engines.embedded import EMBEDDED
 from paceline.engines.interface import LaunchError
 from paceline.engines.llama_cpp_build import usable
+from paceline.engines.llama_cpp_flags import CONTEXT, HOST, PORT, THREADS, flag_values
+from paceline.paths import cache_directory
 from paceline.planning.drafters import FoundDrafter, find_drafter
 from paceline.planning.gguf import Header, read_model
 from paceline.planning.launch_check import launch_problems
 from paceline.planning.machine import available_memory_bytes, engine_threads
 from paceline.planning.one_model import Wanted, an_engine_each, context_for, one_engine
+from paceline.settings import Configuration, EngineSettings
 
 ENGINE_FLAGS = "engine_flags"
 """Where :func:`main` puts what stands behind ``--``."""
@@ -28,9 +32,8 @@ MAX_THREADS = 512
 """ggml's ``GGML_MAX_N_THREADS``."""
 MAX_CONTEXT_TOKENS = 1 << 26
 OF_ONE_MODEL = ("draft_model", "llama_server", "slots", "context_tokens", "threads")
-GATEWAYS_OWN = ("--port", "--host")
-CONTEXT_FLAGS = ("-c", "--ctx-size")
-THREAD_FLAGS = ("-t", "--threads")
+GATEWAYS_OWN = (PORT, HOST)
+"""Flags of the engine that Paceline sets."""
 
 
 class Once(argparse.Action):
@@ -122,9 +125,9 @@ def misused(options: argparse.Namespace) -> str | None:
                 return f"--{option} goes with --model; with --config, write it into the engine's `launch`"
         if flags:
             return f"{flags[0]}: with --config, write the engine's flags into its `launch`"
-    for flag in flags:
-        if flag.split("=")[0] in GATEWAYS_OWN:
-            return f"{flag} behind --: Paceline says where its engine listens; before --, it is for the gateway"
+    for flag, _ in flag_values(flags):
+        if flag in GATEWAYS_OWN:
+            return f"{flag.name} behind --: Paceline says where its engine listens; before --, it is for the gateway"
     return None
 
 
@@ -148,7 +151,7 @@ class FileReader:
         configuration = load(self._path, self._server)
         known = self._in_force.engine if self._in_force else ()
         if problems := launch_problems(configuration, known):
-            text = located(self._path, problems)
+            text = located_in(self._path, problems)
             if self._in_force:
                 raise ConfigurationError(text)
             say(text)
@@ -172,7 +175,7 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
     engines, chosen = _engines(options, parts, drafter)
     usual = Configuration()
     configuration = replace(usual, engine=engines, server=replace(usual.server, **server))
-    check(configuration)
+    check_usable(configuration)
     for engine in engines:
         try:
             ENGINES[engine.kind].launch(engine.launch, 1)
@@ -186,25 +189,37 @@ def _engines(
     options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None
 ) -> tuple[tuple[EngineSettings, ...], str]:
     """Also returns what was chosen, for people."""
+    # 1. The program, and what it computes on.
     header, flags = parts[0], tuple(getattr(options, ENGINE_FLAGS))
     built = None if options.llama_server else usable(cache_directory())
     program = options.llama_server or (built.server if built else EMBEDDED)
     device = "gpu" if built and built.backend != "cpu" else "cpu"
+    # 2. Slots, context and threads: as they are given, or as the machine and the model have room for.
     model_bytes = sum(part.tensor_bytes for part in parts)
     memory_bytes = available_memory_bytes()
     slots = options.slots or SLOTS
     engine_count = 1 if built else 2 + (drafter is not None)
-    tokens, why = options.context_tokens, "--context-tokens"
-    if tokens is None:
-        tokens, why = context_for(header, model_bytes, slots * engine_count, memory_bytes)
+    context_tokens, why = options.context_tokens, "--context-tokens"
+    if context_tokens is None:
+        context_tokens, why = context_for(header, model_bytes, slots * engine_count, memory_bytes)
         why += "; --context-tokens changes it"
     threads = options.threads or (engine_threads() if device == "cpu" else None)
-    name = NAME if options.model is None else header.path.stem
-    wanted = Wanted(header.path, name, program, slots, tokens, threads, flags, device)
-    chosen = [f"{shortened(name)}: {model_bytes / 1e9:.2f} GB"]
-    if not any(flag.split("=")[0] in CONTEXT_FLAGS for flag in flags):
-        chosen.append(f"{slots} slots of {tokens} tokens ({why})")
-    if threads and not any(flag.split("=")[0] in THREAD_FLAGS for flag in flags):
+    wanted = Wanted(
+        model=header.path,
+        alias=NAME if options.model is None else header.path.stem,
+        program=program,
+        slots=slots,
+        context_tokens=context_tokens,
+        threads=threads,
+        flags=flags,
+        device=device,
+    )
+    # 3. What to say of it; flags behind -- that repeat one of these are the engine's last word on it.
+    given = {flag for flag, _ in flag_values(flags)}
+    chosen = [f"{shortened(wanted.alias)}: {model_bytes / 1e9:.2f} GB"]
+    if CONTEXT not in given:
+        chosen.append(f"{slots} slots of {context_tokens} tokens ({why})")
+    if threads and THREADS not in given:
         chosen.append(f"{threads} thread{'s' * (threads > 1)}")
     if drafter:
         chosen.append(f"drafts by {drafter}")

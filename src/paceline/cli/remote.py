@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from paceline.configuration import Configuration, ConfigurationError, load, resolved
-from paceline.contradictions import url_problem
+from paceline.configuration import ConfigurationError, load, url_problem
+from paceline.keys import resolved
+from paceline.settings import Configuration
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 from paceline.wire.headers import Headers
 

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say, wanted_log
-from paceline.configuration import Configuration, ConfigurationError, load
+from paceline.configuration import ConfigurationError, load
 from paceline.evidence.policies import unknowable
 from paceline.evidence.replay import CannotReplay, replay, text
 from paceline.records.read import NoLog, entries
+from paceline.settings import Configuration
 
 EXAMPLES = """examples:
   paceline replay --exploration 0.05          more exploring

@@ -14,15 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 from paceline.cli.announce import announce, announce_stop
-from paceline.cli.common import Subparsers, add_command, fail, log_directory, state_directory
+from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.engine_options import FileReader, add_engine_options, configuration_of_model, misused, whole_number
 from paceline.cli.remote import http_url
-from paceline.configuration import Configuration, ConfigurationError, ServerSettings
+from paceline.configuration import ConfigurationError
 from paceline.engines.bundled_model import NoBundledModel
 from paceline.http.server import CannotListen, Gateway
+from paceline.paths import log_directory, state_directory
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
 from paceline.records.kept import kept_outcome, kept_path
+from paceline.settings import Configuration, ServerSettings
 from paceline.types import Decision, Outcome, Request, Signals
 
 OBJECTS_BETWEEN_COLLECTIONS = 10_000

@@ -1,12 +1,13 @@
-"""One module per engine.
+"""One driver per file: what ``interface.py`` asks of a kind of engine, with the kind's own settings.
 
-To add an engine: copy ``openai.py``, answer what ``interface.py`` asks, name the class here, and add its kind to
-``EngineKind`` in ``paceline/configuration.py``, a row in docs/engines.md and a test file.
+``ENGINES`` is written by hand, a line for each kind, and not found by looking through the package: most files here are
+no drivers, the order is that of the documentation, and the type checker holds each driver to the interface.
+CONTRIBUTING tells how to add one.
 """
 
 from collections.abc import Mapping
 
-from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
+from paceline.engines.interface import AnyEngine, Engine, Facts, LaunchError, NotReady
 from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.lm_studio import LmStudio
 from paceline.engines.mlx_lm import MlxLm
@@ -17,15 +18,17 @@ from paceline.engines.sglang import Sglang
 from paceline.engines.tabby_api import TabbyApi
 from paceline.engines.vllm import Vllm
 
-ENGINES: Mapping[str, Engine] = {
-    "llama.cpp": LlamaCpp(),
-    "vllm": Vllm(),
-    "sglang": Sglang(),
-    "lmstudio": LmStudio(),
-    "mlx-lm": MlxLm(),
-    "ollama": Ollama(),
-    "tabbyapi": TabbyApi(),
-    "openai": OpenAI(),
-}
+_DRIVERS: tuple[AnyEngine, ...] = (
+    LlamaCpp(),
+    Vllm(),
+    Sglang(),
+    LmStudio(),
+    MlxLm(),
+    Ollama(),
+    TabbyApi(),
+    OpenAI(),
+)
+ENGINES: Mapping[str, AnyEngine] = {str(driver.settings_type.__struct_config__.tag): driver for driver in _DRIVERS}
+"""By kind."""
 
-__all__ = ["ENGINES", "Engine", "Facts", "LaunchError", "NotReady", "Observer"]
+__all__ = ["ENGINES", "AnyEngine", "Engine", "Facts", "LaunchError", "NotReady", "Observer"]

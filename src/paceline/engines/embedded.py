@@ -1,6 +1,6 @@
 """llama.cpp's own server out of the ``xllamacpp`` wheel, one child process each: ``python -m`` this module.
 
-It takes most flags of ``llama-server`` by the same names (``embedded_flags.py``), so that a configuration can name
+It takes most flags of ``llama-server`` by the same names (``llama_cpp_flags.py``), so that a configuration can name
 either program.
 """
 
@@ -10,30 +10,36 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from paceline.engines import embedded_flags
+from paceline.engines import llama_cpp_flags as flags
 from paceline.engines.interface import LaunchError
 from paceline.planning.machine import engine_threads
 
-NAME = "embedded"
+EMBEDDED = "embedded"
 """The first word of a ``launch`` that means this engine."""
 KEY_VARIABLE = "PACELINE_EMBEDDED_KEY"
 """Holds the key that requests have to show: other users see a command line, but no environment."""
 NO_ORIGIN = ""
 """Pages are answered by the gateway, which knows whose may; none reaches the engine past it."""
 
+NOT_OFFERED = "build or install llama-server for that (`paceline engine build`), and name it in `launch`"
 MISSING = (
     "the embedded engine is not installed; install the package xllamacpp "
     "(or paceline[embedded]), or name a llama-server in `launch`"
 )
 
 
+_PLACED = tuple(flag for flag in flags.FLAGS if flag.places)
+"""Flags whose value goes into ``CommonParams`` as it is; the others are seen to in :func:`_parameters`."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        unknown = f"; {embedded_flags.NOT_OFFERED}" if message.startswith("unrecognized") else ""
+        unknown = f"; {NOT_OFFERED}" if message.startswith("unrecognized") else ""
         raise LaunchError(f"the embedded engine: {message}{unknown}")
 
 
@@ -41,28 +47,37 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"python -m {__name__}",
         description=__doc__,
-        epilog=f"Of llama-server's other flags none is offered; {embedded_flags.NOT_OFFERED}.",
+        epilog=f"Of llama-server's other flags none is offered; {NOT_OFFERED}.",
         allow_abbrev=False,
     )
-    parser.add_argument("-m", "--model", required=True, help="GGUF file")
-    parser.add_argument("-a", "--alias", help="name the model goes by; several are separated by commas")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--api-key", help="keys that requests may show, separated by commas")
-    parser.add_argument("-c", "--ctx-size", type=int, default=0, help="tokens of context of all slots together")
-    parser.add_argument("-np", "--parallel", type=int, default=1, help="requests decoded at once")
+
+    def add(flag: flags.Flag, **more: Any) -> None:
+        parser.add_argument(*flag.names, type=flag.kind, **({"help": flag.help} | more))
+
     threads = engine_threads()
-    parser.add_argument(
-        "-t", "--threads", type=int, default=threads, help=f"threads (default: one less than processors, {threads})"
-    )
-    parser.add_argument("-tb", "--threads-batch", type=int, help="threads for prompts (default: as --threads)")
-    parser.add_argument("--chat-template-file", help="Jinja file that takes the place of the model's own template")
+    add(flags.MODEL, required=True)
+    add(flags.ALIAS)
+    add(flags.HOST, default="127.0.0.1")
+    add(flags.PORT, required=True)
+    add(flags.API_KEY)
+    add(flags.CONTEXT, default=0)
+    add(flags.PARALLEL, default=1)
+    add(flags.THREADS, default=threads, help=f"threads (default: one less than processors, {threads})")
+    add(flags.BATCH_THREADS)
+    add(flags.TEMPLATE_FILE)
     parser.add_argument("--no-mmap", action="store_true", help="read the model into memory as a whole")
     parser.add_argument("--mlock", action="store_true", help="keep the model from being swapped out")
     parser.add_argument("--rerank", "--reranking", action="store_true", help="rank documents; it does not generate")
-    parser.add_argument("-md", "--spec-draft-model", help="GGUF file of a draft model")
-    parser.add_argument("--spec-type", default="none", help="drafters, separated by commas")
-    embedded_flags.add_to(parser)
+    add(flags.DRAFT_MODEL)
+    add(flags.SPECULATIVE_TYPES_FLAG, default=flags.NONE)
+    for flag in _PLACED:
+        add(flag, dest=flag.places[0])
+    for choice in flags.CHOICES:
+        parser.add_argument(*choice.names, dest=choice.places[0], choices=tuple(choice.members))
+    for switch in flags.SWITCHES:
+        parser.add_argument(*switch.on, dest=switch.place, action="store_true", default=None)
+        if switch.off:
+            parser.add_argument(*switch.off, dest=switch.place, action="store_false", default=None)
     return parser
 
 
@@ -74,15 +89,11 @@ def check(words: Sequence[str]) -> None:
     """
     if find_spec("xllamacpp") is None:
         raise LaunchError(MISSING)
-    arguments = _parser().parse_args(list(words))
-    for flag, file in (
-        ("--model", arguments.model),
-        ("--chat-template-file", arguments.chat_template_file),
-        ("--spec-draft-model", arguments.spec_draft_model),
-        ("--mmproj", getattr(arguments, "mmproj.path")),
-    ):
-        if file and not Path(file).is_file():
-            raise LaunchError(f"{flag}: there is no file {file}")
+    _parser().parse_args(list(words))
+    for flag, value in flags.flag_values(words):
+        is_file = flag.is_model_file or flag is flags.TEMPLATE_FILE
+        if is_file and value and not Path(value).is_file():
+            raise LaunchError(f"{flag.name}: there is no file {value}")
 
 
 def _parameters(arguments: argparse.Namespace) -> Any:
@@ -103,7 +114,7 @@ def _parameters(arguments: argparse.Namespace) -> Any:
     keys = [key for key in (arguments.api_key or os.environ.pop(KEY_VARIABLE, "")).split(",") if key]
     if keys:
         parameters.api_keys = keys
-    embedded_flags.write(arguments, parameters)
+    _put_in_places(arguments, parameters)
     if arguments.chat_template_file:
         parameters.chat_template = Path(arguments.chat_template_file).read_text("utf-8")
     if arguments.rerank:
@@ -126,6 +137,35 @@ def _parameters(arguments: argparse.Namespace) -> Any:
     if arguments.spec_draft_model:
         speculative.draft.mparams.path = arguments.spec_draft_model
     return parameters
+
+
+def _put_in_places(arguments: argparse.Namespace, parameters: Any) -> None:
+    """Put what was given into a ``CommonParams``; the rest stays as it is there."""
+    import xllamacpp
+
+    given = vars(arguments)
+    for flag in _PLACED:
+        value = given[flag.places[0]]
+        if value is not None:
+            for place in flag.places:
+                _put(parameters, place, value)
+    for switch in flags.SWITCHES:
+        if given[switch.place] is not None:
+            _put(parameters, switch.place, given[switch.place])
+    for choice in flags.CHOICES:
+        word = given[choice.places[0]]
+        if word is not None:
+            members = getattr(xllamacpp, choice.enumeration).__members__
+            for place in choice.places:
+                _put(parameters, place, members[choice.members[word]])
+
+
+def _put(parameters: Any, place: str, value: Any) -> None:
+    *holders, name = place.split(".")
+    holder = reduce(getattr, holders, parameters)
+    if name == "tensor_split":
+        value = [*value, *getattr(holder, name)[len(value) :]]
+    setattr(holder, name, value)
 
 
 def _leave_with_parent() -> None:

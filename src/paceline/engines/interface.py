@@ -1,19 +1,21 @@
-"""What Paceline needs to know of an engine, and do with it. An engine module answers these questions, no more."""
+"""What Paceline needs to know of an engine, and do with it. A driver answers these questions, no more.
+
+A driver speaks for a kind of engine and keeps no state: all that differs between two engines of a kind stands in their
+settings and comes with each call. ``check.py`` holds every driver to what is promised here.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
 from paceline.engines.observation import Observer
+from paceline.settings import EngineSettings
 from paceline.types import AS_STARTED, Abilities, Request, Strategy
 from paceline.wire.client import Client
 
-REPEATED = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4
-"""A text that any drafter drafts from, to see whether an engine does when it is asked not to."""
-TOO_SLOW = "it was too slow to find out whether requests may choose their strategy; it is used as it was started"
-TRY_LIMIT_S = 30.0
-"""For each of the short completions of an examination."""
+SettingsType = TypeVar("SettingsType", bound=EngineSettings)
+"""A kind's own settings."""
 
 
 class NotReady(Exception):
@@ -37,7 +39,7 @@ class LaunchError(Exception):
     """The engine can't be started as asked; trying again would not help."""
 
 
-class Facts(Struct, frozen=True):
+class Facts(Struct, frozen=True, kw_only=True):
     """What an engine says about itself. ``None`` where it does not say."""
 
     models: Mapping[str, Mapping[str, Any]] = {}
@@ -49,7 +51,7 @@ class Facts(Struct, frozen=True):
     """Requests it decodes at once."""
 
 
-class Examination(Struct, frozen=True):
+class Examination(Struct, frozen=True, kw_only=True):
     """What an engine does, seen by its answers."""
 
     abilities: Abilities = AS_STARTED
@@ -59,40 +61,71 @@ class Examination(Struct, frozen=True):
     """Whether more may be found later, as where no model is loaded yet."""
 
 
-class Engine(Protocol):
-    """How to talk to one kind of engine. Implementations keep no state."""
+class Engine(Protocol[SettingsType]):
+    """How to talk to one kind of engine."""
+
+    settings_type: type[SettingsType]
+    """The keys that an ``[[engine]]`` table of this kind may have; the type's tag is the kind."""
+    written_fields: frozenset[str]
+    """The fields of a request's body that :meth:`prepare` may add or replace; it changes no others. Where one holds an
+    object, what the client wrote into that is kept."""
+    takes_any_model_name: bool
+    """Whether the engine, where it has a single model, serves that to requests that name another one."""
+    may_have_page: bool
+    """Whether the engine may show a page for people at its root."""
 
     async def probe(self, client: Client) -> Facts:
-        """Ask the engine what it is; also the health check, so it has to be cheap.
+        """Ask the engine what it is.
+
+        This is also the health check. The supervisor calls it every ``health_interval_s`` as long as the engine is
+        configured, so it has to be cheap, and it may not change anything.
 
         Raises:
-            NotReady: it answered, but can't serve.
+            NotReady: it answered, but can't serve, or its answer makes no sense.
             ConnectFailed, ConnectionLost, TimeoutError: no answer.
         """
         ...
 
-    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
-        """Find out what the running engine can do, and whether it is what the configuration says: that it was started
-        with ``strategy``, or that requests may ask for ``draft_model``.
+    async def examine(self, client: Client, settings: SettingsType) -> Examination:
+        """Find out what the running engine can do, and whether it is what its settings say.
 
-        Asked once each time the engine comes up. Whatever it raises, the engine is used, as it was started.
+        The supervisor calls it after a successful :meth:`probe`, once each time the engine has come up, and gives it a
+        minute. Whatever it raises, the engine is up, and is used as it was started.
+
+        Raises:
+            NotReady: it can't be told.
+            ConnectFailed, ConnectionLost, TimeoutError: no answer.
         """
         ...
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
         """The request's body with the strategy written into it, if the engine has the ability.
 
+        The gateway calls it for each request that it has decided on, just before it is sent. It does no I/O and raises
+        nothing. A field of the strategy's that the client gave itself stays the client's.
+
         Args:
-            min_yield: tokens per drafting step below which drafting is slower than none, as far as is known; else 0.
+            strategy: of the lane that was chosen.
+            abilities: what :meth:`examine` found last.
+            min_yield: tokens per verification step below which drafting is slower than none, as far as is known;
+                else 0.
         """
         ...
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        """A fresh observer for the answer to a request that was prepared with this strategy."""
+        """A fresh observer for the answer to a request that was prepared with this strategy.
+
+        The gateway calls it once for each answer and feeds it the answer's bytes as they pass by. It raises nothing.
+        """
         ...
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         """The command that starts the engine on a port, checked against what this build offers.
+
+        The supervisor calls it in a thread of its own before each start, so it may read files and run programs.
+
+        Args:
+            command: the settings' ``launch``; it is not empty.
 
         Raises:
             LaunchError: the program is not there, or does not know a flag.
@@ -101,8 +134,17 @@ class Engine(Protocol):
 
     def key_variable(self, command: Sequence[str]) -> str | None:
         """The environment variable in which an engine that is launched so takes the key that it is to ask for;
-        ``None`` where it takes none."""
+        ``None`` where it takes none. The supervisor calls it before each start."""
         ...
+
+    def full_model_name(self, name: str) -> str:
+        """A model's name with all that the engine adds where it is left out: names that are the same so name the same
+        model. The gateway calls it where a request names a model that the engine does not list to the letter."""
+        ...
+
+
+AnyEngine = Engine[Any]
+"""A driver of whatever kind, to be used with settings of the same kind."""
 
 
 def put_port(command: Sequence[str], port: int) -> tuple[str, ...]:

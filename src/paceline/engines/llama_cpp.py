@@ -1,6 +1,5 @@
 """llama.cpp's server: stock builds, whose strategy is set at start, and ours, which takes it from each request."""
 
-import difflib
 import os
 import re
 import shutil
@@ -9,39 +8,24 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
-from paceline.engines.interface import (
-    REPEATED,
-    TOO_SLOW,
-    TRY_LIMIT_S,
-    Examination,
-    Facts,
-    LaunchError,
-    NotReady,
-    put_port,
-)
-from paceline.engines.meaning import LOGPROBS, assumed, has_bare_tokens
+from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, has_bare_tokens
+from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
+from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
+from paceline.engines.meaning import LOGPROBS, assumed
 from paceline.engines.observation import Observer
-from paceline.engines.openai import fetch_json, fetch_models
+from paceline.engines.openai_compatible import fetch_json, fetch_models
 from paceline.processes.launch_environment import engine_environment
+from paceline.settings import Caps, LocalEngineSettings
 from paceline.types import Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client
 
-KIND_OF_DRAFTER = {
-    "ngram-simple": "ngram",
-    "draft-simple": "draft",
-    "draft-eagle3": "eagle3",
-    "draft-mtp": "mtp",
-    "draft-dflash": "dflash",
-    "draft-dspark": "dspark",
-}
-"""By the names in ``speculative.types`` of a completion; the other n-gram drafters go by their own names."""
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
 DRAFT_LENGTH = 16
@@ -52,16 +36,29 @@ NO_COMPLETIONS = (400, 404, 405, 501)
 """Of ``/completion``: it was started to embed or to rank."""
 _DRAFTER_NAME = re.compile(r"(?:^|,)\s*([\w.-]{1,60})\s*(?=,|$)", re.ASCII)
 """They become names of lanes, which stand in headers, paths and terminals: what does not look like one is none."""
-RENAMED_FLAGS = (
-    {"--draft-max", "--draft", "--spec-draft-n-max"},
-    {"--draft-min", "--spec-draft-n-min"},
-    {"--draft-p-min", "--spec-draft-p-min"},
-    {"--model-draft", "--spec-draft-model"},
-)
-"""Names that one setting has had in different builds (llama.cpp #22397)."""
+
+
+class LlamaCppSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="llama.cpp"):
+    """llama.cpp's ``llama-server``, a stock build, a fork, or the one that ``paceline engine build`` makes; or the
+    embedded engine."""
+
+    launch: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Command that starts the engine. `{port}` becomes a free port. `embedded` as the first word "
+            "is llama.cpp's server from the `xllamacpp` package; it takes the usual flags of llama-server by the same "
+            "names, and refuses the others (`python -m paceline.engines.embedded --help` lists them)."
+        ),
+    ] = ()
+    caps: Caps = ()
 
 
 class LlamaCpp:
+    settings_type = LlamaCppSettings
+    written_fields = frozenset({N_MAX, TYPES, MIN_YIELD})
+    takes_any_model_name = True
+    may_have_page = True
+
     async def probe(self, client: Client) -> Facts:
         models: dict[str, Any] = dict(await fetch_models(client))
         props = await _props(client)
@@ -75,18 +72,19 @@ class LlamaCpp:
             slots=slots if isinstance(slots, int) and slots > 0 else None,
         )
 
-    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+    async def examine(self, client: Client, settings: LlamaCppSettings) -> Examination:
         """By effect, not by claim: ``/props`` of stock builds says ``none`` even where a drafter is loaded, and a field
         that a build does not know is passed over in silence. So one token is decoded, and the drafters in its settings
         are read; and where there are some, a text that repeats itself is continued with and without drafts.
 
         A router (``--models-dir``) is asked for a model that is loaded already, if there is one: asking for another
         would load it."""
+        strategy = settings.as_started
         model: str | None = None
         if (await _props(client)).get("role") == "router":
             model = _loaded(await fetch_models(client))
             if model is None:
-                return Examination(assumed(strategy), is_provisional=True)
+                return Examination(abilities=assumed(strategy), is_provisional=True)
         try:
             types = (await _tried(client, model, {"prompt": "1", "n_predict": 1})).types
         except NotReady as error:
@@ -94,8 +92,8 @@ class LlamaCpp:
                 return Examination()  # it embeds or ranks
             raise
         if types is None:
-            return Examination(assumed(strategy))  # an older build does not say
-        loaded = [name for name in types if name != "none"]
+            return Examination(abilities=assumed(strategy))  # an older build does not say
+        loaded = [name for name in types if name != NONE]
         contradictions: tuple[str, ...] = ()
         if bool(loaded) != strategy.drafts or (strategy.drafts and not _has(loaded, strategy.kind)):
             drafts = ", ".join(loaded) or "nothing"
@@ -105,8 +103,10 @@ class LlamaCpp:
         try:
             abilities = await self._abilities(client, model, strategy, loaded)
         except TimeoutError:
-            return Examination(Abilities(not_when_drafting=LOGPROBS), (*contradictions, TOO_SLOW))
-        return Examination(abilities, contradictions)
+            return Examination(
+                abilities=Abilities(not_when_drafting=LOGPROBS), contradictions=(*contradictions, TOO_SLOW)
+            )
+        return Examination(abilities=abilities, contradictions=contradictions)
 
     async def _abilities(self, client: Client, model: str | None, strategy: Strategy, loaded: list[str]) -> Abilities:
         drafting = await _tried(client, model, {"n_probs": 2})
@@ -117,8 +117,7 @@ class LlamaCpp:
             return Abilities(not_when_drafting=lost)
         longest = await _longest_drafts(client)
         drafters = [
-            Drafter(KIND_OF_DRAFTER.get(name, name), name, longest.get(name) or strategy.n_max or DRAFT_LENGTH)
-            for name in loaded
+            Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DRAFT_LENGTH) for name in loaded
         ]
         return Abilities(tuple(drafters), lost)
 
@@ -136,7 +135,7 @@ class LlamaCpp:
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         program, *words = put_port(command, port)
-        if program == embedded.NAME:
+        if program == embedded.EMBEDDED:
             embedded.check(words)
             return (sys.executable, "-m", embedded.__name__, *words)
         path = shutil.which(program)
@@ -147,7 +146,10 @@ class LlamaCpp:
         return (path, *words)
 
     def key_variable(self, command: Sequence[str]) -> str | None:
-        return embedded.KEY_VARIABLE if command[0] == embedded.NAME else "LLAMA_API_KEY"
+        return embedded.KEY_VARIABLE if command[0] == embedded.EMBEDDED else "LLAMA_API_KEY"
+
+    def full_model_name(self, name: str) -> str:
+        return name
 
 
 class _Tried(Struct):
@@ -162,10 +164,10 @@ class _Tried(Struct):
 
 async def _tried(client: Client, model: str | None, fields: dict[str, Any]) -> _Tried:
     """A short completion. Its prompt stays in the server's cache for the next one, which so costs a few steps only."""
-    asked = {"prompt": REPEATED, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": True}
+    asked = {"prompt": REPEATED_TEXT, "n_predict": 16, "temperature": 0, "ignore_eos": True, "cache_prompt": True}
     named = {"model": model} if model else {}
     body = msgspec.json.encode(asked | named | fields)
-    answer = await fetch_json(client, "/completion", body, TRY_LIMIT_S)
+    answer = await fetch_json(client, "/completion", body, COMPLETION_TIMEOUT_S)
     settings = answer.get("generation_settings") if isinstance(answer, dict) else None
     types = settings.get(TYPES) if isinstance(settings, dict) else None
     timings = answer.get("timings") if isinstance(answer, dict) else None
@@ -211,7 +213,7 @@ async def _longest_drafts(client: Client) -> dict[str, int]:
 
 def _has(loaded: Sequence[str], kind: str) -> bool:
     """Whether a drafter of a kind is among those that a server names; ``ngram`` may stand for any n-gram drafter."""
-    return any(kind in (name, KIND_OF_DRAFTER.get(name), name.split("-")[0]) for name in loaded)
+    return any(kind in (name, kind_of(name), name.split("-")[0]) for name in loaded)
 
 
 def check_flags(program: str, words: Sequence[str]) -> None:
@@ -220,16 +222,8 @@ def check_flags(program: str, words: Sequence[str]) -> None:
     Raises:
         LaunchError: names the unknown flags and what this build calls them.
     """
-    offered = offered_flags(program)
-    unknown = [word for word in words if re.match(r"--?[a-zA-Z]", word) and word not in offered]
-    if not offered or not unknown:
-        return
-    hints = []
-    for flag in unknown:
-        renamed = next((names & offered for names in RENAMED_FLAGS if flag in names), set())
-        close = sorted(renamed) or difflib.get_close_matches(flag, offered, 3)
-        hints.append(f"{flag}" + (f" (it has {', '.join(close)})" if close else ""))
-    raise LaunchError(f"{program} does not know {'; '.join(hints)}")
+    if unknown := unknown_flags(words, offered_flags(program)):
+        raise LaunchError(f"{program} does not know {'; '.join(unknown)}")
 
 
 def offered_flags(program: str) -> frozenset[str]:

@@ -5,15 +5,18 @@ the counts stand under ``stats`` or under ``usage``.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from paceline.engines.interface import REPEATED, TOO_SLOW, TRY_LIMIT_S, Examination, NotReady
+from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW
+from paceline.engines.interface import Examination, NotReady
 from paceline.engines.meaning import LOGPROBS, assumed
 from paceline.engines.observation import Observer, count
-from paceline.engines.openai import KnownServer, fetch_json
+from paceline.engines.openai_compatible import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
+from paceline.settings import LocalEngineSettings
 from paceline.types import Abilities, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
@@ -22,12 +25,28 @@ DRAFTED, ACCEPTED = "total_draft_tokens_count", "accepted_draft_tokens_count"
 TEXT_MODELS = ("llm", "vlm")
 
 
-class LmStudio(KnownServer):
-    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+class LmStudioSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="lmstudio"):
+    """LM Studio's server."""
+
+    draft_model: Annotated[
+        str | None, Meta(description="The model that drafts for the requests that are to be drafted for.")
+    ] = None
+
+    @property
+    def own_decoding(self) -> object:
+        return self.draft_model
+
+
+class LmStudio(KnownServer[LmStudioSettings]):
+    settings_type = LmStudioSettings
+    written_fields = KnownServer.written_fields | {DRAFT_MODEL}
+
+    async def examine(self, client: Client, settings: LmStudioSettings) -> Examination:
         """By effect: a text that repeats itself is continued with and without the draft model. Only a model that is
         loaded already is asked: asking for another would load it."""
+        draft_model = settings.draft_model
         if draft_model is None:
-            return Examination(assumed(strategy))
+            return Examination(abilities=assumed(settings.as_started))
         model = await _loaded_model(client)
         if model is None:
             why = f"no model is loaded, so it could not be seen whether {draft_model} drafts"
@@ -43,7 +62,7 @@ class LmStudio(KnownServer):
             return _unchecked(f"{model} drafts without being asked; take its draft model out of its settings")
         if not drafting:
             return _unchecked(f"{model} does not draft when asked to with {draft_model}")
-        return Examination(Abilities((Drafter("draft", draft_model, None, model),), LOGPROBS))
+        return Examination(abilities=Abilities((Drafter("draft", draft_model, None, model),), LOGPROBS))
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
         if not strategy.drafts or DRAFT_MODEL in request.fields:
@@ -67,7 +86,7 @@ class _Observer(UsageObserver):
 
 
 def _unchecked(why: str) -> Examination:
-    return Examination(Abilities(not_when_drafting=LOGPROBS), (f"{why}; it is used as it is",))
+    return Examination(abilities=Abilities(not_when_drafting=LOGPROBS), contradictions=(f"{why}; it is used as it is",))
 
 
 async def _loaded_model(client: Client) -> str | None:
@@ -83,7 +102,7 @@ async def _loaded_model(client: Client) -> str | None:
 
 async def _drafted(client: Client, fields: Mapping[str, Any]) -> int:
     """Tokens that were drafted for a short completion."""
-    asked = {"prompt": REPEATED, "max_tokens": 16, "temperature": 0, **fields}
-    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode(asked), TRY_LIMIT_S)
+    asked = {"prompt": REPEATED_TEXT, "max_tokens": 16, "temperature": 0, **fields}
+    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode(asked), COMPLETION_TIMEOUT_S)
     reports = [answer.get(key) for key in ("usage", "stats")] if isinstance(answer, dict) else []
     return max((count(report, DRAFTED) or 0 for report in reports if isinstance(report, dict)), default=0)

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
-from paceline.engines.interface import TRY_LIMIT_S, Examination, Facts, NotReady
+from paceline.engines.examination import COMPLETION_TIMEOUT_S
+from paceline.engines.interface import Examination, Facts, NotReady
 from paceline.engines.meaning import LOGPROBS, assumed
-from paceline.engines.openai import KnownServer
+from paceline.engines.openai_compatible import KnownServer
+from paceline.settings import Caps, LocalEngineSettings
 from paceline.types import Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
@@ -19,7 +21,16 @@ DRAFT_LENGTH = 3
 """Its default."""
 
 
-class MlxLm(KnownServer):
+class MlxLmSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="mlx-lm"):
+    """mlx-lm's server."""
+
+    caps: Caps = ()
+
+
+class MlxLm(KnownServer[MlxLmSettings]):
+    settings_type = MlxLmSettings
+    written_fields = KnownServer.written_fields | {N_MAX}
+
     async def probe(self, client: Client) -> Facts:
         try:
             return await super().probe(client)
@@ -28,23 +39,27 @@ class MlxLm(KnownServer):
                 f"{error} (mlx-lm breaks off here where there is no folder ~/.cache/huggingface/hub)"
             ) from error
 
-    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+    async def examine(self, client: Client, settings: MlxLmSettings) -> Examination:
         """That it reads the field is seen by its refusing a value that can't be; whether a draft model is loaded it
         does not tell."""
+        strategy = settings.as_started
         if not strategy.drafts:
             return Examination()
         asked = msgspec.json.encode({"prompt": "1", "max_tokens": 1, N_MAX: -1})
         headers = [(b"content-type", b"application/json")]
         try:
-            status, answer = await client.fetch("POST", "/v1/completions", headers, asked, TRY_LIMIT_S, fresh=True)
+            status, answer = await client.fetch(
+                "POST", "/v1/completions", headers, asked, COMPLETION_TIMEOUT_S, fresh=True
+            )
         except ConnectionLost:
             status, answer = 0, b""
         if status != 400 or N_MAX.encode() not in answer:
             return Examination(
-                assumed(strategy), (f"requests can't choose their {N_MAX}; it is used as it was started",)
+                abilities=assumed(strategy),
+                contradictions=(f"requests can't choose their {N_MAX}; it is used as it was started",),
             )
         drafter = Drafter(strategy.kind, strategy.kind, strategy.n_max or DRAFT_LENGTH)
-        return Examination(Abilities((drafter,), LOGPROBS))
+        return Examination(abilities=Abilities((drafter,), LOGPROBS))
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
         if not abilities.drafters or N_MAX in request.fields:

@@ -4,12 +4,19 @@ After the source of its ``UsageStats`` and its pull request 452.
 """
 
 from paceline.engines.observation import Observer, seconds
-from paceline.engines.openai import KnownServer
+from paceline.engines.openai_compatible import KnownServer
 from paceline.engines.usage import PredictedTokensObserver
+from paceline.settings import LocalEngineSettings
 from paceline.types import Observation, Request, Strategy
 
 
-class TabbyApi(KnownServer):
+class TabbyApiSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="tabbyapi"):
+    """TabbyAPI's server."""
+
+
+class TabbyApi(KnownServer[TabbyApiSettings]):
+    settings_type = TabbyApiSettings
+
     def observe(self, request: Request, strategy: Strategy) -> Observer:
         return _Observer(request, strategy.drafts)
 

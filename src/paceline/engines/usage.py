@@ -9,13 +9,15 @@ from paceline.types import Api, Observation, Request
 
 ON_REQUEST = (Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS)
 """APIs whose streams tell usage only if asked."""
+FIELD = "stream_options"
+"""The field that asks for it."""
 
 
 def is_missing(request: Request) -> bool:
     """Whether it has to be asked for in the client's place."""
     if not request.stream or request.api not in ON_REQUEST:
         return False
-    options = request.fields.get("stream_options")
+    options = request.fields.get(FIELD)
     return not (isinstance(options, dict) and options.get("include_usage"))
 
 
@@ -23,8 +25,8 @@ def question(request: Request) -> dict[str, Any]:
     """The field that asks for it; none where it comes anyway."""
     if not is_missing(request):
         return {}
-    options = request.fields.get("stream_options")
-    return {"stream_options": (options if isinstance(options, dict) else {}) | {"include_usage": True}}
+    options = request.fields.get(FIELD)
+    return {FIELD: (options if isinstance(options, dict) else {}) | {"include_usage": True}}
 
 
 class UsageObserver(Observer):

@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
-from paceline.engines.interface import REPEATED, TOO_SLOW, TRY_LIMIT_S, Examination, Facts, NotReady
-from paceline.engines.meaning import assumed, lost_when_drafting
+from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, lost_when_drafting
+from paceline.engines.interface import Examination, Facts, NotReady
+from paceline.engines.meaning import assumed
 from paceline.engines.observation import Observer, count, milliseconds
-from paceline.engines.openai import KnownServer, fetch_json, fetch_models, fetch_optional
+from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_models, with_version
 from paceline.engines.usage import UsageObserver
+from paceline.settings import Caps, LocalEngineSettings
 from paceline.types import Abilities, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
@@ -21,22 +23,30 @@ METRICS_ADVICE = (
 )
 
 
-class Vllm(KnownServer):
-    async def probe(self, client: Client) -> Facts:
-        facts = await super().probe(client)
-        version = (await fetch_optional(client, "/version")).get("version")
-        return msgspec.structs.replace(facts, build=version if isinstance(version, str) else None)
+class VllmSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="vllm"):
+    """vLLM's server."""
 
-    async def examine(self, client: Client, strategy: Strategy, draft_model: str | None) -> Examination:
+    caps: Caps = ()
+
+
+class Vllm(KnownServer[VllmSettings]):
+    settings_type = VllmSettings
+    written_fields = KnownServer.written_fields | {XARGS}
+
+    async def probe(self, client: Client) -> Facts:
+        return await with_version(await super().probe(client), client, "/version")
+
+    async def examine(self, client: Client, settings: VllmSettings) -> Examination:
         """By effect: a text that repeats itself is continued with and without drafts. A scheduler that does not know
         the field passes it over in silence."""
+        strategy = settings.as_started
         model = next(iter(await fetch_models(client)), None)
         try:
             drafters, contradictions = await self._examined(client, strategy, model)
             lost = await lost_when_drafting(client, model) if strategy.drafts or contradictions else frozenset()
         except TimeoutError:
-            return Examination(assumed(strategy), (TOO_SLOW,))
-        return Examination(Abilities(drafters, lost), contradictions)
+            return Examination(abilities=assumed(strategy), contradictions=(TOO_SLOW,))
+        return Examination(abilities=Abilities(drafters, lost), contradictions=contradictions)
 
     async def _examined(
         self, client: Client, strategy: Strategy, model: str | None
@@ -93,8 +103,8 @@ class _Observer(UsageObserver):
 
 async def _drafted(client: Client, model: str | None, fields: Mapping[str, Any]) -> dict[str, int] | None:
     """The draft counts of a short completion; ``None`` where it tells none."""
-    asked = {"model": model, "prompt": REPEATED, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
-    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode({**asked, **fields}), TRY_LIMIT_S)
+    asked = {"model": model, "prompt": REPEATED_TEXT, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
+    answer = await fetch_json(client, "/v1/completions", msgspec.json.encode({**asked, **fields}), COMPLETION_TIMEOUT_S)
     metrics = answer.get("metrics") if isinstance(answer, dict) else None
     told = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
     if not isinstance(told, dict):

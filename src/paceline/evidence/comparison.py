@@ -6,12 +6,12 @@ from statistics import median
 
 from msgspec import Struct
 
-from paceline.configuration import Configuration
 from paceline.evidence.calibration import Calibration, calibration
 from paceline.evidence.estimate import Estimate, Logged, always, estimate
 from paceline.evidence.policies import best_of_each_task, by_rules
 from paceline.evidence.same_settings import Group
 from paceline.evidence.usable import Entry, drafts
+from paceline.settings import Configuration
 
 ALIKE = 0.05
 """A difference in time, as a share, that nobody would notice."""

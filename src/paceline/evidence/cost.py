@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from paceline.configuration import CloudModel, CostSettings
 from paceline.evidence.usable import Entry
+from paceline.settings import CloudModel, CostSettings
 
 JOULES_PER_KWH = 3.6e6
 MILLION = 1e6

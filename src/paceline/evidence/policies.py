@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from paceline.configuration import Configuration, Rule
 from paceline.evidence.estimate import Logged, Policy, always, estimate
+from paceline.settings import Configuration, Rule
 
 MIN_REQUESTS_OF_A_TASK = 10
 """Requests of a task below which its best lane in hindsight is that of all requests."""

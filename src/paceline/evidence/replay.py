@@ -13,12 +13,12 @@ from random import Random
 import msgspec
 from msgspec import Struct, structs
 
-from paceline.configuration import Configuration
 from paceline.decision import State, decide, learn, predict
 from paceline.evidence.estimate import Estimate, Logged, estimate
 from paceline.evidence.policies import ruled
 from paceline.evidence.same_settings import Group, fingerprint_of, groups
 from paceline.evidence.usable import Entry, usable
+from paceline.settings import Configuration
 from paceline.text_table import columns, shown_name
 from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy
 

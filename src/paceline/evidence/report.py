@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from paceline.configuration import Configuration
 from paceline.evidence.comparison import Comparison, compare
 from paceline.evidence.cost import Cost, cost
 from paceline.evidence.same_settings import groups
 from paceline.evidence.usable import Entry, usable
+from paceline.settings import Configuration
 
 FEWEST = 30
 """Requests below which nothing is concluded."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from paceline.configuration import Configuration, ConfigurationError, ServerSettings
+from paceline.configuration import ConfigurationError
 from paceline.http.access import Access
 from paceline.http.application import Application
 from paceline.inspection.task_model import task_model
+from paceline.paths import DECISION_LOG, KNOWLEDGE
 from paceline.processes import Health
-from paceline.records.decision_log import FILE, DecisionLog, LogSettings
+from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.sinks import Sink, tell_each
 from paceline.records.traces import NoTraces, Traces
@@ -22,10 +23,9 @@ from paceline.routing.store import Memory
 from paceline.serving.errors import ApiError
 from paceline.serving.fleet import EngineHandle, Fleet
 from paceline.serving.pipeline import Pipeline
+from paceline.settings import Configuration, ServerSettings
 from paceline.types import Decision, Outcome, Request, Signals
 from paceline.wire.server import HttpServer, Limits
-
-MEMORY_FILE = "learned.sqlite"
 
 HOUSEKEEPING_INTERVAL_S = 0.5
 SAVE_EVERY = 20
@@ -232,14 +232,14 @@ class Gateway:
     def _open_memory(self) -> Memory | None:
         if self._state_directory is None or not self._configuration.routing.remember:
             return None
-        return Memory(self._state_directory / MEMORY_FILE)
+        return Memory(self._state_directory / KNOWLEDGE)
 
     def _open_log(self) -> DecisionLog | None:
         settings = self._configuration.evidence
         if self._state_directory is None or not settings.log:
             return None
         kept = LogSettings(settings.keep_days, settings.max_mb * 1_000_000, settings.keep_text)
-        return DecisionLog(self._state_directory / FILE, kept)
+        return DecisionLog(self._state_directory / DECISION_LOG, kept)
 
     def _open_sinks(self) -> Mapping[str, Sink]:
         sinks: dict[str, Sink] = {}

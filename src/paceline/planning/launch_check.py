@@ -1,53 +1,45 @@
 """Whether the engines that a configuration starts can be started: programs, flags and model files."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from paceline.configuration import EMBEDDED, Configuration, EngineSettings, KeyPath
+from paceline.configuration import Problem
 from paceline.engines import embedded
 from paceline.engines.interface import LaunchError, put_port
+from paceline.engines.llama_cpp import LlamaCppSettings
+from paceline.engines.llama_cpp_flags import flag_values
 from paceline.planning.gguf import BadModelFile, read_model
-
-MODEL_FLAGS = ("-m", "--model", "-md", "--model-draft", "--spec-draft-model", "--mmproj", "-mm")
-"""Of ``llama-server``: what follows is a model's file. Other engines' ``--model`` may be a name in a hub."""
+from paceline.settings import Configuration, EngineSettings
 
 
-def launch_problems(configuration: Configuration, known: Collection[EngineSettings] = ()) -> list[tuple[KeyPath, str]]:
-    """What keeps engines from starting that are not among the ``known`` ones; nothing is started for it."""
+def launch_problems(configuration: Configuration, unchanged: Collection[EngineSettings] = ()) -> list[Problem]:
+    """What keeps engines from starting that are not among the ``unchanged`` ones; nothing is started for it."""
     return [
         (("engine", index, "launch"), problem)
         for index, engine in enumerate(configuration.engine)
-        if engine.launch and engine not in known
+        if engine.launch and engine not in unchanged
         for problem in _problems(engine)
     ]
 
 
-def _problems(engine: EngineSettings) -> list[str]:
+def _problems(engine: EngineSettings) -> Iterator[str]:
     program, *words = put_port(engine.launch, 1)
-    found = []
-    if program == EMBEDDED:
+    if program == embedded.EMBEDDED:
         try:
             embedded.check(words)
         except LaunchError as error:
-            found.append(str(error))
+            yield str(error)
     elif shutil.which(program) is None:
-        found.append(f"there is no program {program!r}")
-    if engine.kind == "llama.cpp":
-        found += _model_problems(words)
-    return found
+        yield f"there is no program {program!r}"
+    if isinstance(engine, LlamaCppSettings):  # other engines' --model may be a name in a hub
+        yield from _model_problems(words)
 
 
-def _model_problems(words: list[str]) -> list[str]:
-    found = []
-    for index, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag not in MODEL_FLAGS:
-            continue
-        file = value if equals else words[index + 1] if index + 1 < len(words) else ""
-        try:
-            if file:
+def _model_problems(words: Sequence[str]) -> Iterator[str]:
+    for flag, file in flag_values(words):
+        if flag.is_model_file and file:
+            try:
                 read_model(Path(file))
-        except BadModelFile as error:
-            found.append(f"{flag}: {error}")
-    return found
+            except BadModelFile as error:
+                yield f"{flag.name}: {error}"

@@ -1,17 +1,28 @@
 """The engines that serve one model in every way that there is a drafter for."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from msgspec import Struct
 
-from paceline.configuration import EngineSettings
+from paceline.engines.llama_cpp import LlamaCppSettings
+from paceline.engines.llama_cpp_flags import (
+    ALIAS,
+    CONTEXT,
+    MODEL,
+    PARALLEL,
+    PORT,
+    THREADS,
+    LoadedDrafter,
+    drafting_flags,
+)
 from paceline.planning.drafters import FoundDrafter
 from paceline.planning.gguf import Header
+from paceline.settings import StrategyKind
+from paceline.types import Strategy
 
-NGRAM_SIZE, NGRAM_DRAFT = 4, 12
-"""Tokens that have to match, and tokens drafted then: the best of those tried in docs/decisions/0004."""
-SPEC_TYPES = {"ngram": "ngram-simple", "draft": "draft-simple", "eagle3": "draft-eagle3", "mtp": "draft-mtp"}
+NGRAM = LoadedDrafter(Strategy("ngram", 12), match_tokens=4)
+"""Tokens drafted, and tokens that have to match before: the best of those tried in docs/decisions/0004."""
 
 AGENTS_CONTEXT_TOKENS = 16_384
 """First requests of coding agents have 8,000 to 20,000 tokens with the tools that they offer."""
@@ -25,7 +36,7 @@ CACHE_VALUE_BYTES = 2
 """llama.cpp's caches are of F16 unless it is told otherwise."""
 
 
-class Wanted(Struct, frozen=True):
+class Wanted(Struct, frozen=True, kw_only=True):
     """How a model is to be served."""
 
     model: Path
@@ -42,45 +53,18 @@ class Wanted(Struct, frozen=True):
     device: str = "cpu"
 
 
-def one_engine(wanted: Wanted, drafter: FoundDrafter | None) -> EngineSettings:
+def one_engine(wanted: Wanted, drafter: FoundDrafter | None) -> LlamaCppSettings:
     """One engine with all drafters loaded, which takes its strategy from each request."""
-    kinds = ["ngram", *([drafter.kind] if drafter else [])]
-    flags = [*_ngram_flags(), *_draft_flags(drafter)]
-    return EngineSettings(
-        "llama",
-        "llama.cpp",
-        launch=(*_command(wanted), "--spec-type", ",".join(SPEC_TYPES[kind] for kind in kinds), *flags),
-        strategy="ngram",
-        n_max=NGRAM_DRAFT,
-        device=wanted.device,
-    )
+    drafters = [NGRAM, *([_loaded(drafter)] if drafter else [])]
+    return _engine("llama", wanted, drafters, NGRAM.strategy)
 
 
-def an_engine_each(wanted: Wanted, drafter: FoundDrafter | None) -> tuple[EngineSettings, ...]:
+def an_engine_each(wanted: Wanted, drafter: FoundDrafter | None) -> tuple[LlamaCppSettings, ...]:
     """An engine for each way, whose processes map the same pages of the file."""
-    common = _command(wanted)
-    engines = [
-        EngineSettings("plain", "llama.cpp", launch=common, device=wanted.device),
-        EngineSettings(
-            "ngram",
-            "llama.cpp",
-            launch=(*common, "--spec-type", SPEC_TYPES["ngram"], *_ngram_flags()),
-            strategy="ngram",
-            n_max=NGRAM_DRAFT,
-            device=wanted.device,
-        ),
-    ]
+    engines = [_engine("plain", wanted, [], Strategy()), _engine("ngram", wanted, [NGRAM], NGRAM.strategy)]
     if drafter:
-        engines.append(
-            EngineSettings(
-                drafter.kind,
-                "llama.cpp",
-                launch=(*common, "--spec-type", SPEC_TYPES[drafter.kind], *_draft_flags(drafter)),
-                strategy=drafter.kind,
-                n_max=drafter.n_max,
-                device=wanted.device,
-            )
-        )
+        loaded = _loaded(drafter)
+        engines.append(_engine(drafter.kind, wanted, [loaded], loaded.strategy))
     return tuple(engines)
 
 
@@ -118,24 +102,21 @@ def _cache_bytes(header: Header) -> int:
     return layers * kept * (keys + values) * CACHE_VALUE_BYTES
 
 
-def _command(wanted: Wanted) -> tuple[str, ...]:
-    return (
-        *(wanted.program, "--model", str(wanted.model), "--alias", wanted.alias, "--port", "{port}"),
-        *("--parallel", str(wanted.slots), "--ctx-size", str(wanted.slots * wanted.context_tokens)),
-        *(("--threads", str(wanted.threads)) if wanted.threads else ()),
+def _engine(name: str, wanted: Wanted, drafters: list[LoadedDrafter], strategy: Strategy) -> LlamaCppSettings:
+    command = [
+        *(wanted.program, MODEL.name, str(wanted.model), ALIAS.name, wanted.alias, PORT.name, "{port}"),
+        *(PARALLEL.name, str(wanted.slots), CONTEXT.name, str(wanted.slots * wanted.context_tokens)),
+        *((THREADS.name, str(wanted.threads)) if wanted.threads else ()),
         *wanted.flags,
+    ]
+    return LlamaCppSettings(
+        name=name,
+        launch=(*command, *drafting_flags(drafters)),
+        strategy=cast(StrategyKind, strategy.kind),
+        n_max=strategy.n_max,
+        device=wanted.device,
     )
 
 
-def _ngram_flags() -> Sequence[str]:
-    return (
-        *("--spec-ngram-simple-size-n", str(NGRAM_SIZE)),
-        *("--spec-ngram-simple-size-m", str(NGRAM_DRAFT)),
-    )
-
-
-def _draft_flags(drafter: FoundDrafter | None) -> Sequence[str]:
-    if drafter is None:
-        return ()
-    own = ("--spec-draft-model", str(drafter.file)) if drafter.file else ()
-    return (*own, "--spec-draft-n-max", str(drafter.n_max))
+def _loaded(drafter: FoundDrafter) -> LoadedDrafter:
+    return LoadedDrafter(Strategy(drafter.kind, drafter.n_max), model=drafter.file)

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 
-from paceline.engines.interface import Engine, Examination, Facts, NotReady
+from paceline.engines.interface import AnyEngine, Examination, Facts, NotReady
 from paceline.engines.meaning import assumed
-from paceline.types import Strategy
+from paceline.settings import EngineSettings
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 EXAMINATION_LIMIT_S = 60.0
-"""Then it is used as it was started."""
+"""For a whole examination: a few short completions on a slow machine. Beyond that, the engine is used as it was
+started."""
 EXAMINE_AGAIN_AFTER_S = 60.0
+"""Where the last examination could not tell, or found only what holds for now."""
 
 log = logging.getLogger("paceline.engines")
 
@@ -19,24 +21,16 @@ class Examiner:
     """Examines one engine.
 
     Args:
-        name: for logs.
-        strategy: what the engine is configured to do, for checking that it does.
-        draft_model: the model that requests may be drafted with, where the engine takes it from each request.
-        is_launched: whether the engine is started by its supervisor, so that one that looks the same is the same.
+        settings: what it is configured to do.
     """
 
-    def __init__(
-        self, name: str, engine: Engine, strategy: Strategy, draft_model: str | None, *, is_launched: bool
-    ) -> None:
-        self.abilities = assumed(strategy)
+    def __init__(self, engine: AnyEngine, settings: EngineSettings) -> None:
+        self.abilities = assumed(settings.as_started)
         """What the engine was seen to do when it last came up."""
         self.warnings: tuple[str, ...] = ()
         """How that contradicts its configuration."""
-        self._name = name
         self._engine = engine
-        self._strategy = strategy
-        self._draft_model = draft_model
-        self._is_launched = is_launched
+        self._settings = settings
         self._checked = False
         """Whether the engine that is up was compared with its configuration."""
         self._examined: tuple[object, ...] | None = None
@@ -65,40 +59,43 @@ class Examiner:
             due = self._examine_again_s is not None and now_s >= self._examine_again_s
             if not due or client.busy_connections:
                 return False
-        what = (facts.build, facts.slots, facts.context_tokens, *sorted(facts.models))
-        if self._kills or (self._is_launched and self._examined == what):
+        identity = (facts.build, facts.slots, facts.context_tokens, *sorted(facts.models))
+        is_the_same = bool(self._settings.launch) and self._examined == identity  # launched anew by its supervisor
+        if self._kills or is_the_same:
             self._checked = True
             return False
         self._examine_again_s = self._examined = None
         try:
             async with asyncio.timeout(EXAMINATION_LIMIT_S):
-                seen = await self._engine.examine(client, self._strategy, self._draft_model)
-            self._examined = what
-            if seen.is_provisional:
+                examination = await self._engine.examine(client, self._settings)
+            self._examined = identity
+            if examination.is_provisional:
                 self._examine_again_s = now_s + EXAMINE_AGAIN_AFTER_S
         except (ConnectFailed, ConnectionLost) as error:
             self._kills = True
-            self._found(self._unexamined(f"it was lost when asked what it can do: {error}"))
+            self._take(self._unexamined(f"it was lost when asked what it can do: {error}"))
             raise
         except Exception as error:
             if not isinstance(error, (NotReady, TimeoutError)):
-                log.exception("examining %s failed", self._name)
+                log.exception("examining %s failed", self._settings.name)
             if not self._second_try:
                 self._second_try = True
                 self._examine_again_s = now_s + EXAMINE_AGAIN_AFTER_S
             why = "it was too slow to tell" if isinstance(error, TimeoutError) else str(error)
-            seen = self._unexamined(f"it could not be found out what it can do: {why}")
+            examination = self._unexamined(f"it could not be found out what it can do: {why}")
         was_up = self._checked
-        changed = seen.abilities != self.abilities
-        self._found(seen)
+        changed = examination.abilities != self.abilities
+        self._take(examination)
         self._checked = True
         return was_up and changed
 
-    def _found(self, seen: Examination) -> None:
-        for warning in seen.contradictions:
+    def _take(self, examination: Examination) -> None:
+        for warning in examination.contradictions:
             if warning not in self.warnings:
-                log.warning("%s: %s", self._name, warning)
-        self.abilities, self.warnings = seen.abilities, seen.contradictions
+                log.warning("%s: %s", self._settings.name, warning)
+        self.abilities, self.warnings = examination.abilities, examination.contradictions
 
     def _unexamined(self, why: str) -> Examination:
-        return Examination(assumed(self._strategy), (f"{why}; it is used as it was started",))
+        return Examination(
+            abilities=assumed(self._settings.as_started), contradictions=(f"{why}; it is used as it was started",)
+        )

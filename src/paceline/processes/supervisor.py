@@ -10,19 +10,21 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from paceline.engines.interface import Engine, Facts, LaunchError, NotReady
+from paceline.engines.interface import AnyEngine, Facts, LaunchError, NotReady
+from paceline.keys import resolved
 from paceline.processes.examiner import Examiner
 from paceline.processes.launch_environment import engine_environment, key_in, masked
 from paceline.processes.launched_process import LaunchedProcess
 from paceline.processes.process_log import ProcessLog
-from paceline.types import Abilities, Strategy
+from paceline.settings import EngineSettings, LocalEngineSettings
+from paceline.types import Abilities
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer, without_credentials
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -61,69 +63,65 @@ class Health(StrEnum):
     """It can't be started as configured. It is tried again, but not waited for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """How often and how patiently an engine is looked at, in seconds."""
 
     connect_timeout_s: float = 3.0
     health_interval_s: float = 5.0
-    start_timeout_s: float = 300.0
 
 
 class Supervisor:
     """One engine, running (``url``) or to be started (``launch``).
 
     Args:
-        name: for logs, and the name of the log file.
-        strategy: what the engine is configured to do, for checking that it does.
-        draft_model: the model that requests may be drafted with, where the engine takes it from each request.
-        api_key: sent with every look, as clients' requests send it.
+        engine: the driver of the settings' kind.
+        log_directory: where a launched engine's output goes, to ``NAME.log``.
         start_turn: held from an engine's start until it is up, so that engines of one device don't slow each
             other's start down.
-        environment: names of further variables that a launched engine gets, beside those that all get.
-        secret_variables: names of those that hold keys of the gateway, which no engine gets.
+        secret_variables: names of variables that hold keys of the gateway, which no engine gets.
+
+    Raises:
+        ConfigurationError: the variable that holds its key is not set.
     """
 
     def __init__(
         self,
-        name: str,
-        engine: Engine,
+        settings: EngineSettings,
+        engine: AnyEngine,
         *,
-        strategy: Strategy,
-        draft_model: str | None = None,
         log_directory: Path,
-        url: str | None = None,
-        launch: Sequence[str] = (),
-        api_key: str | None = None,
         start_turn: asyncio.Lock | None = None,
-        environment: Collection[str] = (),
         secret_variables: Collection[str] = (),
     ) -> None:
-        self.name = name
+        self.name = settings.name
         self.engine = engine
-        self.url = without_credentials(url) if url else None
+        self.url = without_credentials(settings.url) if settings.url else None
         """For people: without a user's name and password."""
         self.health = Health.STARTING
-        self.problem: str | None = "not looked at yet" if url else "not started yet"
+        self.problem: str | None = "not looked at yet" if settings.url else "not started yet"
         """Why it is not up, in words for people; ``None`` when it is."""
         self.facts: Facts | None = None
         """What it said when it was last up."""
         self.restarts = 0
         self.client: Client | None = None
-        self.api_key = api_key
+        self.api_key = resolved(settings.api_key) if settings.api_key else None
         """The key that requests to it need: the configured one, or that of the present start."""
         self.timing = Timing()
         self.on_change: Callable[[], None] = lambda: None
         self.expected_silence_s: Callable[[], float] = lambda: 0.0
         """The longest silence that the requests on it may need, as for reading long prompts at its pace."""
-        self._address = url
-        self._examiner = Examiner(name, engine, strategy, draft_model, is_launched=bool(launch))
-        self._launch = launch
-        self._configured_key = api_key
+        self._settings = settings
+        self._configured_key = self.api_key
+        self._examiner = Examiner(engine, settings)
         self._start_turn = start_turn or asyncio.Lock()
-        self._environment = environment
         self._secret_variables = secret_variables
-        self._log = ProcessLog(log_directory / f"{name}.log")
+        self._log = ProcessLog(log_directory / f"{settings.name}.log")
+        self._start_timeout_s = 0.0
+        self._more_variables: Collection[str] = ()
+        """Names of those that a launched engine gets beside the ones that all get."""
+        if isinstance(settings, LocalEngineSettings):
+            self._start_timeout_s, self._more_variables = settings.start_timeout_s, settings.environment
         self._process: LaunchedProcess | None = None
         self._ends_in_a_row = 0
         """How often it ended without having been up for long."""
@@ -165,7 +163,7 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Not up, but it may be soon: it is starting, or will be started again."""
-        will_start = bool(self._launch) and self._starts_in_vain <= STARTS_TO_BE_HOPELESS
+        will_start = bool(self._settings.launch) and self._starts_in_vain <= STARTS_TO_BE_HOPELESS
         return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
     def start(self) -> None:
@@ -217,7 +215,7 @@ class Supervisor:
     async def _run(self) -> None:
         while True:
             try:
-                await (self._keep_running() if self._launch else self._watch())
+                await (self._keep_running() if self._settings.launch else self._watch())
             except LaunchError as error:
                 problem = str(error)
             except Exception as error:  # a defect here must not look like an engine that is up
@@ -229,8 +227,8 @@ class Supervisor:
             await self._pause(FAILED_INTERVAL_S)
 
     async def _watch(self) -> None:
-        assert self._address is not None
-        self.client = self._connect(self._address)
+        assert self._settings.url is not None
+        self.client = self._connect(self._settings.url)
         while True:
             await self._look()
             await self._pause()
@@ -241,7 +239,7 @@ class Supervisor:
             try:
                 async with self._start_turn:
                     process = await self._start_process()
-                    deadline_s = loop.time() + self.timing.start_timeout_s
+                    deadline_s = loop.time() + self._start_timeout_s
                     await self._come_up(process, deadline_s, idle_limit_s=HUNG_AFTER_S)
                 await self._come_up(process, deadline_s)
                 up_s = loop.time()
@@ -266,7 +264,7 @@ class Supervisor:
     def _is_late(self) -> bool:
         """Whether its process runs, but has not served for as long as a start may take."""
         since_s = asyncio.get_running_loop().time() - self._changed_s
-        return self.health is Health.STARTING or (self.health is Health.DOWN and since_s > self.timing.start_timeout_s)
+        return self.health is Health.STARTING or (self.health is Health.DOWN and since_s > self._start_timeout_s)
 
     async def _why_it_ended(self, process: LaunchedProcess) -> str:
         where = self._log.whereabouts
@@ -275,7 +273,7 @@ class Supervisor:
             return f"exited with {process.exited.result()}: {words}{self._log.whereabouts}"
         if self._is_hung:
             return f"hung ({self.problem}) and was killed{where}"
-        return f"not up within {self.timing.start_timeout_s:g} s{where}"
+        return f"not up within {self._start_timeout_s:g} s{where}"
 
     async def _come_up(self, process: LaunchedProcess, deadline_s: float, idle_limit_s: float = inf) -> None:
         """Look at a started engine until it is up, has exited, or is late; or has not worked for a while, so that it
@@ -423,21 +421,25 @@ class Supervisor:
             raise LaunchError(str(error)) from error
 
     async def _start_process(self) -> LaunchedProcess:
+        # 1. The command, and the variables and the key that the engine is to get.
+        settings = self._settings
         port = free_port()
-        command = await asyncio.to_thread(self.engine.launch, self._launch, port)
-        environment = engine_environment(os.environ, self._environment, self._secret_variables)
-        variable = self.engine.key_variable(self._launch)
-        named = key_in(self._launch)
+        command = await asyncio.to_thread(self.engine.launch, settings.launch, port)
+        environment = engine_environment(os.environ, self._more_variables, self._secret_variables)
+        variable = self.engine.key_variable(settings.launch)
+        key_of_command = key_in(settings.launch)
         inherited = environment.get(variable) if variable else None
-        self.api_key = self._configured_key or named or inherited
-        if variable and not named:
+        self.api_key = self._configured_key or key_of_command or inherited
+        if variable and not key_of_command:
             self.api_key = environment[variable] = self.api_key or secrets.token_urlsafe(32)
+        # 2. What comes up is another engine than the last one.
         self.url = f"http://127.0.0.1:{port}"
         self.client = self._connect(self.url)
         self._examiner.expect_another()
         self._is_hung = False
         self._used = None
         self._set(Health.STARTING, "starting")
+        # 3. The process.
         try:
             process = await LaunchedProcess.start(command, environment, self._log, masked(command))
         except (FileNotFoundError, PermissionError) as error:

@@ -28,8 +28,6 @@ from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_da
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 FORMAT = 2
-FILE = "requests.sqlite"
-"""Its usual name."""
 INTERVAL_S = 0.5
 MAX_WAITING = 10_000
 """Entries that wait in memory while the file can't be written."""

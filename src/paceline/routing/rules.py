@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from hmac import compare_digest
 
-from paceline.configuration import Rule, resolved
+from paceline.keys import resolved
 from paceline.serving.headers import given_key
+from paceline.settings import Rule
 from paceline.types import Request, Signals
 from paceline.wire.headers import Headers
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from paceline.configuration import Configuration, DeviceSettings, EngineSettings, resolved
 from paceline.engines import ENGINES
 from paceline.engines.interface import Facts
 from paceline.processes import Health, Supervisor
@@ -19,6 +18,7 @@ from paceline.serving.illness import Illness
 from paceline.serving.model_identity import lasting_description
 from paceline.serving.names import Names, Served
 from paceline.serving.turns import Device
+from paceline.settings import Configuration, DeviceSettings, EngineSettings, ServerSettings
 from paceline.types import Lane, LaneState
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 from paceline.wire.headers import Headers
@@ -92,7 +92,7 @@ class EngineHandle:
 
     async def has_page(self) -> bool:
         """Whether it shows a page at its root, as llama-server does where its chat was built in."""
-        if self.settings.kind != "llama.cpp":
+        if not self.supervisor.engine.may_have_page:
             return False
         try:
             async with asyncio.timeout(PAGE_TIMEOUT_S), await self.client.send("GET", "/", self.key_headers) as answer:
@@ -109,7 +109,7 @@ class EngineHandle:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
         takes any name, most others take none but their own; where there is one model, none has to be named."""
         has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
-        return not has_one or (asked is not None and self.settings.kind != "llama.cpp")
+        return not has_one or (asked is not None and not self.supervisor.engine.takes_any_model_name)
 
     @property
     def in_flight(self) -> int:
@@ -145,15 +145,7 @@ class EngineHandle:
             if entry:
                 self._described[name] = lasting_description(entry, self._described.get(name))
             about = ([self._described[name]] if entry else [], settings.device or settings.name)
-            engine = (
-                settings.name,
-                settings.kind,
-                settings.strategy,
-                settings.n_max,
-                settings.draft_model,
-                settings.launch,
-                facts and facts.build,
-            )
+            engine = (*settings.decoding, facts and facts.build)
             self._identities[name] = (_hash((*about, *engine)), _hash(about))
         return self._identities[name]
 
@@ -213,7 +205,7 @@ class Fleet:
             else:
                 supervisor = _supervisor(settings, configuration, log_directory, device)
                 self.added.append(supervisor)
-            supervisor.timing = _timing(settings, configuration)
+            supervisor.timing = _timing(configuration.server)
             supervisor.on_change = self._update
             same = old is not None and old.supervisor is supervisor and old.device is device
             handle = old if old and same else EngineHandle(settings, supervisor, device)
@@ -372,23 +364,16 @@ def _supervisor(
     settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
 ) -> Supervisor:
     return Supervisor(
-        settings.name,
+        settings,
         ENGINES[settings.kind],
-        strategy=settings.as_started,
-        draft_model=settings.draft_model,
         log_directory=log_directory,
-        url=settings.url,
-        launch=settings.launch,
-        api_key=resolved(settings.api_key) if settings.api_key else None,
-        environment=settings.environment,
         secret_variables=configuration.secret_variables,
         start_turn=device.start_turn if device.takes_turns else None,
     )
 
 
-def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
-    server = configuration.server
-    return Timing(server.connect_timeout_s, server.health_interval_s, settings.start_timeout_s)
+def _timing(server: ServerSettings) -> Timing:
+    return Timing(connect_timeout_s=server.connect_timeout_s, health_interval_s=server.health_interval_s)
 
 
 def _hash(document: Any) -> str:

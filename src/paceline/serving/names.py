@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from paceline.configuration import Configuration, ModelSettings
 from paceline.serving.globs import compiled
+from paceline.settings import Configuration, ModelSettings
 
 if TYPE_CHECKING:
     from paceline.serving.fleet import EngineHandle, LaneHandle
-
-DEFAULT_TAG = ":latest"
-"""Ollama's rule: a name without a tag means this one, and case does not count (its ``model.ParseName``)."""
-DEFAULT_HOST, DEFAULT_NAMESPACE = "registry.ollama.ai/", "library/"
-"""Which Ollama lists no name with, and takes any name with."""
 
 
 class Served(Struct, frozen=True):
@@ -100,10 +95,9 @@ def listed_name(engine: "EngineHandle", name: str) -> str | None:
     models = engine.models
     if name in models:
         return _id(models, name)
-    if engine.settings.kind != "ollama":
-        return None
-    wanted = _with_tag(name)
-    return next((_id(models, one) for one in models if _with_tag(one) == wanted), None)
+    full_name = engine.supervisor.engine.full_model_name
+    wanted = full_name(name)
+    return next((_id(models, listed) for listed in models if full_name(listed) == wanted), None)
 
 
 def _configured(
@@ -127,11 +121,6 @@ def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
     if configured is None and model.lanes:
         return next(iter(engine.models), None)
     return configured
-
-
-def _with_tag(name: str) -> str:
-    folded = name.casefold().removeprefix(DEFAULT_HOST).removeprefix(DEFAULT_NAMESPACE)
-    return folded if ":" in folded.rpartition("/")[2] else folded + DEFAULT_TAG
 
 
 def _id(models: Mapping[str, Mapping[str, object]], name: str) -> str:

@@ -1,7 +1,7 @@
 """How long an engine may be silent. A long prompt is no illness, and neither is a long thought: what is known of its
 pace counts, and where nothing is known it has time."""
 
-from paceline.configuration import ServerSettings
+from paceline.settings import ServerSettings
 from paceline.types import Prediction, Request, Signals
 
 TIMES_EXPECTED = 3.0

@@ -11,7 +11,6 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from paceline.configuration import ServerSettings
 from paceline.decision import State, learn
 from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
@@ -29,6 +28,7 @@ from paceline.serving.names import Served
 from paceline.serving.relay import Reply
 from paceline.serving.stored import StoredIds, stored_before
 from paceline.serving.turns import HeldTurn
+from paceline.settings import ServerSettings
 from paceline.types import Api, Decision, Request, Signals
 
 START_PATIENCE_S = 60.0

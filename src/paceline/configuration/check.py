@@ -1,99 +1,90 @@
-"""What is well-formed in a configuration but can't be meant, or can't work here."""
+"""What is well-formed in a configuration but can't be meant, or can't work here: a list of checks, each with one
+concern."""
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
-from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, KeyPath, ServerSettings, resolved
-
-Problem = tuple[KeyPath, str]
-"""Where it stands, and what is wrong."""
+from paceline.configuration.addresses import is_address, is_loopback, url_problem
+from paceline.configuration.places import KeyPath, Problem, dotted
+from paceline.engines.embedded import EMBEDDED
+from paceline.engines.llama_cpp import LlamaCppSettings
+from paceline.keys import resolved
+from paceline.settings import Configuration, ConfigurationError, EngineSettings, LocalEngineSettings
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.*-]*://[^/\s?#@]+", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9_.*-]*[A-Za-z0-9*])?\.?")
-LOOPBACK_NAME = "localhost"
 
 
 def contradictions(configuration: Configuration) -> Iterator[Problem]:
     """What the file itself shows to be wrong, wherever it is read."""
-    yield from _engines(configuration)
-    yield from _lanes(configuration)
-    yield from _devices(configuration)
-    yield from _models(configuration)
-    yield from _names_of_keys(configuration)
-    yield from _browsers(configuration.server)
+    for check in CHECKS:
+        yield from check(configuration)
 
 
 def contradictions_here(configuration: Configuration) -> Iterator[Problem]:
     """What keeps a gateway from being started with it on this machine and in this environment."""
-    yield from _keys(configuration)
-    yield from _exposure(configuration)
-    yield from _itself(configuration)
+    for check in CHECKS_HERE:
+        yield from check(configuration)
 
 
-def url_problem(url: str) -> str | None:
-    """Why nothing can be reached at a URL; ``None`` if it may be."""
-    if re.search(r"[\s\x00-\x1f\x7f]", url):
-        return "has a space or a control character in it"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"is no URL: {error}"
-    host = parts.hostname
-    if not host:
-        return "names no host; write it as http://127.0.0.1:8001"
-    if ":" in host:
-        return None if port != 0 else "has the port 0"
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return f"names a host that can't be: {host!r}"
-    if re.fullmatch(r"[\d.]+", host) and not is_address(host):
-        return f"names an address that can't be: {host}"
-    return None if port != 0 else "has the port 0"
+def check_usable(configuration: Configuration) -> None:
+    """Check a configuration that was not read from a file.
+
+    Raises:
+        ConfigurationError: it can't be served with here.
+    """
+    problems = [*contradictions(configuration), *contradictions_here(configuration)]
+    if problems:
+        raise ConfigurationError("\n".join(f"{dotted(keys)}: {message}" for keys, message in problems))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
-    return host.lower() == LOOPBACK_NAME or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+def has_keys(configuration: Configuration) -> bool:
+    """Whether a key is asked for."""
+    return bool(configuration.server.api_keys or configuration.server.admin_key or configuration.key)
 
 
-def is_address(host: str) -> bool:
-    """Whether it is an IP address, and no name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _engines(configuration: Configuration) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    for index, engine in enumerate(configuration.engine):
-        at = ("engine", index)
-        if engine.name in seen:
-            yield (*at, "name"), f"{engine.name!r} is the name of engine {seen[engine.name] + 1} already"
-        seen.setdefault(engine.name, index)
-        if bool(engine.url) == bool(engine.launch):
-            yield at, "needs either url (a running engine) or launch (one to start), not both"
-        if engine.url and (problem := _engine_url_problem(engine.url)):
-            yield (*at, "url"), problem
-        if engine.launch and engine.launch[0] == EMBEDDED and engine.kind != "llama.cpp":
-            yield (*at, "kind"), 'the embedded engine is of kind "llama.cpp"'
-        if engine.launch and not any("{port}" in word for word in engine.launch):
-            yield (*at, "launch"), "has no {port}; Paceline chooses the port, so the command must take it"
-        if engine.environment and not engine.launch:
-            yield (*at, "environment"), "only an engine that Paceline starts gets variables: it needs launch"
-        if engine.draft_model is not None and engine.kind != "lmstudio":
-            yield (*at, "draft_model"), 'only an engine of kind "lmstudio" takes it from each request'
-        if engine.strategy == "autoregressive" and engine.n_max is not None:
-            yield (*at, "n_max"), "an autoregressive engine drafts nothing; drop n_max or name the strategy"
+def _engines_are_there(configuration: Configuration) -> Iterator[Problem]:
     if not configuration.engine:
         yield ("engine",), "no engine is configured; add an [[engine]] table"
-    if configuration.evidence.traces and (problem := url_problem(configuration.evidence.traces)):
-        yield ("evidence", "traces"), problem
+
+
+def _each_engine(configuration: Configuration) -> Iterator[Problem]:
+    """Checks that look at one engine alone; they name a key of its table, or "" for the table."""
+    for index, engine in enumerate(configuration.engine):
+        for check in CHECKS_OF_AN_ENGINE:
+            for key, message in check(engine):
+                yield (("engine", index, key) if key else ("engine", index)), message
+
+
+def _engine_has_one_source(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if bool(engine.url) == bool(engine.launch):
+        yield "", "needs either url (a running engine) or launch (one to start), not both"
+
+
+def _engine_can_be_reached(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if engine.url and (problem := _engine_url_problem(engine.url)):
+        yield "url", problem
+
+
+def _engine_launch(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if not engine.launch:
+        return
+    if engine.launch[0] == EMBEDDED and not isinstance(engine, LlamaCppSettings):
+        yield "kind", 'the embedded engine is of kind "llama.cpp"'
+    if not any("{port}" in word for word in engine.launch):
+        yield "launch", "has no {port}; Paceline chooses the port, so the command must take it"
+
+
+def _engine_environment(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if isinstance(engine, LocalEngineSettings) and engine.environment and not engine.launch:
+        yield "environment", "only an engine that Paceline starts gets variables: it needs launch"
+
+
+def _engine_strategy(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if engine.strategy == "autoregressive" and engine.n_max is not None:
+        yield "n_max", "an autoregressive engine drafts nothing; drop n_max or name the strategy"
 
 
 def _engine_url_problem(url: str) -> str | None:
@@ -107,41 +98,63 @@ def _engine_url_problem(url: str) -> str | None:
     return None
 
 
-def _lanes(configuration: Configuration) -> Iterator[Problem]:
-    """Lanes that are named, and whose engine there is not. Which lanes an engine has is known when it is up."""
-    engines = [engine.name for engine in configuration.engine]
-    there = f"there are: {', '.join(engines)}"
+def _names_of_engines(configuration: Configuration) -> Iterator[Problem]:
+    yield from _twice("engine", [engine.name for engine in configuration.engine])
 
-    def is_there(lane: str) -> bool:
-        return lane.split("/")[0] in engines
 
-    default = configuration.server.default_lane
-    if default is not None and not is_there(default):
-        yield ("server", "default_lane"), f"no lane {default!r}; {there}"
+def _traces(configuration: Configuration) -> Iterator[Problem]:
+    traces = configuration.evidence.traces
+    if traces and (problem := url_problem(traces)):
+        yield ("evidence", "traces"), problem
+
+
+def _default_lane(configuration: Configuration) -> Iterator[Problem]:
+    lane = configuration.server.default_lane
+    if lane is not None and (problem := _missing_lane(lane, configuration)):
+        yield ("server", "default_lane"), problem
+
+
+def _rules(configuration: Configuration) -> Iterator[Problem]:
     for index, rule in enumerate(configuration.rule):
-        if not is_there(rule.lane):
-            yield ("rule", index, "lane"), f"no lane {rule.lane!r}; {there}"
+        if problem := _missing_lane(rule.lane, configuration):
+            yield ("rule", index, "lane"), problem
         if rule.model is None and rule.task is None and rule.header is None and rule.api_key is None:
             yield ("rule", index), "fits every request; say which: model, task, header or api_key"
+
+
+def _lanes_of_models(configuration: Configuration) -> Iterator[Problem]:
+    engines = [engine.name for engine in configuration.engine]
     for index, model in enumerate(configuration.model):
         for lane in model.lanes:
-            if not is_there(lane):
-                yield ("model", index, "lanes"), f"no lane {lane!r}; {there}"
+            if problem := _missing_lane(lane, configuration):
+                yield ("model", index, "lanes"), problem
         for name, engine_model in model.engine_models.items():
             if name not in engines:
-                yield ("model", index, "engine_models"), f"no engine {name!r}; {there}"
+                yield ("model", index, "engine_models"), f"no engine {name!r}; there are: {', '.join(engines)}"
             if not engine_model:
                 yield ("model", index, "engine_models"), f"the model's name at {name} is empty"
 
 
+def _missing_lane(lane: str, configuration: Configuration) -> str | None:
+    """What is wrong with a lane that is named, where there is no such engine. Which lanes an engine has is known when
+    it is up."""
+    engines = [engine.name for engine in configuration.engine]
+    return None if lane.split("/")[0] in engines else f"no lane {lane!r}; there are: {', '.join(engines)}"
+
+
 def _devices(configuration: Configuration) -> Iterator[Problem]:
     used = {engine.device for engine in configuration.engine}
-    names = [device.name for device in configuration.device]
+    for index, device in enumerate(configuration.device):
+        if device.name not in used:
+            yield ("device", index, "name"), f"no engine runs on a device {device.name!r}"
+    yield from _twice("device", [device.name for device in configuration.device])
+
+
+def _twice(table: str, names: list[str]) -> Iterator[Problem]:
+    """Names of tables of one sort that an earlier one has already."""
     for index, name in enumerate(names):
-        if name not in used:
-            yield ("device", index, "name"), f"no engine runs on a device {name!r}"
         if name in names[:index]:
-            yield ("device", index, "name"), f"{name!r} is the name of device {names.index(name) + 1} already"
+            yield (table, index, "name"), f"{name!r} is the name of {table} {names.index(name) + 1} already"
 
 
 def _models(configuration: Configuration) -> Iterator[Problem]:
@@ -162,19 +175,18 @@ def _models(configuration: Configuration) -> Iterator[Problem]:
             yield ("model", index, "engine_model"), "the name is empty"
 
 
-def _names_of_keys(configuration: Configuration) -> Iterator[Problem]:
-    names = [key.name for key in configuration.key]
-    for index, key in enumerate(configuration.key):
-        if key.name in names[:index]:
-            yield ("key", index, "name"), f"{key.name!r} is the name of key {names.index(key.name) + 1} already"
-        for path in key.paths:
+def _clients(configuration: Configuration) -> Iterator[Problem]:
+    yield from _twice("key", [client.name for client in configuration.key])
+    for index, client in enumerate(configuration.key):
+        for path in client.paths:
             if not path.startswith(("/", "*")):
                 yield ("key", index, "paths"), f"{path!r} is no path: it begins with /"
-        if key.admin and key.paths:
+        if client.admin and client.paths:
             yield ("key", index, "paths"), "an administrator's key opens every path; drop paths or admin"
 
 
-def _browsers(server: ServerSettings) -> Iterator[Problem]:
+def _browsers(configuration: Configuration) -> Iterator[Problem]:
+    server = configuration.server
     for origin in server.cors:
         if not ORIGIN.fullmatch(origin):
             yield (
@@ -241,12 +253,8 @@ def _exposure(configuration: Configuration) -> Iterator[Problem]:
         )
 
 
-def has_keys(configuration: Configuration) -> bool:
-    """Whether a key is asked for."""
-    return bool(configuration.server.api_keys or configuration.server.admin_key or configuration.key)
-
-
-def _itself(configuration: Configuration) -> Iterator[Problem]:
+def _own_address(configuration: Configuration) -> Iterator[Problem]:
+    """An engine that is the gateway itself would send requests in a circle."""
     server = configuration.server
     for index, engine in enumerate(configuration.engine):
         if engine.url is None or url_problem(engine.url):
@@ -259,3 +267,28 @@ def _itself(configuration: Configuration) -> Iterator[Problem]:
 
 def _listens_on_loopback(host: str) -> bool:
     return is_loopback(host) or (is_address(host) and ipaddress.ip_address(host).is_unspecified)
+
+
+CHECKS: tuple[Callable[[Configuration], Iterator[Problem]], ...] = (
+    _engines_are_there,
+    _names_of_engines,
+    _each_engine,
+    _traces,
+    _default_lane,
+    _rules,
+    _lanes_of_models,
+    _devices,
+    _models,
+    _clients,
+    _browsers,
+)
+"""Of what a file says, wherever it is read."""
+CHECKS_HERE: tuple[Callable[[Configuration], Iterator[Problem]], ...] = (_keys, _exposure, _own_address)
+"""Of this machine and its environment, too."""
+CHECKS_OF_AN_ENGINE: tuple[Callable[[EngineSettings], Iterator[tuple[str, str]]], ...] = (
+    _engine_has_one_source,
+    _engine_can_be_reached,
+    _engine_launch,
+    _engine_environment,
+    _engine_strategy,
+)

@@ -1,0 +1,167 @@
+"""Writes the reference of all keys: ``python -m paceline.configuration.reference`` prints what
+``docs/configuration.md`` holds between two markers."""
+
+import inspect
+import types
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import FieldInfo
+
+from paceline.configuration.toml import KIND, SETTINGS_BY_KIND
+from paceline.settings import (
+    CloudModel,
+    Configuration,
+    CostSettings,
+    DeviceSettings,
+    EvidenceSettings,
+    KeySettings,
+    LocalEngineSettings,
+    ModelSettings,
+    RoutingSettings,
+    Rule,
+    ServerSettings,
+)
+
+TABLES: Mapping[str, type[Struct]] = {
+    "[server]": ServerSettings,
+    "[routing]": RoutingSettings,
+    "[evidence]": EvidenceSettings,
+    "[cost]": CostSettings,
+    "[[cloud]]": CloudModel,
+    "[[rule]]": Rule,
+    "[[key]]": KeySettings,
+    "[[model]]": ModelSettings,
+    "[[device]]": DeviceSettings,
+}
+"""All but the engines, in the order of the page."""
+MAX_WORDS_IN_CELL = 3
+"""A key that takes one of more words than this has them in a list below its table."""
+HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
+
+
+def reference() -> str:
+    """The reference as Markdown, a section for each table of a configuration."""
+    missing = set(Configuration.__struct_fields__) - {name.strip("[]") for name in TABLES} - {"engine"}
+    assert not missing, f"tables without a section in the reference: {missing}"
+    sections = [_section(f"## `{name}`", struct, msgspec.structs.fields(struct)) for name, struct in TABLES.items()]
+    return "\n\n".join([*sections, *_engine_sections()]) + "\n"
+
+
+def _engine_sections() -> list[str]:
+    """The keys that all kinds of engines have, once; then the keys that a kind has alone, or with a meaning of its
+    own."""
+    common = _common_keys()
+    common_rows = {_row(info, LocalEngineSettings) for info in common}
+    kinds = ", ".join(f"`{kind}`" for kind in SETTINGS_BY_KIND)
+    parts = [
+        "## `[[engine]]`",
+        "One engine: already running (`url`), or started and supervised by Paceline (`launch`).",
+        "\n".join(
+            [
+                *HEAD,
+                f"| `{KIND}` | string | **required** | What it is; see below. |",
+                *(_row(info, LocalEngineSettings) for info in common),
+            ]
+        ),
+        *_lists(common, LocalEngineSettings),
+        f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors.",
+    ]
+    for kind, settings in SETTINGS_BY_KIND.items():
+        own = [info for info in msgspec.structs.fields(settings) if _row(info, settings) not in common_rows]
+        if own:
+            parts.append(_section(f'### `kind = "{kind}"`', settings, own))
+    return parts
+
+
+def _common_keys() -> list[FieldInfo]:
+    """Those that every kind has."""
+    return [
+        info
+        for info in msgspec.structs.fields(LocalEngineSettings)
+        if all(info.name in settings.__struct_fields__ for settings in SETTINGS_BY_KIND.values())
+    ]
+
+
+def _section(heading: str, struct: type[Struct], infos: Iterable[FieldInfo]) -> str:
+    infos = list(infos)
+    table = "\n".join([*HEAD, *(_row(info, struct) for info in infos)])
+    return "\n\n".join([heading, _flowing(struct), table, *_lists(infos, struct)])
+
+
+def _flowing(struct: type[Struct]) -> str:
+    """A docstring without the indentation of its source, for Markdown to wrap."""
+    return " ".join((inspect.getdoc(struct) or "").split())
+
+
+def _row(info: FieldInfo, struct: type[Struct]) -> str:
+    annotation = get_type_hints(struct, include_extras=True)[info.name]
+    default = "**required**" if info.required else f"`{_as_toml(_default(info))}`"
+    return f"| `{info.name}` | {_type_name(annotation)} | {default} | {_description(annotation)} |"
+
+
+def _lists(infos: Iterable[FieldInfo], struct: type[Struct]) -> list[str]:
+    """The words of keys that have too many for a cell, a paragraph for each key."""
+    hints = get_type_hints(struct, include_extras=True)
+    words_by_key = {info.name: _words(hints[info.name]) for info in infos}
+    return [
+        f"`{key}` is one of {_quoted(words, ', ')}."
+        for key, words in words_by_key.items()
+        if len(words) > MAX_WORDS_IN_CELL
+    ]
+
+
+def _quoted(words: Iterable[str], separator: str) -> str:
+    return separator.join(f'`"{word}"`' for word in words)
+
+
+def _default(info: FieldInfo) -> Any:
+    return info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
+
+
+def _as_toml(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return "[]"
+    if isinstance(value, dict):
+        return "{}"
+    return str(msgspec.json.encode(value), "ascii")
+
+
+def _description(annotation: Any) -> str:
+    metas = [meta for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, Meta)]
+    return next(meta.description for meta in metas if meta.description)
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words of which a string has to be one; none where it may be any."""
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return [str(word) for word in annotation]
+    if get_origin(annotation) is Literal:
+        return [str(word) for word in get_args(annotation)]
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return [word for part in get_args(annotation) for word in _words(part)]
+    return []
+
+
+def _type_name(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if words := _words(annotation):
+        return _quoted(words, " or ") if len(words) <= MAX_WORDS_IN_CELL else "string, see below"
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return _type_name(next(part for part in get_args(annotation) if part is not type(None)))
+    if origin is dict:
+        return "table of strings"
+    if origin is tuple:
+        return f"list of {_type_name(get_args(annotation)[0])}s"
+    return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

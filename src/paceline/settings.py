@@ -1,0 +1,426 @@
+"""The settings of a gateway: frozen types, without any input or output.
+
+``paceline.configuration`` reads them from a TOML file and checks them. The descriptions of the fields are the
+documentation: ``docs/configuration.md`` is generated from them. The settings that one kind of engine has stand beside
+its driver in ``paceline/engines``; what engines have in common stands here.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
+
+StrategyKind = Literal[
+    "autoregressive",
+    "ngram",
+    "ngram-map-k",
+    "ngram-map-k4v",
+    "ngram-mod",
+    "ngram-cache",
+    "draft",
+    "eagle3",
+    "mtp",
+    "dflash",
+    "dspark",
+]
+FROM_ENVIRONMENT = "env:"
+"""Before the name of a variable that holds a secret."""
+NAME, URL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", r"^https?://"
+
+Name = Annotated[str, Meta(pattern=NAME)]
+Price = Annotated[float, Meta(ge=0)]
+Url = Annotated[str, Meta(pattern=URL)]
+Key = Annotated[str, Meta(min_length=1)]
+"""A secret, or ``env:NAME``."""
+Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
+Seconds = Annotated[float, Meta(gt=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+class ConfigurationError(Exception):
+    """A configuration that can't be used. ``str()`` gives one line per problem: file, line, key, what to do."""
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the gateway listens and what it accepts."""
+
+    host: Annotated[
+        str, Meta(description="Address to listen on. Anything but loopback needs a key, or `insecure`.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    insecure: Annotated[
+        bool,
+        Meta(description="Listen beyond loopback although no key is asked for. `serve --insecure` does the same."),
+    ] = False
+    api_keys: Annotated[
+        tuple[Key, ...],
+        Meta(
+            description="Keys of clients (`Authorization: Bearer KEY` or `x-api-key: KEY`). `env:NAME` reads one from "
+            "the variable NAME. Without `api_keys`, `[[key]]` and `admin_key` no key is asked for. A single key with "
+            "no `admin_key` beside it is the administrator's, too."
+        ),
+    ] = ()
+    admin_key: Annotated[
+        Key | None,
+        Meta(
+            description="The administrator's key: it opens everything, also `/paceline/*`, `/metrics`, reloads and the "
+            "endpoints that change engines. `env:NAME` reads it from the variable NAME."
+        ),
+    ] = None
+    cors: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Origins whose pages may use the gateway from a browser, such as `http://localhost:3000`; `*` "
+            "stands for any part. Pages of all others are refused."
+        ),
+    ] = ()
+    hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names in the `Host` header that are accepted beside loopback's own, names without a dot and "
+            "addresses. A page that has its name resolve to this machine is refused."
+        ),
+    ] = ()
+    strict_models: Annotated[
+        bool,
+        Meta(description="Answer 404 to a model's name that nobody serves. Default: the default model serves it."),
+    ] = False
+    default_lane: Annotated[
+        str | None,
+        Meta(description="Lane for requests that are passed through, and when routing fails. Default: the first."),
+    ] = None
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, description="Largest request body in bytes; a larger one is answered with 413.")
+    ] = 64 * 1024 * 1024
+    max_header_bytes: Annotated[
+        int, Meta(ge=1024, description="Most bytes of a request's line and headers; more are answered with 431.")
+    ] = 64 * 1024
+    max_buffered_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Most bytes of all request bodies that are being received or served; beyond that, 503.",
+        ),
+    ] = 256 * 1024 * 1024
+    max_connections: Annotated[
+        int, Meta(ge=1, description="Most connections of clients at once; one more is answered with 503.")
+    ] = 4096
+    header_timeout_s: Annotated[
+        Seconds, Meta(description="Time that a client may take for a request's line and headers.")
+    ] = 20.0
+    body_timeout_s: Annotated[
+        Seconds, Meta(description="Time that a client may pause while it sends a body, or takes an answer.")
+    ] = 60.0
+    connect_timeout_s: Annotated[
+        Seconds, Meta(description="Time to connect to an engine before the next lane is tried, in seconds.")
+    ] = 3.0
+    queue_timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="Time that a request may wait for its device's turn. For an engine that starts it waits a "
+            "minute at most."
+        ),
+    ] = 600.0
+    first_byte_timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="Time until an engine has sent the first byte of its answer. Where a long prompt is known to "
+            "take longer at the engine's pace, it has three times that. Then the next lane is tried."
+        ),
+    ] = 300.0
+    idle_timeout_s: Annotated[
+        Seconds, Meta(description="Longest silence within an engine's answer, in seconds; pings count as life.")
+    ] = 300.0
+    total_timeout_s: Annotated[
+        Seconds, Meta(description="Longest time from a request's arrival to the end of its answer.")
+    ] = 7200.0
+    health_interval_s: Annotated[Seconds, Meta(description="Seconds between two looks at an engine's health.")] = 2.0
+    drain_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="After SIGTERM, time in which requests are still taken while `/readyz` says 503, so that load "
+            "balancers notice. Not after Ctrl-C.",
+        ),
+    ] = 1.0
+    shutdown_grace_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Seconds that running answers may take to finish after SIGTERM or Ctrl-C; a second one ends "
+            "them at once. Where something else starts the gateway again, its own patience should be longer.",
+        ),
+    ] = 5
+    log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
+
+
+class DeviceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the engines of one device share it."""
+
+    name: Annotated[Name, Meta(description="The name that engines give as their `device`.")]
+    sharing: Annotated[
+        Literal["turns", "together"] | None,
+        Meta(
+            description="`turns`: one engine decodes at a time. `together`: all may. Default: `turns` for devices "
+            "whose name begins with `cpu`, where engines that decode together slow each other to a crawl, "
+            "else `together`."
+        ),
+    ] = None
+    patience_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="With `turns`: how long a waiting request lets others join the engine that has the turn, "
+            "in seconds. More is better for throughput, less for fairness.",
+        ),
+    ] = 2.0
+    queue_limit: Annotated[
+        int,
+        Meta(ge=1, description="With `turns`: most requests that may wait; one more is answered with 503."),
+    ] = 256
+
+    @property
+    def takes_turns(self) -> bool:
+        return (self.sharing or ("turns" if self.name.startswith("cpu") else "together")) == "turns"
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What the settings of all engines have in common. Each kind's own type derives from this one, beside its driver;
+    the type's tag is the kind."""
+
+    name: Annotated[Name, Meta(description="Name of the engine and of its lane.")]
+    url: Annotated[Url | None, Meta(description="Base URL of a running engine; a `/v1` at its end is left off.")] = None
+    strategy: Annotated[StrategyKind, Meta(description="How the engine drafts, as it was started.")] = "autoregressive"
+    n_max: Annotated[
+        AtLeastOne | None, Meta(description="Cap on the draft length the engine was started with, in tokens.")
+    ] = None
+    api_key: Annotated[
+        Key | None,
+        Meta(description="Key sent to this engine in place of the client's. `env:NAME` reads it from NAME."),
+    ] = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of engine, as the key ``kind`` names it."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def launch(self) -> tuple[str, ...]:
+        """The command that starts the engine; empty where it is not Paceline that starts it."""
+        return ()
+
+    @property
+    def device(self) -> str | None:
+        """The device that it shares with other engines; ``None`` where it shares none."""
+        return None
+
+    @property
+    def slots(self) -> int | None:
+        """Requests it decodes at once; ``None`` where the engine is to say that itself."""
+        return None
+
+    @property
+    def caps(self) -> tuple[int, ...]:
+        """Draft lengths to choose among, in tokens; empty where Paceline chooses them."""
+        return ()
+
+    @property
+    def own_decoding(self) -> object:
+        """What of the kind's own settings changes how the engine decodes; ``None`` where nothing does."""
+        return None
+
+    @property
+    def as_started(self) -> Strategy:
+        """What the engine does with a request that says nothing."""
+        return Strategy(self.strategy, self.n_max)
+
+    @property
+    def decoding(self) -> tuple[object, ...]:
+        """All that changes how fast the engine decodes. What was learned of it holds while this stays the same, so
+        neither its parts nor their order may change from one version of Paceline to the next."""
+        return (self.name, self.kind, self.strategy, self.n_max, self.own_decoding, self.launch)
+
+    def lanes(self, abilities: Abilities = AS_STARTED) -> list[Lane]:
+        """The lanes this engine offers: the one it was started with, named like the engine; or those that requests
+        can choose among, named like ``gpu/plain`` and ``gpu/ngram-8``."""
+        strategies = abilities.strategies(self.caps)
+        if not strategies:
+            return [Lane(self.name, self.name, self.as_started, self.device)]
+        return [Lane(f"{self.name}/{strategy.name}", self.name, strategy, self.device) for strategy in strategies]
+
+
+class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
+    """What the settings of engines that run on a machine of one's own have in common beside that: Paceline may start
+    them, and they share devices."""
+
+    launch: Annotated[
+        tuple[str, ...],
+        Meta(description="Command that starts the engine. `{port}` becomes a free port."),
+    ] = ()
+    device: Annotated[
+        Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
+    ] = None
+    slots: Annotated[
+        AtLeastOne | None, Meta(description="Requests it decodes at once. Default: what the engine reports.")
+    ] = None
+    environment: Annotated[
+        tuple[Name, ...],
+        Meta(
+            description="With `launch`: further variables of the gateway's environment that the engine gets. It always "
+            "gets those that programs and GPUs need (PATH, HOME, LANG, CUDA_*, HIP_*, GGML_*, LLAMA_ARG_* ...)."
+        ),
+    ] = ()
+    start_timeout_s: Annotated[
+        Seconds,
+        Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds."),
+    ] = 300.0
+
+
+Caps = Annotated[
+    tuple[AtLeastOne, ...],
+    Meta(
+        description="Where the engine takes its strategy from each request: draft lengths to choose among, beside none "
+        "at all. Default: the longest that the engine was started with, its half, quarter and eighth."
+    ),
+]
+"""The key of kinds whose requests may choose how much is drafted."""
+
+
+class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A client's key with a name and limits."""
+
+    name: Annotated[Name, Meta(description="Who has it; shown in records in the key's place.")]
+    key: Annotated[Key, Meta(description="The key, or `env:NAME` for the variable NAME.")]
+    paths: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Paths that it opens; `*` stands for any part. Default: what generates, embeds, reranks, "
+            "tokenizes or lists models, and nothing that changes an engine or tells of other clients."
+        ),
+    ] = ()
+    admin: Annotated[bool, Meta(description="Whether it is an administrator's: it opens everything.")] = False
+
+
+class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model's name as clients use it, and what stands behind it."""
+
+    name: Annotated[str, Meta(min_length=1, description="As it stands in `/v1/models`.")]
+    aliases: Annotated[
+        tuple[str, ...],
+        Meta(description="Other names for it; `*` stands for any part: `claude-*`, `gpt-4o*`. Case is ignored."),
+    ] = ()
+    lanes: Annotated[
+        tuple[str, ...],
+        Meta(description="Lanes, or engines with all of their lanes, that serve it. Default: all that list it."),
+    ] = ()
+    engine_model: Annotated[
+        str | None, Meta(description="What the engines call it. Default: `name`, where they list that, else their own.")
+    ] = None
+    engine_models: Annotated[
+        dict[str, str], Meta(description='The same for single engines: `{ gpu = "qwen3:8b" }`.')
+    ] = {}
+
+
+class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How lanes are chosen."""
+
+    exploration: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of the decode time that may be spent on lanes that are not predicted to be the fastest, "
+            "so that changes are noticed and it can be told what routing brings. 0 never does.",
+        ),
+    ] = 0.01
+    remember: Annotated[
+        bool, Meta(description="Keep what was learned in a file of the user's state directory, over restarts.")
+    ] = True
+
+
+class EvidenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of the requests, to see later what routing brought."""
+
+    log: Annotated[
+        bool,
+        Meta(
+            description="Keep signals, decision and outcome of every request in a file of the user's state directory."
+        ),
+    ] = True
+    keep_days: Annotated[float, Meta(gt=0, description="Older entries are dropped.")] = 30.0
+    max_mb: Annotated[
+        int, Meta(ge=1, description="Of a file that is larger, in megabytes, the oldest entries are dropped.")
+    ] = 256
+    keep_text: Annotated[
+        bool, Meta(description="Keep the requests' bodies, too. Nothing else that Paceline keeps holds any text.")
+    ] = False
+    traces: Annotated[
+        Url | None,
+        Meta(
+            description="Send a span of every request to this OpenTelemetry collector (OTLP over HTTP), such as "
+            "`http://127.0.0.1:4318/v1/traces`. Needs `paceline[traces]`."
+        ),
+    ] = None
+
+
+class CostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this machine costs, for `paceline report`."""
+
+    watts: Annotated[
+        Price | None,
+        Meta(description="Power that the machine draws while it works on requests. Without it, no costs are told."),
+    ] = None
+    price_per_kwh: Annotated[Price, Meta(description="Of electricity.")] = 0.0
+    currency: Annotated[str, Meta(description="Of all prices; only shown.")] = "USD"
+
+
+class CloudModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cloud model that `paceline report` compares costs with; its prices are per million tokens."""
+
+    name: Annotated[str, Meta(min_length=1, description="As it is to be shown.")]
+    input_price: Annotated[Price, Meta(description="Of prompt tokens.")]
+    output_price: Annotated[Price, Meta(description="Of generated tokens.")]
+    cached_input_price: Annotated[
+        Price | None, Meta(description="Of prompt tokens that are in a cache. Default: `input_price`.")
+    ] = None
+
+
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests that go down a given lane, whatever is predicted. All keys that are given have to fit; the first rule
+    that fits counts."""
+
+    lane: Annotated[str, Meta(description="The lane. While it is down, the request is decided on as any other.")]
+    model: Annotated[str | None, Meta(description="The model that the request names.")] = None
+    task: Annotated[Task | None, Meta(description="The likeliest task.")] = None
+    header: Annotated[
+        Header | None, Meta(description="A header of the request: `x-team`, or with its value `x-team: batch`.")
+    ] = None
+    api_key: Annotated[str | None, Meta(description="The key that the client gave.")] = None
+
+
+class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole configuration file."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    cost: CostSettings = field(default_factory=CostSettings)
+    cloud: tuple[CloudModel, ...] = ()
+    rule: tuple[Rule, ...] = ()
+    key: tuple[KeySettings, ...] = ()
+    device: tuple[DeviceSettings, ...] = ()
+    engine: tuple[EngineSettings, ...] = ()
+    model: tuple[ModelSettings, ...] = ()
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of the variables that hold keys."""
+        keys = [*self.server.api_keys, self.server.admin_key, *(client.key for client in self.key)]
+        keys += [engine.api_key for engine in self.engine]
+        keys += [rule.api_key for rule in self.rule]
+        return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
+
+    def device_settings(self, name: str) -> DeviceSettings:
+        """The settings of a device; the defaults where the file has none."""
+        return next((device for device in self.device if device.name == name), DeviceSettings(name=name))
