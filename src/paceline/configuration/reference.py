@@ -2,6 +2,7 @@
 ``docs/configuration.md`` holds between two markers."""
 
 import inspect
+import textwrap
 import types
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -40,6 +41,8 @@ TABLES: Mapping[str, type[Struct]] = {
 """All but the engines, in the order of the page."""
 MAX_WORDS_IN_CELL = 3
 """A key that takes one of more words than this has them in a list below its table."""
+WIDTH = 120
+"""Characters of a line of prose, as in the rest of docs/."""
 HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
 
 
@@ -68,7 +71,9 @@ def _engine_sections() -> list[str]:
             ]
         ),
         *_lists(common, LocalEngineSettings),
-        f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors.",
+        _wrapped(
+            f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors."
+        ),
     ]
     for kind, settings in SETTINGS_BY_KIND.items():
         own = [info for info in msgspec.structs.fields(settings) if _row(info, settings) not in common_rows]
@@ -89,12 +94,16 @@ def _common_keys() -> list[FieldInfo]:
 def _section(heading: str, struct: type[Struct], infos: Iterable[FieldInfo]) -> str:
     infos = list(infos)
     table = "\n".join([*HEAD, *(_row(info, struct) for info in infos)])
-    return "\n\n".join([heading, _flowing(struct), table, *_lists(infos, struct)])
+    return "\n\n".join([heading, _prose(struct), table, *_lists(infos, struct)])
 
 
-def _flowing(struct: type[Struct]) -> str:
-    """A docstring without the indentation of its source, for Markdown to wrap."""
-    return " ".join((inspect.getdoc(struct) or "").split())
+def _prose(struct: type[Struct]) -> str:
+    """A docstring as Markdown has it: without the indentation of its source, and with single backticks."""
+    return _wrapped((inspect.getdoc(struct) or "").replace("``", "`"))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _row(info: FieldInfo, struct: type[Struct]) -> str:
@@ -108,7 +117,7 @@ def _lists(infos: Iterable[FieldInfo], struct: type[Struct]) -> list[str]:
     hints = get_type_hints(struct, include_extras=True)
     words_by_key = {info.name: _words(hints[info.name]) for info in infos}
     return [
-        f"`{key}` is one of {_quoted(words, ', ')}."
+        _wrapped(f"`{key}` is one of {_quoted(words, ', ')}.")
         for key, words in words_by_key.items()
         if len(words) > MAX_WORDS_IN_CELL
     ]
