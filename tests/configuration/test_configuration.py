@@ -1,11 +1,15 @@
 """Configuration files: what is taken, and how errors are said."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from paceline.configuration import ConfigurationError, load, parse
 from paceline.configuration.reference import reference
+from paceline.decision import EXPLORATION
+from paceline.engines import ENGINES
 from paceline.keys import resolved
 from paceline.settings import Configuration
 from paceline.types import Lane, Strategy
@@ -231,6 +235,47 @@ def test_tables_that_cannot_be_meant(table: str, expected: str, monkeypatch: pyt
     monkeypatch.delenv("PACELINE_UNSET", raising=False)
     said = problems(f"{GOOD}\n{table}\n")
     assert any(expected in line for line in said), said
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_engines_table_is_read_by_its_kind(kind: str) -> None:
+    table = f'[[engine]]\nname = "e"\nkind = "{kind}"\nurl = "http://127.0.0.1:9001"\ndevice = "gpu0"\nslots = 2\n'
+    (engine,) = parse(table).engine
+    assert type(engine) is ENGINES[kind].settings_type
+    assert (engine.kind, engine.device, engine.slots, engine.launch) == (kind, "gpu0", 2, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "kinds"),
+    [
+        ("vllm", 'draft_model = "small"', 'those of kind "lmstudio" do'),
+        ("ollama", "caps = [2]", 'those of the kinds "llama.cpp", "vllm", "mlx-lm" do'),
+    ],
+)
+def test_a_key_of_another_kind_says_whose_it_is(kind: str, key: str, kinds: str) -> None:
+    said = problems(f'[[engine]]\nname = "e"\nkind = "{kind}"\nurl = "http://127.0.0.1:1"\n{key}\n')
+    name = key.split()[0]
+    assert said == [
+        f'file.toml:5: engine[1].{name}: an engine of kind "{kind}" does not have this key; only {kinds}: leave it '
+        "out, or name another kind"
+    ]
+
+
+def test_the_keys_of_an_unknown_kind_are_checked_all_the_same() -> None:
+    said = problems('[[engine]]\nname = "e"\nkind = "vlm"\nurl = "http://127.0.0.1:1"\ncaps = [0]\nsolts = 1\n')
+    assert [line.split(": ")[1] for line in said] == ["engine[1].kind", "engine[1].caps", "engine[1].solts"]
+    assert 'did you mean "vllm"?' in said[0]
+    assert 'did you mean "slots"?' in said[2]
+
+
+def test_the_settings_need_no_reader_and_no_engine() -> None:
+    asks = "import sys, paceline.settings, paceline.keys; print(*(name for name in sys.modules if 'paceline' in name))"
+    loaded = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) == {"paceline", "paceline.settings", "paceline.keys", "paceline.types"}
+
+
+def test_the_default_share_of_exploration_is_the_decisions() -> None:
+    assert Configuration().routing.exploration == EXPLORATION
 
 
 def test_a_word_that_is_close_is_named() -> None:

@@ -127,7 +127,7 @@ class LlamaCpp:
         asked: dict[str, Any] = {N_MAX: strategy.n_max if strategy.drafts else 0}
         for drafter in abilities.drafters:
             if drafter.kind == strategy.kind:
-                asked |= {TYPES: drafter.name, MIN_YIELD: min_yield}
+                asked |= {TYPES: drafter.name} | ({} if MIN_YIELD in request.fields else {MIN_YIELD: min_yield})
         return with_fields(request, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:

@@ -17,16 +17,17 @@ def is_missing(request: Request) -> bool:
     """Whether it has to be asked for in the client's place."""
     if not request.stream or request.api not in ON_REQUEST:
         return False
-    options = request.fields.get(FIELD)
-    return not (isinstance(options, dict) and options.get("include_usage"))
+    options = request.fields.get(FIELD) or {}
+    return isinstance(options, dict) and not options.get(
+        "include_usage"
+    )  # what is no object is for the engine to refuse
 
 
 def question(request: Request) -> dict[str, Any]:
     """The field that asks for it; none where it comes anyway."""
     if not is_missing(request):
         return {}
-    options = request.fields.get(FIELD)
-    return {FIELD: (options if isinstance(options, dict) else {}) | {"include_usage": True}}
+    return {FIELD: (request.fields.get(FIELD) or {}) | {"include_usage": True}}
 
 
 class UsageObserver(Observer):

@@ -66,13 +66,13 @@ class Vllm(KnownServer[VllmSettings]):
         return "VLLM_API_KEY"
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
-        if not abilities.drafters:
+        given = request.fields.get(XARGS) or {}
+        if not abilities.drafters or not isinstance(given, dict):  # what is no object is for vLLM to refuse
             return {}
-        given = request.fields.get(XARGS)
         own: dict[str, Any] = {N_MAX: strategy.n_max or 0}
         if strategy.drafts and min_yield:
             own[MIN_YIELD] = min_yield
-        return {XARGS: own | (given if isinstance(given, dict) else {})}
+        return {XARGS: own | given}
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
         return _Observer(request, strategy.drafts)
