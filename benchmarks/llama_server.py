@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 
 
 class LlamaServer:

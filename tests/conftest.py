@@ -22,7 +22,7 @@ from paceline.engines import ENGINES
 from paceline.engines.bundled_model import bundled_model
 from paceline.http.server import Gateway
 from paceline.paths import cache_directory
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 from paceline.settings import EngineSettings
 from paceline.types import Decision, Outcome, Request, Signals
 

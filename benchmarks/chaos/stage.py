@@ -20,7 +20,7 @@ from benchmarks.chaos import ill_engine
 from benchmarks.chaos.ill_engine import TOKEN_S
 from benchmarks.gateway_lanes import lanes
 from paceline.bench.own_gateway import Running, own_gateway
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 TIMES = """

@@ -24,7 +24,7 @@ import httpx2
 from benchmarks import gateway_overhead
 from paceline.bench.own_gateway import own_gateway
 from paceline.paths import DECISION_LOG
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 from paceline.records.read import entries
 
 CLIENTS = 4

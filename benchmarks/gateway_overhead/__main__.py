@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import psutil
 
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 
 HERE = Path(__file__).parent
 PROMPT = "def add(left, right):\n    return left + right\n" * 43  # 2,000 characters

@@ -26,7 +26,7 @@ from paceline.cli.common import shortened
 from paceline.cli.engine_options import add_engine_options, configuration_of_model
 from paceline.http.server import Gateway
 from paceline.planning.gguf import Tensor
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 
 Paceline = Callable[..., "subprocess.CompletedProcess[str]"]
 FAR = '[[engine]]\nname = "far"\nkind = "openai"\nurl = "http://127.0.0.1:9"\n'

@@ -16,7 +16,7 @@ from benchmarks.engine_environments import in_transformers_format, mlx_python, v
 from openai.types.chat import ChatCompletionMessageParam
 from tests.conftest import StartGateway
 
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 
 pytestmark = [
     pytest.mark.engines,

@@ -17,7 +17,7 @@ from benchmarks.vllm_server import LONGEST, NGRAM
 from tests.conftest import StartGateway
 
 from benchmarks import vllm_server
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 
 pytestmark = [
     pytest.mark.engines,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from paceline.processes.supervisor import free_port
+from paceline.processes.launch import free_port
 
 START_TIMEOUT_S = 600.0
 

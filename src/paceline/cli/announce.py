@@ -121,9 +121,9 @@ def _about(engine: EngineHandle) -> str:
 
 
 def _models(names: Iterable[str]) -> str:
-    found = [shortened(name) for name in names]
-    more = len(found) - MAX_NAMED_MODELS
-    return ", ".join(found[:MAX_NAMED_MODELS]) + (f" and {more} more models" if more > 0 else "") or "no model"
+    shown = [shortened(name) for name in names]
+    more = len(shown) - MAX_NAMED_MODELS
+    return ", ".join(shown[:MAX_NAMED_MODELS]) + (f" and {more} more models" if more > 0 else "") or "no model"
 
 
 def _chosen(engine: EngineHandle) -> str:

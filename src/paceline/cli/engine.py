@@ -29,15 +29,15 @@ def register(commands: Subparsers) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     began_s = time.monotonic()
-    said = ""
+    shown = ""
 
     def report(progress: Progress) -> None:
-        nonlocal said
+        nonlocal shown
         text = f"{progress.step} {progress.share:.0%}" if progress.share else progress.step
         if progress.left_s is not None:
             text += f", about {_duration(progress.left_s)} left"
-        if text != said:
-            said = text
+        if text != shown:
+            shown = text
             print(f"\r{text:<50}", end="", flush=True)
 
     try:
@@ -45,7 +45,7 @@ def _build(options: argparse.Namespace) -> int:
     except CannotBuild as error:
         print()
         return fail(str(error))
-    if said:
+    if shown:
         print(f"\rbuilt in {_duration(time.monotonic() - began_s):<50}")
     print(f"{built.key}: {built.server}")
     return 0
@@ -53,17 +53,18 @@ def _build(options: argparse.Namespace) -> int:
 
 def _list(_: argparse.Namespace) -> int:
     current = usable(cache_directory())
-    for one in builds(cache_directory()):
-        note = "used by `paceline serve`" if one == current else "of another version, or not the latest"
-        size_mb = Path(one.server).stat().st_size / 1e6
-        print(f"{one.key}  {size_mb:.0f} MB  {time.strftime('%Y-%m-%d %H:%M', time.localtime(one.built_at_s))}  {note}")
+    for engine_build in builds(cache_directory()):
+        note = "used by `paceline serve`" if engine_build == current else "of another version, or not the latest"
+        size_mb = Path(engine_build.server).stat().st_size / 1e6
+        built = time.strftime("%Y-%m-%d %H:%M", time.localtime(engine_build.built_at_s))
+        print(f"{engine_build.key}  {size_mb:.0f} MB  {built}  {note}")
     if current is None:
         print("nothing that fits this version is built; `paceline engine build` does it")
     return 0
 
 
 def _remove(options: argparse.Namespace) -> int:
-    keys = [one.key for one in builds(cache_directory())]
+    keys = [engine_build.key for engine_build in builds(cache_directory())]
     if options.key != "all" and options.key not in keys:
         return fail(f"there is no build {options.key!r}; there are: {', '.join(keys) or 'none'}")
     for key in keys:

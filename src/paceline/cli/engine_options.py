@@ -64,9 +64,9 @@ def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which engines to use."""
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--config", type=Path, action=Once, help="configuration file, TOML")
-    what.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--config", type=Path, action=Once, help="configuration file, TOML")
+    source.add_argument(
         "--model",
         type=Path,
         action=Once,
@@ -149,8 +149,8 @@ class FileReader:
             ConfigurationError: it can't be used.
         """
         configuration = load(self._path, self._server)
-        known = self._in_force.engine if self._in_force else ()
-        if problems := launch_problems(configuration, known):
+        unchanged = self._in_force.engine if self._in_force else ()
+        if problems := launch_problems(configuration, unchanged):
             text = located_in(self._path, problems)
             if self._in_force:
                 raise ConfigurationError(text)

@@ -148,8 +148,8 @@ def _is_paceline(host: str, port: int) -> bool:
     """Whether a Paceline answers there, in whatever state its engines are."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{http_url(host, port)}/health", timeout=LOOK_TIMEOUT_S) as one:
-            body = one.read(1 << 20)
+        with opener.open(f"{http_url(host, port)}/health", timeout=LOOK_TIMEOUT_S) as answer:
+            body = answer.read(1 << 20)
     except urllib.error.HTTPError as error:
         body = error.read(1 << 20)  # 503: no lane is up
     except (OSError, ValueError):
@@ -172,16 +172,16 @@ def _calm_garbage_collector() -> None:
 def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:
     """One line per request, free of its text; what was not reported is left out."""
     outcome = kept_outcome(outcome, request)
-    seen = outcome.observed
+    observed = outcome.observed
     parts = [f"{outcome.status} {kept_path(request.path)} {outcome.lane} {outcome.total_s:.2f} s"]
     if outcome.queue_s >= 0.01:
         parts.append(f"{outcome.queue_s:.2f} s queued")
-    if seen.completion_tokens is not None:
-        parts.append(f"{seen.completion_tokens} tokens")
-    if seen.decode_tokens and seen.decode_s:
-        parts.append(f"{seen.decode_tokens / seen.decode_s:.1f} t/s")
-    if seen.drafted:
-        parts.append(f"{seen.accepted}/{seen.drafted} drafts accepted")
+    if observed.completion_tokens is not None:
+        parts.append(f"{observed.completion_tokens} tokens")
+    if observed.decode_tokens and observed.decode_s:
+        parts.append(f"{observed.decode_tokens / observed.decode_s:.1f} t/s")
+    if observed.drafted:
+        parts.append(f"{observed.accepted}/{observed.drafted} drafts accepted")
     _say(", ".join(parts) + f" | {outcome.error or decision.reason}")
 
 

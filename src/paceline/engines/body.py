@@ -38,8 +38,8 @@ def _spliced(body: bytes, name: str, value: Any) -> bytes | None:
     key = b'"%b"' % name.encode()
     if body.count(key) != 1:
         return None
-    found = _TEXT.match(body, body.index(key) + len(key))
-    return None if found is None else body[: found.start(1)] + msgspec.json.encode(value) + body[found.end(1) :]
+    text = _TEXT.match(body, body.index(key) + len(key))
+    return None if text is None else body[: text.start(1)] + msgspec.json.encode(value) + body[text.end(1) :]
 
 
 def with_model(request: Request, name: str) -> Request:

@@ -125,15 +125,15 @@ def _parameters(arguments: argparse.Namespace) -> Any:
         locked = modes.LLAMA_LOAD_MODE_MLOCK if arguments.no_mmap else modes.LLAMA_LOAD_MODE_MMAP_MLOCK
         parameters.load_mode = locked if arguments.mlock else modes.LLAMA_LOAD_MODE_NONE
     speculative = parameters.speculative
-    known = xllamacpp.common_speculative_type.__members__
+    types = xllamacpp.common_speculative_type.__members__
     names = [
         f"COMMON_SPECULATIVE_TYPE_{name.strip().upper().replace('-', '_')}" for name in arguments.spec_type.split(",")
     ]
     for name in names:
-        if name not in known:
-            offered = [key.removeprefix("COMMON_SPECULATIVE_TYPE_").lower().replace("_", "-") for key in known]
+        if name not in types:
+            offered = [key.removeprefix("COMMON_SPECULATIVE_TYPE_").lower().replace("_", "-") for key in types]
             raise LaunchError(f"--spec-type {arguments.spec_type}: this build offers {', '.join(offered[:-1])}")
-    speculative.types = [known[name] for name in names]
+    speculative.types = [types[name] for name in names]
     if arguments.spec_draft_model:
         speculative.draft.mparams.path = arguments.spec_draft_model
     return parameters

@@ -49,13 +49,13 @@ def has_bare_tokens(answer: Any) -> bool | None:
     tokens = answer.get("completion_probabilities")  # llama.cpp's own API
     choices = answer.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        told = choices[0].get("logprobs")
-        if isinstance(told, dict):
-            tokens = told.get("content")
-            if tokens is None and isinstance(told.get("token_logprobs"), list):
-                alternatives = told.get("top_logprobs")
+        logprobs_of_choice = choices[0].get("logprobs")
+        if isinstance(logprobs_of_choice, dict):
+            tokens = logprobs_of_choice.get("content")
+            if tokens is None and isinstance(logprobs_of_choice.get("token_logprobs"), list):
+                alternatives = logprobs_of_choice.get("top_logprobs")
                 alternatives = alternatives if isinstance(alternatives, list) else []
-                logprobs: Sequence[Any] = told["token_logprobs"]
+                logprobs: Sequence[Any] = logprobs_of_choice["token_logprobs"]
                 return not logprobs or any(
                     logprob is None or not (alternatives[number : number + 1] or [None])[0]
                     for number, logprob in enumerate(logprobs)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
+from paceline.engines.meaning import LOGPROBS
 from paceline.engines.observation import Observer
 from paceline.settings import EngineSettings
 from paceline.types import AS_STARTED, Abilities, Request, Strategy
@@ -145,6 +146,12 @@ class Engine(Protocol[SettingsType]):
 
 AnyEngine = Engine[Any]
 """A driver of whatever kind, to be used with settings of the same kind."""
+
+
+def assumed(strategy: Strategy) -> Abilities:
+    """The abilities of an engine that could not be asked: it decodes as it was started; and if that is with drafts,
+    their tokens come without probabilities."""
+    return Abilities(not_when_drafting=LOGPROBS if strategy.drafts else frozenset())
 
 
 def put_port(command: Sequence[str], port: int) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from msgspec import Meta, Struct
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
 from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, has_bare_tokens
-from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, put_port
+from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, assumed, put_port
 from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
-from paceline.engines.meaning import LOGPROBS, assumed
+from paceline.engines.meaning import LOGPROBS
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
 from paceline.processes.launch_environment import engine_environment
@@ -204,8 +204,8 @@ def _loaded(models: dict[str, dict[str, Any]]) -> str | None:
 
 async def _longest_drafts(client: Client) -> dict[str, int]:
     """By the server's names of its drafters, where it tells."""
-    told = (await _props(client)).get("speculative")
-    longest = told.get("n_max") if isinstance(told, dict) else None
+    speculative = (await _props(client)).get("speculative")
+    longest = speculative.get("n_max") if isinstance(speculative, dict) else None
     return (
         {name: value for name, value in longest.items() if isinstance(value, int)} if isinstance(longest, dict) else {}
     )

@@ -124,15 +124,15 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
 
 def builds(cache: Path) -> list[Build]:
     """What is in the cache, the latest first."""
-    found = []
+    existing = []
     for file in (cache / "engines").glob("*/build.json"):
         try:
-            known = msgspec.json.decode(file.read_bytes(), type=Build)
+            build = msgspec.json.decode(file.read_bytes(), type=Build)
         except (OSError, msgspec.MsgspecError):
             continue
-        if Path(known.server).is_file():
-            found.append(known)
-    return sorted(found, key=lambda known: -known.built_at_s)
+        if Path(build.server).is_file():
+            existing.append(build)
+    return sorted(existing, key=lambda build: -build.built_at_s)
 
 
 def usable(cache: Path) -> Build | None:

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW
-from paceline.engines.interface import Examination, NotReady
-from paceline.engines.meaning import LOGPROBS, assumed
+from paceline.engines.interface import Examination, NotReady, assumed
+from paceline.engines.meaning import LOGPROBS
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai_compatible import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
@@ -78,11 +78,11 @@ class _Observer(UsageObserver):
     reports = (*UsageObserver.reports, b'"stats"')
 
     def _observed(self) -> Observation:
-        seen = super()._observed()
+        observation = super()._observed()
         if not self._drafts:
-            return seen
+            return observation
         counts = self.report(b'"usage"') | self.report(b'"stats"')
-        return msgspec.structs.replace(seen, drafted=count(counts, DRAFTED), accepted=count(counts, ACCEPTED))
+        return msgspec.structs.replace(observation, drafted=count(counts, DRAFTED), accepted=count(counts, ACCEPTED))
 
 
 def _unchecked(why: str) -> Examination:

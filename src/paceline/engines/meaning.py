@@ -8,7 +8,7 @@ it drafts. That is a matter of engine and build, so it is found out by trying
 
 from typing import Any
 
-from paceline.types import Abilities, Api, Request, Strategy
+from paceline.types import Api, Request
 
 LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
 TOKEN_LOGPROBS_OF_RESPONSES = "message.output_text.logprobs"
@@ -23,26 +23,20 @@ def asked(request: Request) -> frozenset[str]:
     fields = request.fields
     if fields.keys().isdisjoint(_SENSITIVE):  # nearly all requests
         return frozenset()
-    found: set[str] = set()
+    used: set[str] = set()
     if _probabilities(request):
-        found |= LOGPROBS & fields.keys() or {"logprobs"}
+        used |= LOGPROBS & fields.keys() or {"logprobs"}
     if _more_than(fields.get("n"), 1) or _more_than(fields.get("n_cmpl"), 1):
-        found.add("n")
+        used.add("n")
     if _more_than(fields.get("best_of"), 1):
-        found.add("best_of")
+        used.add("best_of")
     if _more_than(fields.get("min_p"), 0):
-        found.add("min_p")
+        used.add("min_p")
     if _more_than(fields.get("min_tokens"), 1):
-        found.add("min_tokens")
+        used.add("min_tokens")
     if _biases(fields.get("logit_bias")):
-        found.add("logit_bias")
-    return frozenset(found)
-
-
-def assumed(strategy: Strategy) -> Abilities:
-    """The abilities of an engine that could not be asked: it decodes as it was started; and if that is with drafts,
-    their tokens come without probabilities."""
-    return Abilities(not_when_drafting=LOGPROBS if strategy.drafts else frozenset())
+        used.add("logit_bias")
+    return frozenset(used)
 
 
 def _probabilities(request: Request) -> bool:

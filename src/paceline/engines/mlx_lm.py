@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from paceline.engines.examination import COMPLETION_TIMEOUT_S
-from paceline.engines.interface import Examination, Facts, NotReady
-from paceline.engines.meaning import LOGPROBS, assumed
+from paceline.engines.interface import Examination, Facts, NotReady, assumed
+from paceline.engines.meaning import LOGPROBS
 from paceline.engines.openai_compatible import KnownServer
 from paceline.settings import Caps, LocalEngineSettings
 from paceline.types import Abilities, Drafter, Request, Strategy

@@ -134,11 +134,11 @@ class Observer:
         """What is known now; meant to be asked once, at the end of the answer. Of one that is an error, nothing."""
         if self.error is not None:
             return Observation()
-        seen = self._observed()
-        drafted, accepted = seen.drafted, seen.accepted
+        observation = self._observed()
+        drafted, accepted = observation.drafted, observation.accepted
         if (drafted is None) != (accepted is None) or (drafted is not None and (accepted or 0) > drafted):
-            seen = replace(seen, drafted=None, accepted=None)
-        return seen
+            observation = replace(observation, drafted=None, accepted=None)
+        return observation
 
     def _observed(self) -> Observation:
         """For the engines to extend with what they alone report."""
@@ -148,20 +148,20 @@ class Observer:
             return self._from_timings(none_drafted | timings)
         return self._from_usage(self._usage())
 
-    def _with_times(self, seen: Observation, prefill_s: float | None, decode_s: float | None) -> Observation:
+    def _with_times(self, observation: Observation, prefill_s: float | None, decode_s: float | None) -> Observation:
         """With times that the engine told, where they can be those of one answer; ``decode_s`` covers all tokens but
         the first."""
         if self._has_several:
-            return seen
-        prompt, completion = seen.prompt_tokens, seen.completion_tokens
+            return observation
+        prompt, completion = observation.prompt_tokens, observation.completion_tokens
         if prefill_s is not None and (prompt or 0) <= prefill_s * MAX_PREFILL_TOKENS_PER_S:
-            seen = replace(seen, prefill_s=prefill_s)
+            observation = replace(observation, prefill_s=prefill_s)
         if decode_s is None or completion is None:
-            return seen
+            return observation
         decoded = completion - 1
         if decoded < 1 or decoded > decode_s * MAX_DECODE_TOKENS_PER_S:
-            return replace(seen, decode_tokens=None, decode_s=None)
-        return replace(seen, decode_tokens=decoded, decode_s=decode_s)
+            return replace(observation, decode_tokens=None, decode_s=None)
+        return replace(observation, decode_tokens=decoded, decode_s=decode_s)
 
     # Events
 
@@ -304,7 +304,7 @@ class Observer:
         """llama.cpp's report (``server_slot::get_timings`` in its tools/server). It counts the first token's decoding
         with the prompt, so ``predicted_ms`` covers one token fewer than ``predicted_n``. The draft counts are absent
         when nothing was drafted; how many steps drafted is told by our build only."""
-        seen = Observation(
+        observation = Observation(
             prompt_tokens=count(timings, "prompt_n"),
             cached_tokens=count(timings, "cache_n"),
             completion_tokens=count(timings, "predicted_n"),
@@ -312,7 +312,7 @@ class Observer:
             accepted=count(timings, "draft_n_accepted"),
             drafting_steps=count(timings, "draft_n_steps"),
         )
-        return self._with_times(seen, milliseconds(timings, "prompt_ms"), milliseconds(timings, "predicted_ms"))
+        return self._with_times(observation, milliseconds(timings, "prompt_ms"), milliseconds(timings, "predicted_ms"))
 
 
 def asks_for_several(request: Request) -> bool:

@@ -8,8 +8,7 @@ import msgspec
 
 from paceline.engines import usage
 from paceline.engines.body import with_fields
-from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, SettingsType, put_port
-from paceline.engines.meaning import assumed
+from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, SettingsType, assumed, put_port
 from paceline.engines.observation import Observer
 from paceline.printable import printable
 from paceline.types import Abilities, Request, Strategy

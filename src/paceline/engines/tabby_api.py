@@ -23,7 +23,7 @@ class TabbyApi(KnownServer[TabbyApiSettings]):
 
 class _Observer(PredictedTokensObserver):
     def _observed(self) -> Observation:
-        seen = super()._observed()
+        observation = super()._observed()
         usage = self.report(b'"usage"')
         decode_s, prefill_s = seconds(usage, "completion_time"), seconds(usage, "prompt_time")
-        return seen if decode_s is None else self._with_times(seen, prefill_s, decode_s)
+        return observation if decode_s is None else self._with_times(observation, prefill_s, decode_s)

@@ -47,9 +47,9 @@ class PredictedTokensObserver(UsageObserver):
     """For servers that count drafts as OpenAI counts predicted outputs."""
 
     def _observed(self) -> Observation:
-        seen = super()._observed()
+        observation = super()._observed()
         details = self.report(b'"completion_tokens_details"')
         accepted, rejected = (count(details, f"{which}_prediction_tokens") for which in ("accepted", "rejected"))
         if not self._drafts or accepted is None or rejected is None:
-            return seen
-        return msgspec.structs.replace(seen, drafted=accepted + rejected, accepted=accepted)
+            return observation
+        return msgspec.structs.replace(observation, drafted=accepted + rejected, accepted=accepted)

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, lost_when_drafting
-from paceline.engines.interface import Examination, Facts, NotReady
-from paceline.engines.meaning import assumed
+from paceline.engines.interface import Examination, Facts, NotReady, assumed
 from paceline.engines.observation import Observer, count, milliseconds
 from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_models, with_version
 from paceline.engines.usage import UsageObserver
@@ -84,17 +83,17 @@ class _Observer(UsageObserver):
     reports = (*UsageObserver.reports, b'"metrics"')
 
     def _observed(self) -> Observation:
-        seen = super()._observed()
+        observation = super()._observed()
         metrics = self.report(b'"metrics"')
         drafting = metrics.get("speculative_decoding")
         drafting = drafting if isinstance(drafting, dict) else {}
         decode_s, first_s = milliseconds(metrics, "generation_time_ms"), milliseconds(metrics, "time_to_first_token_ms")
         if decode_s is not None:
-            seen = self._with_times(seen, first_s, decode_s)
+            observation = self._with_times(observation, first_s, decode_s)
         if not self._drafts or not drafting:
-            return seen
+            return observation
         return msgspec.structs.replace(
-            seen,
+            observation,
             drafted=count(drafting, "num_draft_tokens"),
             accepted=count(drafting, "num_accepted_draft_tokens"),
             drafting_steps=count(drafting, "num_spec_steps"),
@@ -106,10 +105,10 @@ async def _drafted(client: Client, model: str | None, fields: Mapping[str, Any])
     asked = {"model": model, "prompt": REPEATED_TEXT, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
     answer = await fetch_json(client, "/v1/completions", msgspec.json.encode({**asked, **fields}), COMPLETION_TIMEOUT_S)
     metrics = answer.get("metrics") if isinstance(answer, dict) else None
-    told = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
-    if not isinstance(told, dict):
+    drafting = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
+    if not isinstance(drafting, dict):
         return None
-    found = {key: count(told, key) for key in ("num_draft_tokens", "num_spec_tokens")}
-    if None in found.values():
-        raise NotReady(f"its draft counts can't be read: {told}")
-    return {key: value or 0 for key, value in found.items()}
+    counts = {key: count(drafting, key) for key in ("num_draft_tokens", "num_spec_tokens")}
+    if None in counts.values():
+        raise NotReady(f"its draft counts can't be read: {drafting}")
+    return {key: value or 0 for key, value in counts.items()}

@@ -46,8 +46,8 @@ def find_drafter(target: Header, given: Path | None = None) -> FoundDrafter | No
         return drafter
     if target.own_number("nextn_predict_layers"):
         return FoundDrafter("mtp", MTP_DRAFT)
-    found = [drafter for path in _beside(target.path) if (drafter := _fitting_or_none(path, target))]
-    return min(found, key=lambda drafter: drafter.kind != "eagle3", default=None)
+    drafters = [drafter for path in _beside(target.path) if (drafter := _fitting_or_none(path, target))]
+    return min(drafters, key=lambda drafter: drafter.kind != "eagle3", default=None)
 
 
 def _beside(model: Path) -> list[Path]:

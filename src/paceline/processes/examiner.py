@@ -3,8 +3,7 @@
 import asyncio
 import logging
 
-from paceline.engines.interface import AnyEngine, Examination, Facts, NotReady
-from paceline.engines.meaning import assumed
+from paceline.engines.interface import AnyEngine, Examination, Facts, NotReady, assumed
 from paceline.settings import EngineSettings
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 

@@ -74,8 +74,8 @@ def masked(command: Sequence[str]) -> str:
 
 def _flags(command: Sequence[str]) -> list[tuple[str, str]]:
     """Flags with the word that follows them, or what stands behind their equals sign."""
-    found = []
+    flags = []
     for number, word in enumerate(command):
         flag, equals, value = word.partition("=")
-        found.append((flag, value if equals else next(iter(command[number + 1 : number + 2]), "")))
-    return found
+        flags.append((flag, value if equals else next(iter(command[number + 1 : number + 2]), "")))
+    return flags

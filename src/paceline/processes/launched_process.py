@@ -14,6 +14,8 @@ from paceline.processes.process_log import ProcessLog
 
 STOP_GRACE_S = 5.0
 """Between being asked to end and being killed."""
+WORKING_SHARE = 0.1
+"""Of one processor: a process that used more than this meanwhile is at work, however silent."""
 
 
 class LaunchedProcess:
@@ -24,6 +26,8 @@ class LaunchedProcess:
         self.pid = process.pid
         self.exited: asyncio.Future[int] = asyncio.ensure_future(process.wait())
         """Done with the exit status as soon as it has ended."""
+        self._last_reading: tuple[float, float] | None = None
+        """When its processor time was last asked for, and that, in seconds."""
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str], log: ProcessLog, shown: str) -> Self:
@@ -58,17 +62,31 @@ class LaunchedProcess:
         except ChildProcessError:
             return True
 
+    @property
+    def tells_its_work(self) -> bool:
+        """Whether the system told its processor time when :meth:`is_working` last asked for it."""
+        return self._last_reading is not None
+
+    async def is_working(self) -> bool:
+        """Whether its group has used the processor since this was last asked, as far as can be told."""
+        used_s = await asyncio.to_thread(self.processor_s)
+        now_s = asyncio.get_running_loop().time()
+        before, self._last_reading = self._last_reading, None if used_s is None else (now_s, used_s)
+        if before is None or used_s is None:
+            return False
+        return used_s - before[1] > WORKING_SHARE * (now_s - before[0])
+
     def processor_s(self) -> float | None:
         """Seconds of processor time that its group has used so far; ``None`` where the system does not tell."""
-        ticks, known = 0, False
+        ticks, is_told = 0, False
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # proc(5): behind the name, which stands in parentheses: state, parent, group ... utime and stime
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[2]) == self.pid:
                     ticks += int(fields[11]) + int(fields[12])
-                    known = True
-        return ticks / os.sysconf("SC_CLK_TCK") if known else None
+                    is_told = True
+        return ticks / os.sysconf("SC_CLK_TCK") if is_told else None
 
     async def end(self, at_once: bool = False) -> None:
         """Ask it to end, kill it if it does not, and kill what it has started itself."""

@@ -7,9 +7,6 @@ One that is silent on all of its connections for too long is declared down, whic
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +17,8 @@ from typing import Any
 from paceline.engines.interface import AnyEngine, Facts, LaunchError, NotReady
 from paceline.keys import resolved
 from paceline.processes.examiner import Examiner
-from paceline.processes.launch_environment import engine_environment, key_in, masked
+from paceline.processes.launch import prepare_launch
+from paceline.processes.launch_environment import masked
 from paceline.processes.launched_process import LaunchedProcess
 from paceline.processes.process_log import ProcessLog
 from paceline.settings import EngineSettings, LocalEngineSettings
@@ -45,8 +43,6 @@ its threads for HTTP taken."""
 HUNG_AFTER_S = 30.0
 """A launched engine that is down and has been silent for this long without working is killed: a machine that swaps may
 hold one up for a while. One that is as idle while it starts no longer keeps others of its device from starting."""
-WORKING_SHARE = 0.1
-"""Of one processor: a launched engine that used more than this meanwhile is at work, however silent."""
 STARTS_TO_BE_HOPELESS = 3
 """An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
 LOOK_AGAIN_LIMIT_S = 5.0
@@ -56,6 +52,8 @@ log = logging.getLogger("paceline.engines")
 
 
 class Health(StrEnum):
+    """How an engine is, as requests are concerned."""
+
     STARTING = "starting"
     UP = "up"
     DOWN = "down"
@@ -117,11 +115,7 @@ class Supervisor:
         self._start_turn = start_turn or asyncio.Lock()
         self._secret_variables = secret_variables
         self._log = ProcessLog(log_directory / f"{settings.name}.log")
-        self._start_timeout_s = 0.0
-        self._more_variables: Collection[str] = ()
-        """Names of those that a launched engine gets beside the ones that all get."""
-        if isinstance(settings, LocalEngineSettings):
-            self._start_timeout_s, self._more_variables = settings.start_timeout_s, settings.environment
+        self._start_timeout_s = settings.start_timeout_s if isinstance(settings, LocalEngineSettings) else inf
         self._process: LaunchedProcess | None = None
         self._ends_in_a_row = 0
         """How often it ended without having been up for long."""
@@ -131,8 +125,6 @@ class Supervisor:
         """The event loop's time when its health last changed."""
         self._is_hung = False
         """Whether the process that runs is to be killed."""
-        self._used: tuple[float, float] | None = None
-        """When its processor time was last asked for, and that, in seconds."""
         self._was_up = False
         self._look_now = asyncio.Event()
         self._looks_begun = self._looks_done = 0
@@ -283,7 +275,7 @@ class Supervisor:
         while not process.exited.done() and self.health is Health.STARTING and loop.time() < deadline_s:
             if await self._is_working():
                 worked_s = loop.time()
-            elif loop.time() - worked_s > idle_limit_s and self._used is not None:
+            elif loop.time() - worked_s > idle_limit_s and process.tells_its_work:
                 return
             await self._look(when_down=Health.STARTING)
             if self.health is Health.STARTING:
@@ -383,13 +375,8 @@ class Supervisor:
         return not is_working and asyncio.get_running_loop().time() - client.last_heard_s > HUNG_AFTER_S
 
     async def _is_working(self) -> bool:
-        """Whether a launched engine has used the processor since this was last asked, as far as can be told."""
-        used_s = await asyncio.to_thread(self._process.processor_s) if self._process else None
-        now_s = asyncio.get_running_loop().time()
-        before, self._used = self._used, None if used_s is None else (now_s, used_s)
-        if before is None or used_s is None:
-            return False
-        return used_s - before[1] > WORKING_SHARE * (now_s - before[0])
+        """Whether a launched engine is at work, as far as can be told."""
+        return self._process is not None and await self._process.is_working()
 
     async def _pause(self, due_s: float | None = None, *, exited: "asyncio.Future[int] | None" = None) -> None:
         """Until the next look is due, or asked for, or the process exits."""
@@ -421,29 +408,20 @@ class Supervisor:
             raise LaunchError(str(error)) from error
 
     async def _start_process(self) -> LaunchedProcess:
-        # 1. The command, and the variables and the key that the engine is to get.
-        settings = self._settings
-        port = free_port()
-        command = await asyncio.to_thread(self.engine.launch, settings.launch, port)
-        environment = engine_environment(os.environ, self._more_variables, self._secret_variables)
-        variable = self.engine.key_variable(settings.launch)
-        key_of_command = key_in(settings.launch)
-        inherited = environment.get(variable) if variable else None
-        self.api_key = self._configured_key or key_of_command or inherited
-        if variable and not key_of_command:
-            self.api_key = environment[variable] = self.api_key or secrets.token_urlsafe(32)
+        # 1. What to start, and with which key.
+        assert isinstance(self._settings, LocalEngineSettings)
+        launch = await prepare_launch(self._settings, self.engine, self._configured_key, self._secret_variables)
         # 2. What comes up is another engine than the last one.
-        self.url = f"http://127.0.0.1:{port}"
-        self.client = self._connect(self.url)
+        self.api_key, self.url = launch.api_key, launch.url
+        self.client = self._connect(launch.url)
         self._examiner.expect_another()
         self._is_hung = False
-        self._used = None
         self._set(Health.STARTING, "starting")
         # 3. The process.
         try:
-            process = await LaunchedProcess.start(command, environment, self._log, masked(command))
+            process = await LaunchedProcess.start(launch.command, launch.environment, self._log, masked(launch.command))
         except (FileNotFoundError, PermissionError) as error:
-            raise LaunchError(f"{command[0]} can't be started: {error}") from error
+            raise LaunchError(f"{launch.command[0]} can't be started: {error}") from error
         self._process = process
         process.exited.add_done_callback(lambda _: self._note_exit(process))
         return process
@@ -464,11 +442,3 @@ class Supervisor:
             self.client.close(f"the engine was stopped: {self.problem}")
         await process.end(at_once)
         self._process = None
-
-
-def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
