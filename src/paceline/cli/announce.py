@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,8 +17,11 @@ from paceline.processes import Health
 from paceline.serving.fleet import EngineHandle
 
 PROGRESS_INTERVAL_S = 5.0
+"""Seconds between two lines that say what is still waited for."""
 LOOK_INTERVAL_S = 0.05
+"""Seconds between two looks at what the supervisors know; nothing is asked of the engines for it."""
 MAX_NAMED_MODELS = 3
+"""Models of an engine that are named; of more, the number is said."""
 
 
 async def announce(gateway: Gateway, of_one_model: bool) -> bool:
@@ -30,14 +33,29 @@ async def announce(gateway: Gateway, of_one_model: bool) -> bool:
     Returns:
         Whether an engine is up. If not, none will be, and it was said.
     """
-    loop = asyncio.get_running_loop()
-    started_s = said_s = loop.time()
-    pending = dict(gateway.fleet.engines)
+    engines = gateway.fleet.engines
     print(
-        f"paceline {__version__}: {len(pending)} engine{'s' * (len(pending) > 1)}; "
+        f"paceline {__version__}: {len(engines)} engine{'s' * (len(engines) > 1)}; "
         f"logs of those it starts: {log_directory()}",
         flush=True,
     )
+    # 1. Until each engine is up, or need not be waited for.
+    await _report_starts(engines)
+    # 2. Where none is up: either none will be, or one may come later.
+    if not _is_any_up(gateway):
+        if of_one_model or not _may_come(gateway):
+            print(_nothing_is_up(gateway, of_one_model), flush=True)
+            return False
+        await _report_a_late_one(gateway)
+    # 3. Where to send what.
+    print(_invitation(gateway), flush=True)
+    return True
+
+
+async def _report_starts(engines: Mapping[str, EngineHandle]) -> None:
+    loop = asyncio.get_running_loop()
+    started_s = last_progress_s = loop.time()
+    pending = dict(engines)
     while pending:
         for name, engine in list(pending.items()):
             if engine.supervisor.health is Health.UP and engine.supervisor.facts:
@@ -46,27 +64,24 @@ async def announce(gateway: Gateway, of_one_model: bool) -> bool:
             elif engine.supervisor.health is Health.FAILED or _is_given_up(engine):
                 print(f"  {name:<10} {engine.supervisor.health}: {_problem(engine)}", flush=True)
                 del pending[name]
-        if pending and loop.time() - said_s >= PROGRESS_INTERVAL_S:
-            said_s = loop.time()
+        if pending and loop.time() - last_progress_s >= PROGRESS_INTERVAL_S:
+            last_progress_s = loop.time()
             waiting = "; ".join(f"{name}: {_problem(engine)}" for name, engine in pending.items())
-            print(f"  ... {said_s - started_s:.0f} s, {waiting}", flush=True)
+            print(f"  ... {last_progress_s - started_s:.0f} s, {waiting}", flush=True)
         await asyncio.sleep(LOOK_INTERVAL_S)
-    if not _is_any_up(gateway):
-        if of_one_model or not _may_come(gateway):
-            print(_nothing_is_up(gateway, of_one_model), flush=True)
-            return False
-        print(
-            f"NO ENGINE IS UP: {_address(gateway)} answers 503 until one comes; they are looked for all the time. "
-            "Ctrl-C stops.",
-            flush=True,
-        )
-        while not _is_any_up(gateway):
-            await asyncio.sleep(LOOK_INTERVAL_S)
-        for name, engine in gateway.fleet.engines.items():
-            if engine.is_up:
-                print(f"  {name:<10} up: {_about(engine)}", flush=True)
-    print(_invitation(gateway), flush=True)
-    return True
+
+
+async def _report_a_late_one(gateway: Gateway) -> None:
+    print(
+        f"NO ENGINE IS UP: {_address(gateway)} answers 503 until one comes; they are looked for all the time. "
+        "Ctrl-C stops.",
+        flush=True,
+    )
+    while not _is_any_up(gateway):
+        await asyncio.sleep(LOOK_INTERVAL_S)
+    for name, engine in gateway.fleet.engines.items():
+        if engine.is_up:
+            print(f"  {name:<10} up: {_about(engine)}", flush=True)
 
 
 def announce_stop(in_flight: int, grace_s: float) -> None:

@@ -11,11 +11,13 @@ from paceline.engines.interface import Examination, Facts, NotReady, assumed
 from paceline.engines.observation import Observer, count, milliseconds
 from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_models, with_version
 from paceline.engines.usage import UsageObserver
+from paceline.inside.vllm_arguments import MIN_YIELD, N_MAX
 from paceline.settings import Caps, LocalEngineSettings
 from paceline.types import Abilities, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
-XARGS, N_MAX, MIN_YIELD = "vllm_xargs", "paceline_n_max", "paceline_min_yield"
+XARGS = "vllm_xargs"
+"""The field in which vLLM takes what it does not know itself."""
 METRICS_ADVICE = (
     "its answers tell no draft counts; start it with --per-request-spec-decode-metrics summary "
     "--enable-per-request-metrics, and Paceline learns faster"

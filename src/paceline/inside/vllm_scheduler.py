@@ -14,11 +14,11 @@ import vllm
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from paceline.inside.vllm_arguments import MIN_YIELD, N_MAX
 from paceline.inside.yield_guard import YieldGuard
 
 SUPPORTED = ("0.32.",)
 """Versions of vLLM that this was tried on; what it overrides is not public there, and changes."""
-N_MAX, MIN_YIELD = "paceline_n_max", "paceline_min_yield"
 
 log = logging.getLogger("vllm.paceline")
 
@@ -57,8 +57,8 @@ class _PerRequest:
         request = self.requests.get(request_id)
         if request is None:
             return None
-        asked, guard = _asked(request, N_MAX), self._guard(request)
-        limit = int(asked) if asked is not None and asked >= 0 else None
+        n_max, guard = _argument(request, N_MAX), self._guard(request)
+        limit = int(n_max) if n_max is not None and n_max >= 0 else None
         if guard is None:
             return limit
         return guard.limit(self._longest if limit is None else min(limit, self._longest))
@@ -78,13 +78,13 @@ class _PerRequest:
         return super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
 
     def _guard(self, request: Any) -> YieldGuard | None:
-        least = _asked(request, MIN_YIELD)
-        if not least:
+        min_yield = _argument(request, MIN_YIELD)
+        if not min_yield:
             return None
         guard = self._guards.get(request.request_id)
         if guard is None:
-            self._guards = {name: known for name, known in self._guards.items() if name in self.requests}
-            guard = self._guards[request.request_id] = YieldGuard(least)
+            self._guards = {name: other for name, other in self._guards.items() if name in self.requests}
+            guard = self._guards[request.request_id] = YieldGuard(min_yield)
         return guard
 
 
@@ -111,7 +111,7 @@ class PerRequestAsyncScheduler(_PerRequest, AsyncScheduler):
                 request.spec_token_ids = request.spec_token_ids[:limit]  # a new list: vLLM's is shared by all requests
 
 
-def _asked(request: Any, name: str) -> float | None:
+def _argument(request: Any, name: str) -> float | None:
     """A number that the request gives; nothing else is taken for one."""
     arguments = request.sampling_params.extra_args if request.sampling_params else None
     value = (arguments or {}).get(name)

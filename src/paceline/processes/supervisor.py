@@ -46,6 +46,7 @@ hold one up for a while. One that is as idle while it starts no longer keeps oth
 STARTS_TO_BE_HOPELESS = 3
 """An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
 LOOK_AGAIN_LIMIT_S = 5.0
+"""A request that names an unknown model waits no longer than this for engines to be asked anew."""
 DECLARED_DOWN = "the engine was declared down"
 
 log = logging.getLogger("paceline.engines")
@@ -295,34 +296,60 @@ class Supervisor:
     async def _look_once(self, when_down: Health) -> None:
         client = self.client
         assert client is not None
+        # 1. What it says of itself.
+        facts = await self._probed(client, when_down)
+        if facts is None:
+            return
+        # 2. What it can do, if it may be another one than before.
+        try:
+            if await self._examiner.examine_if_due(client, facts):
+                self.on_change()
+        except (ConnectFailed, ConnectionLost) as error:
+            self._not_up(when_down, str(error))
+            return
+        # 3. It is up, unless its process has ended meanwhile.
+        if self._process and self._process.has_ended():
+            return
+        has_other_models = self.facts is not None and self.facts.models.keys() != facts.models.keys()
+        self.facts = facts
+        self._set(Health.UP, None)
+        if has_other_models:
+            self.on_change()
+
+    async def _probed(self, client: Client, when_down: Health) -> Facts | None:
+        """What the engine says of itself; ``None`` where it does not, and was noted as down, or is given more time."""
         began_s = asyncio.get_running_loop().time()
         missed = lost = 0
         while True:
             try:
-                facts = await self.engine.probe(client)
-                break
+                return await self.engine.probe(client)
             except TimeoutError:
                 problem = "no answer in time"
             except ConnectFailed as error:
                 problem = str(error)
                 if error.in_time:
-                    return self._not_up(when_down, problem)
+                    self._not_up(when_down, problem)
+                    return None
             except ConnectionLost as error:
                 lost += 1
                 if self.health is not Health.UP or lost >= LOSSES_TO_BE_DOWN:
-                    return self._not_up(when_down, str(error))
+                    self._not_up(when_down, str(error))
+                    return None
                 continue
             except NotReady as error:
                 if error.is_busy and self.health is Health.UP:
                     return None
-                return self._not_up(when_down, str(error))
+                self._not_up(when_down, str(error))
+                return None
             except Exception as error:  # it answers, but as no engine of its kind does
                 log.exception("looking at %s failed", self.name)
-                return self._not_up(when_down, f"its answer can't be understood: {error!r}")
+                self._not_up(when_down, f"its answer can't be understood: {error!r}")
+                return None
             missed += 1
             if self.health is not Health.UP:
                 self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
-                return self._not_up(when_down, problem, may_be_another=False)
+                self._not_up(when_down, problem, may_be_another=False)
+                return None
             if client.last_heard_s > began_s:
                 return None  # busy, not dead
             is_working = await self._is_working()
@@ -330,19 +357,6 @@ class Supervisor:
                 self._set(Health.DOWN, problem)
                 client.close(f"{DECLARED_DOWN}: {problem}")
                 return None
-        try:
-            if await self._examiner.examine_if_due(client, facts):
-                self.on_change()
-        except (ConnectFailed, ConnectionLost) as error:
-            return self._not_up(when_down, str(error))
-        if self._process and self._process.has_ended():
-            return None
-        news = self.facts is not None and self.facts.models.keys() != facts.models.keys()
-        self.facts = facts
-        self._set(Health.UP, None)
-        if news:
-            self.on_change()
-        return None
 
     def _not_up(self, health: Health, problem: str, may_be_another: bool = True) -> None:
         """It said so itself, or nobody is there. What runs on it may still end well, as where an engine finishes its
