@@ -261,7 +261,7 @@ class Gateway:
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
         if self._memory:
-            await asyncio.to_thread(self._memory.save, self.pipeline.state)
+            await asyncio.to_thread(self._memory.save, self.pipeline.router.knowledge)
 
     async def _keep_house(self) -> None:
         rounds = 0
