@@ -58,6 +58,11 @@ class Request(Struct, frozen=True):
     elided_chars: int = 0
     """Of the largest bodies ``fields`` holds the beginning and the end; so much is left out."""
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], model: str | None = None, api: Api = Api.OPENAI_CHAT) -> "Request":
+        """A request to decide on, where somebody else sends it: ``fields`` are those of its body."""
+        return cls(api, "", b"", fields, model)
+
 
 class Task(StrEnum):
     """What a request asks for, as far as it matters to drafting."""

@@ -11,8 +11,6 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from paceline.configuration import ServerSettings
-from paceline.decision import State
-from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
@@ -52,20 +50,12 @@ class Pipeline:
     """Takes requests down the lanes of a fleet.
 
     Args:
+        router: chooses among them; its settings, rules and lanes are kept to be the fleet's.
         record: told of every request that was served or failed; must not block.
-        seed: of the decision's random numbers.
-        state: what was learned before.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        record: Sink,
-        seed: int | None = None,
-        state: State | None = None,
-        conversation_key: bytes = PROCESS_KEY,
-    ) -> None:
-        self.router = Router((), knowledge=state, seed=seed, conversation_key=conversation_key)
+    def __init__(self, fleet: Fleet, router: Router, record: Sink) -> None:
+        self.router = router
         self.fleet = fleet
         self.recent = Recent()
         self.metrics = Metrics()
