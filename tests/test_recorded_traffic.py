@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from recorded.behaviour import behaviour_of
-from recorded.files import expected, unpacked_log
+from tests.recorded.behaviour import behaviour_of
+from tests.recorded.files import expected, unpacked_log
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """By which numbers may differ, since logarithms and the like differ between platforms."""

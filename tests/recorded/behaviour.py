@@ -23,10 +23,10 @@ from paceline.configuration import Configuration
 from paceline.decision import State, decide, learn
 from paceline.decision.decide import EXPLORATION
 from paceline.evidence.estimate import Estimate
-from paceline.evidence.read import entries
 from paceline.evidence.replay import replay
 from paceline.evidence.report import report
-from paceline.memory import Memory
+from paceline.records.read import entries
+from paceline.routing.store import Memory
 from paceline.types import Decision, Lane, LaneState, Outcome, Prediction, Signals
 
 SEED = 7
