@@ -13,9 +13,9 @@ from tests.fake_engine import Received, Script, Wire
 from paceline.engines import ENGINES
 from paceline.engines.examination import TRIES, has_bare_tokens
 from paceline.engines.interface import assumed
-from paceline.engines.meaning import LOGPROBS, asked
+from paceline.inspection.meaning import asked
 from paceline.processes import Health, Supervisor
-from paceline.types import AS_STARTED, Api, Request, Strategy
+from paceline.types import AS_STARTED, LOGPROBS, Api, Request, Strategy
 from paceline.wire.client import Client
 
 CHAT, COMPLETIONS, RESPONSES = Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS, Api.OPENAI_RESPONSES

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from paceline.api_keys import resolved
 from paceline.configuration import ConfigurationError, load, url_problem
-from paceline.keys import resolved
 from paceline.settings import Configuration
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 from paceline.wire.headers import Headers

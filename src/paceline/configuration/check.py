@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
+from paceline.api_keys import resolved
 from paceline.configuration.addresses import is_address, is_loopback, url_problem
 from paceline.configuration.places import KeyPath, Problem, dotted
 from paceline.engines.embedded import EMBEDDED
 from paceline.engines.llama_cpp import LlamaCppSettings
-from paceline.keys import resolved
 from paceline.settings import Configuration, ConfigurationError, EngineSettings, LocalEngineSettings
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.*-]*://[^/\s?#@]+", re.IGNORECASE)

@@ -1,11 +1,17 @@
-"""What examinations have in common: short completions that show by their effect what an engine does."""
+"""What examinations have in common: short completions that show by their effect what an engine does.
+
+Among that, which fields of a request it does not keep the meaning of while it drafts, or refuses. Probabilities are the
+commonest: llama.cpp computes none for tokens that come out of a verified draft and tells them as certain (llama.cpp
+#27972), as vLLM did (vllm #17876). vLLM refuses ``min_p``, ``logit_bias`` and ``min_tokens`` while it drafts. That is a
+matter of engine and build, so it is found out by trying.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from paceline.engines.meaning import LOGPROBS
+from paceline.types import LOGPROBS
 from paceline.wire.client import Client, ConnectionLost
 
 REPEATED_TEXT = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n" * 4

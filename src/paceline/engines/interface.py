@@ -9,10 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from paceline.engines.meaning import LOGPROBS
 from paceline.engines.observation import Observer
 from paceline.settings import EngineSettings
-from paceline.types import AS_STARTED, Abilities, Request, Strategy
+from paceline.types import AS_STARTED, LOGPROBS, Abilities, Request, Strategy
 from paceline.wire.client import Client
 
 SettingsType = TypeVar("SettingsType", bound=EngineSettings)

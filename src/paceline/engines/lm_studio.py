@@ -12,12 +12,11 @@ from msgspec import Meta
 
 from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW
 from paceline.engines.interface import Examination, NotReady, assumed
-from paceline.engines.meaning import LOGPROBS
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai_compatible import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
 from paceline.settings import LocalEngineSettings
-from paceline.types import Abilities, Drafter, Observation, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
 DRAFT_MODEL = "draft_model"

@@ -10,10 +10,9 @@ import msgspec
 
 from paceline.engines.examination import COMPLETION_TIMEOUT_S
 from paceline.engines.interface import Examination, Facts, NotReady, assumed
-from paceline.engines.meaning import LOGPROBS
 from paceline.engines.openai_compatible import KnownServer
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import Abilities, Drafter, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
 N_MAX = "num_draft_tokens"

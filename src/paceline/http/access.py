@@ -13,12 +13,11 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from paceline.api_keys import given_key, resolved
 from paceline.configuration import is_address, is_loopback
 from paceline.http.routes import CLIENT_PATHS, Audience
-from paceline.keys import resolved
 from paceline.serving.errors import ApiError, bounded
 from paceline.serving.globs import any_matches, compiled
-from paceline.serving.headers import given_key
 from paceline.settings import Configuration
 from paceline.wire.headers import Headers
 

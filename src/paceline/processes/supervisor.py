@@ -14,8 +14,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from paceline.api_keys import resolved
 from paceline.engines.interface import AnyEngine, Facts, LaunchError, NotReady
-from paceline.keys import resolved
 from paceline.processes.examiner import Examiner
 from paceline.processes.launch import prepare_launch
 from paceline.processes.launch_environment import masked

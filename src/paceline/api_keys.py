@@ -1,9 +1,22 @@
-"""Secrets of a configuration, as they are sent."""
+"""API keys: the one that a client shows, and those of a configuration as they are sent."""
 
 import os
 import re
+from collections.abc import Iterable
 
 from paceline.settings import FROM_ENVIRONMENT, ConfigurationError
+
+
+def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The key in a request's headers, in either of the usual two; empty where there is none.
+
+    Args:
+        headers: with names in lower case.
+    """
+    values = dict(headers)
+    scheme, _, token = values.get(b"authorization", b"").partition(b" ")
+    bearer_token = token.strip() if scheme.lower() == b"bearer" else b""
+    return bearer_token or values.get(b"x-api-key", b"")  # SDKs without a key of that kind send an empty one
 
 
 def resolved(key: str) -> str:

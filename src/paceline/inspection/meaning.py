@@ -1,42 +1,37 @@
-"""Which fields of a request drafting may change the meaning of, and whether a request uses them.
+"""Which fields of a request drafting may change the meaning of, or have an engine refuse.
 
-Probabilities are the commonest: llama.cpp computes none for tokens that come out of a verified draft and tells them as
-certain (llama.cpp #27972), as vLLM did (vllm #17876). vLLM refuses ``min_p``, ``logit_bias`` and ``min_tokens`` while
-it drafts. That is a matter of engine and build, so it is found out by trying
-(``examination.py``).
+Which engine keeps them is found out by trying (``engines/examination.py``); where they stand in
+:attr:`paceline.types.LaneState.cannot_keep`, the request is decoded elsewhere.
 """
 
 from typing import Any
 
-from paceline.types import Api, Request
+from paceline.types import LOGPROBS, Api, Request
 
-LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
 TOKEN_LOGPROBS_OF_RESPONSES = "message.output_text.logprobs"
-
-
 _SENSITIVE = LOGPROBS | {"include", "n", "n_cmpl", "best_of", "min_p", "min_tokens", "logit_bias"}
 
 
 def asked(request: Request) -> frozenset[str]:
-    """Those of the sensitive fields that a request really uses: of :data:`LOGPROBS` and those that examinations
-    try."""
+    """Those of the sensitive fields that a request really uses: they ask for the probabilities of tokens
+    (:data:`paceline.types.LOGPROBS`), for several answers, or bend the sampling."""
     fields = request.fields
     if fields.keys().isdisjoint(_SENSITIVE):  # nearly all requests
         return frozenset()
-    used: set[str] = set()
+    found: set[str] = set()
     if _probabilities(request):
-        used |= LOGPROBS & fields.keys() or {"logprobs"}
+        found |= LOGPROBS & fields.keys() or {"logprobs"}
     if _more_than(fields.get("n"), 1) or _more_than(fields.get("n_cmpl"), 1):
-        used.add("n")
+        found.add("n")
     if _more_than(fields.get("best_of"), 1):
-        used.add("best_of")
+        found.add("best_of")
     if _more_than(fields.get("min_p"), 0):
-        used.add("min_p")
+        found.add("min_p")
     if _more_than(fields.get("min_tokens"), 1):
-        used.add("min_tokens")
+        found.add("min_tokens")
     if _biases(fields.get("logit_bias")):
-        used.add("logit_bias")
-    return frozenset(used)
+        found.add("logit_bias")
+    return frozenset(found)
 
 
 def _probabilities(request: Request) -> bool:
