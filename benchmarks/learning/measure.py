@@ -16,6 +16,9 @@ from training.task_model.prompts import Prompt, one_of_each_wish
 
 from benchmarks.gateways import engine, gateway
 from benchmarks.prompts import chat
+from paceline.engines.llama_cpp_flags import LoadedDrafter, drafting_flags
+from paceline.planning.one_model import NGRAM
+from paceline.types import Strategy
 from paceline.wire.client import Client
 
 CAPS = (4, 8, 12)
@@ -68,8 +71,7 @@ def main() -> None:
     configuration = engine("plain", slots=1) + "".join(
         engine(
             f"ngram-{cap}",
-            *("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "4"),
-            *("--spec-ngram-simple-size-m", str(cap)),
+            *drafting_flags([LoadedDrafter(Strategy("ngram", cap), NGRAM.match_tokens)]),
             strategy="ngram",
             slots=1,
         )

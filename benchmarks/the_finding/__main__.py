@@ -38,12 +38,19 @@ from paceline.cli import main as paceline
 from paceline.cli.common import say_in_place
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
+from paceline.engines.llama_cpp_flags import LoadedDrafter, drafting_flags
 from paceline.paths import cache_directory
+from paceline.types import Strategy
 
 FITTED_ON = 12
 """Answers. Of the tokens of others the layer then predicts 18 %; fitted on 200, 20 %."""
 QUANTIZATIONS = {"q8": GGMLQuantizationType.Q8_0, "f16": GGMLQuantizationType.F16}
-LOOKUPS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod")
+LOOKUPS = (
+    LoadedDrafter(Strategy("ngram", 12), match_tokens=4),
+    LoadedDrafter(Strategy("ngram-map-k", 12), match_tokens=4),
+    LoadedDrafter(Strategy("ngram-map-k4v", 12), match_tokens=4),
+    LoadedDrafter(Strategy("ngram-mod", 12), match_tokens=6),
+)
 
 
 class Part(Struct, frozen=True):
@@ -136,15 +143,12 @@ def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:
         return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
     model = models.get(engine, models["q8"])
     launch = [program, "--model", str(model), "--alias", "m", "--port", "{port}", "--parallel", "4"]
-    launch += ["--ctx-size", "12288", "--spec-ngram-simple-size-n", "4", "--spec-ngram-simple-size-m", "12"]
+    launch += ["--ctx-size", "12288"]
     if engine == "lookup":
-        launch += ["--spec-type", ",".join(LOOKUPS), "--spec-ngram-mod-n-max", "12", "--spec-ngram-mod-n-min", "1"]
-        launch += ["--spec-ngram-mod-n-match", "6"]
-        for kind in ("map-k", "map-k4v"):
-            launch += [f"--spec-ngram-{kind}-size-n", "4", f"--spec-ngram-{kind}-size-m", "12"]
+        launch += [*drafting_flags(LOOKUPS), "--spec-ngram-mod-n-min", "1"]
         table["caps"] = [12]
     else:
-        launch += ["--spec-type", "ngram-simple,draft-mtp", "--spec-draft-n-max", "2"]
+        launch += drafting_flags([LOOKUPS[0], LoadedDrafter(Strategy("mtp", 2))])
         table["caps"] = [2, 4, 12]
     table["launch"] = launch
     return "[[engine]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
