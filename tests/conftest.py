@@ -22,7 +22,8 @@ from paceline.configuration import parse
 from paceline.engines.bundled_model import bundled_model
 from paceline.http.server import Gateway
 from paceline.processes.supervisor import free_port
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.records.record import Record
+from paceline.types import Outcome
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
@@ -34,11 +35,11 @@ class RunningGateway:
 
     text: str
     log_directory: Path
-    outcomes: list[tuple[Request, Signals, Decision, Outcome]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
     async def start(self) -> None:
         started = asyncio.Event()
-        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self._record)
+        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self)
         self._task = asyncio.create_task(self.gateway.run(lambda _: started.set()))
         waiting = asyncio.create_task(started.wait())
         await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -61,17 +62,17 @@ class RunningGateway:
     @property
     def outcome(self) -> Outcome:
         """Of the last request."""
-        return self.outcomes[-1][3]
+        return self.records[-1].outcome
 
     async def outcome_number(self, number: int) -> Outcome:
         """Of the ``number``-th request, waiting until it is there."""
         async with asyncio.timeout(10):
-            while len(self.outcomes) < number:
+            while len(self.records) < number:
                 await asyncio.sleep(0.01)
-        return self.outcomes[number - 1][3]
+        return self.records[number - 1].outcome
 
-    def _record(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        self.outcomes.append((request, signals, decision, outcome))
+    def record(self, record: Record, /) -> None:
+        self.records.append(record)
 
 
 StartGateway = Callable[[str], Awaitable[RunningGateway]]

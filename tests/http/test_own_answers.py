@@ -103,7 +103,7 @@ async def test_a_clients_key_sees_and_changes_nothing_of_others(
     running = await start_gateway(KEYS + lane("a", engine.url))
     a, b, root = ({"authorization": f"Bearer {key}"} for key in ("team-a", "team-b", "root"))
     assert (await running.http.post("/v1/chat/completions", json=CHAT, headers=a)).status_code == 200
-    assert running.outcomes[-1][0].client == "key 1"
+    assert running.records[-1].client == "key 1"
     assert "authorization" not in engine.requests[-1].headers
     for method, path in (
         ("GET", "/paceline/requests"),
@@ -282,7 +282,7 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[
     async def reload() -> dict[str, Any]:
         return {}
 
-    pipeline = Pipeline(Fleet(configuration, tmp_path), lambda *_: None)
+    pipeline = Pipeline(Fleet(configuration, tmp_path))
     return Application(pipeline, Access(configuration), reload, None)
 
 

@@ -438,7 +438,7 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(
     await until(lambda: engine.requests)
     await until(lambda: client.open_connections == 2)  # the request's, and that of the looks at its health
     task.cancel()
-    await until(lambda: running.outcomes)
+    await until(lambda: running.records)
     assert (running.outcome.status, running.outcome.error) == (499, "the client left")
     assert running.gateway.fleet.engines["plain"].device.running == 0
     assert running.gateway.fleet.lanes["plain"].running == 0

@@ -22,8 +22,7 @@ from paceline.engines.bundled_model import NoBundledModel
 from paceline.http.server import CannotListen, Gateway
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
-from paceline.records.kept import kept_outcome, kept_path
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.records.lines import Lines
 
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 LARGEST_PORT = 65_535
@@ -65,13 +64,10 @@ def run(options: argparse.Namespace) -> int:
         return fail(problem)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    def record(request: Request, _: Signals, decision: Decision, outcome: Outcome) -> None:
-        if gateway.fleet.configuration.server.log_requests:
-            _print_outcome(request, decision, outcome)
-
     try:
         reader = _reader(options)
-        gateway = Gateway(reader, log_directory(), record, state_directory(), _say, announce_stop)
+        lines = Lines(_say, lambda: gateway.fleet.configuration.server.log_requests)
+        gateway = Gateway(reader, log_directory(), lines, state_directory(), _say, announce_stop)
     except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
         return fail(str(error))
     try:
@@ -165,22 +161,6 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:
-    """One line per request, free of its text; what was not reported is left out."""
-    outcome = kept_outcome(outcome, request)
-    seen = outcome.observed
-    parts = [f"{outcome.status} {kept_path(request.path)} {outcome.lane} {outcome.total_s:.2f} s"]
-    if outcome.queue_s >= 0.01:
-        parts.append(f"{outcome.queue_s:.2f} s queued")
-    if seen.completion_tokens is not None:
-        parts.append(f"{seen.completion_tokens} tokens")
-    if seen.decode_tokens and seen.decode_s:
-        parts.append(f"{seen.decode_tokens / seen.decode_s:.1f} t/s")
-    if seen.drafted:
-        parts.append(f"{seen.accepted}/{seen.drafted} drafts accepted")
-    _say(", ".join(parts) + f" | {outcome.error or decision.reason}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,14 +15,13 @@ from paceline.http.application import Application
 from paceline.inspection.task_model import task_model
 from paceline.processes import Health
 from paceline.records.decision_log import FILE, DecisionLog, LogSettings
+from paceline.records.record import Sink
 from paceline.records.secret import conversation_key
-from paceline.records.sinks import Sink, tell_each
 from paceline.records.traces import NoTraces, Traces
 from paceline.routing.store import Memory
 from paceline.serving.errors import ApiError
 from paceline.serving.fleet import EngineHandle, Fleet
 from paceline.serving.pipeline import Pipeline
-from paceline.types import Decision, Outcome, Request, Signals
 from paceline.wire.server import HttpServer, Limits
 
 MEMORY_FILE = "learned.sqlite"
@@ -43,7 +42,7 @@ class Gateway:
 
     Args:
         load: reads the configuration; called at start and at each reload.
-        record: told of every outcome.
+        sink: given the record of every request that was served or failed.
         say: told a line of each request that was passed through.
         on_stop: told when the gateway begins to stop how many answers still run, and how many seconds they have.
         state_directory: where what was learned and the decision log are kept, if the configuration wants that; ``None``
@@ -57,7 +56,7 @@ class Gateway:
         self,
         load: Callable[[], Configuration],
         log_directory: Path,
-        record: Sink,
+        sink: Sink,
         state_directory: Path | None = None,
         say: Callable[[str], None] = lambda _: None,
         on_stop: Callable[[int, float], None] = lambda _running, _grace_s: None,
@@ -65,12 +64,11 @@ class Gateway:
         self._load = load
         self._log_directory = log_directory
         self._configuration = load()
-        self._record = record
+        self._sink = sink
         self._state_directory = state_directory
         self._memory: Memory | None = None
         self._log: DecisionLog | None = None
         self._traces = _traces(self._configuration)
-        self._sinks: Mapping[str, Sink] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._retiring: set[EngineHandle] = set()
         """Engines that are no longer configured and not yet stopped."""
@@ -106,9 +104,9 @@ class Gateway:
         learned = self._memory.load() if self._memory else None
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
-        self._sinks = self._open_sinks()
         key = conversation_key(self._state_directory)
-        self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
+        self.pipeline = Pipeline(fleet, state=learned, conversation_key=key)
+        self._add_sinks()
         if self._traces:
             self.pipeline.looks_at_answers = True
             self._traces.address_of = self._address_of
@@ -238,19 +236,16 @@ class Gateway:
         settings = self._configuration.evidence
         if self._state_directory is None or not settings.log:
             return None
-        kept = LogSettings(settings.keep_days, settings.max_mb * 1_000_000, settings.keep_text)
-        return DecisionLog(self._state_directory / FILE, kept)
+        limits = LogSettings(keep_days=settings.keep_days, max_bytes=settings.max_mb * 1_000_000)
+        return DecisionLog(self._state_directory / FILE, limits)
 
-    def _open_sinks(self) -> Mapping[str, Sink]:
-        sinks: dict[str, Sink] = {}
+    def _add_sinks(self) -> None:
+        sinks = self.pipeline.sinks
         if self._log:
-            sinks["log"] = self._log.add
+            sinks.add("log", self._log, gets_text=self._configuration.evidence.keep_text)
         if self._traces:
-            sinks["traces"] = self._traces.add
-        return sinks | {"record": self._record}
-
-    def _note(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        tell_each(self._sinks, self.pipeline.failures, request, signals, decision, outcome)
+            sinks.add("traces", self._traces, gets_parameters=True)
+        sinks.add("record", self._sink)
 
     def _address_of(self, lane: str) -> tuple[str, int] | None:
         """Of the engine behind a lane, if that is known."""

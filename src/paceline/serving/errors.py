@@ -7,9 +7,6 @@ import msgspec
 
 from paceline.types import Api
 
-CLIENT_LEFT = 499
-"""Status of a request whose client left before its answer was whole, as nginx counts it; nobody is sent it."""
-
 _OPENAI_TYPES = {
     401: "authentication_error",
     403: "permission_error",

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from paceline.engines.body import with_fields
 from paceline.http.routes import computes
-from paceline.serving.errors import CLIENT_LEFT, ApiError
+from paceline.serving.errors import ApiError
 from paceline.serving.fleet import LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.patience import (
@@ -22,7 +22,7 @@ from paceline.serving.patience import (
 from paceline.serving.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
 from paceline.serving.stored import id_in_path
 from paceline.serving.turns import HeldTurn, QueueFull, Turn
-from paceline.types import Api, Request
+from paceline.types import CLIENT_LEFT, Api, Request
 from paceline.wire.client import Answer, ConnectFailed, ConnectionLost
 
 GENERATING_IN_API = ("/api/chat", "/api/generate")

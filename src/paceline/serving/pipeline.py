@@ -15,13 +15,13 @@ from paceline.configuration import ServerSettings
 from paceline.decision import State, learn
 from paceline.inspection import inspect
 from paceline.inspection.inspect import PROCESS_KEY
-from paceline.records.kept import NO_LANE
+from paceline.records.kept import NO_LANE, kept_record
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
-from paceline.records.sinks import Sink, tell_each
+from paceline.records.sinks import Sinks
 from paceline.routing.router import Decider, note_failure
 from paceline.serving.attempts import Attempts
-from paceline.serving.errors import CLIENT_LEFT, ApiError
+from paceline.serving.errors import ApiError
 from paceline.serving.exchange import Attempted, Exchange
 from paceline.serving.fleet import EngineHandle, Fleet, LaneHandle
 from paceline.serving.illness import Failure, passes_trial
@@ -29,7 +29,7 @@ from paceline.serving.names import Served
 from paceline.serving.relay import Reply
 from paceline.serving.stored import StoredIds, stored_before
 from paceline.serving.turns import HeldTurn
-from paceline.types import Api, Decision, Request, Signals
+from paceline.types import CLIENT_LEFT, Api, Decision, Outcome, Request, Signals
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -54,7 +54,6 @@ class Pipeline:
     """Takes requests down the lanes of a fleet.
 
     Args:
-        record: told of every request that was served or failed; must not block.
         seed: of the decision's random numbers.
         state: what was learned before.
     """
@@ -62,7 +61,6 @@ class Pipeline:
     def __init__(
         self,
         fleet: Fleet,
-        record: Sink,
         seed: int | None = None,
         state: State | None = None,
         conversation_key: bytes = PROCESS_KEY,
@@ -72,13 +70,16 @@ class Pipeline:
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
-        self.metrics = Metrics()
+        self.metrics = Metrics([str(kind) for kind in Failure if kind.was_delivered])
+        self.sinks = Sinks(self.failures)
+        """Given the record of every request that was served or failed."""
+        self.sinks.add("recent", self.recent)
+        self.sinks.add("metrics", self.metrics)
         self.stored_ids = StoredIds()
         self.asks_for_keys = False
         """Whether clients' keys are the gateway's, and so nothing for engines."""
         self.say: Callable[[str], None] = lambda _: None
         """Told a line of each request that was passed through."""
-        self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
         self._conversation_key = conversation_key
         self.looks_at_answers = False
         """Whether records want what answers say of themselves."""
@@ -381,7 +382,22 @@ class Pipeline:
                 self.state = learn(self.state, exchange.signals, decision, outcome)
             except Exception:
                 note_failure(self.failures, "learning")
-        tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
+        self._record(exchange, decision, outcome)
+
+    def _record(self, exchange: Exchange, decision: Decision, outcome: Outcome) -> None:
+        try:
+            record = kept_record(
+                exchange.request,
+                exchange.signals,
+                decision,
+                outcome,
+                with_text=self.sinks.want_text,
+                with_parameters=self.sinks.want_parameters,
+            )
+        except Exception:
+            self.sinks.note_failure("record")
+            return
+        self.sinks.record(record)
 
 
 def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle]:
