@@ -25,7 +25,7 @@ from benchmarks import gateway_overhead
 from paceline.bench.own_gateway import own_gateway
 from paceline.processes.supervisor import free_port
 from paceline.records.decision_log import FILE
-from paceline.records.read import entries
+from paceline.records.read import LogReader
 
 CLIENTS = 4
 MAY_BE_LOST_S = 1.0
@@ -95,7 +95,7 @@ def checked(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         if (said := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
             raise SystemExit(f"the log is corrupt: {said}")
-    return {entry["id"] for entry in entries(path)}
+    return {record.id for record in LogReader(path) if record.id is not None}
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from math import log
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from statistics import geometric_mean, median
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
 from paceline.decision.drafting import accepted_per_draft
-from paceline.evidence.estimate import Logged
-from paceline.evidence.usable import Entry
+from paceline.evidence.usable import Usable
 
 Item = TypeVar("Item")
 
@@ -35,37 +34,53 @@ class Calibration(Struct, frozen=True):
     """Accepted per drafted token, over all tokens drafted in the group."""
 
 
-def calibration(pairs: Sequence[tuple[Entry, Logged]]) -> Calibration:
-    times = [(one.predicted[one.lane], one.s_per_token) for _, one in pairs if one.in_seconds]
+def calibration(requests: Sequence[Usable]) -> Calibration:
+    samples = [request.sample for request in requests]
+    times = [(sample.predicted[sample.lane], sample.s_per_token) for sample in samples if sample.in_seconds]
     ratios = [actual / predicted for predicted, actual in times]
-    drafts = sorted(_drafts(pairs), key=itemgetter(0))
     return Calibration(
-        median(ratios) if ratios else None,
-        median([abs(log(ratio)) for ratio in ratios]) if ratios else None,
-        [
-            Group(len(part), geometric_mean(guess for guess, _ in part), geometric_mean(real for _, real in part))
-            for part in _parts(sorted(times, key=itemgetter(0)))
-        ],
-        [
-            Group(
-                len(part),
-                sum(guess * drafted for guess, drafted, _ in part) / sum(drafted for _, drafted, _ in part),
-                sum(accepted for _, _, accepted in part) / sum(drafted for _, drafted, _ in part),
-            )
-            for part in _parts(drafts)
-        ],
+        bias=median(ratios) if ratios else None,
+        error=median([abs(log(ratio)) for ratio in ratios]) if ratios else None,
+        times=[_of_times(part) for part in _parts(sorted(times, key=itemgetter(0)))],
+        acceptances=[_of_drafts(part) for part in _parts(sorted(_drafts(requests), key=attrgetter("predicted")))],
     )
 
 
-def _drafts(pairs: Sequence[tuple[Entry, Logged]]) -> list[tuple[float, int, int]]:
-    """Of the requests that drafted: predicted acceptance per drafted token, drafted, accepted."""
+def _of_times(times: Sequence[tuple[float, float]]) -> Group:
+    return Group(
+        requests=len(times),
+        predicted=geometric_mean(predicted for predicted, _ in times),
+        actual=geometric_mean(actual for _, actual in times),
+    )
+
+
+class _Drafts(NamedTuple):
+    """Of a request that drafted."""
+
+    predicted: float
+    """Acceptance per drafted token."""
+    drafted: int
+    accepted: int
+
+
+def _of_drafts(drafts: Sequence[_Drafts]) -> Group:
+    drafted = sum(one_request.drafted for one_request in drafts)
+    return Group(
+        requests=len(drafts),
+        predicted=sum(one_request.predicted * one_request.drafted for one_request in drafts) / drafted,
+        actual=sum(one_request.accepted for one_request in drafts) / drafted,
+    )
+
+
+def _drafts(requests: Sequence[Usable]) -> list[_Drafts]:
     found = []
-    for entry, one in pairs:
-        prediction, drafted, steps = entry["predictions"][one.lane], entry["drafted"], entry["drafting_steps"]
-        if not drafted or not steps or prediction["acceptance"] is None:
+    for request in requests:
+        observed, acceptance = request.record.outcome.observed, request.prediction.acceptance
+        if not observed.drafted or not observed.drafting_steps or acceptance is None:
             continue
-        length = drafted / steps
-        found.append((accepted_per_draft(prediction["acceptance"], length) / length, drafted, entry["accepted"] or 0))
+        length = observed.drafted / observed.drafting_steps
+        predicted = accepted_per_draft(acceptance, length) / length
+        found.append(_Drafts(predicted=predicted, drafted=observed.drafted, accepted=observed.accepted or 0))
     return found
 
 
