@@ -10,34 +10,31 @@ import argparse
 from random import Random
 from statistics import mean
 
-from benchmarks.learning.policies import Paceline
-from benchmarks.learning.worlds import World, embedded, mtp_counts, signals_by_task
-from paceline.decision import EXPLORATION
+from benchmarks.learning.policies import paceline
+from benchmarks.learning.worlds import REQUEST, World, embedded, mtp_counts, signals_by_task
+from paceline import RoutingSettings, Signals, Task
 from paceline.evidence.estimate import Sample, always, estimate
 from paceline.evidence.usable import sample_of
 from paceline.records.kept import kept_record
-from paceline.types import Api, Outcome, Request, Signals, Task
 
 GAP_S = 0.5
-REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
 
 
 def one_log(
     world: World, signals: dict[Task, list[Signals]], requests: int, seed: int, exploration: float
 ) -> tuple[list[Sample], dict[str, float]]:
     """A log, and by lane the time that it would have taken over the time that was taken."""
-    drawing, choosing = Random(seed), Random(seed + 1000)
-    policy, now_s = Paceline(exploration), 1.7e9
+    drawing, router = Random(seed), paceline(seed + 1000, exploration)
+    now_s = 1.7e9
     samples: list[Sample] = []
     expected_s = dict.fromkeys((state.lane.name for state in world.lanes), 0.0)
     for _ in range(requests):
         draw = world.draw(signals, drawing)
-        lane = policy.choose(draw, world.lanes, choosing)
-        outcome = Outcome(lane, 200, draw.expected_s[lane], observed=draw.observed[lane])
-        record = kept_record(REQUEST, draw.signals, policy.decision, outcome)
-        now_s += draw.expected_s[lane] + GAP_S
-        policy.tell(draw, lane, now_s)
-        if (sample := sample_of(record)) is not None:
+        decision = router.choose(REQUEST, draw.signals, world.lanes)
+        now_s += draw.expected_s[decision.lane] + GAP_S
+        outcome = draw.outcome(decision.lane, now_s)
+        router.observe(decision, outcome)
+        if (sample := sample_of(kept_record(REQUEST, draw.signals, decision, outcome))) is not None:
             samples.append(sample)
             for name, seconds in draw.expected_s.items():
                 expected_s[name] += seconds
@@ -49,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=int, default=200)
     parser.add_argument("--requests", type=int, nargs="*", default=[400, 2000])
-    parser.add_argument("--exploration", type=float, default=EXPLORATION)
+    parser.add_argument("--exploration", type=float, default=RoutingSettings().exploration)
     options = parser.parse_args()
     signals = signals_by_task()
     print("| machine | requests | always | truth inside the 95 % interval | half its width | error | on predictions |")

@@ -8,21 +8,21 @@ The load at each decision is not in a log: every request is decided on as if it 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from random import Random
 
 from msgspec import Struct, structs
 
 from paceline.configuration import Configuration
-from paceline.decision import State, decide, learn, predict
 from paceline.evidence.estimate import Estimate, Shares, estimate_shares
 from paceline.evidence.policies import knowable, request_of
 from paceline.evidence.same_settings import Group, engine_of, fingerprint_of, groups
 from paceline.evidence.usable import Usable, sample_of
 from paceline.records.record import Record
-from paceline.routing.rules import fitting
+from paceline.routing.router import Router
 from paceline.text_table import columns, shown_name, shown_number
 from paceline.types import Lane, LaneState
 
+SEED = 0
+"""The same log is always replayed the same way."""
 MIN_SHOWN_SHARE = 0.005
 """A lane that fewer of the requests go down is not shown: it would read 0 %."""
 
@@ -72,8 +72,8 @@ def replay(
     everything = list(records)
     _check_lanes(everything, only)
     # 1. What would have been picked for each request? All teach, also those that no estimate can use.
-    router = _Router(configuration, exploration, only)
-    picks = [(record, router.shares(record)) for record in everything]
+    replaying = _Replaying(configuration, exploration, only)
+    picks = [(record, replaying.shares(record)) for record in everything]
     # 2. Of which requests can the times be compared?
     requests = [
         Replayed(record=record, sample=sample, shares=shares)
@@ -94,16 +94,17 @@ def _check_lanes(records: Iterable[Record], only: Sequence[str]) -> None:
         raise CannotReplay(f"the log knows no lane {', '.join(missing)}; it has: {there_are}")
 
 
-class _Router:
-    """Routes the requests of a log, one after the other.
+class _Replaying:
+    """A router that sees the requests of a log, one after the other.
 
     Args:
         only: lanes that it may use; empty: all.
     """
 
     def __init__(self, configuration: Configuration, exploration: float, only: Sequence[str]) -> None:
-        self._rules, self._exploration, self._only = knowable(configuration), exploration, only
-        self._knowledge, self._random = State(), Random(0)
+        settings = structs.replace(configuration.routing, exploration=exploration)
+        self._router = Router((), settings, rules=knowable(configuration), seed=SEED)
+        self._only = only
 
     def shares(self, record: Record) -> Shares:
         """With which probability it picks which lane; empty where there is none. What was logged teaches it."""
@@ -111,13 +112,12 @@ class _Router:
         allowed = [lane for lane in lanes if not self._only or lane.lane.name in self._only]
         if not allowed:
             return {}
-        rule = fitting(self._rules, request_of(record), record.signals)
-        ruled = [lane for lane in allowed if rule and rule.lane in (lane.lane.name, lane.lane.engine)]
-        decision = decide(record.signals, ruled or allowed, self._knowledge, self._random, self._exploration)
+        self._router.lanes = [lane.lane for lane in lanes]
+        decision = self._router.choose(request_of(record), record.signals, allowed)
         taught = decision
-        if len(allowed) < len(lanes):  # what the lanes did that it may not use teaches it, too
-            taught = structs.replace(decision, predictions=predict(record.signals, lanes, self._knowledge))
-        self._knowledge = learn(self._knowledge, record.signals, taught, record.outcome)
+        if len(allowed) < len(lanes):  # what those lanes did that it may not use teaches it, too
+            taught = structs.replace(decision, predictions=self._router.predict(record.signals, lanes))
+        self._router.observe(taught, record.outcome)
         return decision.propensities or {decision.lane: 1.0}
 
 

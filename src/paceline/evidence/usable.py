@@ -41,7 +41,7 @@ def sample_of(record: Record) -> Sample | None:
     in_seconds = all(prediction.plain_step_s is not None for prediction in predictions.values())
     propensities = decision.propensities or {decision.lane: decision.propensity}
     return Sample(
-        task=record.task,
+        task=str(record.task),
         lane=outcome.lane,
         tokens=observed.decode_tokens,
         s_per_token=observed.decode_s / observed.decode_tokens,

@@ -18,6 +18,7 @@ from paceline.records.decision_log import FILE, DecisionLog, LogSettings
 from paceline.records.record import Sink
 from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
+from paceline.routing.router import Router
 from paceline.routing.store import Memory
 from paceline.serving.errors import ApiError
 from paceline.serving.fleet import EngineHandle, Fleet
@@ -105,7 +106,8 @@ class Gateway:
         fleet = Fleet(self._configuration, self._log_directory)
         self._log = self._open_log()
         key = conversation_key(self._state_directory)
-        self.pipeline = Pipeline(fleet, state=learned, conversation_key=key)
+        router = Router(fleet.offered, knowledge=learned, conversation_key=key)
+        self.pipeline = Pipeline(fleet, router)
         self._add_sinks()
         if self._traces:
             self.pipeline.looks_at_answers = True
@@ -256,7 +258,7 @@ class Gateway:
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
         if self._memory:
-            await asyncio.to_thread(self._memory.save, self.pipeline.state)
+            await asyncio.to_thread(self._memory.save, self.pipeline.router.knowledge)
 
     async def _keep_house(self) -> None:
         rounds = 0

@@ -73,7 +73,7 @@ def kept_record(
         strategy=strategy.kind if strategy else None,
         n_max=strategy.n_max if strategy else None,
         signals=signals,
-        decision=decision if decision.lane else replace(decision, lane=NO_LANE),
+        decision=replace(decision, lane=decision.lane or NO_LANE, signals=None),  # they stand in the record already
         outcome=kept_outcome(outcome, request),
         text=request.body[:MAX_TEXT_BYTES].decode("utf-8", "replace") if with_text else None,
         client=request.client,
