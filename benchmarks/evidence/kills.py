@@ -46,9 +46,9 @@ def main() -> None:
             for number in range(options.times):
                 done = one_life(configuration, Path(folder), 1.5 + rng.random())
                 answered += len(done)
-                found = checked(Path(folder) / "paceline" / FILE)
-                logged = len(found)
-                if missing := done - found:
+                in_log = checked(Path(folder) / "paceline" / FILE)
+                logged = len(in_log)
+                if missing := done - in_log:
                     raise SystemExit(f"kill {number + 1}: {len(missing)} answered requests are not in the log")
     finally:
         engine.kill()

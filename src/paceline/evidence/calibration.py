@@ -9,15 +9,15 @@ from typing import NamedTuple, TypeVar
 from msgspec import Struct
 
 from paceline.decision.drafting import accepted_per_draft
-from paceline.evidence.usable import Usable
+from paceline.evidence.usable import LoggedRequest
 
 Item = TypeVar("Item")
 
-GROUPS = 8
-MIN_REQUESTS_IN_GROUP = 10
+BINS = 8
+MIN_REQUESTS_IN_BIN = 10
 
 
-class Group(Struct, frozen=True):
+class Bin(Struct, frozen=True):
     requests: int
     predicted: float
     actual: float
@@ -28,13 +28,13 @@ class Calibration(Struct, frozen=True):
     """Median of actual over predicted time; ``None`` where no second was known yet."""
     error: float | None
     """Median of how far the two are apart, as a share."""
-    times: Sequence[Group]
+    times: Sequence[Bin]
     """Seconds per token, geometric means; from the fastest predictions to the slowest."""
-    acceptances: Sequence[Group]
+    acceptances: Sequence[Bin]
     """Accepted per drafted token, over all tokens drafted in the group."""
 
 
-def calibration(requests: Sequence[Usable]) -> Calibration:
+def calibration(requests: Sequence[LoggedRequest]) -> Calibration:
     samples = [request.sample for request in requests]
     times = [(sample.predicted[sample.lane], sample.s_per_token) for sample in samples if sample.in_seconds]
     ratios = [actual / predicted for predicted, actual in times]
@@ -46,8 +46,8 @@ def calibration(requests: Sequence[Usable]) -> Calibration:
     )
 
 
-def _of_times(times: Sequence[tuple[float, float]]) -> Group:
-    return Group(
+def _of_times(times: Sequence[tuple[float, float]]) -> Bin:
+    return Bin(
         requests=len(times),
         predicted=geometric_mean(predicted for predicted, _ in times),
         actual=geometric_mean(actual for _, actual in times),
@@ -63,28 +63,28 @@ class _Drafts(NamedTuple):
     accepted: int
 
 
-def _of_drafts(drafts: Sequence[_Drafts]) -> Group:
-    drafted = sum(one_request.drafted for one_request in drafts)
-    return Group(
+def _of_drafts(drafts: Sequence[_Drafts]) -> Bin:
+    drafted = sum(request.drafted for request in drafts)
+    return Bin(
         requests=len(drafts),
-        predicted=sum(one_request.predicted * one_request.drafted for one_request in drafts) / drafted,
-        actual=sum(one_request.accepted for one_request in drafts) / drafted,
+        predicted=sum(request.predicted * request.drafted for request in drafts) / drafted,
+        actual=sum(request.accepted for request in drafts) / drafted,
     )
 
 
-def _drafts(requests: Sequence[Usable]) -> list[_Drafts]:
-    found = []
+def _drafts(requests: Sequence[LoggedRequest]) -> list[_Drafts]:
+    drafts = []
     for request in requests:
         observed, acceptance = request.record.outcome.observed, request.prediction.acceptance
         if not observed.drafted or not observed.drafting_steps or acceptance is None:
             continue
         length = observed.drafted / observed.drafting_steps
         predicted = accepted_per_draft(acceptance, length) / length
-        found.append(_Drafts(predicted=predicted, drafted=observed.drafted, accepted=observed.accepted or 0))
-    return found
+        drafts.append(_Drafts(predicted=predicted, drafted=observed.drafted, accepted=observed.accepted or 0))
+    return drafts
 
 
 def _parts(ordered: Sequence[Item]) -> list[Sequence[Item]]:
     """About equal ones."""
-    count = min(GROUPS, len(ordered) // MIN_REQUESTS_IN_GROUP) or min(1, len(ordered))
+    count = min(BINS, len(ordered) // MIN_REQUESTS_IN_BIN) or min(1, len(ordered))
     return [ordered[len(ordered) * k // count : len(ordered) * (k + 1) // count] for k in range(count)]

@@ -11,7 +11,7 @@ from paceline.evidence.calibration import Calibration, calibration
 from paceline.evidence.estimate import Estimate, always, estimate, estimate_shares
 from paceline.evidence.policies import best_of_each_task, by_rules
 from paceline.evidence.same_settings import Group
-from paceline.evidence.usable import Usable
+from paceline.evidence.usable import LoggedRequest
 
 ALIKE = 0.05
 """A difference in time, as a share, that nobody would notice."""
@@ -99,7 +99,7 @@ class Comparison(Struct, frozen=True):
         return self.seconds * (1 - self.hindsight.ratio)
 
 
-def compare(group: Group[Usable], configuration: Configuration | None = None) -> Comparison:
+def compare(group: Group[LoggedRequest], configuration: Configuration | None = None) -> Comparison:
     """
     Args:
         group: of at least one request.
@@ -131,14 +131,14 @@ def compare(group: Group[Usable], configuration: Configuration | None = None) ->
     )
 
 
-def _by_rules(requests: Sequence[Usable], configuration: Configuration) -> Estimate:
+def _by_rules(requests: Sequence[LoggedRequest], configuration: Configuration) -> Estimate:
     shares = by_rules(configuration)
     return estimate_shares([(request.sample, shares(request.record)) for request in requests])
 
 
-def _tasks(requests: Sequence[Usable]) -> list[TaskReport]:
+def _tasks(requests: Sequence[LoggedRequest]) -> list[TaskReport]:
     """The task that took the most time first."""
-    by_task: dict[str, list[Usable]] = defaultdict(list)
+    by_task: dict[str, list[LoggedRequest]] = defaultdict(list)
     for request in requests:
         by_task[request.sample.task].append(request)
     whole_s = sum(request.sample.seconds for request in requests)
@@ -146,7 +146,7 @@ def _tasks(requests: Sequence[Usable]) -> list[TaskReport]:
     return sorted(reports, key=lambda report: -report.share)
 
 
-def _task(task: str, requests: Sequence[Usable], whole_s: float) -> TaskReport:
+def _task(task: str, requests: Sequence[LoggedRequest], whole_s: float) -> TaskReport:
     observed = [request.record.outcome.observed for request in requests]
     drafted = sum(observation.drafted or 0 for observation in observed)
     accepted = sum(observation.accepted or 0 for observation in observed)
@@ -165,7 +165,7 @@ def _task(task: str, requests: Sequence[Usable], whole_s: float) -> TaskReport:
     )
 
 
-def _break_even(requests: Sequence[Usable]) -> float | None:
+def _break_even(requests: Sequence[LoggedRequest]) -> float | None:
     """Of the requests that drafted: tokens that a drafting step must bring beyond one, per drafted token."""
     shares = [
         (break_even - 1) * observed.drafting_steps / observed.drafted
@@ -176,7 +176,7 @@ def _break_even(requests: Sequence[Usable]) -> float | None:
     return median(shares) if shares else None
 
 
-def _gain(request: Usable) -> tuple[float, float] | None:
+def _gain(request: LoggedRequest) -> tuple[float, float] | None:
     """Predicted seconds on a plain lane and on the one taken."""
     predictions, sample = request.record.decision.predictions, request.sample
     plain = next((lane for lane, prediction in predictions.items() if not prediction.strategy.drafts), None)

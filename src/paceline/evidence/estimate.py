@@ -44,8 +44,6 @@ class Sample(Struct, frozen=True):
     spread: Mapping[str, float]
     """Of the predictions' logarithm, as standard deviation."""
     in_seconds: bool = True
-    model: str | None = None
-    """The model that served it."""
 
     @property
     def seconds(self) -> float:

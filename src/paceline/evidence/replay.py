@@ -15,7 +15,7 @@ from paceline.configuration import Configuration
 from paceline.evidence.estimate import Estimate, Shares, estimate_shares
 from paceline.evidence.policies import knowable, request_of
 from paceline.evidence.same_settings import Group, engine_of, fingerprint_of, groups
-from paceline.evidence.usable import Usable, sample_of
+from paceline.evidence.usable import LoggedRequest, sample_of
 from paceline.records.record import Record
 from paceline.routing.router import Router
 from paceline.text_table import columns, shown_name, shown_number
@@ -27,7 +27,7 @@ MIN_SHOWN_SHARE = 0.005
 """A lane that fewer of the requests go down is not shown: it would read 0 %."""
 
 
-class Replayed(Usable, frozen=True):
+class Replayed(LoggedRequest, frozen=True):
     """A request that estimates can use, and what would have been picked for it."""
 
     shares: Shares

@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from paceline.evidence.usable import Usable
+from paceline.evidence.usable import LoggedRequest
 from paceline.records.record import Record
 
-Request = TypeVar("Request", bound=Usable)
+Request = TypeVar("Request", bound=LoggedRequest)
 Choice = frozenset[tuple[str, str]]
 """Lanes that a request had to choose from, each with its fingerprint."""
 
@@ -49,13 +49,13 @@ def groups(requests: Iterable[Request], records: Iterable[Record]) -> list[Group
         for lane, fingerprint in choice(record):
             newest[record.model, lane] = fingerprint
     # 3. The groups, apart by model where the fingerprints don't tell models apart.
-    found = []
+    parts = []
     for lanes, alike in by_choice.items():
         for model, part in _by_model(alike).items():
             names = {request.record.model for request in part}
             is_current = all(newest[name, lane] == fingerprint for name in names for lane, fingerprint in lanes)
-            found.append(Group(model=model, requests=part, is_current=is_current))
-    return sorted(found, key=_order)
+            parts.append(Group(model=model, requests=part, is_current=is_current))
+    return sorted(parts, key=_order)
 
 
 def choice(record: Record) -> Choice:

@@ -9,7 +9,7 @@ from paceline.records.record import Record
 from paceline.types import Prediction
 
 
-class Usable(Struct, frozen=True):
+class LoggedRequest(Struct, frozen=True):
     """A record that estimates can use."""
 
     record: Record
@@ -22,9 +22,11 @@ class Usable(Struct, frozen=True):
         return self.record.decision.predictions[self.sample.lane]
 
 
-def usable(records: Iterable[Record]) -> list[Usable]:
+def usable(records: Iterable[Record]) -> list[LoggedRequest]:
     """Those that were answered whole and timed, with a choice of lanes that the predictions had."""
-    return [Usable(record=record, sample=sample) for record in records if (sample := sample_of(record)) is not None]
+    return [
+        LoggedRequest(record=record, sample=sample) for record in records if (sample := sample_of(record)) is not None
+    ]
 
 
 def sample_of(record: Record) -> Sample | None:
@@ -49,7 +51,6 @@ def sample_of(record: Record) -> Sample | None:
         predicted={lane: _predicted(prediction, in_seconds) for lane, prediction in predictions.items()},
         spread={lane: prediction.spread for lane, prediction in predictions.items()},
         in_seconds=in_seconds,
-        model=record.model,
     )
 
 

@@ -249,11 +249,11 @@ class DecisionLog:
         make_private(self.path)
         connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
         try:
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, FORMAT):
+            file_format = connection.execute("PRAGMA user_version").fetchone()[0]
+            if file_format not in (0, FORMAT):
                 connection.close()
-                set_aside_as = "newer" if found > FORMAT else "older"
-                self._set_aside(set_aside_as, f"its format is {found}, and this program's {FORMAT}")
+                set_aside_as = "newer" if file_format > FORMAT else "older"
+                self._set_aside(set_aside_as, f"its format is {file_format}, and this program's {FORMAT}")
                 make_private(self.path)
                 connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
