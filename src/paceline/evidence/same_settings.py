@@ -13,15 +13,15 @@ from msgspec import Struct
 from paceline.evidence.usable import LoggedRequest
 from paceline.records.record import Record
 
-Request = TypeVar("Request", bound=LoggedRequest)
+AnyLogged = TypeVar("AnyLogged", bound=LoggedRequest)
 Choice = frozenset[tuple[str, str]]
 """Lanes that a request had to choose from, each with its fingerprint."""
 
 
-class Group(Struct, Generic[Request], frozen=True):
+class Group(Struct, Generic[AnyLogged], frozen=True):
     model: str | None
     """``None`` where no request named one."""
-    requests: Sequence[Request]
+    requests: Sequence[AnyLogged]
     is_current: bool
     """Whether none of its lanes was seen with other settings later."""
 
@@ -31,7 +31,7 @@ class Group(Struct, Generic[Request], frozen=True):
         return list(self.requests[-1].record.decision.predictions)
 
 
-def groups(requests: Iterable[Request], records: Iterable[Record]) -> list[Group[Request]]:
+def groups(requests: Iterable[AnyLogged], records: Iterable[Record]) -> list[Group[AnyLogged]]:
     """Usable requests by what they chose among: those of current settings first, by their time; the others then, the
     latest first.
 
@@ -40,7 +40,7 @@ def groups(requests: Iterable[Request], records: Iterable[Record]) -> list[Group
         records: the whole log, which shows what the settings are now.
     """
     # 1. Which requests chose among the same?
-    by_choice: dict[Choice, list[Request]] = defaultdict(list)
+    by_choice: dict[Choice, list[AnyLogged]] = defaultdict(list)
     for request in requests:
         by_choice[choice(request.record)].append(request)
     # 2. With which settings was each lane seen last, for each model?
@@ -72,9 +72,9 @@ def engine_of(lane: str) -> str:
     return lane.split("/")[0]
 
 
-def _by_model(requests: Sequence[Request]) -> Mapping[str | None, Sequence[Request]]:
+def _by_model(requests: Sequence[AnyLogged]) -> Mapping[str | None, Sequence[AnyLogged]]:
     """One part for each model that requests named, where one lane served several under one fingerprint; else all."""
-    by_name: dict[str | None, list[Request]] = defaultdict(list)
+    by_name: dict[str | None, list[AnyLogged]] = defaultdict(list)
     names_by_lane: dict[str, set[str]] = defaultdict(set)
     for request in requests:
         name = request.record.model
@@ -87,7 +87,7 @@ def _by_model(requests: Sequence[Request]) -> Mapping[str | None, Sequence[Reque
     return {max(named, key=lambda name: len(by_name[name]), default=None): requests}
 
 
-def _order(group: Group[Request]) -> tuple[bool, float]:
+def _order(group: Group[AnyLogged]) -> tuple[bool, float]:
     if group.is_current:
         return False, -sum(request.sample.seconds for request in group.requests)
     return True, -group.requests[-1].record.outcome.at_s
