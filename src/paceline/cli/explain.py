@@ -15,10 +15,10 @@ from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.decision import State, decide
 from paceline.http.documents import explanation
+from paceline.http.errors import ApiError
 from paceline.http.parse import parse_request
 from paceline.http.routes import GENERATION
 from paceline.inspection import inspect
-from paceline.serving.errors import ApiError
 from paceline.types import Lane, LaneState, Strategy
 
 EXAMPLES = """examples:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from paceline.configuration import Configuration, Rule
 from paceline.evidence.estimate import Logged, Policy, always, estimate
+from paceline.types import engine_of
 
 MIN_REQUESTS_OF_A_TASK = 10
 """Requests of a task below which its best lane in hindsight is that of all requests."""
@@ -37,7 +38,7 @@ def by_rules(configuration: Configuration) -> Policy:
     def policy(one: Logged) -> dict[str, float]:
         lanes = list(one.predicted)
         wanted = ruled(configuration, one.task, one.model) or usual
-        return {next((lane for lane in lanes if wanted in (lane, lane.split("/")[0])), lanes[0]): 1.0}
+        return {next((lane for lane in lanes if wanted in (lane, engine_of(lane))), lanes[0]): 1.0}
 
     return policy
 

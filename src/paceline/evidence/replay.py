@@ -20,7 +20,7 @@ from paceline.evidence.policies import ruled
 from paceline.evidence.same_settings import Group, fingerprint_of, groups
 from paceline.evidence.usable import Entry, usable
 from paceline.text_table import columns, shown_name
-from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy
+from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy, engine_of
 
 
 class TaskReplay(Struct, frozen=True):
@@ -101,7 +101,7 @@ def _decide(
 def _lanes(entry: Entry) -> list[LaneState]:
     found = []
     for name, one in entry["predictions"].items():
-        engine = name.split("/")[0]
+        engine = engine_of(name)
         lane = Lane(name, engine, Strategy(one["strategy"], one["n_max"]))
         found.append(LaneState(lane, fingerprint=fingerprint_of(name, one), model=one.get("model", "")))
     return found

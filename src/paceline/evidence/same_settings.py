@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from paceline.evidence.estimate import Logged
 from paceline.evidence.usable import Entry
+from paceline.types import engine_of
 
 Choice = frozenset[tuple[str, str]]
 """Lanes that a request had to choose from, each with its fingerprint."""
@@ -55,7 +56,7 @@ def choice(entry: Entry) -> Choice:
 
 def fingerprint_of(lane: str, prediction: Mapping[str, object]) -> str:
     """Under which a logged outcome was learned; the engine's name where the log has none."""
-    return str(prediction.get("fingerprint") or lane.split("/")[0])
+    return str(prediction.get("fingerprint") or engine_of(lane))
 
 
 def _by_model(pairs: Sequence[Pair]) -> Mapping[str | None, Sequence[Pair]]:

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from paceline.configuration import Configuration, resolved
 from paceline.contradictions import is_address, is_loopback
+from paceline.http.errors import ApiError
 from paceline.http.routes import CLIENT_PATHS, Audience
-from paceline.serving.errors import ApiError, bounded
+from paceline.serving.errors import bounded
 from paceline.serving.globs import any_matches, compiled
 from paceline.serving.headers import given_key
 from paceline.wire.headers import Headers

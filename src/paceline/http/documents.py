@@ -38,7 +38,7 @@ def model(fleet: Fleet, name: str) -> Any:
     """One entry of the list.
 
     Raises:
-        ApiError: 404, no lane serves it.
+        UnknownModel: no lane serves it.
     """
     entries = fleet.models()
     if name not in entries:
@@ -54,7 +54,7 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
     return {
         "version": __version__,
         "default_lane": fleet.default.lane.name,
-        "in_flight": pipeline.in_flight,
+        "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
         "lanes": [_lane(handle) | _known(handle, pipeline.state, load) for handle in fleet.lanes.values()],
@@ -74,7 +74,7 @@ def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     random numbers that requests are decided with.
 
     Raises:
-        ApiError: 404, no lane serves its model.
+        UnknownModel: no lane serves its model.
     """
     signals = inspect(request)
     served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")

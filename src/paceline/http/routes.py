@@ -98,10 +98,6 @@ CLIENT_PATHS = (
 )
 """What a client's key opens where its ``paths`` say nothing: what computes or lists, not what changes an engine."""
 
-_LIGHT = ("/tokenize", "/detokenize", "/apply-template", "/count_tokens", "/input_tokens", "/cancel", "/props")
-_LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", "/models", "/lora-adapters", "/api/")
-_COMPUTING_IN_API = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
-
 
 class _Address(Struct, frozen=True):
     """The rows of one path, and the methods of all of them."""
@@ -128,16 +124,6 @@ def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
         return None, _PASSED_AND_OPTIONS
     taking = (row for row in address.rows if method in row.allowed or not row.methods)
     return next(taking, None), address.allowed
-
-
-def computes(method: str, path: str) -> bool:
-    """Whether a passed-through request makes the engine work like a generation, and so needs its device's turn."""
-    if method != "POST":
-        return False
-    path = path.rstrip("/")
-    if path in _COMPUTING_IN_API:
-        return True
-    return not path.endswith(_LIGHT) and not path.startswith(_LIGHT_BEGINNINGS)
 
 
 def api_of(path: str) -> Api:

@@ -1,25 +1,24 @@
 """Requests that are not decided on: to the engine that they are for, once, and back as they come."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from time import perf_counter
 
-import msgspec
 from msgspec import Struct
 
 from paceline.engines.body import with_fields
-from paceline.http.routes import computes
-from paceline.serving.errors import CLIENT_LEFT, ApiError
+from paceline.serving.errors import CLIENT_LEFT, EngineLost, NoLane, ServingError, Stopping, TookTooLong
 from paceline.serving.fleet import LaneHandle
 from paceline.serving.headers import to_client, to_engine
+from paceline.serving.model_in_body import named_model
 from paceline.serving.patience import (
     CHARS_PER_TOKEN,
     MAX_UNKNOWN_STALL_S,
     MIN_PREFILL_TOKENS_PER_S,
     MIN_STALLED_S,
 )
-from paceline.serving.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
+from paceline.serving.pipeline import Pipeline
+from paceline.serving.reply import ClientReply
 from paceline.serving.stored import id_in_path
 from paceline.serving.turns import HeldTurn, QueueFull, Turn
 from paceline.types import Api, Request
@@ -29,18 +28,11 @@ GENERATING_IN_API = ("/api/chat", "/api/generate")
 """Ollama's, whose answer may come as a whole."""
 HEAD_BYTES = 4096
 """Of an answer, in which the id stands that its engine keeps."""
-MAX_FIELDS_TRIED = 64
-"""Places in a form where the field ``model`` may begin; a file within may look like many."""
-_FIELD_NAMES = (b'name="model"', b"name=model")
-_REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n")
-"""Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
-
-
 HARMLESS = ("GET", "HEAD")
 """Methods that may be tried on the next engine when one is lost."""
-MAX_DECODED_BYTES = 2_000_000
-"""A larger body is only searched for its model's name: passing over 60 MB of JSON stops all else for 0.1 s and more."""
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,200})"')
+_LIGHT = ("/tokenize", "/detokenize", "/apply-template", "/count_tokens", "/input_tokens", "/cancel", "/props")
+_LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", "/models", "/lora-adapters", "/api/")
+_COMPUTING_IN_API = (*GENERATING_IN_API, "/api/embed", "/api/embeddings")
 
 
 class Passed(Struct, frozen=True):
@@ -56,16 +48,12 @@ class Passed(Struct, frozen=True):
     """The client's."""
 
 
-class _NamesModel(Struct):
-    model: str | None = None
-
-
 async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, is_unpacked: bool) -> None:
     """Relay whatever else an engine offers: to the lane that the request names, the engine that keeps what its path
     names, one that serves the model that it names, or the default lane's.
 
     Raises:
-        ApiError: it can't be reached, or was lost; nothing is sent twice.
+        ServingError: it can't be reached, or was lost; nothing but what is harmless is sent twice.
     """
     began_s = perf_counter()
     lane: LaneHandle | None = None
@@ -77,20 +65,22 @@ async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, i
                 is_last = lane is lanes[-1]
                 try:
                     status = await _exchange(pipeline, lane, passed, body, reply, is_unpacked, keep_404=is_last)
-                except ApiError:
+                except ServingError:
                     if is_last or passed.method not in HARMLESS or reply.has_begun:
                         raise
                     continue  # another one may keep what is looked for
                 if status != 404 or is_last:
                     break
-    except ApiError as problem:
-        status, error = problem.status, problem.message
+    except ServingError as problem:
+        status, error = problem.status, str(problem)
         raise
     except TimeoutError as problem:
-        status, error = 504, TOOK_TOO_LONG
-        raise ApiError(504, error, "timeout") from problem
+        late = TookTooLong()
+        status, error = late.status, str(late)
+        raise late from problem
     except asyncio.CancelledError:
-        status, error = CLIENT_LEFT if reply.client_left else 503, "ended before the answer was whole"
+        status = CLIENT_LEFT if reply.client_left else Stopping.status
+        error = "ended before the answer was whole"
         raise
     finally:
         pipeline.note_passed(passed.method, passed.path, lane, status, perf_counter() - began_s, error)
@@ -108,38 +98,48 @@ async def _exchange(
     """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
     engine, name = lane.engine, lane.lane.name
     turn: HeldTurn | None = None
-    engine.passing += 1
-    try:
-        if computes(passed.method, passed.path):
-            turn = HeldTurn(await _turn(lane, pipeline.server.queue_timeout_s), _patience_s(passed))
-            pipeline.held_turns.add(turn)
-        headers = to_engine(
-            passed.headers,
-            api_key=engine.api_key,
-            keep_key=not pipeline.asks_for_keys,
-            plain=False,
-            client=passed.address,
-            is_unpacked=is_unpacked,
-        )
-        async with asyncio.timeout(pipeline.server.first_byte_timeout_s):
-            sent = await engine.client.send(passed.method, passed.target, headers, body)
-        async with sent as answer:
-            if answer.status != 404 or keep_404:
-                await _relay(pipeline, lane, passed, answer, reply, turn)
-            return answer.status
-    except ConnectFailed as error:
-        engine.supervisor.report_failure(str(error))
-        raise ApiError(503, f"{name} can't be reached: {error}", "engine_unavailable", 2) from error
-    except ConnectionLost as error:
-        engine.supervisor.suspect(str(error))
-        raise ApiError(502, f"{name} was lost: {error}", "engine_lost") from error
-    except TimeoutError as error:
-        raise ApiError(504, f"{name} did not answer in time (server.first_byte_timeout_s)", "timeout", 2) from error
-    finally:
-        engine.passing -= 1
-        if turn:
-            pipeline.held_turns.discard(turn)
-            turn.release()
+    with engine.passes_one():
+        try:
+            if computes(passed.method, passed.path):
+                turn = HeldTurn(await _turn(lane, pipeline.server.queue_timeout_s), _patience_s(passed))
+                pipeline.in_flight.held_turns.add(turn)
+            headers = to_engine(
+                passed.headers,
+                api_key=engine.api_key,
+                keep_key=not pipeline.asks_for_keys,
+                plain=False,
+                client=passed.address,
+                is_unpacked=is_unpacked,
+            )
+            async with asyncio.timeout(pipeline.server.first_byte_timeout_s):
+                sent = await engine.client.send(passed.method, passed.target, headers, body)
+            async with sent as answer:
+                if answer.status != 404 or keep_404:
+                    await _relay(pipeline, lane, passed, answer, reply, turn)
+                return answer.status
+        except ConnectFailed as error:
+            engine.supervisor.report_failure(str(error))
+            raise NoLane(f"{name} can't be reached: {error}") from error
+        except ConnectionLost as error:
+            engine.supervisor.suspect(str(error))
+            raise EngineLost(f"{name} was lost: {error}") from error
+        except TimeoutError as error:
+            late = f"{name} did not answer in time (server.first_byte_timeout_s)"
+            raise TookTooLong(late, may_pass=True) from error
+        finally:
+            if turn:
+                pipeline.in_flight.held_turns.discard(turn)
+                turn.release()
+
+
+def computes(method: str, path: str) -> bool:
+    """Whether a passed-through request makes the engine work like a generation, and so needs its device's turn."""
+    if method != "POST":
+        return False
+    path = path.rstrip("/")
+    if path in _COMPUTING_IN_API:
+        return True
+    return not path.endswith(_LIGHT) and not path.startswith(_LIGHT_BEGINNINGS)
 
 
 def _patience_s(passed: Passed) -> float:
@@ -156,10 +156,10 @@ async def _turn(lane: LaneHandle, timeout_s: float) -> Turn:
         async with asyncio.timeout(timeout_s):
             return await engine.device.acquire(engine.name, engine.slots)
     except QueueFull as error:
-        raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
+        raise NoLane(f"{lane.lane.name}: {error}") from error
     except TimeoutError as error:
-        problem = "did not get its device's turn in time (server.queue_timeout_s)"
-        raise ApiError(504, f"{lane.lane.name} {problem}", "timeout", 2) from error
+        late = f"{lane.lane.name} did not get its device's turn in time (server.queue_timeout_s)"
+        raise TookTooLong(late, may_pass=True) from error
 
 
 async def _relay(
@@ -183,7 +183,7 @@ async def _relay(
             turn.waits_for_engine()
     await reply.end()
     if answer.status < 300 and passed.method == "POST":
-        pipeline.stored_ids.note(head, lane.engine.name)
+        pipeline.resolver.stored_ids.note(head, lane.engine.name)
 
 
 async def _read(answer: Answer, idle_timeout_s: float) -> bytes:
@@ -199,10 +199,10 @@ async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandl
     found that nobody remembers."""
     lanes, body = _meant(pipeline, passed)
     if pipeline.fleet.is_coming(lanes):
-        await pipeline.wait_for_start(lambda: _meant(pipeline, passed)[0], START_PATIENCE_S)
+        await pipeline.resolver.wait_for_start(lambda: _meant(pipeline, passed)[0])
         lanes, body = _meant(pipeline, passed)
     name = id_in_path(passed.path)
-    if name is not None and pipeline.stored_ids.engine_of(name) is None:
+    if name is not None and pipeline.resolver.stored_ids.engine_of(name) is None:
         by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
         return list(reversed(by_engine.values())) or lanes[:1], body
     return [_first(lanes)], body
@@ -215,10 +215,10 @@ def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], by
         return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
     name = id_in_path(passed.path)
     if name is not None:
-        keeper = pipeline.stored_ids.engine_of(name)
+        keeper = pipeline.resolver.stored_ids.engine_of(name)
         own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
         return own or list(fleet.lanes.values()), passed.body
-    model, span = _model(passed)
+    model, span = named_model(passed.headers, passed.body)
     served = fleet.find(model) if model else None
     if served is None:
         served = fleet.find(None)
@@ -236,29 +236,3 @@ def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], by
 def _first(lanes: Sequence[LaneHandle]) -> LaneHandle:
     """The first that is well, else that is up."""
     return min(lanes, key=lambda lane: (not lane.is_up, not lane.engine.is_well))
-
-
-def _model(passed: Passed) -> tuple[str | None, tuple[int, int] | None]:
-    """The model that the body names, and where it stands if that is a form."""
-    kind = dict(passed.headers).get(b"content-type", b"").lower()
-    if kind.startswith(b"multipart/form-data"):
-        return _model_in_form(passed.body) or (None, None)
-    if len(passed.body) > MAX_DECODED_BYTES:
-        found = _MODEL.search(passed.body, 0, MAX_DECODED_BYTES) or _MODEL.search(passed.body[-MAX_DECODED_BYTES:])
-        return (found[1].decode() if found else None), None
-    try:
-        return msgspec.json.decode(passed.body, type=_NamesModel).model, None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None, None
-
-
-def _model_in_form(body: bytes) -> tuple[str, tuple[int, int]] | None:
-    for name in _FIELD_NAMES:
-        at = 0
-        for _ in range(MAX_FIELDS_TRIED):
-            if (at := body.find(name, at) + len(name)) < len(name):
-                break
-            is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
-            if is_whole_name and (found := _REST_OF_FIELD.match(body, at)):
-                return found[1].decode("utf-8", "replace"), found.span(1)
-    return None
