@@ -9,7 +9,6 @@ import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire
 
-
 STORY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Write a poem about the sea."}]}
 REPORT = {
     "id": "x",

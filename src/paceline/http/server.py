@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -40,6 +41,13 @@ BACKLOG = 2048
 """Connections that the system accepts before the gateway does, as uvicorn has it."""
 
 log = logging.getLogger("paceline.http")
+
+
+class _Phase(Enum):
+    STOPPED = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    STOPPING = auto()
 
 
 class CannotListen(Exception):
@@ -105,9 +113,10 @@ class Gateway:
         """One reload at a time, so that the configuration that was read last is the one in force."""
         self._server: HttpServer | None = None
         self._asked_to_stop = asyncio.Event()
-        self._drains = self._is_stopping_now = False
-        self._opened: AsyncExitStack | None = None
-        """What is to be closed; ``None`` while it does not run."""
+        self._drains = self._is_stopping_now = self._engines_are_stopped = False
+        self._phase = _Phase.STOPPED
+        self._opened = AsyncExitStack()
+        """What is to be closed."""
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -131,13 +140,19 @@ class Gateway:
             ConfigurationError: what the configuration wants is not installed.
             RuntimeError: it runs already.
         """
-        if self._opened is not None or self._closing is not None:
-            raise RuntimeError("the gateway runs already")
+        if self._phase is not _Phase.STOPPED:
+            raise RuntimeError(f"the gateway is {self._phase.name.lower()} already; one that is stopped can be started")
+        self._phase = _Phase.STARTING
         self._asked_to_stop, self._reloading = asyncio.Event(), asyncio.Lock()
-        self._drains = self._is_stopping_now = False
-        async with AsyncExitStack() as opened:
-            await self._open(opened)
-            self._opened = opened.pop_all()
+        self._drains = self._is_stopping_now = self._engines_are_stopped = False
+        try:
+            async with AsyncExitStack() as opened:
+                await self._open(opened)
+                self._opened = opened.pop_all()
+        except BaseException:
+            self._phase, self._server = _Phase.STOPPED, None
+            raise
+        self._phase = _Phase.RUNNING
 
     async def serve_forever(self) -> None:
         """Serve until :meth:`ask_to_stop` is called or this is cancelled, and stop. Starts the gateway if it does not
@@ -146,7 +161,7 @@ class Gateway:
         Raises:
             CannotListen, ConfigurationError: as :meth:`start`.
         """
-        if self._opened is None:
+        if self._phase is _Phase.STOPPED:
             await self.start()
         try:
             await self._asked_to_stop.wait()
@@ -170,10 +185,10 @@ class Gateway:
     async def stop(self) -> None:
         """Let the running answers finish, for ``server.shutdown_grace_s`` at most, and stop the engines. May be called
         again, also meanwhile; one that is cancelled goes on."""
-        if self._opened is not None:
-            opened, self._opened = self._opened, None
+        if self._phase is _Phase.RUNNING:
+            self._phase = _Phase.STOPPING
             self._asked_to_stop.set()
-            self._closing = asyncio.get_running_loop().create_task(self._close(opened))
+            self._closing = asyncio.get_running_loop().create_task(self._close())
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
@@ -184,12 +199,11 @@ class Gateway:
         opened.callback(listening.close)
         self.url = _url(listening)
         # 2. What is kept.
-        self._memory = await asyncio.to_thread(self._open_memory)
+        opened.push_async_callback(self._close_kept)
+        self._memory = self._open_memory()
         learned = await asyncio.to_thread(self._memory.load) if self._memory else None
-        opened.push_async_callback(self._close_memory)
         self._traces = _traces(self._configuration)
         self._log = self._open_log()
-        opened.push_async_callback(self._close_sinks)
         self._sinks = self._open_sinks()
         key = conversation_key(self._state_directory)
         # 3. The way of requests.
@@ -236,9 +250,9 @@ class Gateway:
             ConfigurationError: the configuration has errors, and the old one stays in force.
             RuntimeError: the gateway does not run.
         """
-        if self._opened is None:
-            raise RuntimeError("the gateway does not run")
         async with self._reloading:
+            if self._phase is _Phase.STOPPED or self._engines_are_stopped:
+                raise RuntimeError("the gateway does not run")
             return await self._reload()
 
     async def _reload(self) -> dict[str, Any]:
@@ -317,15 +331,15 @@ class Gateway:
         if self._memory:
             await asyncio.to_thread(self._memory.save, self.pipeline.state)
 
-    async def _close(self, opened: AsyncExitStack) -> None:
+    async def _close(self) -> None:
         try:
             if self._server is not None:
                 await self._end_answers(self._server)
         finally:
             try:
-                await opened.aclose()
+                await self._opened.aclose()
             finally:
-                self._closing = self._server = None
+                self._phase, self._closing, self._server = _Phase.STOPPED, None, None
 
     async def _end_background(self) -> None:
         for task in list(self._background):
@@ -335,18 +349,17 @@ class Gateway:
     async def _stop_engines(self) -> None:
         """Those that are on their way out, too: one may just have been asked to end, and must not outlive the
         gateway."""
-        await self.pipeline.close()
-        await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
-        self._retiring.clear()
+        async with self._reloading:  # whose new engines are to be stopped, too
+            self._engines_are_stopped = True
+            await self.pipeline.close()
+            await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
+            self._retiring.clear()
 
-    async def _close_memory(self) -> None:
-        if self._memory:
-            await asyncio.to_thread(self._memory.close)
-
-    async def _close_sinks(self) -> None:
-        for sink in (self._log, self._traces):
-            if sink:
-                await asyncio.to_thread(sink.close)
+    async def _close_kept(self) -> None:
+        for kept in (self._memory, self._log, self._traces):
+            if kept:
+                await asyncio.to_thread(kept.close)
+        self._memory = self._log = self._traces = None
 
     async def _keep_house(self) -> None:
         rounds = 0
