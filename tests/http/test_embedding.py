@@ -232,3 +232,21 @@ async def test_its_configuration_is_read_again(start_engine: StartEngine) -> Non
         with pytest.raises(ConfigurationError):
             await gateway.reload()
         assert list(gateway.fleet.engines) == ["b"]
+
+
+async def test_the_docs_example_runs(start_engine: StartEngine, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-it-works.md").read_text()
+    program = (
+        page.partition("## The gateway inside your own program")[2].partition("```python\n")[2].partition("```")[0]
+    )
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "paceline.toml").write_text("server.port = 0\n" + lane("a", (await start_engine()).url))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-u", "program.py", cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        assert b"'object': 'list'" in await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+    assert errors.rstrip().endswith(b"KeyboardInterrupt"), "as of any program that Ctrl-C ends"

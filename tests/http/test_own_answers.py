@@ -14,7 +14,7 @@ from paceline.configuration import Configuration, EngineSettings
 from paceline.http.access import Access
 from paceline.http.answers import Answers
 from paceline.http.application import Application
-from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, route
+from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, reference, route
 from paceline.serving.fleet import Fleet
 from paceline.serving.passing import computes
 from paceline.serving.pipeline import Pipeline
@@ -279,6 +279,12 @@ def test_what_computes_takes_its_devices_turn(path: str, is_computing: bool) -> 
 def test_a_clients_paths_hold_all_that_is_decided_on() -> None:
     assert set(GENERATION) <= set(CLIENT_PATHS)
     assert all(row.methods or row.path.endswith("*") for row in ROUTES)
+
+
+def test_the_docs_hold_the_table_of_endpoints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-it-works.md").read_text()
+    begin, end = "<!-- generated: python -m paceline.http.routes -->\n", "<!-- end of generated -->"
+    assert page.partition(begin)[2].partition(end)[0].strip() == reference().strip()
 
 
 def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[Route]) -> Application:

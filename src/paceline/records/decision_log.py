@@ -72,7 +72,7 @@ AT_ONCE = 100
 other, which costs more than the writing."""
 _INSERT_MANY = _INSERT + ", (?, ?)" * (AT_ONCE - 1)
 
-log = logging.getLogger("paceline.evidence")
+log = logging.getLogger("paceline.records")
 _Row = tuple[float, str]
 
 

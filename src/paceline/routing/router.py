@@ -14,7 +14,7 @@ from paceline.serving.fleet import Fleet, LaneHandle
 from paceline.serving.names import Served
 from paceline.types import Decision, LaneState, Request, Signals
 
-log = logging.getLogger("paceline.gateway")
+log = logging.getLogger("paceline.routing")
 
 
 class Decider:
