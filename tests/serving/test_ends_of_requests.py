@@ -11,9 +11,10 @@ from tests.conftest import StartEngine, StartGateway, lane
 from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
 
 from paceline.configuration import Configuration, parse
-from paceline.serving.attempt import ERROR_INSIDE, Plan, Refusal
+from paceline.serving.answering import ERROR_INSIDE, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.fleet import EngineHandle, LaneHandle
+from paceline.serving.plan import Plan
 from paceline.serving.stored import MAX_IDS, Stored, StoredIds
 from paceline.wire.client import Client
 

@@ -111,13 +111,13 @@ def relay(
     **headers: bytes,
 ) -> Relay:
     return Relay(
-        Scripted(steps, content_type, status, **headers),
-        watching or observer(),
-        client,
-        time.perf_counter(),
-        [(b"x-own", b"1")],
-        first_byte_timeout_s,
-        idle_timeout_s,
+        answer=Scripted(steps, content_type, status, **headers),
+        observer=watching or observer(),
+        reply=client,
+        sent_s=time.perf_counter(),
+        extra_headers=[(b"x-own", b"1")],
+        first_byte_timeout_s=first_byte_timeout_s,
+        idle_timeout_s=idle_timeout_s,
     )
 
 

@@ -71,9 +71,10 @@ class Answers:
             target=incoming.target,
             headers=incoming.headers,
             body=readable,
+            is_unpacked=is_unpacked,
             address=incoming.client,
         )
-        await pass_through(self._pipeline, passed, reply, is_unpacked=is_unpacked)
+        await pass_through(self._pipeline, passed, reply)
 
     async def models(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
         """All models."""

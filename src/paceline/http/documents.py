@@ -57,16 +57,17 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
         "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
-        "lanes": [_lane(handle) | _known(handle, pipeline.state, load) for handle in fleet.lanes.values()],
+        "lanes": [_lane(handle) | _learned(handle, pipeline.state, load) for handle in fleet.lanes.values()],
     }
 
 
 def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     """The text of ``/metrics``."""
-    lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
-    pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
-    pipeline.metrics.know_engines({name: one.illness.is_ejected for name, one in pipeline.fleet.engines.items()})
-    return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
+    lanes, engines = pipeline.fleet.lanes, pipeline.fleet.engines
+    pipeline.metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
+    pipeline.metrics.know_engines({name: engine.illness.is_ejected for name, engine in engines.items()})
+    now = {name: (handle.is_up, handle.running, handle.waiting) for name, handle in lanes.items()}
+    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None)
 
 
 def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
@@ -139,12 +140,12 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
     }
 
 
-def _known(handle: LaneHandle, state: State, load: Load) -> dict[str, Any]:
+def _learned(handle: LaneHandle, state: State, load: Load) -> dict[str, Any]:
     """What was learned of a lane. Of an engine that serves several models it is told model by model, those that have
     served; the whole then has counts alone, since speeds and shares over different models are nobody's."""
     names: list[str | None] = list(dict.fromkeys(str(entry.get("id")) for entry in handle.engine.models.values()))
     sums = {name: state.measured.get((handle.state(name).fingerprint, handle.lane.name)) for name in names}
-    used = {name: one for name, one in sums.items() if one is not None and one.requests}
+    used = {name: measured for name, measured in sums.items() if measured is not None and measured.requests}
     shown = used or {name: Measured() for name in names[:1] or [None]}
     by_model: list[dict[str, Any]] = []
     for name, measured in shown.items():
@@ -152,7 +153,10 @@ def _known(handle: LaneHandle, state: State, load: Load) -> dict[str, Any]:
         by_model.append({"model": name, "measured": _measured(measured), "step": _step(handle, prediction)})
     if len(by_model) == 1:
         return by_model[0] | {"by_model": by_model}
-    counts = Measured(sum(one.requests for one in used.values()), sum(one.failures for one in used.values()))
+    counts = Measured(
+        requests=sum(measured.requests for measured in used.values()),
+        failures=sum(measured.failures for measured in used.values()),
+    )
     return {
         "model": None,
         "measured": _measured(counts),

@@ -169,7 +169,7 @@ _PASSED_AND_OPTIONS = (*PASSED_METHODS, "OPTIONS")
 def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     """The row for a request and the methods of its address; no row where it is for the engines, or where the
     address does not take the method: then it has methods, and this one is not among them."""
-    address = _EXACT.get(path) or next((one for one in _BEGINNINGS if one.rows[0].fits(path)), None)
+    address = _EXACT.get(path) or next((own for own in _BEGINNINGS if own.rows[0].fits(path)), None)
     if address is None:
         return None, _PASSED_AND_OPTIONS
     taking = (row for row in address.rows if method in row.allowed or not row.methods)

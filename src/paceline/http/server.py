@@ -28,7 +28,7 @@ from paceline.types import Decision, Outcome, Request, Signals
 from paceline.wire.server import HttpServer, Limits
 
 MEMORY_FILE = "learned.sqlite"
-
+"""In the state directory."""
 HOUSEKEEPING_INTERVAL_S = 0.5
 """Between two looks for turns that nobody uses; what is noticed of them takes seconds anyway."""
 SAVE_EVERY = 20
@@ -407,17 +407,17 @@ def _url(listening: socket.socket) -> str:
 
 def _changes(old: Configuration, new: Configuration) -> list[str]:
     """What differs beside the engines, in a few words each."""
-    found: list[str] = []
+    changes: list[str] = []
     for table in Configuration.__struct_fields__:
         before, now = getattr(old, table), getattr(new, table)
         if before == now or table in ("engine", "evidence"):
             continue
         if isinstance(now, tuple):
-            found.append(f"{len(now)} {table}{'' if len(now) == 1 else 's'}")
+            changes.append(f"{len(now)} {table}{'' if len(now) == 1 else 's'}")
         else:
             keys = now.__struct_fields__
-            found += [f"{table}.{key}" for key in keys if getattr(before, key) != getattr(now, key)]
-    return found
+            changes += [f"{table}.{key}" for key in keys if getattr(before, key) != getattr(now, key)]
+    return changes
 
 
 def _limits(server: ServerSettings) -> Limits:

@@ -3,28 +3,23 @@
 import asyncio
 from time import perf_counter
 
-from msgspec import Struct
-
 from paceline.configuration import ServerSettings
 from paceline.decision.learn import REFUSALS
 from paceline.engines import Observer
 from paceline.engines.body import with_model
+from paceline.serving.answering import ERROR_INSIDE, Answering, Failed, Refusal, refused
 from paceline.serving.errors import EngineRefused
 from paceline.serving.fleet import LaneHandle
-from paceline.serving.headers import header_value, to_client, to_engine
+from paceline.serving.headers import to_client, to_engine
 from paceline.serving.illness import Failure
-from paceline.serving.names import Served
 from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
+from paceline.serving.plan import Plan
 from paceline.serving.relay import EngineSilent, Relay
 from paceline.serving.reply import Reply
 from paceline.serving.turns import QueueFull, Turn
-from paceline.types import Answered, Decision, Observation, Prediction, Request, Signals
 from paceline.wire.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 
-MIN_GAIN_SHARE = 0.7
-"""Of the tokens that a drafting step must bring beyond one to be as fast as plain steps. A guess: lower lets an engine
-draft through a few unlucky steps, higher makes it pause sooner."""
 BUSY = (*REFUSALS, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
 taken, 529 by Anthropic's API; 408 and 425 are those that clients repeat a request after, too."""
@@ -32,108 +27,8 @@ WRONG_KEY = (401, 407)
 """Which are the engine's or its configuration's fault where it was not the client's key that was sent."""
 NOT_ITS_FAULT = (501, 505)
 """Statuses from 500 on that tell of the request, not of the engine."""
-ERROR_INSIDE = "the engine's answer was an error"
-"""What is kept of an error that came as a success: an engine's own words may quote the prompt."""
 MAX_SET_ASIDE_BYTES = 1024 * 1024
 """Of a refusal that is kept in case no other lane serves. Errors are a few hundred bytes; some quote the request."""
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    """What was found out and decided about a request before anything was sent."""
-
-    request: Request
-    """As it arrived, with the name under which its model is served."""
-    served: Served
-    """What the client's name for the model stands for."""
-    signals: Signals
-    decision: Decision
-    decision_s: float
-    """How long inspection and decision took."""
-    start_patience_s: float
-    """How long it may still wait for an engine that starts."""
-
-    def prediction(self, lane: LaneHandle) -> Prediction | None:
-        """What was predicted for a lane, if anything was."""
-        return self.decision.predictions.get(lane.lane.name)
-
-    def headers(self, lane: LaneHandle) -> list[tuple[bytes, bytes]]:
-        """The gateway's own headers of an answer that comes from a lane."""
-        name, reason = lane.lane.name, self.decision.reason
-        if name != self.decision.lane:
-            reason = f"{reason}; {self.decision.lane} could not serve"
-        return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
-
-
-class Refusal(Struct, frozen=True, kw_only=True):
-    """An engine's refusal, set aside in case no other lane serves."""
-
-    lane: LaneHandle
-    fingerprint: str
-    status: int
-    headers: Headers
-    """Of the answer, but for its length."""
-    body: bytes | EngineRefused
-    """The engine's; or what is said in its place, where it has too many words."""
-    error: str
-    """What is recorded of it."""
-
-
-class Failed(Struct, frozen=True):
-    """How an attempt failed, or an answer broke."""
-
-    kind: Failure
-    problem: str
-    """In words for people."""
-    is_clients: bool = False
-    """Whether the engine says that the client is at fault."""
-    refusal: Refusal | None = None
-    """The engine's, if it is one."""
-
-
-class Answering:
-    """An answer that has begun, so that no other lane is tried."""
-
-    def __init__(self, *, lane: LaneHandle, relay: Relay, observer: Observer, status: int) -> None:
-        self.lane = lane
-        self.status = status
-        self.error: str | None = None
-        """What is recorded of its failure, once it was relayed."""
-        self._relay = relay
-        self._observer = observer
-
-    async def relay(self) -> Failed | None:
-        """Relay it to its end. Returns how it broke, if it did.
-
-        Raises:
-            ServingError: it broke in a way that can't be said within it.
-        """
-        broken = await self._relay.run()
-        if broken is not None:
-            self.error = str(broken)
-            return Failed(Failure.LOST, self.error)
-        if self.status >= 400:
-            self.error = _refused(self.status)
-        elif self._observer.error is not None:
-            self.error = ERROR_INSIDE
-            return Failed(Failure.ERROR, ERROR_INSIDE, self._observer.error_is_clients)
-        return None
-
-    def give_up(self, why: str) -> None:
-        """End it: its engine is taken for lost."""
-        self._relay.give_up(why)
-
-    @property
-    def head(self) -> bytes:
-        """The beginning of its body."""
-        return self._observer.head
-
-    def observation(self) -> Observation:
-        """What was measured of it, as far as it has come."""
-        return self._observer.observation()
-
-    def answered(self) -> Answered | None:
-        """What it says of itself."""
-        return self._observer.answered()
 
 
 class _Sent:
@@ -302,7 +197,7 @@ class Attempt:
             client=request.address,
             is_unpacked=True,
         )
-        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._min_yield)
+        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._plan.min_yield(self.lane))
         # 2. Send it, and wait for the answer's head.
         sent = self._sent = _Sent(observer=observer, device_request_s=engine.device.request_s())
         limit_s = self._limit_s
@@ -317,11 +212,11 @@ class Attempt:
             return Failed(kind, f"answered {answer.status}", refusal=await self._refusal(answer))
         # 4. Wait until it can be told whether the answer is one; an error in its place is set aside, too.
         relay = sent.relay = Relay(
-            answer,
-            observer,
-            self._reply,
-            sent.at_s,
-            self._plan.headers(self.lane),
+            answer=answer,
+            observer=observer,
+            reply=self._reply,
+            sent_s=sent.at_s,
+            extra_headers=self._plan.headers(self.lane),
             first_byte_timeout_s=limit_s,
             idle_timeout_s=self._server.idle_timeout_s,
             engine_url=supervisor.url,
@@ -346,8 +241,8 @@ class Attempt:
             raise EngineSilent(f"its refusal was not whole within {idle_s:g} s (server.idle_timeout_s)") from error
         except AnswerTooLarge:  # as one that quotes the whole request: its status is what counts
             too_long = EngineRefused(status=status, max_bytes=MAX_SET_ASIDE_BYTES)
-            return self._set_aside(status, [], too_long, _refused(status))
-        return self._set_aside(status, answer.headers, body, _refused(status))
+            return self._set_aside(status, [], too_long, refused(status))
+        return self._set_aside(status, answer.headers, body, refused(status))
 
     def _set_aside(self, status: int, headers: Headers, body: bytes | EngineRefused, error: str) -> Refusal:
         engines = [header for header in to_client(headers) if header[0].lower() != b"content-length"]
@@ -365,18 +260,3 @@ class Attempt:
         """How long the answer's first byte may take."""
         prediction = self._plan.prediction(self.lane)
         return first_byte_limit_s(self._server, prediction, self._plan.request, self._plan.signals)
-
-    @property
-    def _min_yield(self) -> float:
-        """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
-        a few steps may be unlucky. Who asks for this very lane has it as it is."""
-        if self._plan.request.forced_lane == self.lane.lane.name:
-            return 0.0
-        prediction = self._plan.prediction(self.lane)
-        break_even = prediction.break_even if prediction else None
-        return 1 + MIN_GAIN_SHARE * (break_even - 1) if break_even and break_even > 1 else 0.0
-
-
-def _refused(status: int) -> str:
-    """What is recorded of an answer that is an error by its status."""
-    return f"the engine answered {status}"

@@ -6,10 +6,12 @@ from msgspec import Struct
 
 from paceline.configuration import ServerSettings
 from paceline.records.kept import NO_LANE
-from paceline.serving.attempt import Answering, Attempt, Failed, Plan, Refusal
+from paceline.serving.answering import Answering, Failed, Refusal
+from paceline.serving.attempt import Attempt
 from paceline.serving.errors import ServingError
 from paceline.serving.fleet import LaneHandle
 from paceline.serving.illness import Failure
+from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 

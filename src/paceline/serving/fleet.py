@@ -27,6 +27,7 @@ from paceline.wire.headers import Headers
 LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
 PAGE_TIMEOUT_S = 2.0
+"""How long an engine may take to show its page; who opens the gateway's address waits for it."""
 UNKNOWN_SLOTS = 1
 """On a device that takes turns, for an engine that reports no slots and has none configured."""
 
@@ -129,9 +130,9 @@ class EngineHandle:
         """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
         each that is worth choosing, plain first."""
         lanes = self.settings.lanes(self.supervisor.abilities)
-        known = {handle.lane: handle for handle in (*self._former, *self._lanes.values())}
-        self._lanes = {lane: known.get(lane) or LaneHandle(lane, self) for lane in lanes}
-        gone = [handle for lane, handle in known.items() if lane not in self._lanes]
+        handles = {handle.lane: handle for handle in (*self._former, *self._lanes.values())}
+        self._lanes = {lane: handles.get(lane) or LaneHandle(lane, self) for lane in lanes}
+        gone = [handle for lane, handle in handles.items() if lane not in self._lanes]
         self._former = [handle for handle in gone if handle.running or handle.waiting]
         return list(self._lanes.values())
 
@@ -306,12 +307,19 @@ class Fleet:
         return Served(own.name if own else None, tuple(lanes), own.engine_names if own else {})
 
     def find(self, model: str | None) -> Served | None:
-        """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name.
-        The default lane's engine comes first, and who was never up is left out unless there are no others."""
+        """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name. The default
+        lane's engine comes first."""
+        return self.names.find(model, self._default_first, self.named) if model else self.usual()
+
+    def usual(self, asked: str | None = None) -> Served:
+        """What serves where no model is named, or one that nobody knows. Who was never up is left out unless there are
+        no others.
+
+        Args:
+            asked: the unknown name.
+        """
         ordered = self._default_first
-        if model:
-            return self.names.find(model, ordered, self.named)
-        return self.names.default(None, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
+        return self.names.default(asked, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
 
     def for_unknown(self, model: str, has_waited: bool = False) -> Served:
         """What serves a name that nobody knows.
@@ -330,7 +338,7 @@ class Fleet:
             return Served(None, awaited)
         if self.names.is_strict:
             raise self.unknown_model(model)
-        return self.names.default(model, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
+        return self.usual(model)
 
     async def look_again(self) -> None:
         """Ask the engines what they serve: a model may be new."""
@@ -370,7 +378,7 @@ class Fleet:
         settings = configuration.device_settings(engine.device)
         if settings not in self._devices:
             self._devices[settings] = self._previous_devices.get(settings) or Device(
-                settings.takes_turns, settings.patience_s, settings.queue_limit
+                takes_turns=settings.takes_turns, patience_s=settings.patience_s, queue_limit=settings.queue_limit
             )
         return self._devices[settings]
 
@@ -412,7 +420,11 @@ def _supervisor(
 
 def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
     server = configuration.server
-    return Timing(server.connect_timeout_s, server.health_interval_s, settings.start_timeout_s)
+    return Timing(
+        connect_timeout_s=server.connect_timeout_s,
+        health_interval_s=server.health_interval_s,
+        start_timeout_s=settings.start_timeout_s,
+    )
 
 
 def _hash(document: Any) -> str:

@@ -19,6 +19,7 @@ _FOR_US = frozenset(
 """Who may use the gateway is decided here, so an engine is not asked again whether it likes the page's origin; where a
 request came from is written anew."""
 _KEYS = frozenset((b"authorization", b"x-api-key"))
+"""Headers in which a client shows its key."""
 
 
 def to_engine(
@@ -55,10 +56,10 @@ def to_engine(
 
 def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The API key that a client sent, either way; empty where it sent none."""
-    found = dict(headers)
-    scheme, _, token = found.get(b"authorization", b"").partition(b" ")
+    fields = dict(headers)
+    scheme, _, token = fields.get(b"authorization", b"").partition(b" ")
     shown = token.strip() if scheme.lower() == b"bearer" else b""
-    return shown or found.get(b"x-api-key", b"")  # SDKs without a key of that kind send an empty one
+    return shown or fields.get(b"x-api-key", b"")  # SDKs without a key of that kind send an empty one
 
 
 def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[bytes, bytes]]:

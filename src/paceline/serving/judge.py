@@ -5,7 +5,7 @@ import logging
 from time import perf_counter
 
 from paceline.records.metrics import Metrics
-from paceline.serving.attempt import Failed
+from paceline.serving.answering import Failed
 from paceline.serving.attempts import Attempts
 from paceline.serving.exchange import Exchange
 from paceline.serving.fleet import EngineHandle, Fleet

@@ -27,8 +27,8 @@ def named_model(headers: Headers, body: bytes) -> tuple[str | None, tuple[int, i
     if kind.startswith(b"multipart/form-data"):
         return model_in_form(body) or (None, None)
     if len(body) > MAX_DECODED_BYTES:
-        found = _MODEL.search(body, 0, MAX_DECODED_BYTES) or _MODEL.search(body[-MAX_DECODED_BYTES:])
-        return (found[1].decode() if found else None), None
+        named = _MODEL.search(body, 0, MAX_DECODED_BYTES) or _MODEL.search(body[-MAX_DECODED_BYTES:])
+        return (named[1].decode() if named else None), None
     try:
         return msgspec.json.decode(body, type=_NamesModel).model, None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -43,6 +43,6 @@ def model_in_form(body: bytes) -> tuple[str, tuple[int, int]] | None:
             if (at := body.find(name, at) + len(name)) < len(name):
                 break
             is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
-            if is_whole_name and (found := _REST_OF_FIELD.match(body, at)):
-                return found[1].decode("utf-8", "replace"), found.span(1)
+            if is_whole_name and (field := _REST_OF_FIELD.match(body, at)):
+                return field[1].decode("utf-8", "replace"), field.span(1)
     return None

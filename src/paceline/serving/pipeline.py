@@ -18,7 +18,7 @@ from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
 from paceline.records.sinks import Sink, tell_each
 from paceline.routing.router import Decider, note_failure
-from paceline.serving.attempt import Answering, Failed, Plan, Refusal
+from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
@@ -26,6 +26,7 @@ from paceline.serving.fleet import Fleet, LaneHandle
 from paceline.serving.illness import Failure
 from paceline.serving.in_flight import InFlight
 from paceline.serving.judge import Judge
+from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
 from paceline.types import Api, Decision, Request, Signals

@@ -58,6 +58,7 @@ class Relay:
 
     def __init__(
         self,
+        *,
         answer: Answer,
         observer: Observer,
         reply: Reply,
