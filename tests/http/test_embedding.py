@@ -124,9 +124,8 @@ async def test_it_is_stopped_and_started_again(start_engine: StartEngine, tmp_pa
             assert (await ask(gateway.url)).status_code == 200
             with pytest.raises(RuntimeError, match="running already"):
                 await gateway.start()
-            state = gateway.fleet.lanes["a"].state("m")
-            measured = gateway.pipeline.state.measured[state.fingerprint, "a"]
-            assert measured.requests == number + 1, "what was learned is kept"
+            measured = gateway.pipeline.router.measured(gateway.fleet.lanes["a"].state("m"))
+            assert measured and measured.requests == number + 1, "what was learned is kept"
     await gateway.stop()
     with pytest.raises(RuntimeError, match="does not run"):
         await gateway.reload()

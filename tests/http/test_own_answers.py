@@ -15,6 +15,7 @@ from paceline.http.access import Access
 from paceline.http.answers import Answers
 from paceline.http.application import Application
 from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, reference, route
+from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.passing import computes
 from paceline.serving.pipeline import Pipeline
@@ -295,7 +296,7 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[
     async def reload() -> dict[str, Any]:
         return {}
 
-    pipeline = Pipeline(Fleet(configuration, tmp_path), lambda *_: None)
+    pipeline = Pipeline(Fleet(configuration, tmp_path), Router(()), lambda *_: None)
     return Application(Access(configuration), Answers(pipeline, reload, None), pipeline.metrics)
 
 

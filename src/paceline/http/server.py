@@ -21,6 +21,7 @@ from paceline.records.decision_log import FILE, DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.sinks import Sink, tell_each
 from paceline.records.traces import NoTraces, Traces
+from paceline.routing.router import Router
 from paceline.routing.store import Memory
 from paceline.serving.fleet import EngineHandle, Fleet
 from paceline.serving.pipeline import Pipeline
@@ -211,7 +212,8 @@ class Gateway:
         self._engine_logs = self._log_directory or Path(opened.enter_context(tempfile.TemporaryDirectory()))
         access = Access(self._configuration)
         fleet = Fleet(self._configuration, self._engine_logs)
-        self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
+        router = Router(fleet.offered, knowledge=learned, conversation_key=key)
+        self.pipeline = Pipeline(fleet, router, self._note)
         opened.push_async_callback(self._save)
         opened.push_async_callback(self._stop_engines)
         if self._traces:
@@ -329,7 +331,7 @@ class Gateway:
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
         if self._memory:
-            await asyncio.to_thread(self._memory.save, self.pipeline.state)
+            await asyncio.to_thread(self._memory.save, self.pipeline.router.knowledge)
 
     async def _close(self) -> None:
         try:

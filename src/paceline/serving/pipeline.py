@@ -4,20 +4,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from random import Random
 from time import perf_counter
 
 from msgspec.structs import replace
 
 from paceline.configuration import ServerSettings
-from paceline.decision import State, learn
-from paceline.inspection import inspect
-from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
 from paceline.records.sinks import Sink, tell_each
-from paceline.routing.router import Decider, note_failure
+from paceline.routing.router import Router
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
@@ -29,30 +25,19 @@ from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
-from paceline.types import Api, Decision, Request, Signals
+from paceline.types import Api, Decision, Request
 
 
 class Pipeline:
     """Takes requests down the lanes of a fleet.
 
     Args:
+        router: chooses among them; its settings, rules and lanes are kept to be the fleet's.
         record: told of every request that was served or failed; must not block.
-        seed: of the decision's random numbers.
-        state: what was learned before.
-        conversation_key: of the hash by which conversations are known again.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        record: Sink,
-        seed: int | None = None,
-        state: State | None = None,
-        conversation_key: bytes = PROCESS_KEY,
-    ) -> None:
-        self.state = state or State()
-        self.failures: Counter[str] = Counter()
-        """How often a part of routing failed and a request was served without it."""
+    def __init__(self, fleet: Fleet, router: Router, record: Sink) -> None:
+        self.router = router
         self.recent = Recent()
         self.metrics = Metrics()
         self.asks_for_keys = False
@@ -65,8 +50,6 @@ class Pipeline:
         self.in_flight = InFlight()
         self._judge = Judge(fleet, self.in_flight, self.metrics)
         self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
-        self._conversation_key = conversation_key
-        self._random = Random(seed)
         self.fleet = fleet
 
     @property
@@ -79,6 +62,12 @@ class Pipeline:
         self._fleet = self.resolver.fleet = self._judge.fleet = fleet
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self.in_flight.expected_silence_s, engine)
+        self.router.settings, self.router.rules = fleet.configuration.routing, fleet.configuration.rule
+
+    @property
+    def failures(self) -> Counter[str]:
+        """How often a part of routing failed and a request was served without it."""
+        return self.router.failures
 
     @property
     def server(self) -> ServerSettings:
@@ -132,10 +121,10 @@ class Pipeline:
         request = replace(exchange.request, served_model=served.name)
         # 3. What it is about.
         began_s = perf_counter()
-        signals = self._inspect(request)
+        signals = self.router.inspect(request)
         # 4. Which lane it goes down.
-        decider = Decider(self.fleet, self.state, self._random, self.failures)
-        decision = decider.decide(request, signals, served)
+        self.router.lanes = self.fleet.offered  # which change with what engines are seen to do
+        decision = self.router.choose(request, signals, self.fleet.states(served))
         plan = Plan(
             request=request,
             served=served,
@@ -146,13 +135,6 @@ class Pipeline:
         )
         exchange.planned(plan)
         return plan
-
-    def _inspect(self, request: Request) -> Signals:
-        try:
-            return inspect(request, self._conversation_key)
-        except Exception:
-            note_failure(self.failures, "inspection")
-            return Signals()
 
     async def _dispatch(self, exchange: Exchange, plan: Plan) -> Answering | Refusal:
         """Send the request down the decided lane, and while nothing has gone to the client, the next one, as far as
@@ -239,11 +221,8 @@ class Pipeline:
     def _learn(self, exchange: Exchange) -> None:
         outcome = exchange.outcome(self.looks_at_answers)
         decision = exchange.decision or Decision(NO_LANE, "not decided")
-        if exchange.request.teaches and exchange.decision is not None:
-            try:
-                self.state = learn(self.state, exchange.signals, decision, outcome)
-            except Exception:
-                note_failure(self.failures, "learning")
+        if exchange.decision is not None:
+            self.router.observe(decision, outcome)
         tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
 
     def keep_house(self) -> None:
