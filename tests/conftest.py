@@ -35,17 +35,18 @@ class RunningGateway:
 
     text: str
     log_directory: Path
+    state_directory: Path | None = None
     records: list[Record] = field(default_factory=list)
 
     async def start(self) -> None:
-        started = asyncio.Event()
-        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self)
-        self._task = asyncio.create_task(self.gateway.run(lambda _: started.set()))
-        waiting = asyncio.create_task(started.wait())
-        await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            self._task.result()
-        self.url = self.gateway.address
+        self.gateway = Gateway(
+            lambda: parse(self.text, "test.toml"),
+            log_directory=self.log_directory,
+            state_directory=self.state_directory,
+            sink=self,
+        )
+        await self.gateway.start()
+        self.url = self.gateway.url
         self.http = httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
 
     async def lanes_settle(self) -> None:
@@ -55,9 +56,9 @@ class RunningGateway:
 
     async def stop(self) -> None:
         await self.http.aclose()
-        self.gateway.stop()
-        self.gateway.stop()
-        await self._task
+        for _ in range(2):  # which does not wait for running answers
+            self.gateway.ask_to_stop()
+        await self.gateway.stop()
 
     @property
     def outcome(self) -> Outcome:

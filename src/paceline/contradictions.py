@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, KeyPath, ServerSettings, resolved
+from paceline.types import engine_of
 
 Problem = tuple[KeyPath, str]
 """Where it stands, and what is wrong."""
@@ -113,7 +114,7 @@ def _lanes(configuration: Configuration) -> Iterator[Problem]:
     there = f"there are: {', '.join(engines)}"
 
     def is_there(lane: str) -> bool:
-        return lane.split("/")[0] in engines
+        return engine_of(lane) in engines
 
     default = configuration.server.default_lane
     if default is not None and not is_there(default):

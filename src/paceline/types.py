@@ -199,6 +199,11 @@ class Lane(Struct, frozen=True):
     """Engines with the same device are scheduled together; ``None`` shares with nobody."""
 
 
+def engine_of(lane: str) -> str:
+    """The name of the engine that a lane of this name is of."""
+    return lane.split("/")[0]
+
+
 class Measured(Struct, frozen=True):
     """Sums over the requests that a lane has finished, under one fingerprint. Sums add, so two replicas' sums may be
     added.

@@ -7,8 +7,8 @@ import pytest
 from paceline.configuration import Configuration, ConfigurationError, KeySettings, ServerSettings
 from paceline.contradictions import is_loopback
 from paceline.http.access import Access, Client
+from paceline.http.errors import ApiError
 from paceline.http.routes import Audience
-from paceline.serving.errors import ApiError
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -17,6 +17,7 @@ from paceline.cli.announce import announce, announce_stop
 from paceline.cli.common import Subparsers, add_command, fail, log_directory, state_directory
 from paceline.cli.engine_options import FileReader, add_engine_options, configuration_of_model, misused, whole_number
 from paceline.cli.remote import http_url
+from paceline.cli.signals import handled_signals
 from paceline.configuration import Configuration, ConfigurationError, ServerSettings
 from paceline.engines.bundled_model import NoBundledModel
 from paceline.http.server import CannotListen, Gateway
@@ -66,13 +67,18 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         reader = _reader(options)
-        lines = Lines(_say, lambda: gateway.fleet.configuration.server.log_requests)
-        gateway = Gateway(reader, log_directory(), lines, state_directory(), _say, announce_stop)
-    except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
-        return fail(str(error))
-    try:
+        gateway = Gateway(
+            reader,
+            log_directory=log_directory(),
+            state_directory=state_directory(),
+            sink=Lines(_say, is_wanted=lambda: gateway.fleet.configuration.server.log_requests),
+            say=_say,
+            on_stop=announce_stop,
+        )
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(gateway, of_one_model=options.config is None))
+    except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
+        return fail(str(error))
     except CannotListen as error:
         return fail(f"{error}{_hint(error, reader().server)}")
 
@@ -92,8 +98,11 @@ def _reader(options: argparse.Namespace) -> Callable[[], Configuration]:
 
 
 async def _serve(gateway: Gateway, of_one_model: bool) -> int:
-    """Returns the exit status."""
-    announcer: asyncio.Task[None] | None = None
+    """Returns the exit status.
+
+    Raises:
+        CannotListen, ConfigurationError: the gateway can't be started.
+    """
     status = 0
 
     async def tell() -> None:
@@ -105,17 +114,15 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
             return
         if not is_any_up:
             status = 1
-            gateway.stop()
+            gateway.ask_to_stop()
 
-    def began(_: Gateway) -> None:
-        nonlocal announcer
+    with handled_signals(gateway):
+        await gateway.start()
         _calm_garbage_collector()
         announcer = asyncio.create_task(tell())
-
-    try:
-        await gateway.run(began)
-    finally:
-        if announcer:
+        try:
+            await gateway.serve_forever()
+        finally:
             announcer.cancel()
             await asyncio.wait([announcer])
             print("stopped", flush=True)

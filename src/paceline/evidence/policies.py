@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 
 from paceline.configuration import Configuration, Rule
 from paceline.evidence.estimate import Policy, Sample, Shares, always, estimate
-from paceline.evidence.same_settings import engine_of
 from paceline.records.record import Record
 from paceline.routing.rules import fitting
-from paceline.types import Api, Request
+from paceline.types import Api, Request, engine_of
 
 MIN_REQUESTS_OF_A_TASK = 10
 """Requests of a task below which its best lane in hindsight is that of all requests."""

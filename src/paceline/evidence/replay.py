@@ -14,12 +14,12 @@ from msgspec import Struct, structs
 from paceline.configuration import Configuration
 from paceline.evidence.estimate import Estimate, Shares, estimate_shares
 from paceline.evidence.policies import knowable, request_of
-from paceline.evidence.same_settings import Group, engine_of, fingerprint_of, groups
+from paceline.evidence.same_settings import Group, fingerprint_of, groups
 from paceline.evidence.usable import LoggedRequest, sample_of
 from paceline.records.record import Record
 from paceline.routing.router import Router
 from paceline.text_table import columns, shown_name, shown_number
-from paceline.types import Lane, LaneState
+from paceline.types import Lane, LaneState, engine_of
 
 SEED = 0
 """The same log is always replayed the same way."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from paceline.evidence.usable import LoggedRequest
 from paceline.records.record import Record
+from paceline.types import engine_of
 
 AnyLogged = TypeVar("AnyLogged", bound=LoggedRequest)
 Choice = frozenset[tuple[str, str]]
@@ -65,11 +66,6 @@ def choice(record: Record) -> Choice:
 def fingerprint_of(record: Record, lane: str) -> str:
     """Under which an outcome on a lane was learned; the engine's name where the log has none."""
     return record.decision.predictions[lane].fingerprint or engine_of(lane)
-
-
-def engine_of(lane: str) -> str:
-    """The engine of a lane, by the lane's name."""
-    return lane.split("/")[0]
 
 
 def _by_model(requests: Sequence[AnyLogged]) -> Mapping[str | None, Sequence[AnyLogged]]:

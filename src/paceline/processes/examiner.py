@@ -12,7 +12,7 @@ EXAMINATION_LIMIT_S = 60.0
 """Then it is used as it was started."""
 EXAMINE_AGAIN_AFTER_S = 60.0
 
-log = logging.getLogger("paceline.engines")
+log = logging.getLogger("paceline.processes")
 
 
 class Examiner:

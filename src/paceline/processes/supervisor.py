@@ -50,7 +50,7 @@ STARTS_TO_BE_HOPELESS = 3
 LOOK_AGAIN_LIMIT_S = 5.0
 DECLARED_DOWN = "the engine was declared down"
 
-log = logging.getLogger("paceline.engines")
+log = logging.getLogger("paceline.processes")
 
 
 class Health(StrEnum):

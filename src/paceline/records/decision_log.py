@@ -69,7 +69,7 @@ AT_ONCE = 100
 other, which costs more than the writing."""
 _INSERT_MANY = _INSERT + ", (?, ?)" * (AT_ONCE - 1)
 
-log = logging.getLogger("paceline.evidence")
+log = logging.getLogger("paceline.records")
 _ENCODER = msgspec.json.Encoder()
 _Row = tuple[float, str]
 """When the request ended, in seconds since 1970, and its record as JSON, so that no Python runs for each of its fields:

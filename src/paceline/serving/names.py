@@ -34,11 +34,7 @@ class Served(Struct, frozen=True):
 
 
 class Names:
-    """The names of one configuration.
-
-    Args:
-        default: the lane for what names no model.
-    """
+    """The names of one configuration."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._models = configuration.model
@@ -103,7 +99,7 @@ def listed_name(engine: "EngineHandle", name: str) -> str | None:
     if engine.settings.kind != "ollama":
         return None
     wanted = _with_tag(name)
-    return next((_id(models, one) for one in models if _with_tag(one) == wanted), None)
+    return next((_id(models, listed) for listed in models if _with_tag(listed) == wanted), None)
 
 
 def _configured(
@@ -135,5 +131,5 @@ def _with_tag(name: str) -> str:
 
 
 def _id(models: Mapping[str, Mapping[str, object]], name: str) -> str:
-    found = models[name].get("id")
-    return found if isinstance(found, str) else name
+    identifier = models[name].get("id")
+    return identifier if isinstance(identifier, str) else name
