@@ -21,10 +21,9 @@ from paceline.configuration import parse
 from paceline.engines import ENGINES
 from paceline.engines.bundled_model import bundled_model
 from paceline.http.server import Gateway
-from paceline.paths import cache_directory
-from paceline.processes.launch import free_port
-from paceline.settings import EngineSettings
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.processes.supervisor import free_port
+from paceline.records.record import Record
+from paceline.types import Outcome
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
@@ -36,17 +35,18 @@ class RunningGateway:
 
     text: str
     log_directory: Path
-    outcomes: list[tuple[Request, Signals, Decision, Outcome]] = field(default_factory=list)
+    state_directory: Path | None = None
+    records: list[Record] = field(default_factory=list)
 
     async def start(self) -> None:
-        started = asyncio.Event()
-        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self._record)
-        self._task = asyncio.create_task(self.gateway.run(lambda _: started.set()))
-        waiting = asyncio.create_task(started.wait())
-        await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            self._task.result()
-        self.url = self.gateway.address
+        self.gateway = Gateway(
+            lambda: parse(self.text, "test.toml"),
+            log_directory=self.log_directory,
+            state_directory=self.state_directory,
+            sink=self,
+        )
+        await self.gateway.start()
+        self.url = self.gateway.url
         self.http = httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
 
     async def lanes_settle(self) -> None:
@@ -56,24 +56,24 @@ class RunningGateway:
 
     async def stop(self) -> None:
         await self.http.aclose()
-        self.gateway.stop()
-        self.gateway.stop()
-        await self._task
+        for _ in range(2):  # which does not wait for running answers
+            self.gateway.ask_to_stop()
+        await self.gateway.stop()
 
     @property
     def outcome(self) -> Outcome:
         """Of the last request."""
-        return self.outcomes[-1][3]
+        return self.records[-1].outcome
 
     async def outcome_number(self, number: int) -> Outcome:
         """Of the ``number``-th request, waiting until it is there."""
         async with asyncio.timeout(10):
-            while len(self.outcomes) < number:
+            while len(self.records) < number:
                 await asyncio.sleep(0.01)
-        return self.outcomes[number - 1][3]
+        return self.records[number - 1].outcome
 
-    def _record(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        self.outcomes.append((request, signals, decision, outcome))
+    def record(self, record: Record, /) -> None:
+        self.records.append(record)
 
 
 StartGateway = Callable[[str], Awaitable[RunningGateway]]

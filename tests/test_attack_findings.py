@@ -18,13 +18,13 @@ from tests.patient import shortest_s
 
 from paceline.configuration import parse
 from paceline.http.access import Access
+from paceline.http.errors import ApiError
 from paceline.http.routes import Audience
 from paceline.processes import Health
 from paceline.records.secret import conversation_key
-from paceline.serving import illness, passing, pipeline
-from paceline.serving.errors import ApiError
+from paceline.serving import illness, in_flight, passing, resolver
 from paceline.serving.headers import to_client, to_engine
-from paceline.serving.passing import _model_in_form
+from paceline.serving.model_in_body import model_in_form
 from paceline.serving.stored import StoredIds
 
 if sys.version_info >= (3, 14):
@@ -83,15 +83,15 @@ PART = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
     ],
 )
 def test_a_form_that_looks_like_many_fields_is_looked_through_quickly(body: bytes) -> None:
-    assert _model_in_form(body) is None
-    assert shortest_s(lambda: _model_in_form(body), 0.05) <= 0.05
+    assert model_in_form(body) is None
+    assert shortest_s(lambda: model_in_form(body), 0.05) <= 0.05
 
 
 @pytest.mark.parametrize("attributes", [b"", b"\r\nContent-Type: text/plain", b"; charset=utf-8"])
 @pytest.mark.parametrize("before", [b"", PART % (b"file", b'; filename="model"', b"x" * 1000)])
 def test_a_forms_model_is_found(before: bytes, attributes: bytes) -> None:
     form = before + PART % (b"model", attributes, b"whisper") + b"--b--"
-    found = _model_in_form(form)
+    found = model_in_form(form)
     assert found is not None
     name, (begin, end) = found
     assert name == "whisper" == form[begin:end].decode()
@@ -169,7 +169,7 @@ async def test_what_was_unpacked_counts_among_the_bytes_in_flight(
 async def test_an_unknown_name_is_served_though_another_engine_takes_long_to_start(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "START_PATIENCE_S", 0.3)
+    monkeypatch.setattr(resolver, "START_PATIENCE_S", 0.3)
     engine = await start_engine()
     running = await start_gateway(lane("a", engine.url) + lane("b", engine.url))
     starting = running.gateway.fleet.engines["b"].supervisor
@@ -381,7 +381,7 @@ async def test_a_response_is_found_again_whatever_its_id(
         made = await running.http.post("/v1/responses", json=body, headers={"x-paceline-lane": "b"})
         assert made.status_code == 200
         if forget:
-            running.gateway.pipeline.stored_ids = StoredIds()
+            running.gateway.pipeline.resolver.stored_ids = StoredIds()
         answer = await running.http.post("/v1/responses", json=body | {"previous_response_id": name})
         assert answer.headers["x-paceline-lane"] == "b"
         answer = await running.http.request("DELETE", f"/v1/responses/{quote(name, safe='')}")
@@ -473,7 +473,7 @@ async def test_what_is_passed_through_gives_an_unused_turn_up(
     is_silent: bool, start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passing, "MIN_STALLED_S", 0.2)
-    monkeypatch.setattr(pipeline, "SLOW_READER_S", 0.2)
+    monkeypatch.setattr(in_flight, "SLOW_READER_S", 0.2)
 
     async def never_ends(received: Received, wire: Wire) -> None:
         if is_silent:

@@ -14,7 +14,7 @@ from tests.fake_engine import Received, Wire, event, status_500, token
 
 from paceline.paths import state_directory
 from paceline.processes import Health
-from paceline.serving import pipeline
+from paceline.serving import resolver
 from paceline.types import LOGPROBS, Abilities, Drafter
 
 
@@ -69,7 +69,7 @@ async def test_an_engine_that_is_asked_for_by_name_keeps_the_meaning_too(
 async def test_a_request_waits_for_an_engine_that_starts_for_one_patience_and_not_two(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "START_PATIENCE_S", 1.0)
+    monkeypatch.setattr(resolver, "START_PATIENCE_S", 1.0)
     running = await start_gateway(lane("a", (await start_engine()).url))
     starting = running.gateway.fleet.engines["a"].supervisor
     await starting.stop()

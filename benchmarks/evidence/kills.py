@@ -23,9 +23,9 @@ import httpx2
 
 from benchmarks import gateway_overhead
 from paceline.bench.own_gateway import own_gateway
-from paceline.paths import DECISION_LOG
-from paceline.processes.launch import free_port
-from paceline.records.read import entries
+from paceline.processes.supervisor import free_port
+from paceline.records.decision_log import FILE
+from paceline.records.read import LogReader
 
 CLIENTS = 4
 MAY_BE_LOST_S = 1.0
@@ -46,9 +46,9 @@ def main() -> None:
             for number in range(options.times):
                 done = one_life(configuration, Path(folder), 1.5 + rng.random())
                 answered += len(done)
-                found = checked(Path(folder) / "paceline" / DECISION_LOG)
-                logged = len(found)
-                if missing := done - found:
+                in_log = checked(Path(folder) / "paceline" / FILE)
+                logged = len(in_log)
+                if missing := done - in_log:
                     raise SystemExit(f"kill {number + 1}: {len(missing)} answered requests are not in the log")
     finally:
         engine.kill()
@@ -95,7 +95,7 @@ def checked(path: Path) -> set[str]:
     with closing(sqlite3.connect(path)) as connection:
         if (said := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
             raise SystemExit(f"the log is corrupt: {said}")
-    return {entry["id"] for entry in entries(path)}
+    return {record.id for record in LogReader(path) if record.id is not None}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import httpx2
 
@@ -21,8 +20,9 @@ from paceline.bench.workload import Item, shipped
 from paceline.cli.common import say_in_place
 from paceline.evidence.estimate import always, estimate
 from paceline.evidence.usable import usable
-from paceline.paths import DECISION_LOG
-from paceline.records.read import entries
+from paceline.records.decision_log import FILE
+from paceline.records.read import LogReader
+from paceline.records.record import Record
 
 ROUTED, LANES = "routed", ("plain", "ngram")
 MAX_TOKENS = 64
@@ -44,9 +44,9 @@ def main() -> None:
                 say_in_place(f"{number} of {len(items)} prompts")
                 for way in rng.sample((ROUTED, *LANES), 1 + len(LANES)):
                     ask(http, item, way)
-        found = list(entries(next(Path(folder).rglob(DECISION_LOG))))
+        records = list(LogReader(next(Path(folder).rglob(FILE))))
     say_in_place("")
-    tell(found)
+    tell(records)
 
 
 def ask(http: httpx2.Client, item: Item, way: str) -> None:
@@ -59,24 +59,31 @@ def ask(http: httpx2.Client, item: Item, way: str) -> None:
     http.post("/v1/chat/completions", json=asked | item.fields, headers=headers).raise_for_status()
 
 
-def tell(found: list[dict[str, Any]]) -> None:
-    took = {entry["id"]: entry["decode_s"] / entry["decode_tokens"] for entry in found if entry["decode_tokens"]}
-    pairs = [(entry["id"].removeprefix(f"{ROUTED} "), one) for entry, one in usable(found)]
-    pairs = [(item, one) for item, one in pairs if all(f"{lane} {item}" in took for lane in LANES)]
-    used = [one for _, one in pairs]
-    taken_s = sum(one.seconds for one in used)
-    went = Counter(one.lane for one in used)
-    print(f"{len(used)} routed requests of {len(found)}: {dict(went)}\n")
+def tell(records: list[Record]) -> None:
+    took = {record.id: _s_per_token(record) for record in records}
+    routed = {str(request.record.id).removeprefix(f"{ROUTED} "): request.sample for request in usable(records)}
+    routed = {item: sample for item, sample in routed.items() if all(took.get(f"{lane} {item}") for lane in LANES)}
+    samples = list(routed.values())
+    taken_s = sum(sample.seconds for sample in samples)
+    went = Counter(sample.lane for sample in samples)
+    print(f"{len(samples)} routed requests of {len(records)}: {dict(went)}\n")
     print("| policy | estimated time over routed | 95 % interval | measured | inside | on predictions |")
     print("|---|---|---|---|---|---|")
     for lane in LANES:
-        one = estimate(used, always(lane))
-        truth = sum(routed.tokens * took[f"{lane} {item}"] for item, routed in pairs) / taken_s
-        inside = "yes" if one.low <= truth <= one.high else "no"
+        estimated = estimate(samples, always(lane))
+        lane_s = sum(sample.tokens * took[f"{lane} {item}"] for item, sample in routed.items())
+        measured = lane_s / taken_s
+        inside = "yes" if estimated.low <= measured <= estimated.high else "no"
         print(
-            f"| always {lane} | {one.ratio:.3f} | {one.low:.3f} to {one.high:.3f} | {truth:.3f} | {inside} "
-            f"| {one.on_predictions:.0%} |"
+            f"| always {lane} | {estimated.ratio:.3f} | {estimated.low:.3f} to {estimated.high:.3f} | {measured:.3f} "
+            f"| {inside} | {estimated.on_predictions:.0%} |"
         )
+
+
+def _s_per_token(record: Record) -> float:
+    """Zero where it is not known."""
+    observed = record.outcome.observed
+    return (observed.decode_s or 0.0) / observed.decode_tokens if observed.decode_tokens else 0.0
 
 
 if __name__ == "__main__":

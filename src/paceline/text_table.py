@@ -1,9 +1,13 @@
-"""Tables for terminals."""
+"""Tables for terminals, and the cells they are made of."""
 
 from collections.abc import Sequence
 
 MAX_NAME_CHARS = 80
 """Of a name that is shown; a longer one would push all else off the screen."""
+UNKNOWN = "-"
+"""Stands in a cell for a value that is not known."""
+NEVER_PAYS = "none is enough"
+"""Stands for a break-even acceptance that even perfect drafts would miss."""
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -12,6 +16,16 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def shown_number(value: float | None, form: str = "", unknown: str = UNKNOWN) -> str:
+    """A number as it is to be shown.
+
+    Args:
+        form: as :func:`format` takes it: ``".1f"``.
+        unknown: stands for ``None``.
+    """
+    return unknown if value is None else format(value, form)
 
 
 def shown_name(name: str) -> str:

@@ -199,6 +199,11 @@ class Lane(Struct, frozen=True):
     """Engines with the same device are scheduled together; ``None`` shares with nobody."""
 
 
+def engine_of(lane: str) -> str:
+    """The name of the engine that a lane of this name is of."""
+    return lane.split("/")[0]
+
+
 class Measured(Struct, frozen=True):
     """Sums over the requests that a lane has finished, under one fingerprint. Sums add, so two replicas' sums may be
     added.
@@ -308,9 +313,10 @@ class Decision(Struct, frozen=True, weakref=True):
     lane: str
     reason: str
     """One line for people, with the numbers it stood on. Printable ASCII, so that it fits a header."""
-    propensity: float = 1.0
-    """Probability with which the policy picks this lane for this request in this state."""
-    propensities: Mapping[str, float] = {}
+    propensity: int | float = 1.0
+    """Probability with which the policy picks this lane for this request in this state. Logs hold 1 as well as 1.0,
+    and an export shows what they hold."""
+    propensities: Mapping[str, int | float] = {}
     """The same of every lane that might have been picked; empty where there was no choice."""
     alternatives: tuple[str, ...] = ()
     """Lanes to try, in this order, if the chosen one can't be reached."""
@@ -354,12 +360,16 @@ class Answered(Struct, frozen=True):
     """Why each of the answers ended: ``"stop"``, ``"length"``."""
 
 
+CLIENT_LEFT = 499
+"""Status of a request whose client left before its answer was whole, as nginx counts it; nobody is sent it."""
+
+
 class Outcome(Struct, frozen=True):
     """What became of a request."""
 
     lane: str
     status: int
-    """HTTP status that the client was sent; 499 when the client left first."""
+    """HTTP status that the client was sent; :data:`CLIENT_LEFT` when the client left first."""
     total_s: float
     """From the arrival of the request's last byte to the end of the answer."""
     queue_s: float = 0.0

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from benchmarks.gateways import engine
@@ -351,9 +351,14 @@ def test_a_model_that_is_larger_than_the_memory(
 class Running:
     """A gateway that is stopped from outside."""
 
-    async def run(self, on_start: Callable[[Any], None]) -> None:
-        on_start(self)
+    async def start(self) -> None:
+        pass
+
+    async def serve_forever(self) -> None:
         await asyncio.sleep(0.05)
+
+    def ask_to_stop(self) -> None:
+        pass
 
 
 async def test_what_can_not_be_said_at_the_start_stops_nothing(

@@ -15,15 +15,18 @@ from paceline.cli import main
 from paceline.configuration import parse
 from paceline.evidence.calibration import calibration
 from paceline.evidence.cost import cost
+from paceline.evidence.estimate import Sample
 from paceline.evidence.page import page
+from paceline.evidence.policies import MIN_REQUESTS_OF_A_TASK, best_of_each_task
 from paceline.evidence.replay import CannotReplay, replay
 from paceline.evidence.report import TooLittle, report
 from paceline.evidence.show import text
 from paceline.evidence.usable import usable
 from paceline.records.decision_log import DecisionLog
-from paceline.records.read import entries
-from paceline.settings import CloudModel, Configuration, CostSettings
-from paceline.types import Decision, Signals, Task
+from paceline.records.kept import kept_record
+from paceline.records.read import LogReader
+from paceline.records.record import Record
+from paceline.types import Decision, Observation, Outcome, Signals, Task
 
 BOTH = {"plain": PLAIN, "ngram": NGRAM}
 RULES = """
@@ -74,14 +77,18 @@ def log_of(
                 model + name: predicted(PLAIN if name == "plain" else NGRAM, speed) for name, speed in speeds.items()
             },
         )
-        log.add(REQUEST, Signals({tasks[number % len(tasks)]: 1.0}), chosen, outcome(model + lane, s_per_token=took))
+        log.record(
+            kept_record(
+                REQUEST, Signals({tasks[number % len(tasks)]: 1.0}), chosen, outcome(model + lane, s_per_token=took)
+            )
+        )
     log.close()
     return path
 
 
 def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
-    found = report(entries(path)).comparisons[0]
+    found = report(LogReader(path)).comparisons[0]
     lane, ratio = found.best
     assert (lane, found.pays) == ("ngram", False)
     assert ratio.ratio == pytest.approx(0.5 / 0.95, abs=0.08)
@@ -93,7 +100,7 @@ def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.
 
 def test_a_report_says_when_it_cannot_tell(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.1})
-    told = report(entries(path))
+    told = report(LogReader(path))
     (found,) = told.comparisons
     assert found.pays is None
     assert "Routing and always ngram are about as fast here" in text(told)
@@ -106,7 +113,7 @@ def test_too_little_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     path = tmp_path / "requests.sqlite"
     written(path, 3)
     with pytest.raises(TooLittle, match="3 requests"):
-        report(entries(path))
+        report(LogReader(path))
     assert main(["report", "--log", str(path)]) == 1
 
 
@@ -114,7 +121,7 @@ def test_models_with_lanes_of_their_own_are_told_apart(tmp_path: Path, capsys: p
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05}, model="small-")
     log_of(path, {"plain": 0.3, "ngram": 0.9}, model="large-")
     log_of(path, {"plain": 0.3, "ngram": 0.9}, model="new-", count=29)
-    found = report(entries(path))
+    found = report(LogReader(path))
     assert [one.best[0] for one in found.comparisons] == ["large-plain", "small-ngram"]
     assert (found.requests, found.left_out) == (429, 29)
     assert main(["report", "--log", str(path), "--html", str(tmp_path / "report.html")]) == 0
@@ -130,13 +137,13 @@ def test_too_few_for_each_choice_of_lanes_are_told(tmp_path: Path) -> None:
     for model in ("small-", "large-"):
         log_of(path, {"plain": 0.1, "ngram": 0.05}, count=25, model=model)
     with pytest.raises(TooLittle, match=r"50 were answered .*, at most 25 of them among the same lanes"):
-        report(entries(path))
+        report(LogReader(path))
 
 
 def test_rules_and_costs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05}, tasks=(Task.CODE, Task.CREATE))
     (tmp_path / "paceline.toml").write_text(RULES)
-    (found,) = report(entries(path), parse(RULES)).comparisons
+    (found,) = report(LogReader(path), parse(RULES)).comparisons
     assert found.rules
     assert found.rules.ratio == pytest.approx((0.5 * 0.05 + 0.5 * 0.1) / 0.095, abs=0.06)
     assert (found.plain, found.on) == ("plain", "ngram")
@@ -150,16 +157,15 @@ def test_rules_and_costs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "a rule for ngram looks at a header" in said.err
 
 
+def record_of(at_s: float, observed: Observation, total_s: float = 1000.0, error: str | None = None) -> Record:
+    ended = Outcome("plain", 200, total_s, observed=observed, at_s=at_s, error=error)
+    return kept_record(REQUEST, Signals(), Decision("plain", "because"), ended)
+
+
 def test_costs_count_time_in_company_once() -> None:
-    about = {
-        "completion_tokens": 500_000,
-        "prompt_tokens": 1_000_000,
-        "cached_tokens": 0,
-        "error": None,
-        "queue_s": 0.0,
-    }
-    told = [about | {"at_s": 1000.0, "total_s": 1000.0}, about | {"at_s": 1500.0, "total_s": 1000.0}]
-    failed = about | {"at_s": 9000.0, "total_s": 5000.0, "error": "lost"}
+    observed = Observation(completion_tokens=500_000, prompt_tokens=1_000_000, cached_tokens=0)
+    told = [record_of(at_s=1000.0, observed=observed), record_of(at_s=1500.0, observed=observed)]
+    failed = record_of(at_s=9000.0, total_s=5000.0, observed=observed, error="lost")
     settings = CostSettings(watts=1200, price_per_kwh=0.5)
     clouds = [
         CloudModel(name="dear", input_price=2, output_price=20),
@@ -172,7 +178,8 @@ def test_costs_count_time_in_company_once() -> None:
     assert found.total == pytest.approx(0.25)
     assert found.per_million == pytest.approx(0.25)
     assert [(one.name, one.total) for one in found.elsewhere] == [("cheap", 12), ("dear", 24)]
-    cached = cost([about | {"at_s": 1.0, "total_s": 1.0, "prompt_tokens": 0, "cached_tokens": 10**6}], settings, clouds)
+    from_cache = structs.replace(observed, prompt_tokens=0, cached_tokens=10**6)
+    cached = cost([record_of(at_s=1.0, total_s=1.0, observed=from_cache)], settings, clouds)
     assert cached
     assert cached.elsewhere[0].total == pytest.approx(0.1 + 5)
     assert cost(told, CostSettings(), clouds) is None
@@ -180,7 +187,7 @@ def test_costs_count_time_in_company_once() -> None:
 
 def test_calibration_puts_like_predictions_together(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
-    found = calibration(usable(entries(path)))
+    found = calibration(usable(LogReader(path)))
     assert found.bias == pytest.approx(1, abs=0.03)
     assert sum(group.requests for group in found.times) == 200
     fast, slow = found.times[0], found.times[-1]
@@ -195,9 +202,9 @@ def test_before_any_second_is_known_no_times_are_judged(tmp_path: Path) -> None:
     guess = {name: structs.replace(predicted(strategy, 0.1), plain_step_s=None) for name, strategy in BOTH.items()}
     for _ in range(40):
         chosen = Decision("plain", "because", 0.9, {"plain": 0.9, "ngram": 0.1}, predictions=guess)
-        log.add(REQUEST, Signals({Task.ANSWER: 1.0}), chosen, outcome("plain", s_per_token=0.1))
+        log.record(kept_record(REQUEST, Signals({Task.ANSWER: 1.0}), chosen, outcome("plain", s_per_token=0.1)))
     log.close()
-    told = report(entries(path))
+    told = report(LogReader(path))
     assert told.comparisons[0].calibration.error is None
     assert "no times were predicted" in text(told)
     assert "no times were predicted" in page(told)
@@ -225,7 +232,7 @@ class _Tags(HTMLParser):
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
-    made = page(report(entries(path), parse(RULES)))
+    made = page(report(LogReader(path), parse(RULES)))
     tags = _Tags()
     tags.feed(made)
     assert tags.open == []
@@ -239,7 +246,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_names_are_no_markup(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.05})
     configuration = parse(RULES.replace('name = "cloud"', 'name = "<script>alert(1)</script>"'))
-    assert "<script>" not in page(report(entries(path), configuration))
+    assert "<script>" not in page(report(LogReader(path), configuration))
 
 
 def learning_log(path: Path, count: int = 300) -> Path:
@@ -259,14 +266,14 @@ def learning_log(path: Path, count: int = 300) -> Path:
         elif lane == "ngram":
             drafts = {"drafted": 160, "accepted": 2, "drafting_steps": 20}
         seen = structs.replace(seen, total_s=50 * s_per_token + 0.2, observed=structs.replace(seen.observed, **drafts))
-        log.add(REQUEST, Signals({task: 1.0}), chosen, seen)
+        log.record(kept_record(REQUEST, Signals({task: 1.0}), chosen, seen))
     log.close()
     return path
 
 
 def test_a_replay_learns_from_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = learning_log(tmp_path / "requests.sqlite")
-    found = replay(entries(path), Configuration(), 0.01)
+    found = replay(LogReader(path), Configuration(), 0.01)
     after = {one.task: one.after for one in found.tasks}
     assert found.requests == 300
     assert after["code"]["ngram"] > 0.8
@@ -280,12 +287,30 @@ def test_a_replay_learns_from_the_log(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_replay_can_leave_lanes_out_or_follow_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = learning_log(tmp_path / "requests.sqlite")
-    only = replay(entries(path), Configuration(), 0.01, ["plain"])
+    only = replay(LogReader(path), Configuration(), 0.01, ["plain"])
     assert [one.after for one in only.tasks] == [{"plain": pytest.approx(1)}] * 2
     assert only.whole.low < 0.1 / 0.0975 < only.whole.high
-    ruled = replay(entries(path), parse(RULES), 0.0)
+    ruled = replay(LogReader(path), parse(RULES), 0.0)
     assert next(one for one in ruled.tasks if one.task == "code").after == {"ngram": pytest.approx(1)}
     with pytest.raises(CannotReplay, match="no lane gone; it has: ngram, plain"):
-        replay(entries(path), Configuration(), 0.0, ["gone"])
+        replay(LogReader(path), Configuration(), 0.0, ["gone"])
     assert main(["replay", "--log", str(path), "--exploration", "2"]) == 1
     assert "--exploration: is 2, not a share" in capsys.readouterr().err
+
+
+def test_of_lanes_that_are_equal_the_first_is_the_best() -> None:
+    """Not the one that comes first in a set, which differs from process to process."""
+    lanes = [f"lane {number}" for number in range(20)]
+    samples = [
+        Sample(
+            task="code",
+            lane=lanes[7],
+            tokens=100,
+            s_per_token=0.1,
+            propensities={lanes[7]: 1.0},
+            predicted=dict.fromkeys(lanes, 0.1),
+            spread=dict.fromkeys(lanes, 0.1),
+        )
+        for _ in range(MIN_REQUESTS_OF_A_TASK)
+    ]
+    assert best_of_each_task(samples, lanes[3])(samples[0]) == {lanes[0]: 1.0}

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from tests.patient import TRIES, shortest_s
 
+from paceline.http.errors import ApiError
 from paceline.http.outline import outlined
 from paceline.http.parse import WHOLE_BYTES, parse_request
-from paceline.serving.errors import ApiError
 from paceline.types import Api, Request
 
 LARGE = WHOLE_BYTES + 1

@@ -1,5 +1,6 @@
 """What the gateway answers itself: by which methods, for whom, and to which pages."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from tests.fake_engine import Received, Wire, token
 
 from paceline.engines.openai import OpenAISettings
 from paceline.http.access import Access
+from paceline.http.answers import Answers
 from paceline.http.application import Application
-from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, computes, route
+from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, reference, route
 from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
+from paceline.serving.passing import computes
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration
 
@@ -105,7 +108,7 @@ async def test_a_clients_key_sees_and_changes_nothing_of_others(
     running = await start_gateway(KEYS + lane("a", engine.url))
     a, b, root = ({"authorization": f"Bearer {key}"} for key in ("team-a", "team-b", "root"))
     assert (await running.http.post("/v1/chat/completions", json=CHAT, headers=a)).status_code == 200
-    assert running.outcomes[-1][0].client == "key 1"
+    assert running.records[-1].client == "key 1"
     assert "authorization" not in engine.requests[-1].headers
     for method, path in (
         ("GET", "/paceline/requests"),
@@ -196,11 +199,15 @@ async def test_readiness_ends_before_the_port_closes(start_engine: StartEngine, 
 
     engine = await start_engine(slow)
     running = await start_gateway("server.drain_s = 5.0\n" + lane("a", engine.url))
-    running.gateway.stop(drains=True)
+    running.gateway.ask_to_stop(drains=True)
+    stopping = asyncio.create_task(running.gateway.stop())
+    await asyncio.sleep(0)  # so that it begins
     answer = await running.http.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, "stopping")
     assert (await running.http.get("/livez")).status_code == 200
     assert (await running.http.post("/v1/chat/completions", json=CHAT | {"stream": True})).status_code == 200
+    running.gateway.ask_to_stop()
+    await stopping
 
 
 async def test_what_is_passed_through_leaves_a_line_and_a_count(
@@ -276,6 +283,12 @@ def test_a_clients_paths_hold_all_that_is_decided_on() -> None:
     assert all(row.methods or row.path.endswith("*") for row in ROUTES)
 
 
+def test_the_docs_hold_the_table_of_endpoints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-it-works.md").read_text()
+    begin, end = "<!-- generated: python -m paceline.http.routes -->\n", "<!-- end of generated -->"
+    assert page.partition(begin)[2].partition(end)[0].strip() == reference().strip()
+
+
 def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[Route]) -> Application:
     monkeypatch.setattr("paceline.http.application.ROUTES", rows)
     engine = OpenAISettings(name="one", url="http://127.0.0.1:1")
@@ -284,12 +297,12 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[
     async def reload() -> dict[str, Any]:
         return {}
 
-    pipeline = Pipeline(Fleet(configuration, tmp_path), Router(()), lambda *_: None)
-    return Application(pipeline, Access(configuration), reload, None)
+    pipeline = Pipeline(Fleet(configuration, tmp_path), Router(()))
+    return Application(Access(configuration), Answers(pipeline, reload, None), pipeline.metrics)
 
 
 def test_each_row_is_answered_by_something_or_nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     application(monkeypatch, tmp_path, ROUTES)
     wrong = Route(("GET",), "/paceline/new", "not_there", Audience.CLIENTS, "nothing answers it")
-    with pytest.raises(AttributeError, match="_not_there"):
+    with pytest.raises(AttributeError, match="not_there"):
         application(monkeypatch, tmp_path, [*ROUTES, wrong])

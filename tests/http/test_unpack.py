@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
+from paceline.http.errors import ApiError
 from paceline.http.unpack import unpacked
-from paceline.serving.errors import ApiError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -24,7 +24,7 @@ from paceline.decision.decide import EXPLORATION
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.replay import replay
 from paceline.evidence.report import report
-from paceline.records.read import entries
+from paceline.records.read import LogReader
 from paceline.routing.store import Memory
 from paceline.settings import Configuration
 from paceline.types import Decision, Lane, LaneState, Outcome, Prediction, Signals
@@ -205,8 +205,8 @@ def printed(*words: str) -> list[str]:
 
 def estimates_of(log: Path) -> dict[str, Any]:
     """What the report and the replay round."""
-    found = report(entries(log))
-    replayed = replay(entries(log), Configuration(), EXPLORATION)
+    found = report(LogReader(log))
+    replayed = replay(LogReader(log), Configuration(), EXPLORATION)
     parts: list[Any] = [
         {
             "lanes": list(one.lanes),

@@ -25,11 +25,11 @@ from msgspec.structs import replace
 from tests.conftest import Serving
 
 from paceline.cli import main
-from paceline.evidence.estimate import IN_COMMON, Logged, always, estimate
-from paceline.paths import DECISION_LOG
+from paceline.evidence.estimate import IN_COMMON, Sample, always, estimate
 from paceline.records import decision_log as evidence_log
 from paceline.records.decision_log import DecisionLog, LogSettings
-from paceline.records.read import NoLog, entries
+from paceline.records.kept import kept_record
+from paceline.records.read import LogReader, NoLog
 from paceline.types import Api, Decision, Observation, Outcome, Prediction, Request, Signals, Strategy
 
 BODY = b'{"messages": [{"role": "user", "content": "a secret"}]}'
@@ -52,10 +52,15 @@ def outcome(lane: str = "plain", at_s: float | None = None, s_per_token: float =
     return Outcome(lane, 200, 1.5, observed=seen, at_s=time.time() if at_s is None else at_s)
 
 
-def written(path: Path, count: int, settings: LogSettings = LogSettings()) -> DecisionLog:  # noqa: B008 - it is frozen
+def written(
+    path: Path,
+    count: int,
+    settings: LogSettings = LogSettings(),  # noqa: B008 - it is frozen
+    with_text: bool = False,
+) -> DecisionLog:
     log = DecisionLog(path, settings)
     for _ in range(count):
-        log.add(REQUEST, Signals(conversation="c"), decision(), outcome())
+        log.record(kept_record(REQUEST, Signals(conversation="c"), decision(), outcome(), with_text=with_text))
     log.close()
     return log
 
@@ -73,31 +78,33 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def test_an_entry_tells_all_but_the_text(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "requests.sqlite"
     assert written(path, 3).written == 3
-    found = list(entries(path))
-    assert [entry["number"] for entry in found] == [1, 2, 3]
-    entry = found[0]
-    assert (entry["id"], entry["model"], entry["conversation"], entry["task"]) == ("mine", "m", "c", "answer")
-    assert (entry["lane"], entry["strategy"], entry["propensity"]) == ("plain", "autoregressive", 0.9)
-    assert (entry["decode_tokens"], entry["drafted"], entry["accepted"]) == (50, 8, 3)
-    assert entry["prefill_s"] is None
-    assert entry["predictions"]["ngram"]["s_per_token"] == pytest.approx(0.05)
-    assert entry["predictions"]["ngram"]["propensity"] == pytest.approx(0.1)
+    numbered = list(LogReader(path).numbered())
+    assert [number for number, _ in numbered] == [1, 2, 3]
+    record = numbered[0][1]
+    assert (record.id, record.model, record.signals.conversation, record.task) == ("mine", "m", "c", "answer")
+    assert (record.outcome.lane, record.strategy, record.decision.propensity) == ("plain", "autoregressive", 0.9)
+    observed = record.outcome.observed
+    assert (observed.decode_tokens, observed.drafted, observed.accepted) == (50, 8, 3)
+    assert observed.prefill_s is None
+    assert record.decision.predictions["ngram"].s_per_token == pytest.approx(0.05)
+    assert record.decision.propensities["ngram"] == pytest.approx(0.1)
     assert b"secret" not in path.read_bytes()
 
 
 def test_texts_are_kept_where_that_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "requests.sqlite"
-    written(path, 1, LogSettings(keep_text=True))
-    assert [entry["text"] for entry in entries(path, keep_text=True)] == [BODY.decode()]
+    written(path, 1, with_text=True)
+    assert [record.text for record in LogReader(path, with_text=True)] == [BODY.decode()]
+    assert [record.text for record in LogReader(path)] == [None]
 
 
 def test_old_entries_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "requests.sqlite"
     log = DecisionLog(path)
-    log.add(REQUEST, Signals(), decision(), outcome(at_s=time.time() - 31 * 86_400))
-    log.add(REQUEST, Signals(), decision(), outcome())
+    log.record(kept_record(REQUEST, Signals(), decision(), outcome(at_s=time.time() - 31 * 86_400)))
+    log.record(kept_record(REQUEST, Signals(), decision(), outcome()))
     log.close()
-    assert [entry["number"] for entry in entries(path)] == [2]
+    assert [number for number, _ in LogReader(path).numbered()] == [2]
 
 
 def test_a_large_file_loses_its_oldest_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +113,7 @@ def test_a_large_file_loses_its_oldest_entries(tmp_path: Path, monkeypatch: pyte
     settings = LogSettings(max_bytes=700_000)
     for _ in range(12):
         written(path, 100, settings)
-    numbers = [entry["number"] for entry in entries(path)]
+    numbers = [number for number, _ in LogReader(path).numbered()]
     assert numbers[0] > 1
     assert numbers[-1] == 1200
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 1_800_000
@@ -116,14 +123,14 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_goes_on_later(tmp_path: 
     path = tmp_path / "folder" / "requests.sqlite"
     path.parent.write_text("a file where the folder should be")
     log = DecisionLog(path)
-    log.add(REQUEST, Signals(), decision(), outcome())
+    log.record(kept_record(REQUEST, Signals(), decision(), outcome()))
     wait_until(lambda: log.problem is not None)
     path.parent.unlink()
     wait_until(lambda: log.written == 1)
     log.close()
     assert log.lost == 0
     assert log.problem is None
-    assert len(list(entries(path))) == 1
+    assert len(list(LogReader(path))) == 1
 
 
 def test_what_does_not_fit_into_memory_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +138,7 @@ def test_what_does_not_fit_into_memory_is_counted(tmp_path: Path, monkeypatch: p
     (tmp_path / "folder").write_text("")
     log = DecisionLog(tmp_path / "folder" / "requests.sqlite")
     for _ in range(8):
-        log.add(REQUEST, Signals(), decision(), outcome())
+        log.record(kept_record(REQUEST, Signals(), decision(), outcome()))
     log.close()
     assert log.lost == 8
 
@@ -143,7 +150,7 @@ def test_what_waits_for_the_disk_holds_no_prompts(tmp_path: Path) -> None:
     tracemalloc.start()
     for number in range(20):
         asked = Request(Api.OPENAI_CHAT, "/v1/chat/completions", body + b"%d" % number, {})
-        log.add(asked, Signals(), decision(), outcome())
+        log.record(kept_record(asked, Signals(), decision(), outcome()))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     log.close()
@@ -156,7 +163,7 @@ def test_a_full_disk_stops_nothing() -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     log = DecisionLog(Path("/dev/full"))
-    log.add(REQUEST, Signals(), decision(), outcome())
+    log.record(kept_record(REQUEST, Signals(), decision(), outcome()))
     log.close()
     assert log.problem
 
@@ -178,7 +185,7 @@ def test_it_survives_being_killed_while_writing(tmp_path: Path, monkeypatch: pyt
         assert asked(path, f"SELECT count(*) FROM requests WHERE number > {before} AND decode_tokens = 50") > 0
         before = asked(path, "SELECT count(*) FROM requests")
     assert asked(path, "PRAGMA integrity_check") == "ok"
-    assert [entry["number"] for entry in entries(path)] == list(range(1, before + 1))
+    assert [number for number, _ in LogReader(path).numbered()] == list(range(1, before + 1))
 
 
 def has_more_than(path: Path, count: int) -> bool:
@@ -194,7 +201,7 @@ def write_on(path: Path) -> None:
     """Until it is killed."""
     log = DecisionLog(path)
     while True:
-        log.add(REQUEST, Signals(), decision(), outcome())
+        log.record(kept_record(REQUEST, Signals(), decision(), outcome()))
         time.sleep(0.0005)
 
 
@@ -220,34 +227,41 @@ def test_no_log_is_no_sqlite_file(tmp_path: Path) -> None:
     path = tmp_path / "requests.sqlite"
     path.write_text("something else")
     with pytest.raises(NoLog):
-        list(entries(path))
+        list(LogReader(path))
 
 
 # Estimates
 
 
-def made(requests: int, exploration: float, seed: int = 0) -> tuple[list[Logged], float]:
+def made(requests: int, exploration: float, seed: int = 0) -> tuple[list[Sample], float]:
     """A log of a policy that takes the fast lane, or the other one with some probability, and what always taking the
     other one would have made of its time. The predictions are wrong by a fifth."""
     rng = random.Random(seed)
-    entries, truth, taken = [], 0.0, 0.0
+    samples, truth, taken = [], 0.0, 0.0
     for _ in range(requests):
         fast, slow = 0.1 * rng.lognormvariate(0, 0.2), 0.15 * rng.lognormvariate(0, 0.2)
         lane = "slow" if rng.random() < exploration else "fast"
         shares = {"fast": 1 - exploration, "slow": exploration}
-        predicted = {"fast": 0.12, "slow": 0.12}
-        spread = {"fast": 0.2, "slow": 0.2}
-        entries.append(Logged("code", lane, 100, slow if lane == "slow" else fast, shares, predicted, spread))
+        sample = Sample(
+            task="code",
+            lane=lane,
+            tokens=100,
+            s_per_token=slow if lane == "slow" else fast,
+            propensities=shares,
+            predicted={"fast": 0.12, "slow": 0.12},
+            spread={"fast": 0.2, "slow": 0.2},
+        )
+        samples.append(sample)
         truth += slow
         taken += slow if lane == "slow" else fast
-    return entries, truth / taken
+    return samples, truth / taken
 
 
 def test_estimates_correct_what_predictions_miss() -> None:
     held, errors = 0, []
     for seed in range(60):
-        entries, truth = made(400, 0.2, seed)
-        found = estimate(entries, always("slow"))
+        samples, truth = made(400, 0.2, seed)
+        found = estimate(samples, always("slow"))
         held += found.low <= truth <= found.high
         errors.append(abs(found.ratio - truth))
         assert found.inverse_propensity == pytest.approx(truth, rel=0.4)
@@ -260,17 +274,17 @@ def test_estimates_correct_what_predictions_miss() -> None:
 
 
 def test_what_was_never_tried_rests_on_predictions() -> None:
-    entries, _ = made(100, 0.0)
-    found = estimate(entries, always("slow"))
+    samples, _ = made(100, 0.0)
+    found = estimate(samples, always("slow"))
     assert found.agreed == 0
     assert found.on_predictions == 1
     assert found.high - found.low > 0.4
 
 
 def test_a_lane_that_nothing_is_known_of_is_an_error() -> None:
-    entries, _ = made(40, 0.1)
+    samples, _ = made(40, 0.1)
     with pytest.raises(ValueError, match="nothing is known of lane 'x'"):
-        estimate(entries, always("x"))
+        estimate(samples, always("x"))
 
 
 def test_estimates_hold_on_a_simulated_machine() -> None:
@@ -278,17 +292,17 @@ def test_estimates_hold_on_a_simulated_machine() -> None:
     signals, held = signals_by_task(), 0
     for world, lanes in ((mtp_counts(), ("plain", "mtp-4")), (embedded(), ("plain", "ngram-12"))):
         for seed in range(5):
-            entries, truth = one_log(world, signals, 1000, seed, 0.01)
+            samples, truth = one_log(world, signals, 1000, seed, 0.01)
             for lane in lanes:
-                found = estimate(entries, always(lane))
+                found = estimate(samples, always(lane))
                 held += found.low <= truth[lane] <= found.high
     assert held >= 18
 
 
 def test_errors_of_different_tasks_are_in_part_their_own() -> None:
-    entries, _ = made(100, 0.0)
-    one = estimate(entries, always("slow"))
-    halves = [replace(entry, task=str(number % 2)) for number, entry in enumerate(entries)]
+    samples, _ = made(100, 0.0)
+    one = estimate(samples, always("slow"))
+    halves = [replace(sample, task=str(number % 2)) for number, sample in enumerate(samples)]
     two = estimate(halves, always("slow"))
     assert two.ratio == one.ratio
     assert (two.high - two.ratio) / (one.high - one.ratio) == pytest.approx(
@@ -302,8 +316,9 @@ def test_a_real_gateway_writes_one(real_gateway: Serving, capsys: pytest.Capture
     for _ in range(3):
         httpx2.post(f"{real_gateway.url}/v1/chat/completions", json=asked, timeout=60, trust_env=False)
     time.sleep(2 * evidence_log.INTERVAL_S + 0.5)
-    path = real_gateway.log.parent / "paceline" / DECISION_LOG
-    found = list(entries(path))[-3:]
-    assert [entry["status"] for entry in found] == [200] * 3
-    assert all(entry["decode_tokens"] and set(entry["predictions"]) == {"plain", "ngram"} for entry in found)
+    path = real_gateway.log.parent / "paceline" / evidence_log.FILE
+    found = list(LogReader(path))[-3:]
+    assert [record.outcome.status for record in found] == [200] * 3
+    assert all(record.outcome.observed.decode_tokens for record in found)
+    assert all(set(record.decision.predictions) == {"plain", "ngram"} for record in found)
     assert b"something short" not in path.read_bytes()

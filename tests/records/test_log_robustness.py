@@ -12,19 +12,21 @@ from random import Random
 
 import pytest
 
+from paceline.cli import main
 from paceline.records import decision_log as evidence_log
 from paceline.records.decision_log import DecisionLog, LogSettings
-from paceline.records.read import entries
-from paceline.types import Api, Decision, Outcome, Request, Signals
+from paceline.records.kept import MAX_TEXT_BYTES, kept_record
+from paceline.records.read import LogReader
+from paceline.types import Api, Decision, Observation, Outcome, Prediction, Request, Signals, Strategy, Task
 
-KEPT = LogSettings(keep_text=True)
 
-
-def added(log: DecisionLog, body: bytes = b"{}", count: int = 1, at_s: float | None = None) -> None:
+def added(
+    log: DecisionLog, body: bytes = b"{}", count: int = 1, at_s: float | None = None, with_text: bool = False
+) -> None:
     for _ in range(count):
         request = Request(Api.OPENAI_CHAT, "/v1/chat/completions", body, {})
         outcome = Outcome("plain", 200, 1.0, at_s=time.time() if at_s is None else at_s)
-        log.add(request, Signals(), Decision("plain", "because"), outcome)
+        log.record(kept_record(request, Signals(), Decision("plain", "because"), outcome, with_text=with_text))
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -41,16 +43,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_waits_is_bounded_in_bytes_and_the_oldest_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file where the folder should be")
-    log = DecisionLog(tmp_path / "folder" / "requests.sqlite", KEPT)
+    log = DecisionLog(tmp_path / "folder" / "requests.sqlite")
     for number in range(100):
-        added(log, b"%03d" % number + b"x" * 1_000_000)
+        added(log, b"%03d" % number + b"x" * 1_000_000, with_text=True)
     held = sum(sys.getsizeof(text) for _, text in list(log._waiting))
     assert held < evidence_log.MAX_WAITING_BYTES
     assert log.lost == 100 - len(log._waiting)
     (tmp_path / "folder").unlink()
     wait_until(lambda: not log._waiting and log.problem is None)
     log.close()
-    found = [entry["text"][:3] for entry in entries(log.path, keep_text=True)]
+    found = [(record.text or "")[:3] for record in LogReader(log.path, with_text=True)]
     assert found == [f"{number:03}" for number in range(100 - len(found), 100)]
     assert log.lost + log.written == 100
     assert log._held_bytes == 0
@@ -70,27 +72,27 @@ def test_nothing_is_lost_when_entries_come_while_the_disk_fails(tmp_path: Path) 
     wait_until(lambda: log.written == 2000)
     log.close()
     assert log.lost == 0
-    assert len(list(entries(log.path))) == 2000
+    assert len(list(LogReader(log.path))) == 2000
 
 
 def test_a_body_is_cut_where_it_would_fill_the_memory(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path / "requests.sqlite", KEPT)
-    added(log, b"x" * 30_000_000)
+    log = DecisionLog(tmp_path / "requests.sqlite")
+    added(log, b"x" * 30_000_000, with_text=True)
     log.close()
-    assert [len(entry["text"]) for entry in entries(log.path, keep_text=True)] == [evidence_log.MAX_TEXT_BYTES]
+    assert [len(record.text or "") for record in LogReader(log.path, with_text=True)] == [MAX_TEXT_BYTES]
 
 
 def test_the_file_stays_near_its_limit_also_with_texts(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path / "requests.sqlite", LogSettings(max_bytes=1_000_000, keep_text=True))
+    log = DecisionLog(tmp_path / "requests.sqlite", LogSettings(max_bytes=1_000_000))
     largest = 0
     for number in range(60):
-        added(log, b"%03d" % number + b"z" * 300_000)
+        added(log, b"%03d" % number + b"z" * 300_000, with_text=True)
         wait_until(lambda: not log._waiting)
         largest = max(largest, sum(file.stat().st_size for file in tmp_path.iterdir()))
     log.close()
     assert largest < 6_000_000
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 1_500_000
-    assert [entry["text"][:3] for entry in entries(log.path, keep_text=True)][-1] == "059"
+    assert [(record.text or "")[:3] for record in LogReader(log.path, with_text=True)][-1] == "059"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -134,7 +136,7 @@ def test_a_file_of_a_newer_program_is_set_aside(tmp_path: Path, caplog: pytest.L
     log = DecisionLog(path)
     added(log)
     log.close()
-    assert len(list(entries(path))) == 1
+    assert len(list(LogReader(path))) == 1
     with closing(sqlite3.connect(tmp_path / "requests.newer")) as connection:
         assert connection.execute("SELECT count(*) FROM entries").fetchone()[0] == 3
     assert "its format is 99" in caplog.text
@@ -149,7 +151,7 @@ def test_a_file_that_is_removed_or_damaged_while_it_is_used_is_made_again(tmp_pa
         file.unlink()
     added(log)
     wait_until(lambda: log.written == 2)
-    assert len(list(entries(path))) == 1
+    assert len(list(LogReader(path))) == 1
     path.write_bytes(Random(0).randbytes(path.stat().st_size))
     added(log, count=200)
     wait_until(lambda: log.written == 202 and log.problem is None)
@@ -219,3 +221,55 @@ def test_a_file_that_can_be_neither_used_nor_moved_is_left_as_it_is(
     finally:
         log.close()
     assert path.read_bytes() == before
+
+
+UNREADABLE = (
+    b"",
+    b"{",
+    b"[" * 10_000,
+    b"null",
+    b'{"id": null}',
+    b"\xff",
+    b'{"signals": {"tasks": {"dancing": 1}}}',
+)
+
+
+def test_entries_that_hold_no_record_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "requests.sqlite"
+    log = DecisionLog(path)
+    added(log, count=2)
+    log.close()
+    with closing(sqlite3.connect(path)) as connection:
+        for text in UNREADABLE:
+            connection.execute("INSERT INTO entries (at_s, entry) VALUES (?, CAST(? AS TEXT))", (time.time(), text))
+        connection.commit()
+    log = DecisionLog(path)
+    added(log)
+    log.close()
+    reader = LogReader(path)
+    for _ in range(2):
+        assert [number for number, _ in reader.numbered()] == [1, 2, 3 + len(UNREADABLE)]
+        assert reader.unreadable == len(UNREADABLE)
+    assert main(["export", str(tmp_path / "requests.csv"), "--log", str(path)]) == 0
+    said = capsys.readouterr()
+    assert "3 requests" in said.out
+    assert f"{len(UNREADABLE)} entries can't be read" in said.err
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "requests.sqlite")
+    observed = Observation(prompt_tokens=5, decode_tokens=4, decode_s=0.5, drafted=8, accepted=3, drafting_steps=2)
+    prediction = Prediction("f", "m", Strategy("ngram", 8), 0.7, 1.1, 0.2, 0.01, (0.1, 0.2), 0.5, 0.1, 0.3, 9.0)
+    record = kept_record(
+        Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"{}", {}, id="mine", served_model="m", client="a key"),
+        Signals(tasks={Task.CODE: 0.6, Task.EDIT: 0.4}, temperature=0.5, conversation="c"),
+        Decision("ngram", "because", 0.9, {"ngram": 0.9, "plain": 0.1}, ("plain",), {"ngram": prediction}, 0.5),
+        Outcome("ngram", 200, 1.0, observed=observed, at_s=time.time(), fingerprint="f", failed=(("plain", "p"),)),
+        with_text=True,
+        with_parameters=True,
+    )
+    log.record(record)
+    log.close()
+    assert list(LogReader(log.path, with_text=True)) == [record]

@@ -1,11 +1,8 @@
 """What is kept of requests is bounded, private, and guarded."""
 
-import io
-import json
 import stat
 import time
 from collections import Counter
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from paceline.cli.serve import _print_outcome
 from paceline.engines.answered import answered
 from paceline.inspection import inspect
 from paceline.records.decision_log import DecisionLog
@@ -27,11 +23,14 @@ from paceline.records.kept import (
     kept_error,
     kept_id,
     kept_path,
+    kept_record,
 )
+from paceline.records.lines import Lines
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
+from paceline.records.record import Parameters, Record, Sink
 from paceline.records.secret import FILE, KEY_BYTES, conversation_key
-from paceline.records.sinks import tell_each
+from paceline.records.sinks import Sinks
 from paceline.records.state_file import private_directory
 from paceline.records.traces import attributes
 from paceline.types import Answered, Api, Decision, Observation, Outcome, Request, Signals
@@ -137,26 +136,35 @@ def errors_of(request: Request) -> list[str | None]:
     ]
 
 
+class _Spans:
+    def __init__(self) -> None:
+        self.attributes: list[dict[str, Any]] = []
+
+    def record(self, record: Record, /) -> None:
+        self.attributes += [attributes(record, None), {"status": record.outcome.error}]
+
+
 def sunk(request: Request, folder: Path) -> bytes:
     """All that is kept of a request."""
-    log, recent, metrics, out = DecisionLog(folder / "requests.sqlite"), Recent(), Metrics(), io.StringIO()
-    spans = []
+    log, recent, metrics = DecisionLog(folder / "requests.sqlite"), Recent(), Metrics()
+    said: list[str] = []
+    spans = _Spans()
+    sinks = Sinks(Counter())
+    lines = Lines(said.append, is_wanted=lambda: True)
+    named: dict[str, Sink] = {"log": log, "recent": recent, "metrics": metrics, "lines": lines}
+    for name, sink in named.items():
+        sinks.add(name, sink)
+    sinks.add("spans", spans, gets_parameters=True)
     signals, decision = inspect(request), Decision("plain", "because")
     for error in errors_of(request):
         told = Answered(id=SECRET, model=SECRET, finish_reasons=(SECRET,))
         outcome = Outcome("plain", 404 if error else 200, 1.0, at_s=time.time(), error=error, answered=told)
-        log.add(request, signals, decision, outcome)
-        recent.add(request, signals, decision, outcome)
-        metrics.add(request, signals, decision, outcome)
-        spans.append(attributes("chat", request, signals, decision, outcome, None))
-        spans.append({"status": kept_error(error, request)})
-        with redirect_stdout(out):
-            _print_outcome(request, decision, outcome)
+        sinks.record(kept_record(request, signals, decision, outcome, with_parameters=True))
     log.close()
     assert log.written == len(errors_of(request))
     files = b"".join(file.read_bytes() for file in folder.iterdir())
     page = metrics.text({}, {}, 0)
-    return files + page + json.dumps(spans).encode() + msgspec.json.encode(recent.after(0)) + out.getvalue().encode()
+    return files + page + msgspec.json.encode([spans.attributes, recent.after(0), said])
 
 
 @pytest.mark.parametrize("api", list(DIALECTS))
@@ -181,8 +189,9 @@ def test_a_thousand_requests_with_names_of_a_megabyte_leave_nothing_behind() -> 
         name = f"{number}" + "x" * 1_000_000
         request = Request(Api.OPENAI_CHAT, f"/v1/chat/completions?{name}", b"", {"model": name}, name, id=name)
         outcome = Outcome(NO_LANE, 404, 0.1, error=f"no lane serves the model {name!r}")
-        recent.add(request, Signals(), Decision(NO_LANE, "not decided"), outcome)
-        metrics.add(request, Signals(), Decision(NO_LANE, "not decided"), outcome)
+        record = kept_record(request, Signals(), Decision(NO_LANE, "not decided"), outcome)
+        recent.record(record)
+        metrics.record(record)
         if number == 10:
             before = len(metrics.text({}, {}, 0))
     assert len(msgspec.json.encode(recent.after(0))) < 1_000_000
@@ -242,20 +251,47 @@ def test_an_answers_own_words_are_kept_only_where_they_are_known() -> None:
 
 
 def test_a_sink_that_fails_hides_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[str] = []
-
-    def failing(*_: object) -> None:
-        raise ValueError("no")
+    class Failing:
+        def record(self, record: Record, /) -> None:
+            raise ValueError("no")
 
     failures: Counter[str] = Counter()
-    sinks = {"one": lambda *_: seen.append("one"), "two": failing, "three": lambda *_: seen.append("three")}
+    sinks, first, third = Sinks(failures), _Collecting(), _Collecting()
+    sinks.add("first", first)
+    sinks.add("second", Failing())
+    sinks.add("third", third)
+    record = kept_record(Request(Api.LLAMA_CPP, "/", b"", {}), Signals(), Decision("", ""), Outcome("", 200, 1))
     for _ in range(3):
-        tell_each(
-            sinks, failures, Request(Api.LLAMA_CPP, "/", b"", {}), Signals(), Decision("", ""), Outcome("", 200, 1)
-        )
-    assert seen == ["one", "three"] * 3
-    assert failures == {"two": 3}
+        sinks.record(record)
+    assert first.records == third.records == [record] * 3
+    assert failures == {"second": 3}
     assert len(caplog.records) == 1
+
+
+class _Collecting:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def record(self, record: Record, /) -> None:
+        self.records.append(record)
+
+
+def test_text_and_parameters_go_only_to_those_that_are_to_get_them() -> None:
+    sinks, log, spans, others = Sinks(Counter()), _Collecting(), _Collecting(), _Collecting()
+    wants = [(sinks.want_text, sinks.want_parameters)]
+    sinks.add("log", log, gets_text=True)
+    sinks.add("traces", spans, gets_parameters=True)
+    sinks.add("others", others)
+    wants.append((sinks.want_text, sinks.want_parameters))
+    assert wants == [(False, False), (True, True)]
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    fields = {"seed": 7, "stop": ["END", "x"], "reasoning_effort": "low", "top_k": True}
+    request = Request(Api.OPENAI_COMPLETIONS, "/v1/completions", SECRET.encode(), fields, trace=trace)
+    outcome = Outcome("plain", 200, 1)
+    sinks.record(kept_record(request, Signals(), Decision("plain", ""), outcome, with_text=True, with_parameters=True))
+    assert [record.text for record in (*log.records, *spans.records, *others.records)] == [SECRET, None, None]
+    wanted = Parameters(api=Api.OPENAI_COMPLETIONS, trace=trace, seed=7, stops=("END", "x"), effort="low")
+    assert [record.parameters for record in (*log.records, *spans.records, *others.records)] == [None, wanted, None]
 
 
 # The key of conversations
@@ -315,7 +351,7 @@ def test_labels_are_bounded() -> None:
     before = len(metrics.text({}, {}, 0).splitlines())
     request = Request(Api.OPENAI_CHAT, "/", b"", {})
     for status in range(100, 1000):
-        metrics.add(request, Signals(), Decision("plain", ""), Outcome("plain", status, 1.0))
+        metrics.record(kept_record(request, Signals(), Decision("plain", ""), Outcome("plain", status, 1.0)))
         metrics.passed_through("plain", status)
         metrics.denied(f"reason {status}")
         metrics.engine_failure("e", f"kind {status}")
@@ -327,7 +363,7 @@ def test_labels_are_bounded() -> None:
 
 
 def test_known_series_are_there_before_their_first_event() -> None:
-    metrics = Metrics()
+    metrics = Metrics(["error", "lost", "silent"])
     metrics.know_lanes({"plain": False, "ngram": True})
     metrics.know_engines({"e": True})
     page = metrics.text({"plain": (True, 0, 0)}, {}, 0).decode()
@@ -351,7 +387,7 @@ def test_answers_of_one_token_or_without_a_time_do_not_inflate_speeds() -> None:
     many = Observation(completion_tokens=20, decode_tokens=19, decode_s=0.5)
     untimed = Observation(completion_tokens=5)
     for seen in (one, one, untimed, many):
-        metrics.add(request, Signals(), decision, Outcome("plain", 200, 1.0, observed=seen))
+        metrics.record(kept_record(request, Signals(), decision, Outcome("plain", 200, 1.0, observed=seen)))
     page = metrics.text({}, {}, 0)
     assert b'paceline_completion_tokens_total{lane="plain",task="answer"} 27.0' in page
     assert b'paceline_generation_tokens_total{lane="plain",task="answer"} 20.0' in page
@@ -378,7 +414,8 @@ def test_attributes_keep_their_types_and_hold_no_hash_of_content() -> None:
     for body, share, streams in zip(bodies, (1, 0.5, 1.0), (True, False, True), strict=True):
         request = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", body, stream=streams)
         outcome = Outcome("plain", 200, 1, first_byte_s=1)
-        told = attributes("chat", request, inspect(request), Decision("plain", "r", share), outcome, ("127.0.0.1", 80))
+        record = kept_record(request, inspect(request), Decision("plain", "r", share), outcome, with_parameters=True)
+        told = attributes(record, ("127.0.0.1", 80))
         found.append(told)
         for name, value in told.items():
             kinds.setdefault(name, set()).add(type(value))

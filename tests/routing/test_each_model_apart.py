@@ -24,7 +24,8 @@ from paceline.evidence.report import report
 from paceline.evidence.show import heading, text, verdict
 from paceline.http.gain import Gain
 from paceline.records.decision_log import DecisionLog
-from paceline.records.read import entries
+from paceline.records.kept import kept_record
+from paceline.records.read import LogReader
 from paceline.routing.store import Memory
 from paceline.serving.model_identity import lasting_description
 from paceline.text_table import shown_name
@@ -315,7 +316,9 @@ def log_of(
         name = rng.choice(("plain", "ngram"))
         chosen = Decision(name, "a coin", 0.5, {"plain": 0.5, "ngram": 0.5}, predictions=guesses)
         took = outcome(name, s_per_token=speeds[name] * rng.lognormvariate(0, noise))
-        log.add(replace(REQUEST, model=model, served_model=model), Signals({Task.ANSWER: 1.0}), chosen, took)
+        log.record(
+            kept_record(replace(REQUEST, model=model, served_model=model), Signals({Task.ANSWER: 1.0}), chosen, took)
+        )
     log.close()
     return path
 
@@ -323,7 +326,7 @@ def log_of(
 async def test_different_settings_are_never_compared_as_one(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", "old", {"plain": 0.1, "ngram": 0.3}, count=90)
     log_of(path, "new", {"plain": 0.1, "ngram": 0.05})
-    found = report(entries(path))
+    found = report(LogReader(path))
     assert [(one.requests, one.is_current, one.best[0]) for one in found.comparisons] == [
         (60, True, "ngram"),
         (90, False, "plain"),
@@ -341,7 +344,7 @@ def test_models_of_a_log_that_gave_them_one_fingerprint_are_told_apart_by_name(t
     for _ in range(4):  # in turn
         log_of(path, "all", {"plain": 0.1, "ngram": 0.3}, model="large", count=20)
         log_of(path, "all", {"plain": 0.02, "ngram": 0.01}, model="small", count=20)
-    found = report(entries(path)).comparisons
+    found = report(LogReader(path)).comparisons
     assert [(one.model, one.best[0], one.requests) for one in found] == [("large", "plain", 80), ("small", "ngram", 80)]
     assert all(one.is_current for one in found)
 
@@ -349,14 +352,14 @@ def test_models_of_a_log_that_gave_them_one_fingerprint_are_told_apart_by_name(t
 def test_requests_that_name_no_model_are_of_the_one_that_serves(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", "one", {"plain": 0.1, "ngram": 0.3}, model="m", count=20)
     log_of(path, "one", {"plain": 0.1, "ngram": 0.3}, model=None, count=20)
-    (found,) = report(entries(path)).comparisons
+    (found,) = report(LogReader(path)).comparisons
     assert (found.model, found.requests, found.is_current) == ("m", 40, True)
 
 
 async def test_present_settings_that_are_too_new_to_judge_are_said(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", "old", {"plain": 0.1, "ngram": 0.3})
     log_of(path, "new", {"plain": 0.1, "ngram": 0.05}, count=7)
-    assert "m: 7 requests so far that chose among plain, ngram as they are now" in text(report(entries(path)))
+    assert "m: 7 requests so far that chose among plain, ngram as they are now" in text(report(LogReader(path)))
     assert "m: 7 requests so far" in (await Gain(path).document())["verdict"]
 
 
@@ -373,7 +376,7 @@ def test_a_replay_tells_models_apart(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_verdict_from_noise_is_no_order(tmp_path: Path) -> None:
     path = log_of(tmp_path / "requests.sqlite", "f", {"plain": 0.1, "ngram": 0.094}, count=40, noise=0.6)
-    (found,) = report(entries(path)).comparisons
+    (found,) = report(LogReader(path)).comparisons
     assert found.best[1].low < 0.95 < 1.05 < found.best[1].high
     said = verdict(found)
     assert said.startswith("It can't be told yet whether routing pays here")
@@ -385,20 +388,20 @@ def test_how_many_more_requests_would_tell_is_foretold(tmp_path: Path) -> None:
     """If the difference stays what it seems: here the same requests come again."""
     path = tmp_path / "requests.sqlite"
     log_of(path, "f", {"plain": 0.1, "ngram": 0.09}, count=30, noise=0.4)
-    (found,) = report(entries(path)).comparisons
+    (found,) = report(LogReader(path)).comparisons
     assert found.pays is None
     assert found.more_needed == pytest.approx(28, abs=5)
     assert "about 30 more requests would tell" in verdict(found)
     for _ in range(2):
         log_of(path, "f", {"plain": 0.1, "ngram": 0.09}, count=30, noise=0.4)
-    (found,) = report(entries(path)).comparisons
+    (found,) = report(LogReader(path)).comparisons
     assert found.pays is False
     assert verdict(found).endswith("Use ngram.")
 
 
 def test_what_more_requests_can_not_tell_is_not_foretold(tmp_path: Path) -> None:
     same = log_of(tmp_path / "requests.sqlite", "f", {"plain": 0.1, "ngram": 0.0999}, count=30, noise=0.4)
-    (found,) = report(entries(same)).comparisons
+    (found,) = report(LogReader(same)).comparisons
     unsure = replace(found.best[1], ratio=0.99, low=0.8, high=1.18)
     assert replace(found, fixed={"ngram": unsure}).more_needed is None
     assert "can't be foreseen" in verdict(replace(found, fixed={"ngram": unsure}))
@@ -410,7 +413,7 @@ def test_names_of_others_can_do_nothing_to_a_terminal(tmp_path: Path) -> None:
     path = log_of(
         tmp_path / "requests.sqlite", "f", {"plain": 0.1, "ngram": 0.3}, model="\x1b]0;x\x07\u202e<b>" + "y" * 500
     )
-    found = report(entries(path))
+    found = report(LogReader(path))
     assert all(line.isprintable() for line in text(found).split("\n"))
     assert "<b>" not in page(found)
     assert len(shown_name("y" * 500)) == 80

@@ -10,10 +10,11 @@ import pytest
 from tests.conftest import StartEngine, StartGateway, lane
 from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
 
-from paceline.configuration import parse
+from paceline.configuration import Configuration, parse
+from paceline.serving.answering import ERROR_INSIDE, Refusal
 from paceline.serving.attempts import Attempts
-from paceline.serving.exchange import ERROR_INSIDE, Exchange
 from paceline.serving.fleet import EngineHandle, LaneHandle
+from paceline.serving.plan import Plan
 from paceline.serving.stored import MAX_IDS, Stored, StoredIds
 from paceline.settings import Configuration
 from paceline.wire.client import Client
@@ -219,17 +220,17 @@ async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attempt failed at once, and the request waits for an engine to come up: nobody is silent meanwhile."""
-    monkeypatch.setattr("paceline.serving.exchange.expected_s", lambda *_: 0.0)
+    monkeypatch.setattr("paceline.serving.attempt.expected_s", lambda *_: 0.0)
     engine = await start_engine(drops)
     running = await start_gateway(lane("a", engine.url))
     pipeline = running.gateway.pipeline
     next_lane = pipeline._next_lane
 
-    async def waits(exchange: Exchange, attempts: Attempts) -> LaneHandle | None:
+    async def waits(plan: Plan, attempts: Attempts, refusal: Refusal | None) -> LaneHandle | None:
         if attempts.failures:
             await asyncio.sleep(2.0)
             return None
-        return await next_lane(exchange, attempts)
+        return await next_lane(plan, attempts, refusal)
 
     monkeypatch.setattr(pipeline, "_next_lane", waits)
     reply = await running.http.post("/v1/chat/completions", json=CHAT)

@@ -438,7 +438,7 @@ async def test_a_client_that_leaves_frees_the_engine_at_once(
     await until(lambda: engine.requests)
     await until(lambda: client.open_connections == 2)  # the request's, and that of the looks at its health
     task.cancel()
-    await until(lambda: running.outcomes)
+    await until(lambda: running.records)
     assert (running.outcome.status, running.outcome.error) == (499, "the client left")
     assert running.gateway.fleet.engines["plain"].device.running == 0
     assert running.gateway.fleet.lanes["plain"].running == 0
@@ -629,7 +629,7 @@ async def test_a_gateway_that_stops_ends_its_streams_with_an_error_event(
     stream = asyncio.create_task(running.http.post("/v1/messages", json=CHAT | {"stream": True}))
     await until(lambda: engine.requests)
     await asyncio.sleep(0.1)
-    running.gateway.stop()
+    await running.gateway.stop()
     answer = await stream
     assert answer.content.startswith(token("one") + b"event: error\n")
     assert b"the gateway is stopping" in answer.content
@@ -674,7 +674,7 @@ async def test_nothing_is_left_behind(start_engine: StartEngine, start_gateway: 
     await asyncio.gather(*(_mixed_request(running, number) for number in range(300)))
     await running.http.aclose()
     running.http = httpx2.AsyncClient(base_url=running.url, trust_env=False)
-    await until(lambda: running.gateway.pipeline.in_flight == 0)
+    await until(lambda: running.gateway.pipeline.in_flight.requests == 0)
     await until(lambda: gateway_tasks() <= tasks_before)
     assert all(one.running == 0 and one.waiting == 0 for one in running.gateway.fleet.lanes.values())
     assert plain.connections <= 100
@@ -706,8 +706,8 @@ async def test_an_engine_on_its_way_out_ends_with_the_gateway(start_gateway: Sta
     assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["out"]
     await asyncio.sleep(0.2)
     assert psutil.pid_exists(pid)
-    running.gateway.stop()
-    await until(lambda: not psutil.pid_exists(pid))
+    await running.gateway.stop()
+    assert not psutil.pid_exists(pid)
 
 
 async def test_the_last_requests_are_told_without_their_text(

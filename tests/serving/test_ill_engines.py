@@ -23,8 +23,9 @@ from tests.fake_engine import (
 
 from paceline.http.routes import GENERATION
 from paceline.serving import illness, patience
+from paceline.serving.attempt import MAX_SET_ASIDE_BYTES
 from paceline.serving.attempts import MAX_DELIVERIES, Attempts
-from paceline.serving.exchange import MAX_SET_ASIDE_BYTES
+from paceline.serving.errors import EngineLost, NoLane
 from paceline.serving.illness import FAILURES_IN_A_ROW, Failure, Illness, trial
 from paceline.types import Api
 
@@ -320,7 +321,7 @@ async def test_the_queue_has_an_end(start_engine: StartEngine, start_gateway: St
 async def test_an_engine_that_hangs_with_its_devices_turn_loses_it(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paceline.serving.exchange.MIN_STALLED_S", 0.3)
+    monkeypatch.setattr("paceline.serving.attempt.MIN_STALLED_S", 0.3)
     monkeypatch.setattr(patience, "MIN_STALLED_S", 0.3)
     monkeypatch.setattr(patience, "MIN_TOKENS_PER_S", 1e9)
     a, b = await start_engine(hangs), await start_engine(answer)
@@ -377,14 +378,14 @@ def test_attempts_are_counted_in_one_place() -> None:
     for kind in (Failure.QUEUE, Failure.UNREACHABLE, Failure.BUSY):
         attempts.failed(str(kind), kind, "a problem")
     may_go_on = [attempts.may_go_on]  # nothing was sent, or it was refused
-    assert attempts.status_and_code == (503, "engine_unavailable")
+    assert isinstance(attempts.error("a problem"), NoLane)
     attempts.failed("a", Failure.LOST, "a problem")
     may_go_on.append(attempts.may_go_on)
     assert not attempts.may_try("a")
     assert attempts.may_return("a")
     attempts.failed("b", Failure.ERROR, "a problem")
     assert [*may_go_on, attempts.may_go_on] == [True, True, False]
-    assert attempts.status_and_code == (502, "engine_lost")
+    assert isinstance(attempts.error("a problem"), EngineLost)
 
 
 async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:

@@ -72,7 +72,7 @@ async def test_configured_names_and_patterns_lead_to_what_each_engine_calls_it(
     listed = [entry["id"] for entry in (await running.http.get("/v1/models")).json()["data"]]
     assert listed == ["coder", "vectors", "qwen3:8b", "embed", "Qwen3-8B-Q4"]
     assert (await running.http.get("/v1/models/coder")).json()["id"] == "coder"
-    kept = [request.served_model for request, *_ in running.outcomes]
+    kept = [record.model for record in running.records]
     assert set(kept) == {"coder"}
 
 
@@ -103,7 +103,7 @@ async def test_ollamas_tags_and_case_are_as_ollama_has_them(
     answer = await running.http.post("/v1/chat/completions", json=CHAT | {"model": name})
     assert answer.headers["x-paceline-lane"] == "o"
     assert asked_for(ollama) == [name]  # as the client wrote it: Ollama knows it
-    assert running.outcomes[-1][0].served_model == own
+    assert running.records[-1].model == own
 
 
 async def test_another_tag_is_another_model(start_gateway: StartGateway, start_engine: StartEngine) -> None:

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.engines import ENGINES, Observer
-from paceline.serving.errors import ApiError
+from paceline.http.errors import api_error
+from paceline.serving.errors import ServingError
 from paceline.serving.relay import PING_HELD_S, WHOLE_BYTES, EngineSilent, Relay
 from paceline.types import Api, Request, Strategy
 from paceline.wire.client import Answer, ConnectionLost
+from paceline.wire.headers import Headers
 
 EVENTS, JSON, OTHER = b"text/event-stream", b"application/json", b"application/x-ndjson"
 TOKEN = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}}]}\n\n'
@@ -56,22 +58,23 @@ class Scripted(Answer):
 class Client:
     """Keeps what it is sent."""
 
-    def __init__(self, takes_s: float = 0.0) -> None:
+    def __init__(self, takes_s: float = 0.0, api: Api = Api.OPENAI_CHAT) -> None:
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
         self.sent: list[bytes] = []
         self.at_s: list[float] = []
         self.has_ended = self.is_cut = False
         self._takes_s = takes_s
+        self._api = api
         self._began_s = time.monotonic()
 
     @property
     def body(self) -> bytes:
         return b"".join(self.sent)
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: Headers) -> None:
         assert self.status is None
-        self.status, self.headers = status, headers
+        self.status, self.headers = status, list(headers)
 
     async def send(self, data: bytes) -> None:
         assert self.status is not None and not self.has_ended
@@ -83,6 +86,9 @@ class Client:
     async def end(self, data: bytes = b"") -> None:
         await self.send(data)
         self.has_ended = True
+
+    async def end_with(self, error: ServingError, is_inside_event: bool) -> None:
+        await self.end((b"\n\n" if is_inside_event else b"") + api_error(error).event(self._api))
 
     def abort(self) -> None:
         self.is_cut = True
@@ -105,13 +111,13 @@ def relay(
     **headers: bytes,
 ) -> Relay:
     return Relay(
-        Scripted(steps, content_type, status, **headers),
-        watching or observer(),
-        client,
-        time.perf_counter(),
-        [(b"x-own", b"1")],
-        first_byte_timeout_s,
-        idle_timeout_s,
+        answer=Scripted(steps, content_type, status, **headers),
+        observer=watching or observer(),
+        reply=client,
+        sent_s=time.perf_counter(),
+        extra_headers=[(b"x-own", b"1")],
+        first_byte_timeout_s=first_byte_timeout_s,
+        idle_timeout_s=idle_timeout_s,
     )
 
 
@@ -134,7 +140,7 @@ async def test_a_stream_begins_with_its_first_event(before: bytes, event: bytes)
     one = relay([before or b": x\n\n", 0.05, event, 0.05, TOKEN], client)
     assert await one.begin() is None
     assert client.status is None and not one.began
-    assert await one.run(Api.OPENAI_CHAT) is None
+    assert await one.run() is None
     assert client.body == (before or b": x\n\n") + event + TOKEN
     assert client.sent[0] == (before or b": x\n\n") + event  # at once, and the next one when it comes
     assert client.headers[0] == (b"x-own", b"1")
@@ -147,7 +153,7 @@ async def test_an_error_as_the_first_event_is_told_before_anything_is_sent(befor
     one = relay([before + ERROR[:9], ERROR[9:], TOKEN], client, content_type, watching=watching)
     assert await one.begin() == "out of memory"
     assert client.status is None and not watching.error_is_clients
-    await one.run(Api.OPENAI_CHAT)  # if no other engine serves
+    await one.run()  # if no other engine serves
     assert client.body == before + ERROR + TOKEN
     assert watching.error == "out of memory"
 
@@ -156,7 +162,7 @@ async def test_an_error_after_a_token_comes_too_late() -> None:
     client, watching = Client(), observer()
     one = relay([TOKEN, ERROR], client, watching=watching)
     assert await one.begin() is None
-    assert await one.run(Api.OPENAI_CHAT) is None
+    assert await one.run() is None
     assert client.body == TOKEN + ERROR
     assert watching.error == "out of memory"
 
@@ -165,7 +171,7 @@ async def test_a_stream_without_an_event_is_an_error() -> None:
     client = Client()
     one = relay([b": ping\n\n"], client)
     assert await one.begin() == "the stream ended before its first event"
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == b": ping\n\n" and client.has_ended
 
 
@@ -175,7 +181,7 @@ async def test_pings_are_held_for_a_second_and_not_longer() -> None:
     assert await one.begin() is None
     assert one.began and client.body == b": 1\n\n: 2\n\n"
     assert PING_HELD_S - 0.1 < client.at_s[0] < PING_HELD_S + 0.5
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == b": 1\n\n: 2\n\n" + ERROR
 
 
@@ -184,7 +190,7 @@ async def test_a_flood_of_pings_is_not_held() -> None:
     one = relay([b": ping\n\n" * 1000] * 20, client)
     assert await one.begin() is None
     assert one.began
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == b": ping\n\n" * 20_000
 
 
@@ -194,7 +200,7 @@ async def test_json_is_held_until_it_is_known_whether_it_is_an_error(content_typ
     one = relay([b'{"error": {"mess', 0.05, b'age": "boom"}}'], client, content_type)
     assert await one.begin() == "boom"
     assert client.status is None
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == b'{"error": {"message": "boom"}}' and client.has_ended
 
 
@@ -205,7 +211,7 @@ async def test_json_of_any_length_passes(extra: int) -> None:
     one = relay([body[:100_000], body[100_000:700_000], body[700_000:]], client, JSON, content_length=b"%d" % len(body))
     assert await one.begin() is None
     assert not one.began
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == body
     assert (b"content-length", b"%d" % len(body)) in client.headers
 
@@ -213,9 +219,7 @@ async def test_json_of_any_length_passes(extra: int) -> None:
 @pytest.mark.parametrize("content_type", [JSON, OTHER, None])
 async def test_reports_are_read_whatever_the_type(content_type: bytes | None) -> None:
     watching = observer()
-    await relay([b'{"usage": {"completion_tokens": 7}}'], Client(), content_type, watching=watching).run(
-        Api.OPENAI_CHAT
-    )
+    await relay([b'{"usage": {"completion_tokens": 7}}'], Client(), content_type, watching=watching).run()
     assert watching.observation().completion_tokens == 7
 
 
@@ -223,7 +227,7 @@ async def test_what_is_compressed_is_not_read() -> None:
     client = Client()
     one = relay([b"\x1f\x8b\n\n" * 9], client, EVENTS, content_encoding=b"gzip")
     assert await one.begin() is None
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == b"\x1f\x8b\n\n" * 9
 
 
@@ -231,7 +235,7 @@ async def test_a_stream_of_known_length_may_become_shorter() -> None:
     usage = b'data: {"choices": [], "usage": {"completion_tokens": 1}}\r\n\r\n'
     client, watching = Client(), observer(kind="vllm")
     one = relay([TOKEN + usage], client, watching=watching, content_length=b"%d" % len(TOKEN + usage))
-    await one.run(Api.OPENAI_CHAT)
+    await one.run()
     assert client.body == TOKEN
     assert b"content-length" not in dict(client.headers)
     assert watching.observation().completion_tokens == 1
@@ -250,8 +254,8 @@ async def test_a_loss_before_the_beginning_is_the_callers(content_type: bytes | 
     with pytest.raises(ConnectionLost, match="reset by peer"):
         await one.begin()
     assert client.status is None and not one.began
-    with pytest.raises(ApiError) as raised:
-        await relay([*before, LOST], client, content_type).run(Api.OPENAI_CHAT)
+    with pytest.raises(ServingError) as raised:
+        await relay([*before, LOST], client, content_type).run()
     assert raised.value.status == 502
     assert client.status is None and not client.is_cut
 
@@ -259,18 +263,18 @@ async def test_a_loss_before_the_beginning_is_the_callers(content_type: bytes | 
 @pytest.mark.parametrize("api", list(Api))
 @pytest.mark.parametrize("half", [b"", b"data: half"])
 async def test_a_stream_that_is_lost_ends_with_an_error_event(api: Api, half: bytes) -> None:
-    client = Client()
-    broken = await relay([TOKEN, half, LOST] if half else [TOKEN, LOST], client).run(api)
+    client = Client(api=api)
+    broken = await relay([TOKEN, half, LOST] if half else [TOKEN, LOST], client).run()
     assert broken is not None and broken.status == 502
-    assert client.body == TOKEN + broken.event(api) and client.has_ended
+    assert client.body == TOKEN + api_error(broken).event(api) and client.has_ended
 
 
 async def test_a_loss_within_a_long_event_ends_it_first() -> None:
     client = Client()
-    broken = await relay([b"data: " + b"x" * 100_000, LOST], client).run(Api.OPENAI_CHAT)
+    broken = await relay([b"data: " + b"x" * 100_000, LOST], client).run()
     assert broken is not None
     shown, _, rest = client.body.partition(b"\n\n")
-    assert shown.startswith(b"data: xxx") and rest == broken.event(Api.OPENAI_CHAT)
+    assert shown.startswith(b"data: xxx") and rest == api_error(broken).event(Api.OPENAI_CHAT)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +283,8 @@ async def test_a_loss_within_a_long_event_ends_it_first() -> None:
 )
 async def test_what_can_not_carry_an_error_is_cut(content_type: bytes | None, steps: list[Step]) -> None:
     client = Client()
-    with pytest.raises(ApiError) as raised:
-        await relay(steps, client, content_type).run(Api.OPENAI_CHAT)
+    with pytest.raises(ServingError) as raised:
+        await relay(steps, client, content_type).run()
     assert raised.value.status == 502
     assert client.is_cut and not client.has_ended
 
@@ -295,18 +299,18 @@ async def test_an_engine_that_sends_no_first_byte_is_given_up(content_type: byte
     with pytest.raises(EngineSilent, match=r"no first byte within 0.2 s \(server.first_byte_timeout_s\)"):
         await one.begin()
     assert client.status is None
-    with pytest.raises(ApiError) as raised:
-        await relay([5.0, TOKEN], client, content_type, first_byte_timeout_s=0.2).run(Api.OPENAI_CHAT)
+    with pytest.raises(ServingError) as raised:
+        await relay([5.0, TOKEN], client, content_type, first_byte_timeout_s=0.2).run()
     assert raised.value.status == 504
-    assert "server.first_byte_timeout_s" in raised.value.message
+    assert "server.first_byte_timeout_s" in str(raised.value)
 
 
 async def test_an_engine_that_falls_silent_is_given_up() -> None:
     client = Client()
     one = relay([TOKEN, 0.1, TOKEN, 5.0, TOKEN], client, idle_timeout_s=0.3)
-    broken = await one.run(Api.OPENAI_CHAT)
-    assert broken is not None and "no byte for 0.3 s (server.idle_timeout_s)" in broken.message
-    assert client.body == 2 * TOKEN + broken.event(Api.OPENAI_CHAT)
+    broken = await one.run()
+    assert broken is not None and "no byte for 0.3 s (server.idle_timeout_s)" in str(broken)
+    assert client.body == 2 * TOKEN + api_error(broken).event(Api.OPENAI_CHAT)
     assert one.last_byte_s is not None
 
 
@@ -314,8 +318,8 @@ async def test_silence_within_json_is_the_callers_to_judge() -> None:
     with pytest.raises(EngineSilent, match="idle"):
         await relay([b"{", 5.0, b"}"], Client(), JSON, idle_timeout_s=0.2).begin()
     client = Client()
-    with pytest.raises(ApiError):
-        await relay([b"{}\n", 5.0], client, OTHER, idle_timeout_s=0.2).run(Api.OPENAI_CHAT)
+    with pytest.raises(ServingError):
+        await relay([b"{}\n", 5.0], client, OTHER, idle_timeout_s=0.2).run()
     assert client.is_cut
 
 
@@ -324,14 +328,14 @@ async def test_any_byte_is_a_sign_of_life(life: bytes) -> None:
     client = Client()
     often: list[Step] = [0.1, life]
     steps: list[Step] = [TOKEN, *often * 8]
-    assert await relay(steps, client, idle_timeout_s=0.3).run(Api.OPENAI_CHAT) is None
+    assert await relay(steps, client, idle_timeout_s=0.3).run() is None
     assert client.body == TOKEN + 8 * life
 
 
 async def test_a_client_that_takes_its_time_is_no_silence_of_the_engine() -> None:
     client, watching = Client(takes_s=0.5), observer()
     one = relay([TOKEN, TOKEN, 0.1, TOKEN], client, watching=watching, idle_timeout_s=0.3)
-    assert await one.run(Api.OPENAI_CHAT) is None
+    assert await one.run() is None
     assert client.body == 3 * TOKEN
     assert not watching.clock_is_valid
 
@@ -342,7 +346,7 @@ async def test_no_timer_outlives_its_relay() -> None:
     scripts: list[list[Step]] = [[TOKEN], [ERROR], [TOKEN, LOST]]
     for steps in scripts:
         one = relay(steps, Client(), idle_timeout_s=0.1)
-        await one.run(Api.OPENAI_CHAT)
+        await one.run()
         answers.append(one._answer)
     begun = relay([ERROR], Client(), idle_timeout_s=0.1)
     await begun.begin()  # and dropped
@@ -378,7 +382,7 @@ async def test_bytes_pass_unchanged_however_they_are_cut(data: bytes, borders: l
     at = [0, *sorted(border % (len(data) + 1) for border in borders), len(data)]
     pieces = [piece for begin, end in pairwise(at) if (piece := data[begin:end])]
     client = Client()
-    assert await relay(pieces, client, content_type).run(Api.OPENAI_CHAT) is None
+    assert await relay(pieces, client, content_type).run() is None
     assert client.body == data and client.has_ended
 
 
@@ -407,7 +411,7 @@ async def test_a_large_piece_does_not_stop_the_loop(piece: bytes) -> None:
             longest_s = max(longest_s, time.thread_time() - before_s)
 
     watching = asyncio.create_task(watch())
-    await relay([piece] * 4, client).run(Api.OPENAI_CHAT)
+    await relay([piece] * 4, client).run()
     await watching
     assert client.body == 4 * piece
     assert longest_s < 0.05
@@ -435,7 +439,7 @@ async def test_a_client_that_is_slow_to_take_the_end_is_what_is_waited_for(
 
     slow = Slow()
     relayed = relay(steps, slow, content_type)
-    running = asyncio.create_task(relayed.run(Api.OPENAI_CHAT))
+    running = asyncio.create_task(relayed.run())
     await asyncio.sleep(0.05)
     waits = relayed.sending_since_s is not None
     assert (waits, slow.has_ended) == (True, False)

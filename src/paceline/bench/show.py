@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 from paceline.bench.results import ROUTED, Results
 from paceline.bench.summary import ORACLE, Cell, Slice, ratios_of
-from paceline.text_table import columns
+from paceline.text_table import NEVER_PAYS, UNKNOWN, columns, shown_number
 
-MISSING = "-"
 MIN_GAIN = 1.02
 """A smaller gain is not worth a word of advice."""
 
@@ -32,7 +31,7 @@ def table(one: Slice) -> str:
         parts.append("what a drafting step costs here, and what it has to bring:")
         rows = [("", "tokens drafted", "cost in plain steps", "break-even acceptance")]
         for lane, told in one.break_even.items():
-            needed = "none is enough" if told.acceptance is None else f"{told.acceptance:.2f}"
+            needed = shown_number(told.acceptance, ".2f", NEVER_PAYS)
             rows.append((lane, f"{told.draft:.1f}", f"{told.step_cost:.2f}", needed))
         parts.append(_indented(columns(rows)))
     parts.append(f"best fixed lane: {one.best_lane}, {one.overall[one.best_lane].speed_up} of {first}")
@@ -116,9 +115,9 @@ def _speed(cell: Cell) -> str:
 
 def _accepted(cell: Cell) -> str:
     if cell.acceptance is None or cell.tokens_per_step is None:
-        return MISSING
+        return UNKNOWN
     return f"{cell.acceptance:.2f} {cell.tokens_per_step:.2f}"
 
 
 def _wait(cell: Cell) -> str:
-    return MISSING if cell.first_token_s is None else f"{1000 * cell.first_token_s:.0f}"
+    return shown_number(None if cell.first_token_s is None else 1000 * cell.first_token_s, ".0f")

@@ -155,7 +155,7 @@ def _problem(engine: EngineHandle) -> str:
 
 def _address(gateway: Gateway) -> str:
     """One at which this machine reaches it."""
-    url = urlsplit(gateway.address)
+    url = urlsplit(gateway.url)
     return http_url(url.hostname or "", url.port)
 
 

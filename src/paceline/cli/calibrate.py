@@ -9,7 +9,7 @@ from paceline.bench.calibrate import Refused, calibrate
 from paceline.cli.common import Subparsers, add_command, fail, say_in_place
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns
+from paceline.text_table import NEVER_PAYS, columns, shown_number
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 SECONDS = 60.0
@@ -60,10 +60,10 @@ def break_even_table(lanes: Sequence[dict[str, Any]]) -> str:
         rows.append(
             (
                 lane["lane"],
-                "no report" if speed is None else f"{speed:.1f}",
+                shown_number(speed, ".1f", "no report"),
                 "not known" if step["plain_ms"] is None else f"{step['plain_ms']:.1f} ms",
                 "" if cost is None else f"{cost:.2f} plain ones",
-                "" if cost is None else "none is enough" if acceptance is None else f"{acceptance:.2f}",
+                "" if cost is None else shown_number(acceptance, ".2f", NEVER_PAYS),
             )
         )
     return columns(rows)

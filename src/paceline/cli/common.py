@@ -10,6 +10,8 @@ from typing import Any
 
 from paceline.paths import DECISION_LOG, state_directory
 from paceline.printable import printable
+from paceline.records.decision_log import FILE
+from paceline.records.read import LogReader
 
 Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
@@ -92,7 +94,17 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=float, help="only the last days")
 
 
-def wanted_log(options: argparse.Namespace) -> tuple[Path, float]:
-    """The log's file, and since when, in seconds since 1970."""
+def wanted_log(options: argparse.Namespace, with_text: bool = False) -> LogReader:
+    """The part of the log that the options name."""
     since_s = time.time() - options.days * 86_400 if options.days else 0.0
-    return options.log or state_directory() / DECISION_LOG, since_s
+    return LogReader(options.log or state_directory() / FILE, since_s=since_s, with_text=with_text)
+
+
+def say_what_is_unreadable(log: LogReader) -> None:
+    """How many entries were left out when it was read."""
+    if log.unreadable:
+        say(f"{log.path}: {log.unreadable} entries can't be read; they are left out")
+
+
+def log_directory() -> Path:
+    return state_directory() / "log"

@@ -13,11 +13,10 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.http.documents import explanation
+from paceline.http.errors import ApiError
 from paceline.http.parse import parse_request
 from paceline.http.routes import GENERATION
 from paceline.routing.router import Router
-from paceline.serving.errors import ApiError
-from paceline.settings import RoutingSettings
 from paceline.types import Lane, Strategy
 
 EXAMPLES = """examples:

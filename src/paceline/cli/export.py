@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_log_options, fail, wanted_log
+from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say_what_is_unreadable, wanted_log
 from paceline.records.export import CannotExport, export
-from paceline.records.read import NoLog, columns_of, entries
+from paceline.records.read import NoLog
 
 
 def register(commands: Subparsers) -> None:
@@ -23,10 +23,12 @@ def register(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    log = wanted_log(options, with_text=options.text)
     try:
-        found = entries(*wanted_log(options), options.text)
-        count = export(found, columns_of(options.text), options.file)
+        count = export(log.numbered(), options.file, with_text=options.text)
     except (NoLog, CannotExport, OSError) as error:
         return fail(str(error))
+    finally:
+        say_what_is_unreadable(log)
     print(f"{count} requests in {options.file}")
     return 0

@@ -6,12 +6,11 @@ from typing import Any
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns, shown_name
+from paceline.text_table import UNKNOWN, columns, shown_name, shown_number
 
 COLUMNS = (
     "lane", "health", "engine", "strategy", "chosen", "slots", "context", "model", "requests", "tokens/s", "accepted"
 )  # fmt: skip
-UNKNOWN = "-"
 
 
 def register(commands: Subparsers) -> None:
@@ -49,8 +48,8 @@ def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
         " ".join(filter(None, (engine["kind"], engine["build"]))),
         strategy["kind"] if n_max is None else f"{strategy['kind']} {n_max}",
         "by request" if engine["drafters"] else "at start",
-        _shown(engine["slots"]),
-        _shown(engine["context_tokens"]),
+        shown_number(engine["slots"]),
+        shown_number(engine["context_tokens"]),
     )
     rows = []
     for number, known in enumerate(lane["by_model"]):
@@ -59,13 +58,9 @@ def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
             (
                 *(about if number == 0 else [""] * len(about)),
                 shown_name(known["model"] or UNKNOWN),
-                _shown(measured["requests"]),
-                _shown(measured["tokens_per_s"], ".1f"),
-                _shown(measured["acceptance"], ".0%"),
+                shown_number(measured["requests"]),
+                shown_number(measured["tokens_per_s"], ".1f"),
+                shown_number(measured["acceptance"], ".0%"),
             )
         )
     return rows
-
-
-def _shown(value: float | None, form: str = "") -> str:
-    return UNKNOWN if value is None else format(value, form)

@@ -3,12 +3,19 @@
 import argparse
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say, wanted_log
-from paceline.configuration import ConfigurationError, load
+from paceline.cli.common import (
+    Subparsers,
+    add_command,
+    add_log_options,
+    fail,
+    say,
+    say_what_is_unreadable,
+    wanted_log,
+)
+from paceline.configuration import Configuration, ConfigurationError, load
 from paceline.evidence.policies import unknowable
 from paceline.evidence.replay import CannotReplay, replay, text
-from paceline.records.read import NoLog, entries
-from paceline.settings import Configuration
+from paceline.records.read import NoLog
 
 EXAMPLES = """examples:
   paceline replay --exploration 0.05          more exploring
@@ -37,12 +44,15 @@ def run(options: argparse.Namespace) -> int:
     only = options.lanes.split(",") if options.lanes else []
     if options.exploration is not None and not 0 <= options.exploration <= 0.5:
         return fail(f"--exploration: is {options.exploration:g}, not a share from 0 to 0.5")
+    log = wanted_log(options)
     try:
         configuration = load(options.config, here=False) if options.config else Configuration()
         exploration = configuration.routing.exploration if options.exploration is None else options.exploration
         for rule in unknowable(configuration):
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
-        print(text(replay(entries(*wanted_log(options)), configuration, exploration, only)))
+        print(text(replay(log, configuration, exploration, only)))
     except (ConfigurationError, NoLog, CannotReplay) as error:
         return fail(str(error))
+    finally:
+        say_what_is_unreadable(log)
     return 0

@@ -3,13 +3,21 @@
 import argparse
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say, wanted_log
+from paceline.cli.common import (
+    Subparsers,
+    add_command,
+    add_log_options,
+    fail,
+    say,
+    say_what_is_unreadable,
+    wanted_log,
+)
 from paceline.configuration import ConfigurationError, load
 from paceline.evidence.page import page
 from paceline.evidence.policies import unknowable
 from paceline.evidence.report import TooLittle, report
 from paceline.evidence.show import text
-from paceline.records.read import NoLog, entries
+from paceline.records.read import NoLog
 
 
 def register(commands: Subparsers) -> None:
@@ -33,16 +41,19 @@ def register(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    log = wanted_log(options)
     try:
         configuration = load(options.config, here=False) if options.config else None
         for rule in unknowable(configuration) if configuration else []:
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
-        found = report(entries(*wanted_log(options)), configuration)
+        made = report(log, configuration)
         if options.html:
-            options.html.write_text(page(found), "utf-8")
+            options.html.write_text(page(made), "utf-8")
     except (ConfigurationError, NoLog, TooLittle, OSError) as error:
         return fail(str(error))
-    print(text(found))
+    finally:
+        say_what_is_unreadable(log)
+    print(text(made))
     if options.html:
         say(f"written: {options.html}")
     return 0

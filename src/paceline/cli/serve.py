@@ -17,15 +17,14 @@ from paceline.cli.announce import announce, announce_stop
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.engine_options import FileReader, add_engine_options, configuration_of_model, misused, whole_number
 from paceline.cli.remote import http_url
-from paceline.configuration import ConfigurationError
+from paceline.cli.signals import handled_signals
+from paceline.configuration import Configuration, ConfigurationError, ServerSettings
 from paceline.engines.bundled_model import NoBundledModel
 from paceline.http.server import CannotListen, Gateway
 from paceline.paths import log_directory, state_directory
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
-from paceline.records.kept import kept_outcome, kept_path
-from paceline.settings import Configuration, ServerSettings
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.records.lines import Lines
 
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 LARGEST_PORT = 65_535
@@ -67,18 +66,20 @@ def run(options: argparse.Namespace) -> int:
         return fail(problem)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    def record(request: Request, _: Signals, decision: Decision, outcome: Outcome) -> None:
-        if gateway.fleet.configuration.server.log_requests:
-            _print_outcome(request, decision, outcome)
-
     try:
         reader = _reader(options)
-        gateway = Gateway(reader, log_directory(), record, state_directory(), _say, announce_stop)
-    except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
-        return fail(str(error))
-    try:
+        gateway = Gateway(
+            reader,
+            log_directory=log_directory(),
+            state_directory=state_directory(),
+            sink=Lines(_say, is_wanted=lambda: gateway.fleet.configuration.server.log_requests),
+            say=_say,
+            on_stop=announce_stop,
+        )
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(gateway, of_one_model=options.config is None))
+    except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
+        return fail(str(error))
     except CannotListen as error:
         return fail(f"{error}{_hint(error, reader().server)}")
 
@@ -98,8 +99,11 @@ def _reader(options: argparse.Namespace) -> Callable[[], Configuration]:
 
 
 async def _serve(gateway: Gateway, of_one_model: bool) -> int:
-    """Returns the exit status."""
-    announcer: asyncio.Task[None] | None = None
+    """Returns the exit status.
+
+    Raises:
+        CannotListen, ConfigurationError: the gateway can't be started.
+    """
     status = 0
 
     async def tell() -> None:
@@ -111,17 +115,15 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
             return
         if not is_any_up:
             status = 1
-            gateway.stop()
+            gateway.ask_to_stop()
 
-    def began(_: Gateway) -> None:
-        nonlocal announcer
+    with handled_signals(gateway):
+        await gateway.start()
         _calm_garbage_collector()
         announcer = asyncio.create_task(tell())
-
-    try:
-        await gateway.run(began)
-    finally:
-        if announcer:
+        try:
+            await gateway.serve_forever()
+        finally:
             announcer.cancel()
             await asyncio.wait([announcer])
             print("stopped", flush=True)
@@ -167,22 +169,6 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def _print_outcome(request: Request, decision: Decision, outcome: Outcome) -> None:
-    """One line per request, free of its text; what was not reported is left out."""
-    outcome = kept_outcome(outcome, request)
-    observed = outcome.observed
-    parts = [f"{outcome.status} {kept_path(request.path)} {outcome.lane} {outcome.total_s:.2f} s"]
-    if outcome.queue_s >= 0.01:
-        parts.append(f"{outcome.queue_s:.2f} s queued")
-    if observed.completion_tokens is not None:
-        parts.append(f"{observed.completion_tokens} tokens")
-    if observed.decode_tokens and observed.decode_s:
-        parts.append(f"{observed.decode_tokens / observed.decode_s:.1f} t/s")
-    if observed.drafted:
-        parts.append(f"{observed.accepted}/{observed.drafted} drafts accepted")
-    _say(", ".join(parts) + f" | {outcome.error or decision.reason}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

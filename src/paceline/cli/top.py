@@ -13,13 +13,12 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.key_presses import key_presses
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import columns, shown_name
+from paceline.text_table import UNKNOWN, columns, shown_name, shown_number
 
 INTERVAL_S = 1.0
 REPORT_EVERY = 10
 MAX_REQUESTS = 1000
 OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
-NONE = "-"
 QUITTING = ("q", "Q")
 
 
@@ -128,13 +127,13 @@ def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
                 (
                     "" if number else lane["lane"],
                     "" if number else lane["health"],
-                    shown_name(known["model"] or NONE),
+                    shown_name(known["model"] or UNKNOWN),
                     "" if number else str(lane["running"]),
                     "" if number else str(lane["waiting"]),
                     str(measured["requests"]),
-                    _number(measured["tokens_per_s"], 1),
-                    _number(measured["acceptance"]),
-                    _number(known["step"]["break_even_acceptance"]),
+                    shown_number(measured["tokens_per_s"], ".1f"),
+                    shown_number(measured["acceptance"], ".2f"),
+                    shown_number(known["step"]["break_even_acceptance"], ".2f"),
                 )
             )
     return columns(rows)
@@ -167,10 +166,10 @@ def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
             (
                 task,
                 str(len(some)),
-                _number(tokens / seconds if seconds else None, 1),
+                shown_number(tokens / seconds if seconds else None, ".1f"),
                 f"{sum(one['drafts'] for one in some) / len(some):.0%}",
-                _number(accepted / drafted if drafted else None),
-                _number(median(needed) if needed else None),
+                shown_number(accepted / drafted if drafted else None, ".2f"),
+                shown_number(median(needed) if needed else None, ".2f"),
             )
         )
     return columns(rows)
@@ -182,7 +181,3 @@ def _decisions(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> st
         at = time.strftime("%H:%M:%S", time.localtime(one["at_s"]))
         lines.append(f"{at}  {one['status']}  {one['lane']}  {one['error'] or one['reason']}")
     return "\n".join(lines)
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"

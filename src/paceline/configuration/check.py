@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
-from paceline.api_keys import resolved
-from paceline.configuration.addresses import is_address, is_loopback, url_problem
-from paceline.configuration.places import KeyPath, Problem, dotted
-from paceline.engines.embedded import EMBEDDED
-from paceline.engines.llama_cpp import LlamaCppSettings
-from paceline.settings import Configuration, ConfigurationError, EngineSettings, LocalEngineSettings
+from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, KeyPath, ServerSettings, resolved
+from paceline.types import engine_of
+
+Problem = tuple[KeyPath, str]
+"""Where it stands, and what is wrong."""
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.*-]*://[^/\s?#@]+", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9_.*-]*[A-Za-z0-9*])?\.?")
@@ -101,6 +100,8 @@ def _engine_url_problem(url: str) -> str | None:
 def _names_of_engines(configuration: Configuration) -> Iterator[Problem]:
     yield from _twice("engine", [engine.name for engine in configuration.engine])
 
+    def is_there(lane: str) -> bool:
+        return engine_of(lane) in engines
 
 def _traces(configuration: Configuration) -> Iterator[Problem]:
     traces = configuration.evidence.traces

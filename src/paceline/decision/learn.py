@@ -24,7 +24,7 @@ from paceline.decision.predict import (
     tokens_key,
 )
 from paceline.decision.state import Key, Served, State, later
-from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
+from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task, engine_of
 
 MIN_TOKENS = 4
 """An answer with fewer decoded tokens tells nothing about speed."""
@@ -267,7 +267,7 @@ def _with_sums(
         old = new.get((fingerprint, lane), Measured())
         at_s = _later(old.at_s, outcome.at_s)
         new[fingerprint, lane] = replace(old, requests=old.requests + 1, failures=old.failures + 1, at_s=at_s)
-    engine = outcome.lane.split("/")[0]
+    engine = engine_of(outcome.lane)
     key = (outcome.fingerprint or (prediction.fingerprint if prediction else engine), outcome.lane)
     new[key] = _measured(new.get(key, Measured()), outcome)
     return new

@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 from math import log
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from statistics import geometric_mean, median
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
 from paceline.decision.drafting import accepted_per_draft
-from paceline.evidence.estimate import Logged
-from paceline.evidence.usable import Entry
+from paceline.evidence.usable import LoggedRequest
 
 Item = TypeVar("Item")
 
-GROUPS = 8
-MIN_REQUESTS_IN_GROUP = 10
+BINS = 8
+MIN_REQUESTS_IN_BIN = 10
 
 
-class Group(Struct, frozen=True):
+class Bin(Struct, frozen=True):
     requests: int
     predicted: float
     actual: float
@@ -29,47 +28,63 @@ class Calibration(Struct, frozen=True):
     """Median of actual over predicted time; ``None`` where no second was known yet."""
     error: float | None
     """Median of how far the two are apart, as a share."""
-    times: Sequence[Group]
+    times: Sequence[Bin]
     """Seconds per token, geometric means; from the fastest predictions to the slowest."""
-    acceptances: Sequence[Group]
+    acceptances: Sequence[Bin]
     """Accepted per drafted token, over all tokens drafted in the group."""
 
 
-def calibration(pairs: Sequence[tuple[Entry, Logged]]) -> Calibration:
-    times = [(one.predicted[one.lane], one.s_per_token) for _, one in pairs if one.in_seconds]
+def calibration(requests: Sequence[LoggedRequest]) -> Calibration:
+    samples = [request.sample for request in requests]
+    times = [(sample.predicted[sample.lane], sample.s_per_token) for sample in samples if sample.in_seconds]
     ratios = [actual / predicted for predicted, actual in times]
-    drafts = sorted(_drafts(pairs), key=itemgetter(0))
     return Calibration(
-        median(ratios) if ratios else None,
-        median([abs(log(ratio)) for ratio in ratios]) if ratios else None,
-        [
-            Group(len(part), geometric_mean(guess for guess, _ in part), geometric_mean(real for _, real in part))
-            for part in _parts(sorted(times, key=itemgetter(0)))
-        ],
-        [
-            Group(
-                len(part),
-                sum(guess * drafted for guess, drafted, _ in part) / sum(drafted for _, drafted, _ in part),
-                sum(accepted for _, _, accepted in part) / sum(drafted for _, drafted, _ in part),
-            )
-            for part in _parts(drafts)
-        ],
+        bias=median(ratios) if ratios else None,
+        error=median([abs(log(ratio)) for ratio in ratios]) if ratios else None,
+        times=[_of_times(part) for part in _parts(sorted(times, key=itemgetter(0)))],
+        acceptances=[_of_drafts(part) for part in _parts(sorted(_drafts(requests), key=attrgetter("predicted")))],
     )
 
 
-def _drafts(pairs: Sequence[tuple[Entry, Logged]]) -> list[tuple[float, int, int]]:
-    """Of the requests that drafted: predicted acceptance per drafted token, drafted, accepted."""
-    found = []
-    for entry, one in pairs:
-        prediction, drafted, steps = entry["predictions"][one.lane], entry["drafted"], entry["drafting_steps"]
-        if not drafted or not steps or prediction["acceptance"] is None:
+def _of_times(times: Sequence[tuple[float, float]]) -> Bin:
+    return Bin(
+        requests=len(times),
+        predicted=geometric_mean(predicted for predicted, _ in times),
+        actual=geometric_mean(actual for _, actual in times),
+    )
+
+
+class _Drafts(NamedTuple):
+    """Of a request that drafted."""
+
+    predicted: float
+    """Acceptance per drafted token."""
+    drafted: int
+    accepted: int
+
+
+def _of_drafts(drafts: Sequence[_Drafts]) -> Bin:
+    drafted = sum(request.drafted for request in drafts)
+    return Bin(
+        requests=len(drafts),
+        predicted=sum(request.predicted * request.drafted for request in drafts) / drafted,
+        actual=sum(request.accepted for request in drafts) / drafted,
+    )
+
+
+def _drafts(requests: Sequence[LoggedRequest]) -> list[_Drafts]:
+    drafts = []
+    for request in requests:
+        observed, acceptance = request.record.outcome.observed, request.prediction.acceptance
+        if not observed.drafted or not observed.drafting_steps or acceptance is None:
             continue
-        length = drafted / steps
-        found.append((accepted_per_draft(prediction["acceptance"], length) / length, drafted, entry["accepted"] or 0))
-    return found
+        length = observed.drafted / observed.drafting_steps
+        predicted = accepted_per_draft(acceptance, length) / length
+        drafts.append(_Drafts(predicted=predicted, drafted=observed.drafted, accepted=observed.accepted or 0))
+    return drafts
 
 
 def _parts(ordered: Sequence[Item]) -> list[Sequence[Item]]:
     """About equal ones."""
-    count = min(GROUPS, len(ordered) // MIN_REQUESTS_IN_GROUP) or min(1, len(ordered))
+    count = min(BINS, len(ordered) // MIN_REQUESTS_IN_BIN) or min(1, len(ordered))
     return [ordered[len(ordered) * k // count : len(ordered) * (k + 1) // count] for k in range(count)]

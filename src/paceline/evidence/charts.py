@@ -26,19 +26,19 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], title: str) -> st
 
 def against_break_even(rows: Sequence[tuple[str, float | None, float | None]], title: str) -> str:
     """Names with a share, and the share that it has to reach; those without are left out."""
-    known = [(name, share, needed) for name, share, needed in rows if share is not None and needed is not None]
-    if not known:
+    complete = [(name, share, needed) for name, share, needed in rows if share is not None and needed is not None]
+    if not complete:
         return "<p>Nothing was drafted.</p>"
     x = _scale(0.0, 1.0, LEFT, WIDTH - RIGHT)
     parts = []
-    for number, (name, share, needed) in enumerate(known):
+    for number, (name, share, needed) in enumerate(complete):
         y = (number + 0.7) * ROW
         parts.append(_name(name, y))
         parts.append(f'<line class="line" x1="{x(0):.1f}" x2="{x(1):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         bar = x(min(1.0, needed))
         parts.append(f'<line class="mark-line" x1="{bar:.1f}" x2="{bar:.1f}" y1="{y - 8:.1f}" y2="{y + 8:.1f}"/>')
         parts.append(f'<circle class="dot" cx="{x(min(1.0, share)):.1f}" cy="{y:.1f}" r="5"/>')
-    return _figure([*parts, *_bottom(x, 1.0, len(known))], WIDTH, (len(known) + 1.6) * ROW, title)
+    return _figure([*parts, *_bottom(x, 1.0, len(complete))], WIDTH, (len(complete) + 1.6) * ROW, title)
 
 
 def scatter(points: Sequence[tuple[float, float]], title: str, unit: str) -> str:

@@ -7,11 +7,10 @@ from statistics import median
 from msgspec import Struct
 
 from paceline.evidence.calibration import Calibration, calibration
-from paceline.evidence.estimate import Estimate, Logged, always, estimate
+from paceline.evidence.estimate import Estimate, always, estimate, estimate_shares
 from paceline.evidence.policies import best_of_each_task, by_rules
 from paceline.evidence.same_settings import Group
-from paceline.evidence.usable import Entry, drafts
-from paceline.settings import Configuration
+from paceline.evidence.usable import LoggedRequest
 
 ALIKE = 0.05
 """A difference in time, as a share, that nobody would notice."""
@@ -99,76 +98,87 @@ class Comparison(Struct, frozen=True):
         return self.seconds * (1 - self.hindsight.ratio)
 
 
-def compare(group: Group, configuration: Configuration | None = None) -> Comparison:
+def compare(group: Group[LoggedRequest], configuration: Configuration | None = None) -> Comparison:
     """
     Args:
         group: of at least one request.
         configuration: whose rules are a policy to compare with.
     """
-    pairs = group.pairs
-    used = [one for _, one in pairs]
-    latest = pairs[-1][0]["predictions"]
-    fixed = {lane: estimate(used, always(lane)) for lane in latest}
-    fixed = dict(sorted(fixed.items(), key=lambda item: item[1].ratio))
-    plain = [lane for lane in fixed if not drafts(latest[lane])]
-    drafting = [lane for lane in fixed if drafts(latest[lane])]
+    requests = group.requests
+    samples = [request.sample for request in requests]
+    latest = requests[-1].record
+    strategies = {lane: prediction.strategy for lane, prediction in latest.decision.predictions.items()}
+    fixed = {lane: estimate(samples, always(lane)) for lane in strategies}
+    fixed = dict(sorted(fixed.items(), key=lambda lane_and_estimate: lane_and_estimate[1].ratio))
+    drafting = [lane for lane in fixed if strategies[lane].drafts]
     return Comparison(
-        group.model,
-        group.is_current,
-        pairs[-1][0]["at_s"],
-        len(used),
-        sum(one.seconds for one in used),
-        sum(one.tokens for one in used),
-        fixed,
-        list(latest),
-        plain[0] if plain else None,
-        max(drafting, key=lambda lane: latest[lane]["n_max"] or 0) if drafting else None,
-        estimate(used, by_rules(configuration)) if configuration and configuration.rule else None,
-        estimate(used, best_of_each_task(used, next(iter(fixed)))),
-        _tasks(pairs),
-        calibration(pairs),
-        sum(entry["exploring_s"] or 0.0 for entry, _ in pairs),
+        model=group.model,
+        is_current=group.is_current,
+        until_s=latest.outcome.at_s,
+        requests=len(samples),
+        seconds=sum(sample.seconds for sample in samples),
+        tokens=sum(sample.tokens for sample in samples),
+        fixed=fixed,
+        lanes=list(strategies),
+        plain=next((lane for lane in fixed if not strategies[lane].drafts), None),
+        on=max(drafting, key=lambda lane: strategies[lane].n_max or 0, default=None),
+        rules=_by_rules(requests, configuration) if configuration and configuration.rule else None,
+        hindsight=estimate(samples, best_of_each_task(samples, next(iter(fixed)))),
+        tasks=_tasks(requests),
+        calibration=calibration(requests),
+        exploring_s=sum(request.record.decision.exploring_s for request in requests),
     )
 
 
-def _tasks(pairs: Sequence[tuple[Entry, Logged]]) -> list[TaskReport]:
-    by_task: dict[str, list[tuple[Entry, Logged]]] = defaultdict(list)
-    for entry, one in pairs:
-        by_task[one.task].append((entry, one))
-    whole_s = sum(one.seconds for _, one in pairs)
-    found = []
-    for task, some in by_task.items():
-        drafted = sum(entry["drafted"] or 0 for entry, _ in some)
-        accepted = sum(entry["accepted"] or 0 for entry, _ in some)
-        seconds, tokens = sum(one.seconds for _, one in some), sum(one.tokens for _, one in some)
-        gains = [gain for entry, one in some if (gain := _gain(entry, one)) is not None]
-        found.append(
-            TaskReport(
-                task,
-                len(some),
-                seconds / whole_s,
-                tokens / seconds,
-                accepted / drafted if drafted else None,
-                _break_even(some),
-                sum(drafts(entry["predictions"][one.lane]) for entry, one in some) / len(some),
-                sum(plain for plain, _ in gains) / sum(taken for _, taken in gains) if gains else None,
-            )
-        )
-    return sorted(found, key=lambda one: -one.share)
+def _by_rules(requests: Sequence[LoggedRequest], configuration: Configuration) -> Estimate:
+    shares = by_rules(configuration)
+    return estimate_shares([(request.sample, shares(request.record)) for request in requests])
 
 
-def _break_even(pairs: Sequence[tuple[Entry, Logged]]) -> float | None:
+def _tasks(requests: Sequence[LoggedRequest]) -> list[TaskReport]:
+    """The task that took the most time first."""
+    by_task: dict[str, list[LoggedRequest]] = defaultdict(list)
+    for request in requests:
+        by_task[request.sample.task].append(request)
+    whole_s = sum(request.sample.seconds for request in requests)
+    reports = [_task(task, alike, whole_s) for task, alike in by_task.items()]
+    return sorted(reports, key=lambda report: -report.share)
+
+
+def _task(task: str, requests: Sequence[LoggedRequest], whole_s: float) -> TaskReport:
+    observed = [request.record.outcome.observed for request in requests]
+    drafted = sum(observation.drafted or 0 for observation in observed)
+    accepted = sum(observation.accepted or 0 for observation in observed)
+    seconds = sum(request.sample.seconds for request in requests)
+    tokens = sum(request.sample.tokens for request in requests)
+    gains = [gain for request in requests if (gain := _gain(request)) is not None]
+    return TaskReport(
+        task=task,
+        requests=len(requests),
+        share=seconds / whole_s,
+        tokens_per_s=tokens / seconds,
+        acceptance=accepted / drafted if drafted else None,
+        break_even=_break_even(requests),
+        drafting=sum(request.prediction.strategy.drafts for request in requests) / len(requests),
+        speed_up=sum(plain_s for plain_s, _ in gains) / sum(taken_s for _, taken_s in gains) if gains else None,
+    )
+
+
+def _break_even(requests: Sequence[LoggedRequest]) -> float | None:
     """Of the requests that drafted: tokens that a drafting step must bring beyond one, per drafted token."""
-    needed = [
-        (predicted - 1) * steps / drafted
-        for entry, one in pairs
-        if (drafted := entry["drafted"]) and (steps := entry["drafting_steps"])
-        if (predicted := entry["predictions"][one.lane]["break_even"]) is not None
+    shares = [
+        (break_even - 1) * observed.drafting_steps / observed.drafted
+        for request in requests
+        if (observed := request.record.outcome.observed).drafted and observed.drafting_steps
+        if (break_even := request.prediction.break_even) is not None
     ]
-    return median(needed) if needed else None
+    return median(shares) if shares else None
 
 
-def _gain(entry: Entry, one: Logged) -> tuple[float, float] | None:
+def _gain(request: LoggedRequest) -> tuple[float, float] | None:
     """Predicted seconds on a plain lane and on the one taken."""
-    plain = [name for name, prediction in entry["predictions"].items() if not drafts(prediction)]
-    return (one.tokens * one.predicted[plain[0]], one.tokens * one.predicted[one.lane]) if plain else None
+    predictions, sample = request.record.decision.predictions, request.sample
+    plain = next((lane for lane, prediction in predictions.items() if not prediction.strategy.drafts), None)
+    if plain is None:
+        return None
+    return sample.tokens * sample.predicted[plain], sample.tokens * sample.predicted[sample.lane]

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from paceline.evidence.usable import Entry
-from paceline.settings import CloudModel, CostSettings
+from paceline.configuration import CloudModel, CostSettings
+from paceline.records.record import Record
+from paceline.types import Outcome
 
 JOULES_PER_KWH = 3.6e6
 MILLION = 1e6
@@ -24,9 +25,8 @@ class Cost(Struct, frozen=True):
     """In the currency of the configuration."""
 
     currency: str
-    answers: int
-    """That told their tokens; the others are left out."""
     generated_tokens: int
+    """Of the answers that told them; the others are left out."""
     prompt_tokens: int
     """Those that a cache had included."""
     busy_s: float
@@ -38,41 +38,41 @@ class Cost(Struct, frozen=True):
     elsewhere: Sequence[Elsewhere]
 
 
-def cost(entries: Iterable[Entry], settings: CostSettings, clouds: Sequence[CloudModel]) -> Cost | None:
+def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[CloudModel]) -> Cost | None:
     """``None`` where no answer told its tokens, or no power is configured."""
     if settings.watts is None:
         return None
-    told = [entry for entry in entries if entry["completion_tokens"] and not entry["error"]]
-    generated = sum(entry["completion_tokens"] for entry in told)
+    outcomes = [record.outcome for record in records]
+    outcomes = [outcome for outcome in outcomes if outcome.observed.completion_tokens and not outcome.error]
+    generated = sum(outcome.observed.completion_tokens or 0 for outcome in outcomes)
     if not generated:
         return None
-    fresh = sum(entry["prompt_tokens"] or 0 for entry in told)
-    cached = sum(entry["cached_tokens"] or 0 for entry in told)
-    busy_s = _busy_s(told)
+    fresh = sum(outcome.observed.prompt_tokens or 0 for outcome in outcomes)
+    cached = sum(outcome.observed.cached_tokens or 0 for outcome in outcomes)
+    busy_s = _busy_s(outcomes)
     kwh = busy_s * settings.watts / JOULES_PER_KWH
     total = kwh * settings.price_per_kwh
     per_million = MILLION / generated
     elsewhere = []
-    for one in clouds:
-        price = one.input_price if one.cached_input_price is None else one.cached_input_price
-        bill = (fresh * one.input_price + cached * price + generated * one.output_price) / MILLION
-        elsewhere.append(Elsewhere(one.name, bill, bill * per_million))
+    for cloud in clouds:
+        cached_price = cloud.input_price if cloud.cached_input_price is None else cloud.cached_input_price
+        bill = (fresh * cloud.input_price + cached * cached_price + generated * cloud.output_price) / MILLION
+        elsewhere.append(Elsewhere(name=cloud.name, total=bill, per_million=bill * per_million))
     return Cost(
-        settings.currency,
-        len(told),
-        generated,
-        fresh + cached,
-        busy_s,
-        kwh,
-        total,
-        total * per_million,
-        sorted(elsewhere, key=lambda one: one.total),
+        currency=settings.currency,
+        generated_tokens=generated,
+        prompt_tokens=fresh + cached,
+        busy_s=busy_s,
+        kwh=kwh,
+        total=total,
+        per_million=total * per_million,
+        elsewhere=sorted(elsewhere, key=lambda bill: bill.total),
     )
 
 
-def _busy_s(entries: Iterable[Entry]) -> float:
+def _busy_s(outcomes: Iterable[Outcome]) -> float:
     """The union of the times in which they were worked on."""
-    spans = sorted((entry["at_s"] - (entry["total_s"] - (entry["queue_s"] or 0.0)), entry["at_s"]) for entry in entries)
+    spans = sorted((outcome.at_s - (outcome.total_s - outcome.queue_s), outcome.at_s) for outcome in outcomes)
     busy_s, until_s = 0.0, float("-inf")
     for began_s, ended_s in spans:
         busy_s += max(0.0, ended_s - max(began_s, until_s))

@@ -30,30 +30,30 @@ MIN_RESIDUAL, MAX_RESIDUAL = 0.05, 2.0
 """Of a request's time, how far it is from its prediction, as a share of that."""
 
 
-class Logged(Struct, frozen=True):
+class Sample(Struct, frozen=True):
     """A request of a log as far as estimates need it."""
 
     task: str
     lane: str
     tokens: int
     s_per_token: float
-    probabilities: Mapping[str, float]
+    propensities: Mapping[str, float]
     """With which each lane was picked; those that are missing were not."""
     predicted: Mapping[str, float]
     """Seconds per token by lane; in plain steps where no second was known yet."""
     spread: Mapping[str, float]
     """Of the predictions' logarithm, as standard deviation."""
     in_seconds: bool = True
-    model: str | None = None
-    """The model that the request named."""
 
     @property
     def seconds(self) -> float:
         return self.tokens * self.s_per_token
 
 
-Policy = Callable[[Logged], Mapping[str, float]]
-"""With which probability a policy picks which lane for a request; it may only use what was known before."""
+Shares = Mapping[str, float]
+"""With which probability a policy picks which lane for one request."""
+Policy = Callable[[Sample], Shares]
+"""It may only use what was known before the outcome."""
 
 
 class Estimate(Struct, frozen=True):
@@ -73,75 +73,88 @@ class Estimate(Struct, frozen=True):
     not narrow it. The two parts add as squares."""
 
 
-def estimate(entries: Sequence[Logged], policy: Policy) -> Estimate:
-    """
-    Raises:
-        ValueError: there are no entries, or a policy picks a lane that an entry knows nothing of.
-    """
-    if not entries:
-        raise ValueError("nothing is logged")
-    step_s = _plain_step_s(entries)
-    residual = _residuals(entries, step_s)
-    total = taken = expected_variance = seen_variance = alone = 0.0
-    systematic: dict[str, float] = defaultdict(float)
-    weighted_s = weighted_tokens = 0.0
-    agreed = 0
-    for one in entries:
-        taken += one.seconds
-        for lane, share in policy(one).items():
-            if lane not in one.predicted:
-                raise ValueError(f"nothing is known of lane {lane!r} for a request")
-            chance = one.probabilities.get(lane, 0.0)
-            expected = one.tokens * _expected_s(one, lane, step_s)
-            weight = min(1 / chance, MAX_WEIGHT) if chance > 0 else 0.0
-            left_out = share * (1 - chance * weight) * expected
-            total += share * expected
-            alone += left_out
-            systematic[one.task] += left_out * one.spread.get(lane, 0.0)
-            noise = max(residual, one.spread.get(lane, 0.0))
-            expected_variance += chance * (share * weight * expected * noise) ** 2
-            if lane == one.lane:
-                agreed += 1
-                beyond = share * weight * (one.seconds - expected)
-                total += beyond
-                seen_variance += beyond * beyond
-                weighted_s += share * one.seconds / chance if chance > 0 else 0.0
-                weighted_tokens += share * one.tokens / chance if chance > 0 else 0.0
-    tokens = sum(one.tokens for one in entries)
-    variance = max(expected_variance, seen_variance)  # few that agree may miss what the others would have shown
-    common = sum(systematic.values())
-    by_task = sum(one * one for one in systematic.values())
-    lasting = IN_COMMON * common * common + (1 - IN_COMMON) * by_task
-    half = NORMAL_95 * sqrt(variance + lasting)
-    return Estimate(
-        total / taken,
-        max(0.0, total - half) / taken,
-        (total + half) / taken,
-        weighted_s / taken,
-        weighted_s / weighted_tokens * tokens / taken if weighted_tokens else 0.0,
-        agreed,
-        alone / total if total > 0 else 1.0,
-        NORMAL_95 * sqrt(lasting) / taken,
-    )
-
-
 def always(lane: str) -> Policy:
     return lambda _: {lane: 1.0}
 
 
-def _expected_s(one: Logged, lane: str, step_s: float) -> float:
-    return one.predicted[lane] * (1.0 if one.in_seconds else step_s)
+def estimate(samples: Sequence[Sample], policy: Policy) -> Estimate:
+    """
+    Raises:
+        ValueError: there are no samples, or a policy picks a lane that a sample knows nothing of.
+    """
+    return estimate_shares([(sample, policy(sample)) for sample in samples])
 
 
-def _plain_step_s(entries: Sequence[Logged]) -> float:
+def estimate_shares(picks: Sequence[tuple[Sample, Shares]]) -> Estimate:
+    """The same of a policy whose choice for each request is given.
+
+    Raises:
+        ValueError: as :func:`estimate`.
+    """
+    if not picks:
+        raise ValueError("nothing is logged")
+    samples = [sample for sample, _ in picks]
+    step_s = _plain_step_s(samples)
+    residual = _residuals(samples, step_s)
+    # 1. The estimate, what of it rests on predictions alone, and how far it may be off.
+    taken_s = total_s = alone_s = expected_variance = observed_variance = 0.0
+    common_s: dict[str, float] = defaultdict(float)  # by task: errors that its requests have in common
+    weighted_s = weighted_tokens = 0.0
+    agreed = 0
+    for sample, shares in picks:
+        taken_s += sample.seconds
+        for lane, share in shares.items():
+            if lane not in sample.predicted:
+                raise ValueError(f"nothing is known of lane {lane!r} for a request")
+            propensity = sample.propensities.get(lane, 0.0)
+            expected_s = sample.tokens * _expected_s(sample, lane, step_s)
+            weight = min(1 / propensity, MAX_WEIGHT) if propensity > 0 else 0.0
+            left_out_s = share * (1 - propensity * weight) * expected_s
+            total_s += share * expected_s
+            alone_s += left_out_s
+            common_s[sample.task] += left_out_s * sample.spread.get(lane, 0.0)
+            noise = max(residual, sample.spread.get(lane, 0.0))
+            expected_variance += propensity * (share * weight * expected_s * noise) ** 2
+            if lane == sample.lane:
+                agreed += 1
+                beyond_s = share * weight * (sample.seconds - expected_s)
+                total_s += beyond_s
+                observed_variance += beyond_s * beyond_s
+                weighted_s += share * sample.seconds / propensity if propensity > 0 else 0.0
+                weighted_tokens += share * sample.tokens / propensity if propensity > 0 else 0.0
+    # 2. The interval. Few requests that agree may miss what the others would have shown.
+    variance = max(expected_variance, observed_variance)
+    of_all_tasks_s = sum(common_s.values())
+    of_each_task = sum(seconds * seconds for seconds in common_s.values())
+    lasting = IN_COMMON * of_all_tasks_s * of_all_tasks_s + (1 - IN_COMMON) * of_each_task
+    half_s = NORMAL_95 * sqrt(variance + lasting)
+    # 3. All of it as shares of the time that was taken.
+    tokens = sum(sample.tokens for sample in samples)
+    return Estimate(
+        ratio=total_s / taken_s,
+        low=max(0.0, total_s - half_s) / taken_s,
+        high=(total_s + half_s) / taken_s,
+        inverse_propensity=weighted_s / taken_s,
+        self_normalised=weighted_s / weighted_tokens * tokens / taken_s if weighted_tokens else 0.0,
+        agreed=agreed,
+        on_predictions=alone_s / total_s if total_s > 0 else 1.0,
+        lasting=NORMAL_95 * sqrt(lasting) / taken_s,
+    )
+
+
+def _expected_s(sample: Sample, lane: str, step_s: float) -> float:
+    return sample.predicted[lane] * (1.0 if sample.in_seconds else step_s)
+
+
+def _plain_step_s(samples: Sequence[Sample]) -> float:
     """Of the requests that were decided on before any second was known."""
-    early = [one.s_per_token / one.predicted[one.lane] for one in entries if not one.in_seconds]
+    early = [sample.s_per_token / sample.predicted[sample.lane] for sample in samples if not sample.in_seconds]
     return median(early) if early else 1.0
 
 
-def _residuals(entries: Sequence[Logged], step_s: float) -> float:
+def _residuals(samples: Sequence[Sample], step_s: float) -> float:
     """Standard deviation of the times about their predictions, relative to them; a stall counts as no more than
     :data:`MAX_RESIDUAL`."""
-    misses = (one.s_per_token / _expected_s(one, one.lane, step_s) - 1 for one in entries)
+    misses = (sample.s_per_token / _expected_s(sample, sample.lane, step_s) - 1 for sample in samples)
     squares = [min(miss, MAX_RESIDUAL) ** 2 for miss in misses]
     return max(MIN_RESIDUAL, sqrt(sum(squares) / len(squares)))

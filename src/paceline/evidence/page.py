@@ -7,6 +7,7 @@ from html import escape
 from paceline import __version__
 from paceline.evidence import charts
 from paceline.evidence.comparison import Comparison
+from paceline.evidence.estimate import Estimate
 from paceline.evidence.report import Report
 from paceline.evidence.show import Table, heading, money, policies, remarks, size, tasks, verdict
 
@@ -33,13 +34,13 @@ footer { color: var(--soft); margin-top: 2rem; font-size: .9rem; }
 """
 
 
-def page(found: Report) -> str:
+def page(report: Report) -> str:
     """The whole document."""
-    body = ["<h1>What routing brought</h1>", *(f"<p>{escape(line)}</p>" for line in size(found).splitlines())]
-    for one in found.comparisons:
-        body += [f"<h2>{escape(heading(one))}</h2>", *_comparison(one)]
-    if found.cost:
-        body += ["<h2>Cost</h2>", _table(money(found.cost))]
+    body = ["<h1>What routing brought</h1>", *(f"<p>{escape(line)}</p>" for line in size(report).splitlines())]
+    for comparison in report.comparisons:
+        body += [f"<h2>{escape(heading(comparison))}</h2>", *_comparison(comparison)]
+    if report.cost:
+        body += ["<h2>Cost</h2>", _table(money(report.cost))]
     made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -50,36 +51,40 @@ def page(found: Report) -> str:
     )
 
 
-def _comparison(found: Comparison) -> list[str]:
-    spread = [("routed", 1.0, 1.0, 1.0)]
-    spread += [(f"always {lane}", one.ratio, one.low, one.high) for lane, one in found.fixed.items()]
-    if found.rules:
-        spread.append(("your rules alone", found.rules.ratio, found.rules.low, found.rules.high))
-    accepted = [(one.task, one.acceptance, one.break_even) for one in found.tasks]
-    right = found.calibration
+def _comparison(comparison: Comparison) -> list[str]:
+    intervals = [("routed", 1.0, 1.0, 1.0)]
+    intervals += [_interval(f"always {lane}", estimate) for lane, estimate in comparison.fixed.items()]
+    if comparison.rules:
+        intervals.append(_interval("your rules alone", comparison.rules))
+    accepted = [(task.task, task.acceptance, task.break_even) for task in comparison.tasks]
+    calibration = comparison.calibration
     return [
-        f'<p class="verdict">{escape(verdict(found))}</p>',
+        f'<p class="verdict">{escape(verdict(comparison))}</p>',
         "<h3>Against other settings</h3>",
         charts.intervals(
-            spread, "Time over that of routing; the line is its 95 % interval. Above 1, routing is faster"
+            intervals, "Time over that of routing; the line is its 95 % interval. Above 1, routing is faster"
         ),
-        _table(policies(found)),
+        _table(policies(comparison)),
         "<h3>Tasks</h3>",
-        _table(tasks(found)),
+        _table(tasks(comparison)),
         charts.against_break_even(accepted, "Accepted per drafted token (dot), and from where on drafts pay (bar)"),
         "<h3>Were the predictions right?</h3>",
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks(found)) + "</ul>",
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks(comparison)) + "</ul>",
         charts.scatter(
-            [(1000 * one.predicted, 1000 * one.actual) for one in right.times],
+            [(1000 * group.predicted, 1000 * group.actual) for group in calibration.times],
             "Time per token in ms, predicted and actual, by groups of requests with like predictions",
             "ms",
         ),
         charts.scatter(
-            [(one.predicted, one.actual) for one in right.acceptances],
+            [(group.predicted, group.actual) for group in calibration.acceptances],
             "Accepted per drafted token, predicted and actual, by groups of requests",
             "",
         ),
     ]
+
+
+def _interval(name: str, estimate: Estimate) -> tuple[str, float, float, float]:
+    return name, estimate.ratio, estimate.low, estimate.high
 
 
 def _table(table: Table) -> str:

@@ -8,19 +8,29 @@ The load at each decision is not in a log: every request is decided on as if it 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from random import Random
 
-import msgspec
 from msgspec import Struct, structs
 
-from paceline.decision import State, decide, learn, predict
-from paceline.evidence.estimate import Estimate, Logged, estimate
-from paceline.evidence.policies import ruled
+from paceline.configuration import Configuration
+from paceline.evidence.estimate import Estimate, Shares, estimate_shares
+from paceline.evidence.policies import knowable, request_of
 from paceline.evidence.same_settings import Group, fingerprint_of, groups
-from paceline.evidence.usable import Entry, usable
-from paceline.settings import Configuration
-from paceline.text_table import columns, shown_name
-from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy
+from paceline.evidence.usable import LoggedRequest, sample_of
+from paceline.records.record import Record
+from paceline.routing.router import Router
+from paceline.text_table import columns, shown_name, shown_number
+from paceline.types import Lane, LaneState, engine_of
+
+SEED = 0
+"""The same log is always replayed the same way."""
+MIN_SHOWN_SHARE = 0.005
+"""A lane that fewer of the requests go down is not shown: it would read 0 %."""
+
+
+class Replayed(LoggedRequest, frozen=True):
+    """A request that estimates can use, and what would have been picked for it."""
+
+    shares: Shares
 
 
 class TaskReplay(Struct, frozen=True):
@@ -49,7 +59,7 @@ class CannotReplay(Exception):
 
 
 def replay(
-    entries: Iterable[Entry], configuration: Configuration, exploration: float, only: Sequence[str] = ()
+    records: Iterable[Record], configuration: Configuration, exploration: float, only: Sequence[str] = ()
 ) -> Replay:
     """
     Args:
@@ -59,113 +69,121 @@ def replay(
     Raises:
         CannotReplay: no request of the log can be used, or none knows a lane of ``only``.
     """
-    everything = list(entries)
-    known = {lane for entry in everything for lane in entry["predictions"]}
-    if missing := [lane for lane in only if lane not in known]:
-        raise CannotReplay(f"the log knows no lane {', '.join(missing)}; it has: {', '.join(sorted(known)) or 'none'}")
-    state, rng = State(), Random(0)
-    picks: dict[int, Mapping[str, float]] = {}
-    for entry in everything:
-        if not entry["predictions"]:
-            continue
-        signals = msgspec.convert(entry["signals"] | {"conversation": entry["conversation"]}, Signals)
-        lanes = _lanes(entry)
-        allowed = [one for one in lanes if not only or one.lane.name in only]
-        if allowed:
-            decision = _decide(entry, signals, allowed, configuration, state, rng, exploration)
-            picks[entry["number"]] = decision.propensities or {decision.lane: 1.0}
-            if len(allowed) < len(lanes):
-                decision = structs.replace(decision, predictions=predict(signals, lanes, state))
-            state = learn(state, signals, decision, _outcome(entry))
-    pairs = [(entry, one) for entry, one in usable(everything) if entry["number"] in picks]
-    if not pairs:
+    everything = list(records)
+    _check_lanes(everything, only)
+    # 1. What would have been picked for each request? All teach, also those that no estimate can use.
+    replaying = _Replaying(configuration, exploration, only)
+    picks = [(record, replaying.shares(record)) for record in everything]
+    # 2. Of which requests can the times be compared?
+    requests = [
+        Replayed(record=record, sample=sample, shares=shares)
+        for record, shares in picks
+        if shares and (sample := sample_of(record)) is not None
+    ]
+    if not requests:
         raise CannotReplay(f"none of the log's {len(everything)} requests had a choice that can be replayed")
-    tasks = [task for group in groups(pairs, everything) for task in _tasks(group, picks)]
-    return Replay(len(pairs), _estimate(pairs, picks), tasks)
+    # 3. How long would they have taken, all in all and by task?
+    tasks = [task for group in groups(requests, everything) for task in _tasks(group)]
+    return Replay(requests=len(requests), whole=_estimate(requests), tasks=tasks)
 
 
-def _decide(
-    entry: Entry,
-    signals: Signals,
-    lanes: Sequence[LaneState],
-    configuration: Configuration,
-    state: State,
-    rng: Random,
-    exploration: float,
-) -> Decision:
-    wanted = ruled(configuration, entry["task"], entry["model"])
-    own = [one for one in lanes if wanted in (one.lane.name, one.lane.engine)]
-    return decide(signals, own or lanes, state, rng, exploration)
+def _check_lanes(records: Iterable[Record], only: Sequence[str]) -> None:
+    logged = {lane for record in records for lane in record.decision.predictions}
+    if missing := [lane for lane in only if lane not in logged]:
+        there_are = ", ".join(sorted(logged)) or "none"
+        raise CannotReplay(f"the log knows no lane {', '.join(missing)}; it has: {there_are}")
 
 
-def _lanes(entry: Entry) -> list[LaneState]:
-    found = []
-    for name, one in entry["predictions"].items():
-        engine = name.split("/")[0]
-        lane = Lane(name, engine, Strategy(one["strategy"], one["n_max"]))
-        found.append(LaneState(lane, fingerprint=fingerprint_of(name, one), model=one.get("model", "")))
-    return found
+class _Replaying:
+    """A router that sees the requests of a log, one after the other.
+
+    Args:
+        only: lanes that it may use; empty: all.
+    """
+
+    def __init__(self, configuration: Configuration, exploration: float, only: Sequence[str]) -> None:
+        settings = structs.replace(configuration.routing, exploration=exploration)
+        self._router = Router((), settings, rules=knowable(configuration), seed=SEED)
+        self._only = only
+
+    def shares(self, record: Record) -> Shares:
+        """With which probability it picks which lane; empty where there is none. What was logged teaches it."""
+        lanes = _lanes(record)
+        allowed = [lane for lane in lanes if not self._only or lane.lane.name in self._only]
+        if not allowed:
+            return {}
+        self._router.lanes = [lane.lane for lane in lanes]
+        decision = self._router.choose(request_of(record), record.signals, allowed)
+        taught = decision
+        if len(allowed) < len(lanes):  # what those lanes did that it may not use teaches it, too
+            taught = structs.replace(decision, predictions=self._router.predict(record.signals, lanes))
+        self._router.observe(taught, record.outcome)
+        return decision.propensities or {decision.lane: 1.0}
 
 
-def _outcome(entry: Entry) -> Outcome:
-    observed = Observation(**{name: entry[name] for name in Observation.__struct_fields__})
-    return Outcome(
-        entry["lane"],
-        entry["status"],
-        entry["total_s"],
-        observed=observed,
-        beside=entry["beside"],
-        at_s=entry["at_s"],
-        error=entry["error"],
-    )
+def _lanes(record: Record) -> list[LaneState]:
+    """Those that a request had to choose from, idle and well."""
+    return [
+        LaneState(
+            lane=Lane(name=name, engine=engine_of(name), strategy=prediction.strategy),
+            fingerprint=fingerprint_of(record, name),
+            model=prediction.model,
+        )
+        for name, prediction in record.decision.predictions.items()
+    ]
 
 
-def _estimate(pairs: Sequence[tuple[Entry, Logged]], picks: Mapping[int, Mapping[str, float]]) -> Estimate:
-    shares = iter([picks[entry["number"]] for entry, _ in pairs])
-    return estimate([one for _, one in pairs], lambda _: next(shares))
+def _estimate(requests: Sequence[Replayed]) -> Estimate:
+    return estimate_shares([(request.sample, request.shares) for request in requests])
 
 
-def _tasks(group: Group, picks: Mapping[int, Mapping[str, float]]) -> list[TaskReplay]:
-    by_task: dict[str, list[tuple[Entry, Logged]]] = defaultdict(list)
-    for entry, one in group.pairs:
-        by_task[one.task].append((entry, one))
-    lanes = ", ".join(group.pairs[-1][0]["predictions"])
+def _tasks(group: Group[Replayed]) -> list[TaskReplay]:
+    """The task with the most requests first."""
+    by_task: dict[str, list[Replayed]] = defaultdict(list)
+    for request in group.requests:
+        by_task[request.sample.task].append(request)
     past = "" if group.is_current else ", with earlier settings"
-    about = f"{shown_name(group.model or 'requests')} on {lanes}{past}"
-    return [_task(about, task, some, picks) for task, some in sorted(by_task.items(), key=lambda item: -len(item[1]))]
+    about = f"{shown_name(group.model or 'requests')} on {', '.join(group.lanes)}{past}"
+    tasks = [_task(about, task, requests) for task, requests in by_task.items()]
+    return sorted(tasks, key=lambda task: -task.requests)
 
 
-def _task(
-    about: str, task: str, pairs: Sequence[tuple[Entry, Logged]], picks: Mapping[int, Mapping[str, float]]
-) -> TaskReplay:
+def _task(about: str, task: str, requests: Sequence[Replayed]) -> TaskReplay:
     before: dict[str, float] = defaultdict(float)
     after: dict[str, float] = defaultdict(float)
-    for entry, one in pairs:
-        before[one.lane] += 1 / len(pairs)
-        for lane, share in picks[entry["number"]].items():
-            after[lane] += share / len(pairs)
-    return TaskReplay(about, task, len(pairs), before, after, _estimate(pairs, picks).ratio)
+    for request in requests:
+        before[request.sample.lane] += 1 / len(requests)
+        for lane, share in request.shares.items():
+            after[lane] += share / len(requests)
+    ratio = _estimate(requests).ratio
+    return TaskReplay(about=about, task=task, requests=len(requests), before=before, after=after, ratio=ratio)
 
 
-def text(found: Replay) -> str:
+def text(replayed: Replay) -> str:
     """For a terminal."""
     tables = []
-    for about in dict.fromkeys(one.about for one in found.tasks):
+    for about in dict.fromkeys(task.about for task in replayed.tasks):
         rows = [("task", "requests", "went to", "would go to", "time over before")]
         rows += [
-            (one.task, str(one.requests), _shares(one.before), _shares(one.after), f"{one.ratio:.2f}")
-            for one in found.tasks
-            if one.about == about
+            (
+                task.task,
+                shown_number(task.requests),
+                _shares(task.before),
+                _shares(task.after),
+                shown_number(task.ratio, ".2f"),
+            )
+            for task in replayed.tasks
+            if task.about == about
         ]
         tables.append(f"{about}:\n{columns(rows)}")
-    whole = found.whole
-    last = (
-        f"{found.requests} requests replayed: {whole.ratio:.2f} ({whole.low:.2f} to {whole.high:.2f}) of the time that "
-        f"was taken; {whole.on_predictions:.0%} of this rests on predictions alone."
+    whole = replayed.whole
+    summary = (
+        f"{replayed.requests} requests replayed: {whole.ratio:.2f} ({whole.low:.2f} to {whole.high:.2f}) of the time "
+        f"that was taken; {whole.on_predictions:.0%} of this rests on predictions alone."
     )
-    return "\n\n".join([*tables, last])
+    return "\n\n".join([*tables, summary])
 
 
 def _shares(shares: Mapping[str, float]) -> str:
-    most = sorted(shares.items(), key=lambda item: -item[1])
-    return ", ".join(f"{lane} {share:.0%}" for lane, share in most if share >= 0.005)
+    most_first = sorted(shares.items(), key=lambda lane_and_share: -lane_and_share[1])
+    return ", ".join(f"{lane} {share:.0%}" for lane, share in most_first if share >= MIN_SHOWN_SHARE)

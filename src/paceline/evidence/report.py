@@ -7,10 +7,10 @@ from msgspec import Struct
 from paceline.evidence.comparison import Comparison, compare
 from paceline.evidence.cost import Cost, cost
 from paceline.evidence.same_settings import groups
-from paceline.evidence.usable import Entry, usable
-from paceline.settings import Configuration
+from paceline.evidence.usable import usable
+from paceline.records.record import Record
 
-FEWEST = 30
+MIN_REQUESTS = 30
 """Requests below which nothing is concluded."""
 
 
@@ -39,35 +39,44 @@ class TooLittle(Exception):
     """There are too few requests to say anything; ``str()`` says how many of what."""
 
 
-def report(entries: Iterable[Entry], configuration: Configuration | None = None) -> Report:
+def report(records: Iterable[Record], configuration: Configuration | None = None) -> Report:
     """
     Args:
-        entries: of a log, as :func:`paceline.records.read.entries` gives them.
+        records: of a log, as :class:`paceline.records.read.LogReader` gives them.
         configuration: whose rules are a policy to compare with, and whose prices count.
 
     Raises:
-        TooLittle: fewer than :data:`FEWEST` are usable and of the same model, settings and lanes.
+        TooLittle: fewer than :data:`MIN_REQUESTS` are usable and of the same model, settings and lanes.
     """
-    everything = list(entries)
-    found = groups(usable(everything), everything)
-    enough = [group for group in found if len(group.pairs) >= FEWEST]
-    few = [group for group in found if len(group.pairs) < FEWEST]
+    everything = list(records)
+    alike = groups(usable(everything), everything)
+    enough = [group for group in alike if len(group.requests) >= MIN_REQUESTS]
+    few = [group for group in alike if len(group.requests) < MIN_REQUESTS]
     if not enough:
-        count, most = sum(len(group.pairs) for group in few), max((len(group.pairs) for group in few), default=0)
-        same = f", at most {most} of them among the same lanes of one model and its settings" if most < count else ""
-        requests = f"{len(everything)} request{'s' * (len(everything) != 1)}"
-        raise TooLittle(
-            f"the log has {requests}, of which {count} were answered whole, timed and decided by prediction{same}; "
-            f"from {FEWEST} on there is something to report"
-        )
+        raise TooLittle(_too_little(len(everything), [len(group.requests) for group in few]))
     return Report(
-        len(everything),
-        sum(len(group.pairs) for group in few),
-        [
-            TooFew(group.model, list(group.pairs[-1][0]["predictions"]), len(group.pairs))
+        requests=len(everything),
+        left_out=sum(len(group.requests) for group in few),
+        too_few=[
+            TooFew(model=group.model, lanes=group.lanes, requests=len(group.requests))
             for group in few
             if group.is_current
         ],
-        [compare(group, configuration) for group in enough],
-        cost(everything, configuration.cost, configuration.cloud) if configuration else None,
+        comparisons=[compare(group, configuration) for group in enough],
+        cost=cost(everything, configuration.cost, configuration.cloud) if configuration else None,
+    )
+
+
+def _too_little(requests: int, usable_ones: Sequence[int]) -> str:
+    """In words.
+
+    Args:
+        requests: in the log.
+        usable_ones: of them, for each group of the same model, settings and lanes.
+    """
+    count, most = sum(usable_ones), max(usable_ones, default=0)
+    same = f", at most {most} of them among the same lanes of one model and its settings" if most < count else ""
+    return (
+        f"the log has {requests} request{'s' * (requests != 1)}, of which {count} were answered whole, timed and "
+        f"decided by prediction{same}; from {MIN_REQUESTS} on there is something to report"
     )

@@ -6,73 +6,84 @@ when the models of one engine had a fingerprint in common tell them by the names
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from paceline.evidence.estimate import Logged
-from paceline.evidence.usable import Entry
+from paceline.evidence.usable import LoggedRequest
+from paceline.records.record import Record
+from paceline.types import engine_of
 
+AnyLogged = TypeVar("AnyLogged", bound=LoggedRequest)
 Choice = frozenset[tuple[str, str]]
 """Lanes that a request had to choose from, each with its fingerprint."""
-Pair = tuple[Entry, Logged]
 
 
-class Group(Struct, frozen=True):
+class Group(Struct, Generic[AnyLogged], frozen=True):
     model: str | None
     """``None`` where no request named one."""
-    pairs: Sequence[Pair]
+    requests: Sequence[AnyLogged]
     is_current: bool
     """Whether none of its lanes was seen with other settings later."""
 
+    @property
+    def lanes(self) -> list[str]:
+        """That its requests chose from, in the latest order of the configuration."""
+        return list(self.requests[-1].record.decision.predictions)
 
-def groups(pairs: Iterable[Pair], everything: Iterable[Entry]) -> list[Group]:
+
+def groups(requests: Iterable[AnyLogged], records: Iterable[Record]) -> list[Group[AnyLogged]]:
     """Usable requests by what they chose among: those of current settings first, by their time; the others then, the
     latest first.
 
     Args:
-        pairs: in the log's order.
-        everything: the whole log, which shows what the settings are now.
+        requests: in the log's order.
+        records: the whole log, which shows what the settings are now.
     """
-    by_choice: dict[Choice, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        by_choice[choice(pair[0])].append(pair)
+    # 1. Which requests chose among the same?
+    by_choice: dict[Choice, list[AnyLogged]] = defaultdict(list)
+    for request in requests:
+        by_choice[choice(request.record)].append(request)
+    # 2. With which settings was each lane seen last, for each model?
     newest: dict[tuple[str | None, str], str] = {}
-    for entry in everything:
-        for lane, fingerprint in choice(entry):
-            newest[entry["model"], lane] = fingerprint
-    found = []
-    for lanes, some in by_choice.items():
-        for model, part in _by_model(some).items():
-            names = {entry["model"] for entry, _ in part}
+    for record in records:
+        for lane, fingerprint in choice(record):
+            newest[record.model, lane] = fingerprint
+    # 3. The groups, apart by model where the fingerprints don't tell models apart.
+    parts = []
+    for lanes, alike in by_choice.items():
+        for model, part in _by_model(alike).items():
+            names = {request.record.model for request in part}
             is_current = all(newest[name, lane] == fingerprint for name in names for lane, fingerprint in lanes)
-            found.append(Group(model, part, is_current))
-    return sorted(found, key=_order)
+            parts.append(Group(model=model, requests=part, is_current=is_current))
+    return sorted(parts, key=_order)
 
 
-def choice(entry: Entry) -> Choice:
-    return frozenset((lane, fingerprint_of(lane, one)) for lane, one in entry["predictions"].items())
+def choice(record: Record) -> Choice:
+    return frozenset((lane, fingerprint_of(record, lane)) for lane in record.decision.predictions)
 
 
-def fingerprint_of(lane: str, prediction: Mapping[str, object]) -> str:
-    """Under which a logged outcome was learned; the engine's name where the log has none."""
-    return str(prediction.get("fingerprint") or lane.split("/")[0])
+def fingerprint_of(record: Record, lane: str) -> str:
+    """Under which an outcome on a lane was learned; the engine's name where the log has none."""
+    return record.decision.predictions[lane].fingerprint or engine_of(lane)
 
 
-def _by_model(pairs: Sequence[Pair]) -> Mapping[str | None, Sequence[Pair]]:
+def _by_model(requests: Sequence[AnyLogged]) -> Mapping[str | None, Sequence[AnyLogged]]:
     """One part for each model that requests named, where one lane served several under one fingerprint; else all."""
-    by_name: dict[str | None, list[Pair]] = defaultdict(list)
-    by_lane: dict[str, set[str]] = defaultdict(set)
-    for entry, one in pairs:
-        by_name[entry["model"]].append((entry, one))
-        if entry["model"] is not None:
-            by_lane[one.lane].add(entry["model"])
-    if any(len(names) > 1 for names in by_lane.values()):
+    by_name: dict[str | None, list[AnyLogged]] = defaultdict(list)
+    names_by_lane: dict[str, set[str]] = defaultdict(set)
+    for request in requests:
+        name = request.record.model
+        by_name[name].append(request)
+        if name is not None:
+            names_by_lane[request.sample.lane].add(name)
+    if any(len(names) > 1 for names in names_by_lane.values()):
         return by_name
     named = [name for name in by_name if name is not None]
-    return {max(named, key=lambda name: len(by_name[name]), default=None): pairs}
+    return {max(named, key=lambda name: len(by_name[name]), default=None): requests}
 
 
-def _order(group: Group) -> tuple[bool, float]:
+def _order(group: Group[AnyLogged]) -> tuple[bool, float]:
     if group.is_current:
-        return False, -sum(one.seconds for _, one in group.pairs)
-    return True, -group.pairs[-1][0]["at_s"]
+        return False, -sum(request.sample.seconds for request in group.requests)
+    return True, -group.requests[-1].record.outcome.at_s

@@ -9,7 +9,7 @@ from paceline.evidence.comparison import Comparison
 from paceline.evidence.cost import Cost
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.report import Report, TooFew
-from paceline.text_table import columns, shown_name
+from paceline.text_table import NEVER_PAYS, columns, shown_name, shown_number
 
 
 class Table(Struct, frozen=True):
@@ -19,14 +19,15 @@ class Table(Struct, frozen=True):
     """As long as the head each."""
 
 
-def text(found: Report) -> str:
+def text(report: Report) -> str:
     """For a terminal; a verdict comes last."""
-    parts = [size(found)]
-    if found.cost:
-        parts.append(_lines(money(found.cost)))
-    for one in found.comparisons:
-        parts.append(f"{heading(one)}:")
-        parts += [_lines(policies(one)), _lines(tasks(one)), "\n".join(remarks(one)), verdict(one)]
+    parts = [size(report)]
+    if report.cost:
+        parts.append(_lines(money(report.cost)))
+    for comparison in report.comparisons:
+        parts.append(f"{heading(comparison)}:")
+        parts += [_lines(policies(comparison)), _lines(tasks(comparison))]
+        parts += ["\n".join(remarks(comparison)), verdict(comparison)]
     return "\n\n".join(parts)
 
 
@@ -34,99 +35,115 @@ def _lines(table: Table) -> str:
     return f"{table.title}:\n{columns([table.head, *table.rows])}"
 
 
-def size(found: Report) -> str:
+def size(report: Report) -> str:
     """How much of the log is compared. Tokens and seconds are told model by model: together they are no speed."""
-    used = sum(one.requests for one in found.comparisons)
+    compared = sum(comparison.requests for comparison in report.comparisons)
     rest = ""
-    if found.left_out:
-        rest = f"; {found.left_out} had other lanes to choose from, models or settings, too few to compare"
-    return "\n".join([f"{used} of {found.requests} requests{rest}", *(too_few(one) for one in found.too_few)])
+    if report.left_out:
+        rest = f"; {report.left_out} had other lanes to choose from, models or settings, too few to compare"
+    return "\n".join([f"{compared} of {report.requests} requests{rest}", *map(too_few, report.too_few)])
 
 
-def too_few(some: TooFew) -> str:
-    requests = f"{some.requests} request{'s' * (some.requests != 1)}"
-    return f"{_named(some.model)}{requests} so far that chose among {', '.join(some.lanes)} as they are now"
+def too_few(group: TooFew) -> str:
+    requests = f"{group.requests} request{'s' * (group.requests != 1)}"
+    return f"{_named(group.model)}{requests} so far that chose among {', '.join(group.lanes)} as they are now"
 
 
-def heading(found: Comparison) -> str:
+def heading(comparison: Comparison) -> str:
     """Which model, which lanes, and of settings that are no longer, until when."""
     past = ""
-    if not found.is_current:
-        past = f", with settings that were last seen on {datetime.fromtimestamp(found.until_s):%Y-%m-%d at %H:%M}"
-    return f"{_named(found.model)}{found.requests} requests that chose among {', '.join(found.lanes)}{past}"
+    if not comparison.is_current:
+        past = f", with settings that were last seen on {datetime.fromtimestamp(comparison.until_s):%Y-%m-%d at %H:%M}"
+    lanes = ", ".join(comparison.lanes)
+    return f"{_named(comparison.model)}{comparison.requests} requests that chose among {lanes}{past}"
 
 
 def _named(model: str | None) -> str:
     return f"{shown_name(model)}: " if model else ""
 
 
-def policies(found: Comparison) -> Table:
+def policies(comparison: Comparison) -> Table:
+    """What each fixed lane would have taken, the rules alone, and the best lane of each task."""
     rows = []
-    for lane, one in found.fixed.items():
-        what = " (plain)" if lane == found.plain else " (always on)" if lane == found.on else ""
-        rows.append(_policy_row(f"always {lane}{what}", one))
-    if found.rules:
-        rows.append(_policy_row("your rules alone", found.rules))
-    rows.append(_policy_row("best of each task, in hindsight", found.hindsight))
+    for lane, estimate in comparison.fixed.items():
+        what = " (plain)" if lane == comparison.plain else " (always on)" if lane == comparison.on else ""
+        rows.append(_policy_row(f"always {lane}{what}", estimate))
+    if comparison.rules:
+        rows.append(_policy_row("your rules alone", comparison.rules))
+    rows.append(_policy_row("best of each task, in hindsight", comparison.hindsight))
     return Table(
-        "What other settings would have taken on the same requests (doubly robust, from this log)",
-        ("policy", "time over routed", "95 % interval", "by inverse propensity", "self-normalised", "by prediction"),
-        rows,
+        title="What other settings would have taken on the same requests (doubly robust, from this log)",
+        head=(
+            "policy",
+            "time over routed",
+            "95 % interval",
+            "by inverse propensity",
+            "self-normalised",
+            "by prediction",
+        ),
+        rows=rows,
     )
 
 
-def _policy_row(name: str, one: Estimate) -> tuple[str, ...]:
-    agreed = one.agreed > 0
+def _policy_row(name: str, estimate: Estimate) -> tuple[str, ...]:
+    agreed = estimate.agreed > 0
     return (
         name,
-        f"{one.ratio:.2f}",
-        f"{one.low:.2f} to {one.high:.2f}",
-        f"{one.inverse_propensity:.2f}" if agreed else "-",
-        f"{one.self_normalised:.2f}" if agreed else "-",
-        f"{one.on_predictions:.0%}",
+        shown_number(estimate.ratio, ".2f"),
+        f"{estimate.low:.2f} to {estimate.high:.2f}",
+        shown_number(estimate.inverse_propensity if agreed else None, ".2f"),
+        shown_number(estimate.self_normalised if agreed else None, ".2f"),
+        shown_number(estimate.on_predictions, ".0%"),
     )
 
 
-def tasks(found: Comparison) -> Table:
+def tasks(comparison: Comparison) -> Table:
+    """What each task took, drafted and gained."""
     rows = [
         (
             task.task,
-            str(task.requests),
-            f"{task.share:.0%}",
-            f"{task.tokens_per_s:.1f}",
-            "-" if task.acceptance is None else f"{task.acceptance:.2f}",
-            "-" if task.break_even is None else f"{task.break_even:.2f}" if task.break_even <= 1 else "none is enough",
-            f"{task.drafting:.0%}",
-            "-" if task.speed_up is None else f"{task.speed_up:.2f}",
+            shown_number(task.requests),
+            shown_number(task.share, ".0%"),
+            shown_number(task.tokens_per_s, ".1f"),
+            shown_number(task.acceptance, ".2f"),
+            NEVER_PAYS if task.break_even is not None and task.break_even > 1 else shown_number(task.break_even, ".2f"),
+            shown_number(task.drafting, ".0%"),
+            shown_number(task.speed_up, ".2f"),
         )
-        for task in found.tasks
+        for task in comparison.tasks
     ]
     head = ("task", "requests", "of the time", "tokens/s", "accepted", "break-even", "drafted for", "over plain")
-    return Table("By task", head, rows)
+    return Table(title="By task", head=head, rows=rows)
 
 
 def money(cost: Cost) -> Table:
-    rows = [("this machine, power alone", f"{cost.total:.4g}", f"{cost.per_million:.4g}")]
-    rows += [(one.name, f"{one.total:.4g}", f"{one.per_million:.4g}") for one in cost.elsewhere]
+    """What the tokens cost here, and would have cost elsewhere."""
+    rows = [("this machine, power alone", shown_number(cost.total, ".4g"), shown_number(cost.per_million, ".4g"))]
+    rows += [
+        (bill.name, shown_number(bill.total, ".4g"), shown_number(bill.per_million, ".4g")) for bill in cost.elsewhere
+    ]
     return Table(
-        f"What {cost.generated_tokens} generated and {cost.prompt_tokens} prompt tokens cost ({cost.kwh:.3g} kWh in "
-        f"{cost.busy_s:.0f} s)",
-        ("where", f"in all, {cost.currency}", f"per million generated tokens, {cost.currency}"),
-        rows,
+        title=f"What {cost.generated_tokens} generated and {cost.prompt_tokens} prompt tokens cost "
+        f"({cost.kwh:.3g} kWh in {cost.busy_s:.0f} s)",
+        head=("where", f"in all, {cost.currency}", f"per million generated tokens, {cost.currency}"),
+        rows=rows,
     )
 
 
-def remarks(found: Comparison) -> list[str]:
-    right = found.calibration
+def remarks(comparison: Comparison) -> list[str]:
+    """What the tables don't say: size, calibration, exploration and regret."""
+    calibration, hindsight = comparison.calibration, comparison.hindsight
     off = "What a plain step takes was not known yet, so no times were predicted."
-    if right.error is not None:
-        off = f"Predicted times were off by {right.error:.0%} (median); actual over predicted: {right.bias:.2f}."
+    if calibration.error is not None:
+        off = f"Predicted times were off by {calibration.error:.0%} (median); actual over predicted: "
+        off += f"{calibration.bias:.2f}."
     return [
-        f"{found.tokens} tokens were decoded in {found.seconds:.0f} s.",
+        f"{comparison.tokens} tokens were decoded in {comparison.seconds:.0f} s.",
         off,
-        f"Exploring was to cost {found.exploring_s:.1f} s, {found.exploring_s / found.seconds:.1%} of the time.",
-        f"Regret against the best lane of each task: {found.regret_s:.1f} s, {1 - found.hindsight.ratio:.1%} "
-        f"({1 - found.hindsight.high:.1%} to {1 - found.hindsight.low:.1%}).",
+        f"Exploring was to cost {comparison.exploring_s:.1f} s, {comparison.exploring_s / comparison.seconds:.1%} of "
+        "the time.",
+        f"Regret against the best lane of each task: {comparison.regret_s:.1f} s, {1 - hindsight.ratio:.1%} "
+        f"({1 - hindsight.high:.1%} to {1 - hindsight.low:.1%}).",
     ]
 
 
@@ -137,21 +154,21 @@ def _how_many_more(needed: int | None) -> str:
     return f"If it stays like this, about {rounded} more requests would tell."
 
 
-def verdict(found: Comparison) -> str:
+def verdict(comparison: Comparison) -> str:
     """One sentence or two. What to use is said only where that is beyond doubt."""
-    lane, ratio = found.best
+    lane, ratio = comparison.best
     spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
-    if found.pays:
+    if comparison.pays:
         return (
             f"Routing pays here: the best fixed setting, {lane}, would have taken {ratio.ratio:.2f} ({spread}) times "
             "as long."
         )
-    if found.is_alike:
+    if comparison.is_alike:
         return f"Routing and always {lane} are about as fast here: that would have taken {ratio.ratio:.2f} ({spread})."
-    if found.pays is None:
+    if comparison.pays is None:
         return (
             f"It can't be told yet whether routing pays here: always {lane} would have taken {ratio.ratio:.2f} of the "
-            f"time, but anything from {spread} is possible. {_how_many_more(found.more_needed)}"
+            f"time, but anything from {spread} is possible. {_how_many_more(comparison.more_needed)}"
         )
     return (
         f"Routing does not pay here: always {lane} would have taken {ratio.ratio:.2f} ({spread}) of the time. "

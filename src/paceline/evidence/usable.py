@@ -1,40 +1,60 @@
-"""Which entries of a log estimates can use, and as what."""
+"""Which records of a log estimates can use, and as what."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from paceline.evidence.estimate import Logged
+from msgspec import Struct
 
-Entry = Mapping[str, Any]
-"""Of a log, as :func:`paceline.records.read.entries` gives them."""
+from paceline.evidence.estimate import Sample
+from paceline.records.record import Record
+from paceline.types import Prediction
 
 
-def usable(entries: Iterable[Entry]) -> list[tuple[Entry, Logged]]:
+class LoggedRequest(Struct, frozen=True):
+    """A record that estimates can use."""
+
+    record: Record
+    sample: Sample
+    """What they use of it."""
+
+    @property
+    def prediction(self) -> Prediction:
+        """Of the lane that served."""
+        return self.record.decision.predictions[self.sample.lane]
+
+
+def usable(records: Iterable[Record]) -> list[LoggedRequest]:
     """Those that were answered whole and timed, with a choice of lanes that the predictions had."""
-    return [(entry, one) for entry in entries if (one := _logged(entry)) is not None]
+    return [
+        LoggedRequest(record=record, sample=sample) for record in records if (sample := sample_of(record)) is not None
+    ]
 
 
-def drafts(prediction: Mapping[str, Any]) -> bool:
-    """Whether the lane of a logged prediction drafts."""
-    return bool(prediction["strategy"] != "autoregressive" and prediction["n_max"] != 0)
-
-
-def _logged(entry: Entry) -> Logged | None:
-    tokens, decode_s, lane = entry["decode_tokens"], entry["decode_s"], entry["lane"]
-    predictions = entry["predictions"]
-    if entry["error"] or entry["forced"] or not tokens or not decode_s or lane not in predictions:
+def sample_of(record: Record) -> Sample | None:
+    """``None`` where estimates can't use it."""
+    decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
+    predictions = decision.predictions
+    # 1. Was it answered whole and timed?
+    if outcome.error or not observed.decode_tokens or not observed.decode_s:
         return None
-    if lane != entry["decided"] or len(predictions) < 2:
+    # 2. Did the lane serve that the decision had picked out of several?
+    if record.forced or outcome.lane not in predictions or outcome.lane != decision.lane or len(predictions) < 2:
         return None
-    in_seconds = all(one["s_per_token"] is not None for one in predictions.values())
-    return Logged(
-        entry["task"],
-        lane,
-        tokens,
-        decode_s / tokens,
-        {name: one["propensity"] for name, one in predictions.items() if one["propensity"]},
-        {name: one["s_per_token"] if in_seconds else one["relative"] for name, one in predictions.items()},
-        {name: one["spread"] for name, one in predictions.items()},
-        in_seconds,
-        entry["model"],
+    # 3. What was predicted, in the unit that was known for all lanes?
+    in_seconds = all(prediction.plain_step_s is not None for prediction in predictions.values())
+    propensities = decision.propensities or {decision.lane: decision.propensity}
+    return Sample(
+        task=str(record.task),
+        lane=outcome.lane,
+        tokens=observed.decode_tokens,
+        s_per_token=observed.decode_s / observed.decode_tokens,
+        propensities={lane: propensities[lane] for lane in predictions if propensities.get(lane)},
+        predicted={lane: _predicted(prediction, in_seconds) for lane, prediction in predictions.items()},
+        spread={lane: prediction.spread for lane, prediction in predictions.items()},
+        in_seconds=in_seconds,
     )
+
+
+def _predicted(prediction: Prediction, in_seconds: bool) -> float:
+    """Time per token, in seconds or in plain steps."""
+    s_per_token = prediction.s_per_token
+    return s_per_token if in_seconds and s_per_token is not None else prediction.relative

@@ -13,10 +13,12 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from paceline.api_keys import given_key, resolved
-from paceline.configuration import is_address, is_loopback
+from paceline.api_keys import given_key
+from paceline.configuration import Configuration, resolved
+from paceline.contradictions import is_address, is_loopback
+from paceline.http.errors import ApiError
 from paceline.http.routes import CLIENT_PATHS, Audience
-from paceline.serving.errors import ApiError, bounded
+from paceline.serving.errors import bounded
 from paceline.serving.globs import any_matches, compiled
 from paceline.settings import Configuration
 from paceline.wire.headers import Headers
@@ -109,18 +111,18 @@ class Access:
         if not self._keys:
             return OWNER
         given = given_key(headers)
-        found: Client | None = None
+        known: Client | None = None
         for key, client in self._keys:  # all are compared, so that the time tells nothing
             if hmac.compare_digest(given, key):
-                found = client
-        if found is None:
+                known = client
+        if known is None:
             raise ApiError(
                 401,
                 "a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY",
                 "invalid_api_key",
                 headers=[CHALLENGE],
             )
-        return found
+        return known
 
     def admit(self, client: Client, audience: Audience, path: str) -> None:
         """Whether a client may use a path.

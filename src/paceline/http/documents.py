@@ -34,7 +34,7 @@ def model(fleet: Fleet, name: str) -> Any:
     """One entry of the list.
 
     Raises:
-        ApiError: 404, no lane serves it.
+        UnknownModel: no lane serves it.
     """
     entries = fleet.models()
     if name not in entries:
@@ -50,19 +50,20 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
     return {
         "version": __version__,
         "default_lane": fleet.default.lane.name,
-        "in_flight": pipeline.in_flight,
+        "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
-        "lanes": [_lane(handle) | _known(handle, pipeline.router, present) for handle in fleet.lanes.values()],
+        "lanes": [_lane(handle) | _learned(handle, pipeline.router, present) for handle in fleet.lanes.values()],
     }
 
 
 def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     """The text of ``/metrics``."""
-    lanes = {name: (one.is_up, one.running, one.waiting) for name, one in pipeline.fleet.lanes.items()}
-    pipeline.metrics.know_lanes({name: one.lane.strategy.drafts for name, one in pipeline.fleet.lanes.items()})
-    pipeline.metrics.know_engines({name: one.illness.is_ejected for name, one in pipeline.fleet.engines.items()})
-    return pipeline.metrics.text(lanes, pipeline.failures, log.lost if log else None)
+    lanes, engines = pipeline.fleet.lanes, pipeline.fleet.engines
+    pipeline.metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
+    pipeline.metrics.know_engines({name: engine.illness.is_ejected for name, engine in engines.items()})
+    now = {name: (handle.is_up, handle.running, handle.waiting) for name, handle in lanes.items()}
+    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None)
 
 
 def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     random numbers that requests are decided with.
 
     Raises:
-        ApiError: 404, no lane serves its model.
+        UnknownModel: no lane serves its model.
     """
     served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
     request = replace(request, served_model=served.name, forced_lane=None)
@@ -134,12 +135,12 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
     }
 
 
-def _known(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -> dict[str, Any]:
+def _learned(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -> dict[str, Any]:
     """What was learned of a lane. Of an engine that serves several models it is told model by model, those that have
     served; the whole then has counts alone, since speeds and shares over different models are nobody's."""
     names: list[str | None] = list(dict.fromkeys(str(entry.get("id")) for entry in handle.engine.models.values()))
     sums = {name: router.measured(handle.state(name)) for name in names}
-    used = {name: one for name, one in sums.items() if one is not None and one.requests}
+    used = {name: measured for name, measured in sums.items() if measured is not None and measured.requests}
     shown = used or {name: Measured() for name in names[:1] or [None]}
     by_model: list[dict[str, Any]] = []
     for name, measured in shown.items():
@@ -147,7 +148,10 @@ def _known(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -> 
         by_model.append({"model": name, "measured": _measured(measured), "step": _step(handle, prediction)})
     if len(by_model) == 1:
         return by_model[0] | {"by_model": by_model}
-    counts = Measured(sum(one.requests for one in used.values()), sum(one.failures for one in used.values()))
+    counts = Measured(
+        requests=sum(measured.requests for measured in used.values()),
+        failures=sum(measured.failures for measured in used.values()),
+    )
     return {
         "model": None,
         "measured": _measured(counts),

@@ -8,7 +8,7 @@ from typing import Any
 from paceline.evidence.comparison import Comparison
 from paceline.evidence.report import Report, TooLittle, report
 from paceline.evidence.show import heading, too_few, verdict
-from paceline.records.read import NoLog, entries
+from paceline.records.read import LogReader, NoLog
 
 MAX_ENTRIES = 2000
 """The last ones of the log that count, so that looking costs little."""
@@ -42,30 +42,34 @@ class Gain:
         if self._log is None:
             return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
         try:
-            return _document(report(entries(self._log, most=MAX_ENTRIES)))
+            return _document(report(LogReader(self._log, most=MAX_ENTRIES)))
         except (NoLog, TooLittle) as error:
             return _nothing(str(error))
 
 
-def _document(found: Report) -> dict[str, Any]:
-    lines = [verdict(one) for one in found.comparisons]
-    if len(lines) > 1 or found.too_few:
-        lines = [f"{heading(one)}: {line}" for one, line in zip(found.comparisons, lines, strict=True)]
-    lines += [too_few(one) for one in found.too_few]
-    return {"verdict": "\n".join(lines), "comparisons": [_comparison(one) for one in found.comparisons]}
+def _document(made: Report) -> dict[str, Any]:
+    lines = [verdict(comparison) for comparison in made.comparisons]
+    if len(lines) > 1 or made.too_few:
+        headings = map(heading, made.comparisons)
+        lines = [f"{about}: {line}" for about, line in zip(headings, lines, strict=True)]
+    lines += [too_few(group) for group in made.too_few]
+    return {"verdict": "\n".join(lines), "comparisons": [_comparison(comparison) for comparison in made.comparisons]}
 
 
-def _comparison(found: Comparison) -> dict[str, Any]:
-    named = [(f"always {lane}", one) for lane, one in found.fixed.items()]
-    named.append(("best of each task, in hindsight", found.hindsight))
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    policies = {f"always {lane}": estimate for lane, estimate in comparison.fixed.items()}
+    policies["best of each task, in hindsight"] = comparison.hindsight
     return {
-        "about": heading(found),
-        "model": found.model,
-        "is_current": found.is_current,
-        "pays": found.pays,
-        "requests": found.requests,
-        "exploring_s": found.exploring_s,
-        "policies": [{"name": name, "ratio": one.ratio, "low": one.low, "high": one.high} for name, one in named],
+        "about": heading(comparison),
+        "model": comparison.model,
+        "is_current": comparison.is_current,
+        "pays": comparison.pays,
+        "requests": comparison.requests,
+        "exploring_s": comparison.exploring_s,
+        "policies": [
+            {"name": name, "ratio": estimate.ratio, "low": estimate.low, "high": estimate.high}
+            for name, estimate in policies.items()
+        ],
     }
 
 

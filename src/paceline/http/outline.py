@@ -21,11 +21,14 @@ MAX_ELEMENTS = 300_000
 """Of a list that is looked into, those of nested lists included; a longer one, such as a prompt in tokens, is left out
 whole."""
 SAMPLES, SAMPLE_BYTES = 16, 4096
+"""By which the elements of a list are estimated."""
 DENSE_BYTES, MAX_DENSE_ELEMENTS = 4_000_000, 1_000_000
 """A larger document with more values is not even passed over: 60 MB of ``[[1]],`` take 0.3 s. Whether it is valid
 is then the engine's to say."""
 NAMED = ("model", "stream")
+"""Members that requests are routed by."""
 END_BYTES = 64_000
+"""Of a document that is not even passed over, in which they are looked for at either end."""
 PASS_BYTES = 1_000_000
 """A pass over more waits until others have run: 60 MB of text take some 20 ms."""
 STRING_BYTES = 32_000
@@ -51,14 +54,14 @@ async def outlined(document: bytes) -> tuple[dict[str, Any], int]:
 
 async def _object(raw: bytes | msgspec.Raw, depth: int) -> tuple[dict[str, Any], int]:
     await _let_others_run(raw)
-    found: dict[str, Any] = {}
+    outline: dict[str, Any] = {}
     left_out = 0
     for number, (name, member) in enumerate(_members.decode(raw).items()):
         if number >= MAX_MEMBERS and name not in NAMED:
             continue
-        found[name], less = await _value(member, depth - 1)
+        outline[name], less = await _value(member, depth - 1)
         left_out += less
-    return found, left_out
+    return outline, left_out
 
 
 async def _list(raw: msgspec.Raw, depth: int) -> tuple[list[Any], int]:
@@ -109,11 +112,11 @@ def _named_at_either_end(document: bytes) -> dict[str, Any]:
     """
     if document[:1024].lstrip()[:1] != b"{":
         raise msgspec.DecodeError("JSON is malformed: it is no object (byte 0)")
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for end in (document[:END_BYTES], document[-END_BYTES:]):
         for name, value in _NAMED.findall(end):
-            found.setdefault(name.decode(), msgspec.json.decode(value))
-    return found
+            members.setdefault(name.decode(), msgspec.json.decode(value))
+    return members
 
 
 _NAMED = re.compile(rb'"(model|stream)"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*"|true|false)')

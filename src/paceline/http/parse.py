@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from paceline.http.errors import ApiError
 from paceline.http.outline import outlined
-from paceline.serving.errors import ApiError
 from paceline.types import Api, Request
 
 _READ = frozenset((b"x-paceline-lane", b"x-paceline-learn", b"x-request-id", b"traceparent"))

@@ -22,10 +22,10 @@ class Route(Struct, frozen=True):
     methods: tuple[str, ...]
     path: str
     name: str
-    """Of what answers it: a method of the application."""
+    """Of what answers it: a method of :class:`paceline.http.answers.Answers`."""
     audience: Audience
     about: str
-    """In a few words, for people."""
+    """What it answers, for people, in Markdown; rows with the same words are one in :func:`reference`."""
 
     def fits(self, path: str) -> bool:
         return path.startswith(self.path[:-1]) if self.path.endswith("*") else path == self.path
@@ -57,31 +57,81 @@ GENERATION: dict[str, Api] = {
 _GET, _POST = ("GET",), ("POST",)
 _ANYONE, _CLIENTS, _ADMINISTRATORS = Audience.ANYONE, Audience.CLIENTS, Audience.ADMINISTRATORS
 
+_GENERATES = "decided on, and sent down a lane"
+_MODELS = "what all lanes serve, and the names of `[[model]]`"
+_HEALTH = "200 while a lane is up, else 503"
+_DASHBOARD = "the dashboard"
+
 ROUTES: Sequence[Route] = (
-    *(Route(_POST, path, "generate", _CLIENTS, "decided on, and sent down a lane") for path in GENERATION),
-    Route(_GET, "/v1/chat/completions", "pass_on", _CLIENTS, "the engine's list of those that it stored"),
-    Route(_GET, "/v1/models", "models", _CLIENTS, "what all lanes serve"),
-    Route(_GET, "/models", "models", _CLIENTS, "the same"),
-    Route(_GET, "/v1/models/*", "model", _CLIENTS, "one entry of it"),
-    Route(("DELETE",), "/v1/models/*", "pass_on", _ADMINISTRATORS, "have the engine delete it"),
-    Route(_GET, "/health", "health", _ANYONE, "200 while a lane is up, else 503"),
-    Route(_GET, "/v1/health", "health", _ANYONE, "the same"),
+    *(Route(_POST, path, "generate", _CLIENTS, _GENERATES) for path in GENERATION),
+    Route(_GET, "/v1/chat/completions", "pass_on", _CLIENTS, "the completions that the default engine stored"),
+    Route(_GET, "/v1/models", "models", _CLIENTS, _MODELS),
+    Route(_GET, "/models", "models", _CLIENTS, _MODELS),
+    Route(_GET, "/v1/models/*", "model", _CLIENTS, "one entry of that list"),
+    Route(("DELETE",), "/v1/models/*", "pass_on", _ADMINISTRATORS, "have the engine delete the model"),
+    Route(_GET, "/health", "health", _ANYONE, _HEALTH),
+    Route(_GET, "/v1/health", "health", _ANYONE, _HEALTH),
     Route(_GET, "/livez", "live", _ANYONE, "200 while the gateway runs"),
-    Route(_GET, "/readyz", "ready", _ANYONE, "200 while requests can be served; 503 from SIGTERM on"),
-    Route(_GET, "/metrics", "metrics", _ADMINISTRATORS, "for Prometheus; with x-paceline-lane, that engine's own"),
-    Route(_GET, "/", "front", _CLIENTS, "the engine's chat page, if it has one, else it leads to the dashboard"),
+    Route(
+        _GET,
+        "/readyz",
+        "ready",
+        _ANYONE,
+        "200 while requests can be served; 503 from SIGTERM on, `server.drain_s` before the port closes",
+    ),
+    Route(
+        _GET,
+        "/metrics",
+        "metrics",
+        _ADMINISTRATORS,
+        "counters and histograms for Prometheus; with the header `x-paceline-lane`, that engine's own",
+    ),
+    Route(
+        _GET,
+        "/",
+        "front",
+        _CLIENTS,
+        "leads to the dashboard, or shows the chat page of llama.cpp where the default engine has it and no key is "
+        "asked for",
+    ),
     Route(_GET, "/paceline", "to_dashboard", _ANYONE, "leads to the dashboard"),
-    Route(_GET, "/paceline/", "dashboard", _ANYONE, "the dashboard"),
-    Route(_GET, "/paceline/dashboard.css", "dashboard", _ANYONE, "its style"),
-    Route(_GET, "/paceline/dashboard.js", "dashboard", _ANYONE, "its script"),
-    Route(_GET, "/paceline/lanes", "lanes", _ADMINISTRATORS, "each lane: engine, strategy, health, what was measured"),
-    Route(_GET, "/paceline/requests", "requests", _ADMINISTRATORS, "the last requests, without their text"),
+    Route(_GET, "/paceline/", "dashboard", _ANYONE, _DASHBOARD),
+    Route(_GET, "/paceline/dashboard.css", "dashboard", _ANYONE, _DASHBOARD),
+    Route(_GET, "/paceline/dashboard.js", "dashboard", _ANYONE, _DASHBOARD),
+    Route(
+        _GET,
+        "/paceline/lanes",
+        "lanes",
+        _ADMINISTRATORS,
+        "each lane: engine, strategy, health, what was measured, by model where there are several; `null` is "
+        '"not reported"',
+    ),
+    Route(
+        _GET,
+        "/paceline/requests",
+        "requests",
+        _ADMINISTRATORS,
+        "the last 1,000 requests, with `?after=N` those behind number `N`, without their text: lane, reason, "
+        "prediction, what was measured; `id` is the client's `x-request-id`, `client` the name of its key",
+    ),
     Route(_GET, "/paceline/report", "report", _ADMINISTRATORS, "what routing brought so far"),
     Route(_POST, "/paceline/reload", "reload", _ADMINISTRATORS, "take up the changed configuration"),
-    Route(_POST, "/paceline/explain/*", "explain", _CLIENTS, "how a request to the rest of the path would be decided"),
+    Route(
+        _POST,
+        "/paceline/explain/*",
+        "explain",
+        _CLIENTS,
+        "signals, decision and predictions for a request that would go to the rest of the path; nothing is sent",
+    ),
     Route((), "/paceline/*", "nothing", _ADMINISTRATORS, "does not exist"),
 )
 
+PASSED_ON = (
+    "passed through, once: to the engine that keeps the response, file or batch that the path names, or that serves "
+    "the model that the body names, or that the header `x-paceline-lane` names, else to the default lane's. It waits "
+    "for its device's turn if it computes, and leaves a line and a count."
+)
+"""What becomes of requests that stand in no row, for people."""
 PASSED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 """Methods with which requests are passed through to engines."""
 
@@ -97,10 +147,6 @@ CLIENT_PATHS = (
     "/paceline/explain/*",
 )
 """What a client's key opens where its ``paths`` say nothing: what computes or lists, not what changes an engine."""
-
-_LIGHT = ("/tokenize", "/detokenize", "/apply-template", "/count_tokens", "/input_tokens", "/cancel", "/props")
-_LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", "/models", "/lora-adapters", "/api/")
-_COMPUTING_IN_API = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
 
 
 class _Address(Struct, frozen=True):
@@ -123,21 +169,11 @@ _PASSED_AND_OPTIONS = (*PASSED_METHODS, "OPTIONS")
 def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     """The row for a request and the methods of its address; no row where it is for the engines, or where the
     address does not take the method: then it has methods, and this one is not among them."""
-    address = _EXACT.get(path) or next((one for one in _BEGINNINGS if one.rows[0].fits(path)), None)
+    address = _EXACT.get(path) or next((own for own in _BEGINNINGS if own.rows[0].fits(path)), None)
     if address is None:
         return None, _PASSED_AND_OPTIONS
     taking = (row for row in address.rows if method in row.allowed or not row.methods)
     return next(taking, None), address.allowed
-
-
-def computes(method: str, path: str) -> bool:
-    """Whether a passed-through request makes the engine work like a generation, and so needs its device's turn."""
-    if method != "POST":
-        return False
-    path = path.rstrip("/")
-    if path in _COMPUTING_IN_API:
-        return True
-    return not path.endswith(_LIGHT) and not path.startswith(_LIGHT_BEGINNINGS)
 
 
 def api_of(path: str) -> Api:
@@ -146,3 +182,20 @@ def api_of(path: str) -> Api:
         return Api.ANTHROPIC_MESSAGES
     openai = path.startswith(("/v1/", "/paceline/"))
     return GENERATION.get(path.rstrip("/"), Api.OPENAI_CHAT if openai else Api.LLAMA_CPP)
+
+
+def reference() -> str:
+    """The table of endpoints as Markdown; ``docs/how-it-works.md`` holds it between two markers."""
+    lines = ["| endpoint | for | what |", "|---|---|---|"]
+    groups: dict[tuple[tuple[str, ...], Audience, str], list[str]] = {}
+    for row in ROUTES:
+        if row.methods:
+            groups.setdefault((row.methods, row.audience, row.about), []).append(row.path)
+    for (methods, audience, about), (first, *others) in groups.items():
+        paths = ", ".join([f"`{' '.join(methods)} {first}`", *(f"`{path}`" for path in others)])
+        lines.append(f"| {paths} | {audience} | {about} |")
+    return "\n".join([*lines, f"| anything else | {Audience.CLIENTS} | {PASSED_ON} |"]) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference())

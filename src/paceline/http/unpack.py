@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from paceline.serving.errors import ApiError
+from paceline.http.errors import ApiError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -15,7 +15,7 @@ TAIL_BYTES = 4096
 RETRY_S = 30.0
 """A log that can't be written is tried again this much later, and at the engine's next start."""
 
-log = logging.getLogger("paceline.engines")
+log = logging.getLogger("paceline.processes")
 
 
 class ProcessLog:

@@ -49,7 +49,7 @@ LOOK_AGAIN_LIMIT_S = 5.0
 """A request that names an unknown model waits no longer than this for engines to be asked anew."""
 DECLARED_DOWN = "the engine was declared down"
 
-log = logging.getLogger("paceline.engines")
+log = logging.getLogger("paceline.processes")
 
 
 class Health(StrEnum):

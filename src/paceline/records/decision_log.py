@@ -5,7 +5,7 @@ survives whatever happens to the process (https://sqlite.org/wal.html). A disk t
 request: entries wait in memory as far as there is room, then the oldest are given up, and counted. A file that is
 damaged, or of another format, is set aside and a new one begun; one that was removed is made again.
 
-What stands in an entry goes through :mod:`paceline.records.kept`.
+An entry is a :class:`~paceline.records.record.Record` as JSON; :mod:`paceline.records.read` gives it back.
 """
 
 import contextlib
@@ -21,11 +21,10 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
-from paceline.records.kept import NO_LANE, kept_id, kept_name, kept_outcome, kept_path
+from paceline.records.record import Record
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
-from paceline.types import Decision, Observation, Outcome, Request, Signals
+from paceline.types import Observation
 
 FORMAT = 2
 INTERVAL_S = 0.5
@@ -33,8 +32,6 @@ MAX_WAITING = 10_000
 """Entries that wait in memory while the file can't be written."""
 MAX_WAITING_BYTES = 16_000_000
 """Memory that they may take, with those that are being written."""
-MAX_TEXT_BYTES = 4_000_000
-"""Of a longer body, only so much is kept, so that an entry takes bounded time and memory."""
 PAGE_BYTES = 16_384
 """Several entries: with SQLite's usual 4,096, writing an entry took 9 microseconds instead of 7."""
 PRUNED_EVERY_S = 60.0
@@ -57,8 +54,8 @@ COLUMNS = {
     **{name: f"outcome.observed.{name}" for name in Observation.__struct_fields__},
     "text": "text",
 }
-"""Of an entry, and where each stands in its JSON. ``lane`` served, ``decided`` was chosen; ``predictions`` are by lane;
-``text`` is the request's body, ``null`` unless texts are kept."""
+"""For people, their SQL and their tables: the name of each column, and what it is of a record, which is where it stands
+in its JSON, too. ``lane`` served, ``decided`` was chosen; ``predictions`` are by lane."""
 _VIEWED = ", ".join(f"entry ->> '$.{path}' AS {name}" for name, path in COLUMNS.items())
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, at_s REAL NOT NULL, entry TEXT NOT NULL);
@@ -70,39 +67,20 @@ AT_ONCE = 100
 other, which costs more than the writing."""
 _INSERT_MANY = _INSERT + ", (?, ?)" * (AT_ONCE - 1)
 
-log = logging.getLogger("paceline.evidence")
+log = logging.getLogger("paceline.records")
+_ENCODER = msgspec.json.Encoder()
 _Row = tuple[float, str]
-
-
-class _Kept(Struct, frozen=True):
-    """An entry's JSON: the types' own, so that no Python runs for each of their fields. With a column for each, writing
-    took more than twice as long, and the requests waited for a part of that. For people and their SQL, the view
-    ``requests`` has the columns."""
-
-    id: str | None
-    path: str
-    model: str | None
-    stream: bool
-    forced: bool
-    task: str
-    strategy: str | None
-    n_max: int | None
-    signals: Signals
-    decision: Decision
-    outcome: Outcome
-    text: str | None
-    client: str | None = None
-    """The name of the client's key."""
+"""When the request ended, in seconds since 1970, and its record as JSON, so that no Python runs for each of its fields:
+with a column for each, writing took more than twice as long, and the requests waited for a part of that."""
 
 
 class LogSettings(Struct, frozen=True):
     keep_days: float = 30.0
     max_bytes: int = 256 * 1024 * 1024
-    keep_text: bool = False
 
 
 class DecisionLog:
-    """The open log; :meth:`add` never waits for the disk.
+    """The open log; :meth:`record` never waits for the disk.
 
     An entry is encoded as it comes: gathered as objects, entries cost the requests' thread more, for it then worked in
     memory that no cache held any more.
@@ -111,7 +89,7 @@ class DecisionLog:
     def __init__(self, path: Path, settings: LogSettings = LogSettings()) -> None:  # noqa: B008 - it is frozen
         self.path = path
         self.written = 0
-        """Entries that stand in the file, of those added since the start."""
+        """Entries that stand in the file, of those recorded since the start."""
         self.lost = 0
         """Entries that could not be kept."""
         self.problem: str | None = None
@@ -129,8 +107,8 @@ class DecisionLog:
         self._thread = threading.Thread(target=self._run, name="decision log", daemon=True)
         self._thread.start()
 
-    def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        row = self._row(request, signals, decision, outcome)
+    def record(self, record: Record, /) -> None:
+        row = record.outcome.at_s, _ENCODER.encode(record).decode()
         with self._lock:
             self._waiting.append(row)
             self._held_bytes += _held(row)
@@ -269,11 +247,11 @@ class DecisionLog:
         make_private(self.path)
         connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
         try:
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, FORMAT):
+            file_format = connection.execute("PRAGMA user_version").fetchone()[0]
+            if file_format not in (0, FORMAT):
                 connection.close()
-                set_aside_as = "newer" if found > FORMAT else "older"
-                self._set_aside(set_aside_as, f"its format is {found}, and this program's {FORMAT}")
+                set_aside_as = "newer" if file_format > FORMAT else "older"
+                self._set_aside(set_aside_as, f"its format is {file_format}, and this program's {FORMAT}")
                 make_private(self.path)
                 connection = sqlite3.connect(self.path, timeout=1.0, check_same_thread=False)
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -324,28 +302,6 @@ class DecisionLog:
                 dropped,
                 self._settings.keep_days,
             )
-
-    def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> _Row:
-        prediction = decision.predictions.get(outcome.lane)
-        strategy = prediction.strategy if prediction else None
-        decision = replace(decision, lane=decision.lane or NO_LANE, signals=None)  # which the entry has already
-        text = request.body[:MAX_TEXT_BYTES].decode("utf-8", "replace") if self._settings.keep_text else None
-        entry = _Kept(
-            kept_id(request.id),
-            kept_path(request.path),
-            kept_name(request.served_model),
-            request.stream,
-            request.forced_lane is not None,
-            signals.task,
-            strategy.kind if strategy else None,
-            strategy.n_max if strategy else None,
-            signals,
-            decision,
-            kept_outcome(outcome, request),
-            text,
-            request.client,
-        )
-        return outcome.at_s, msgspec.json.encode(entry).decode()
 
 
 def _held(row: _Row) -> int:

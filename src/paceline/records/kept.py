@@ -1,15 +1,17 @@
 """What may be kept of a request: bounded, and free of the client's text.
 
-Whatever keeps something of a request (the decision log, the last requests, spans, metrics, the line on standard
-output) takes it through these functions, and keeps nothing of it beside: names only where they are the operator's own,
-identifiers only where they look like one, and of errors what the gateway itself says.
+It is decided here alone, when :func:`kept_record` makes the record that all sinks are given: names only where they are
+the operator's own, identifiers only where they look like one, and of errors what the gateway itself says.
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
-from paceline.types import Answered, Outcome, Request
+from paceline.records.record import Parameters, Record
+from paceline.types import Answered, Decision, Outcome, Request, Signals
 
 MAX_NAME_CHARS = 120
 MAX_ID_CHARS = 128
@@ -17,6 +19,14 @@ MAX_PATH_CHARS = 200
 MAX_ERROR_CHARS = 300
 MAX_CHOICES = 16
 """Answers to one request of which the reason for ending is kept."""
+MAX_TEXT_BYTES = 4_000_000
+"""Of a longer body, only so much is kept, so that a record takes bounded time and memory."""
+MAX_INTEGER = 2**63 - 1
+"""Of a client's number: what SQLite, Parquet and OpenTelemetry can hold; a larger one is left out."""
+MAX_STOPS = 4
+MAX_STOP_CHARS = 4
+"""Stop sequences are a client's text: they are kept only where they are too short to be any."""
+EFFORTS = frozenset(("none", "minimal", "low", "medium", "high", "xhigh", "max"))
 MIN_CUT_CHARS = 12
 """A client's string is known again in an error by so many of its first characters, where it was cut."""
 NO_LANE = "none"
@@ -27,11 +37,62 @@ FINISH_REASONS = frozenset(
 )
 """Of OpenAI's, Anthropic's and llama.cpp's interfaces."""
 _ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_CHARS}}}")
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header, as far as version 00 has it."""
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)|`[^`]*(?:`|\Z)|“[^”]*(?:”|\Z)")
 """Text in quotes, also if its end was cut off."""
 _APOSTROPHE = re.compile(r"(?<=[A-Za-z])'(?=(?:t|s|re|ve|ll|d)\b)")
 """As in "can't"."""
+
+
+def kept_record(
+    request: Request,
+    signals: Signals,
+    decision: Decision,
+    outcome: Outcome,
+    *,
+    with_text: bool = False,
+    with_parameters: bool = False,
+) -> Record:
+    """What happened with a request, as it may be kept.
+
+    Args:
+        with_text: whether the body may be kept, too.
+        with_parameters: whether what spans tell of a request is wanted.
+    """
+    prediction = decision.predictions.get(outcome.lane)
+    strategy = prediction.strategy if prediction else None
+    return Record(
+        id=kept_id(request.id),
+        path=kept_path(request.path),
+        model=kept_name(request.served_model),
+        stream=request.stream,
+        forced=request.forced_lane is not None,
+        task=signals.task,
+        strategy=strategy.kind if strategy else None,
+        n_max=strategy.n_max if strategy else None,
+        signals=signals,
+        decision=replace(decision, lane=decision.lane or NO_LANE, signals=None),  # they stand in the record already
+        outcome=kept_outcome(outcome, request),
+        text=request.body[:MAX_TEXT_BYTES].decode("utf-8", "replace") if with_text else None,
+        client=request.client,
+        parameters=kept_parameters(request) if with_parameters else None,
+    )
+
+
+def kept_parameters(request: Request) -> Parameters:
+    """What a request asked beside its prompt, without any text."""
+    fields = request.fields
+    return Parameters(
+        api=request.api,
+        trace=request.trace if request.trace is not None and _TRACE.fullmatch(request.trace) else None,
+        top_k=_integer(fields.get("top_k")),
+        seed=_integer(fields.get("seed")),
+        answers=_integer(fields.get("n")),
+        stops=_stops(fields),
+        effort=_effort(fields),
+    )
 
 
 def kept_name(name: str | None) -> str | None:
@@ -96,6 +157,28 @@ def kept_answered(answered: Answered, request: Request) -> Answered:
             reason if reason in FINISH_REASONS else "other" for reason in answered.finish_reasons[:MAX_CHOICES]
         ),
     )
+
+
+def _integer(value: object) -> int | None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
+    return value if is_integer and isinstance(value, int) else None
+
+
+def _stops(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
+    stops = fields.get("stop", fields.get("stop_sequences"))
+    if isinstance(stops, str):
+        stops = [stops]
+    if not isinstance(stops, list) or not 0 < len(stops) <= MAX_STOPS:
+        return None
+    are_short = all(isinstance(stop, str) and len(stop) <= MAX_STOP_CHARS for stop in stops)
+    return tuple(stops) if are_short else None
+
+
+def _effort(fields: Mapping[str, Any]) -> str | None:
+    effort = fields.get("reasoning_effort")
+    if effort is None and isinstance(asked := fields.get("reasoning"), dict):
+        effort = asked.get("effort")
+    return effort if isinstance(effort, str) and effort in EFFORTS else None
 
 
 def _one_line(text: str) -> str:

@@ -5,16 +5,15 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from paceline.serving.errors import CLIENT_LEFT
-from paceline.serving.illness import Failure
-from paceline.types import Decision, Outcome, Request, Signals, Task
+from paceline.records.record import Record
+from paceline.types import CLIENT_LEFT, Outcome, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Lanes = Mapping[str, tuple[bool, int, int]]
@@ -25,8 +24,6 @@ PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
-FAILURES = tuple(str(kind) for kind in Failure if kind.was_delivered)
-"""What went wrong with a request that an engine may have worked on."""
 OTHER = "other"
 STATUSES = frozenset((*(status.value for status in HTTPStatus), CLIENT_LEFT, 529))
 """Those that are counted by their number: HTTP's own, a client that left, and Anthropic's overload."""
@@ -36,9 +33,14 @@ MIN_S_PER_TOKEN = 1e-5
 
 
 class Metrics:
-    """Of one gateway. Names follow https://prometheus.io/docs/practices/naming/."""
+    """Of one gateway. Names follow https://prometheus.io/docs/practices/naming/.
 
-    def __init__(self) -> None:
+    Args:
+        failure_kinds: what may go wrong with a request that an engine may have worked on.
+    """
+
+    def __init__(self, failure_kinds: Collection[str] = ()) -> None:
+        self._failure_kinds = tuple(failure_kinds)
         self._registry = CollectorRegistry()
         by_lane, by_task = ("lane",), ("lane", "task")
         self._requests = self._counter("requests", "Requests that were served or failed.", ("lane", "task", "status"))
@@ -79,14 +81,15 @@ class Metrics:
             ("engine",),
             registry=self._registry,
         )
-        self._known: set[str] = set()
+        self._known_lanes: set[str] = set()
         for reason in (*DENIALS, OTHER):
             self._denied.labels(reason)
         self._present = _Present()
         self._registry.register(self._present)
 
-    def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        lane, task, seen = outcome.lane, str(signals.task), outcome.observed
+    def record(self, record: Record, /) -> None:
+        decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
+        lane, task = outcome.lane, str(record.task)
         self._requests.labels(lane, task, _status(outcome.status)).inc()
         self._decision.observe(outcome.decision_s)
         self._exploring.inc(max(0.0, decision.exploring_s))
@@ -98,16 +101,16 @@ class Metrics:
         if outcome.error is not None:
             return  # what fails fast must not look fast
         self._duration.labels(lane).observe(outcome.total_s)
-        for counter, value in ((self._prompt, seen.prompt_tokens), (self._cached, seen.cached_tokens)):
+        for counter, value in ((self._prompt, observed.prompt_tokens), (self._cached, observed.cached_tokens)):
             if value:
                 counter.labels(lane).inc(value)
         tokens, decode_s = _decoded(outcome)
         for counter, number in (
-            (self._completion, seen.completion_tokens),
+            (self._completion, observed.completion_tokens),
             (self._generated, tokens),
             (self._decode, decode_s),
-            (self._drafted, seen.drafted),
-            (self._accepted, seen.accepted),
+            (self._drafted, observed.drafted),
+            (self._accepted, observed.accepted),
         ):
             if number:
                 counter.labels(lane, task).inc(number)
@@ -133,9 +136,9 @@ class Metrics:
 
         Args:
             engine: one of the fleet's.
-            kind: one of ``FAILURES``.
+            kind: one of ``failure_kinds``.
         """
-        self._engine_failures.labels(engine, kind if kind in FAILURES else OTHER).inc()
+        self._engine_failures.labels(engine, kind if kind in self._failure_kinds else OTHER).inc()
 
     def know_engines(self, engines: Mapping[str, bool]) -> None:
         """Have the series of these engines from now on.
@@ -146,7 +149,7 @@ class Metrics:
         self._ejected.clear()  # one that is gone is not ejected for ever
         for engine, is_ejected in engines.items():
             self._ejected.labels(engine).set(is_ejected)
-            for kind in (*FAILURES, OTHER):
+            for kind in (*self._failure_kinds, OTHER):
                 self._engine_failures.labels(engine, kind)
 
     def know_lanes(self, lanes: Mapping[str, bool]) -> None:
@@ -156,9 +159,9 @@ class Metrics:
             lanes: by name, whether it drafts.
         """
         for lane, drafts in lanes.items():
-            if lane in self._known:
+            if lane in self._known_lanes:
                 continue
-            self._known.add(lane)
+            self._known_lanes.add(lane)
             of_tasks = (
                 self._completion,
                 self._generated,
@@ -200,12 +203,12 @@ def _status(status: int) -> str:
 def _decoded(outcome: Outcome) -> tuple[int | None, float | None]:
     """Tokens and the time that it took to decode them, for speeds to be made of; where no time is known or it can't be
     believed, neither counts, else the tokens of some answers would be divided by the time of others."""
-    seen = outcome.observed
-    if seen.decode_s is None or seen.decode_tokens is None:
+    observed = outcome.observed
+    if observed.decode_s is None or observed.decode_tokens is None:
         return None, None
-    if seen.decode_tokens < MIN_TIMED_TOKENS or seen.decode_s < MIN_S_PER_TOKEN * seen.decode_tokens:
+    if observed.decode_tokens < MIN_TIMED_TOKENS or observed.decode_s < MIN_S_PER_TOKEN * observed.decode_tokens:
         return None, None
-    return seen.completion_tokens or seen.decode_tokens, seen.decode_s
+    return observed.completion_tokens or observed.decode_tokens, observed.decode_s
 
 
 class _Present(Collector):

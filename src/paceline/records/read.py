@@ -1,80 +1,72 @@
 """Reads a decision log, also while a gateway writes it."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from paceline.records.decision_log import COLUMNS, FORMAT
+from paceline.records.decision_log import FORMAT
+from paceline.records.record import Record
 
 _ALL = 2**62
+_QUERY = """
+SELECT number, CAST(entry AS BLOB) FROM entries
+WHERE at_s >= ? AND number > (SELECT coalesce(max(number), 0) FROM entries) - ? ORDER BY number
+"""
+_DECODER = msgspec.json.Decoder(Record)
 
 
 class NoLog(Exception):
     """There is no log that can be read; ``str()`` says why."""
 
 
-def columns_of(keep_text: bool = False) -> list[str]:
-    return ["number", *(name for name in COLUMNS if keep_text or name != "text")]
-
-
-def entries(
-    path: Path, since_s: float = 0.0, keep_text: bool = False, most: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Entries by their columns, the oldest first.
+class LogReader:
+    """The records of a decision log, the oldest first. Each iteration reads the file anew.
 
     Args:
-        since_s: in seconds since 1970.
+        since_s: only later ones, in seconds since 1970.
         most: of more, the last ones.
+        with_text: also the requests' bodies, where they were kept. A log with texts may be larger than the memory.
 
-    Raises:
-        NoLog: the file is not there, or is no log.
+    Iterating raises :class:`NoLog`: the file is not there, or is no log.
     """
-    if not path.is_file():
-        raise NoLog(f"there is no log {path}; a gateway with evidence.log writes one")
-    names = columns_of(keep_text)
-    try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+
+    def __init__(self, path: Path, since_s: float = 0.0, most: int | None = None, with_text: bool = False) -> None:
+        self.path = path
+        self.unreadable = 0
+        """Entries that the last iteration skipped, since they hold no record."""
+        self._since_s, self._most, self._with_text = since_s, most, with_text
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for _, record in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Record]]:
+        """The records with their numbers in the log.
+
+        Raises:
+            NoLog: the file is not there, or is no log.
+        """
+        self.unreadable = 0
+        if not self.path.is_file():
+            raise NoLog(f"there is no log {self.path}; a gateway with evidence.log writes one")
         try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-                raise NoLog(f"{path} is no log of this Paceline")
-            rows = connection.execute(
-                "SELECT number, entry FROM entries WHERE at_s >= ? AND number > "
-                "(SELECT coalesce(max(number), 0) FROM entries) - ? ORDER BY number",
-                (since_s, _ALL if most is None else most),
-            )
-            for number, entry in rows:
-                yield _columns(number, msgspec.json.decode(entry), names)
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise NoLog(f"{path}: {error}") from error
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=5.0)) as connection:
+                if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+                    raise NoLog(f"{self.path} is no log of this Paceline")
+                most = _ALL if self._most is None else self._most
+                for number, entry in connection.execute(_QUERY, (self._since_s, most)):
+                    if (record := self._decoded(entry)) is not None:
+                        yield number, record
+        except sqlite3.Error as error:
+            raise NoLog(f"{self.path}: {error}") from error
 
-
-def _columns(number: int, entry: Any, names: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"number": number}
-    for name in names[1:]:
-        value = entry
-        for step in COLUMNS[name].split("."):
-            value = value[step]
-        found[name] = value
-    decision = entry["decision"]
-    picked = decision["propensities"] or {decision["lane"]: decision["propensity"]}
-    found["predictions"] = {
-        lane: _prediction(one, picked.get(lane, 0.0)) for lane, one in decision["predictions"].items()
-    }
-    return found
-
-
-def _prediction(one: dict[str, Any], propensity: float) -> dict[str, Any]:
-    """With what follows from its fields, and the probability with which its lane was picked."""
-    relative, step_s, strategy = one["plain_steps_per_token"] * one["correction"], one["plain_step_s"], one["strategy"]
-    return one | {
-        "s_per_token": None if step_s is None else relative * step_s,
-        "relative": relative,
-        "strategy": strategy["kind"],
-        "n_max": strategy["n_max"],
-        "propensity": propensity,
-    }
+    def _decoded(self, entry: bytes) -> Record | None:
+        try:
+            record = _DECODER.decode(entry)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.unreadable += 1
+            return None
+        return record if self._with_text or record.text is None else replace(record, text=None)

@@ -26,8 +26,8 @@ def conversation_key(directory: Path | None) -> bytes:
     if directory is None:
         return key
     path = directory / FILE
-    if len(found := _read(path)) == KEY_BYTES:
-        return found
+    if len(kept_key := _read(path)) == KEY_BYTES:
+        return kept_key
     try:
         private_directory(directory)
         # Linked into place whole: two gateways that start at once take the same key, and a crash leaves no half of one.
@@ -56,8 +56,8 @@ def _read(path: Path) -> bytes:
         if not path.is_file():  # a pipe would be waited for
             return b""
         with path.open("rb") as file:
-            found = file.read(KEY_BYTES + 1)
+            content = file.read(KEY_BYTES + 1)
     except OSError:
         return b""
     narrow(path, FILE_MODE)
-    return found
+    return content

@@ -1,35 +1,62 @@
-"""Tells each of those that keep something of a request about it, guarded from one another."""
+"""Gives each of those that keep something of a request its record, guarded from one another."""
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
 
-from paceline.types import Decision, Outcome, Request, Signals
+from msgspec import Struct
+from msgspec.structs import replace
 
-Sink = Callable[[Request, Signals, Decision, Outcome], None]
-"""Takes in what became of a request. It must not block, and keeps only what :mod:`paceline.records.kept` lets it."""
+from paceline.records.record import Record, Sink
 
 log = logging.getLogger("paceline.records")
 
 
-def tell_each(
-    sinks: Mapping[str, Sink],
-    failures: Counter[str],
-    request: Request,
-    signals: Signals,
-    decision: Decision,
-    outcome: Outcome,
-) -> None:
-    """Tell every sink, whatever the others do.
+class _Sink(Struct, frozen=True):
+    name: str
+    sink: Sink
+    gets_text: bool
+    gets_parameters: bool
+
+
+class Sinks:
+    """Several sinks as one.
 
     Args:
-        sinks: by name.
         failures: how often each has failed, by its name; counted up. The first failure of each is logged.
     """
-    for name, sink in sinks.items():
-        try:
-            sink(request, signals, decision, outcome)
-        except Exception:
-            failures[name] += 1
-            if failures[name] == 1:
-                log.exception("%s failed; the others were told, and further failures are only counted", name)
+
+    def __init__(self, failures: Counter[str]) -> None:
+        self._failures = failures
+        self._sinks: list[_Sink] = []
+        self.want_text = False
+        """Whether one of them is to be given the requests' bodies."""
+        self.want_parameters = False
+
+    def add(self, name: str, sink: Sink, *, gets_text: bool = False, gets_parameters: bool = False) -> None:
+        """Have records given to one more sink, without the text and the parameters unless it gets them."""
+        self._sinks.append(_Sink(name=name, sink=sink, gets_text=gets_text, gets_parameters=gets_parameters))
+        self.want_text |= gets_text
+        self.want_parameters |= gets_parameters
+
+    def record(self, record: Record) -> None:
+        """Tell every sink, whatever the others do."""
+        for registered in self._sinks:
+            try:
+                registered.sink.record(_for(registered, record))
+            except Exception:
+                self.note_failure(registered.name)
+
+    def note_failure(self, name: str) -> None:
+        """To be called where an exception is handled."""
+        self._failures[name] += 1
+        if self._failures[name] == 1:
+            log.exception("%s failed; the others were told, and further failures are only counted", name)
+
+
+def _for(sink: _Sink, record: Record) -> Record:
+    """What this sink may see of it."""
+    if record.text is not None and not sink.gets_text:
+        record = replace(record, text=None)
+    if record.parameters is not None and not sink.gets_parameters:
+        record = replace(record, parameters=None)
+    return record

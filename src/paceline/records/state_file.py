@@ -78,10 +78,10 @@ def set_aside(path: Path, why: str) -> Path:
 def identity(path: Path) -> tuple[int, int] | None:
     """What tells a file from another of the same name; ``None`` where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 FILE_ERRORS = (sqlite3.Error, OSError, ValueError, OverflowError)
@@ -107,7 +107,7 @@ def error_line(error: Exception) -> str:
 def narrow(path: Path, mode: int) -> None:
     """Take from others what they may; who does not own the file can't, and need not."""
     with contextlib.suppress(OSError):
-        found = path.stat()
-        is_ours = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-        if is_ours and found.st_mode & 0o077:
+        status = path.stat()
+        is_ours = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+        if is_ours and status.st_mode & 0o077:
             path.chmod(mode)

@@ -7,25 +7,20 @@ type in all of them, since some collectors refuse one that changes its type.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
 from paceline import __version__
-from paceline.records.kept import kept_answered, kept_error, kept_id, kept_name
-from paceline.types import Answered, Api, Decision, Outcome, Request, Signals
+from paceline.records.kept import MAX_INTEGER
+from paceline.records.record import Parameters, Record
+from paceline.types import Answered, Api
 
 NANOSECONDS = 1_000_000_000
 CLOSING_MS = 3000
 """How long the last spans may take to be sent."""
 OPERATIONS = {Api.OPENAI_COMPLETIONS: "text_completion", Api.LLAMA_CPP: "text_completion"}
 """Those that are no ``chat``."""
-MAX_INTEGER = 2**63 - 1
-"""Of an attribute (OTLP's ``int_value``); a larger number is left out."""
-MAX_STOPS = 4
-MAX_STOP_CHARS = 4
-"""Stop sequences are a client's text: they are told only where they are too short to be any."""
-EFFORTS = frozenset(("none", "minimal", "low", "medium", "high", "xhigh", "max"))
 Address = tuple[str, int]
 """Host and port."""
 
@@ -66,18 +61,18 @@ class Traces:
         self._failed: Callable[[str], Any] = lambda why: Status(StatusCode.ERROR, why)
         self._context = TraceContextTextMapPropagator().extract
 
-    def add(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
-        operation = OPERATIONS.get(request.api, "chat")
-        model = kept_name(request.served_model)
+    def record(self, record: Record, /) -> None:
+        outcome, parameters = record.outcome, record.parameters or Parameters()
+        operation = _operation(parameters)
         span = self._tracer.start_span(
-            f"{operation} {model}" if model else operation,
-            self._context({"traceparent": request.trace}) if request.trace else None,
+            f"{operation} {record.model}" if record.model else operation,
+            self._context({"traceparent": parameters.trace}) if parameters.trace else None,
             self._kind,
-            attributes(operation, request, signals, decision, outcome, self.address_of(outcome.lane)),
+            attributes(record, self.address_of(outcome.lane)),
             start_time=int((outcome.at_s - outcome.total_s) * NANOSECONDS),
         )
         if outcome.error is not None:
-            span.set_status(self._failed(kept_error(outcome.error, request) or ""))
+            span.set_status(self._failed(outcome.error))
         span.end(int(outcome.at_s * NANOSECONDS))
 
     def close(self) -> None:
@@ -87,75 +82,65 @@ class Traces:
         closing.join(CLOSING_MS / 1000)
 
 
-def attributes(
-    operation: str, request: Request, signals: Signals, decision: Decision, outcome: Outcome, server: Address | None
-) -> dict[str, Any]:
-    """Those that are known."""
-    seen, fields = outcome.observed, request.fields
-    prompt = None if seen.prompt_tokens is None else seen.prompt_tokens + (seen.cached_tokens or 0)
-    answered = kept_answered(outcome.answered, request) if outcome.answered else Answered()
-    choices = _whole(fields.get("n"))
-    found = {
-        "gen_ai.operation.name": operation,
+def attributes(record: Record, server: Address | None) -> dict[str, Any]:
+    """Those that are known.
+
+    Args:
+        server: the engine's address.
+    """
+    signals, decision, outcome = record.signals, record.decision, record.outcome
+    parameters, observed = record.parameters or Parameters(), outcome.observed
+    prompt_tokens = observed.prompt_tokens
+    if prompt_tokens is not None:
+        prompt_tokens += observed.cached_tokens or 0
+    answered = outcome.answered or Answered()
+    values = {
+        "gen_ai.operation.name": _operation(parameters),
         "gen_ai.provider.name": "paceline",
-        "gen_ai.request.model": kept_name(request.served_model),
-        "gen_ai.request.temperature": _real(signals.temperature),
-        "gen_ai.request.top_p": _real(signals.top_p),
-        "gen_ai.request.top_k": _whole(fields.get("top_k")),
-        "gen_ai.request.seed": _whole(fields.get("seed")),
+        "gen_ai.request.model": record.model,
+        "gen_ai.request.temperature": _finite(signals.temperature),
+        "gen_ai.request.top_p": _finite(signals.top_p),
+        "gen_ai.request.top_k": parameters.top_k,
+        "gen_ai.request.seed": parameters.seed,
         "gen_ai.request.max_tokens": signals.max_tokens,
-        "gen_ai.request.choice.count": None if choices == 1 else choices,
-        "gen_ai.request.stop_sequences": _stops(fields),
-        "gen_ai.request.reasoning.level": _effort(fields),
-        "gen_ai.request.stream": request.stream or None,
+        "gen_ai.request.choice.count": None if parameters.answers == 1 else parameters.answers,
+        "gen_ai.request.stop_sequences": parameters.stops,
+        "gen_ai.request.reasoning.level": parameters.effort,
+        "gen_ai.request.stream": record.stream or None,
         "gen_ai.output.type": "json" if signals.structure and signals.structure != "tool_choice" else None,
         "gen_ai.conversation.id": signals.conversation if signals.conversation_is_named else None,
         "gen_ai.response.id": answered.id,
         "gen_ai.response.model": answered.model,
         "gen_ai.response.finish_reasons": answered.finish_reasons or None,
-        "gen_ai.response.time_to_first_chunk": _real(outcome.first_byte_s) if request.stream else None,
-        "gen_ai.usage.input_tokens": _whole(prompt),
-        "gen_ai.usage.cache_read.input_tokens": _whole(seen.cached_tokens),
-        "gen_ai.usage.output_tokens": _whole(seen.completion_tokens),
+        "gen_ai.response.time_to_first_chunk": _finite(outcome.first_byte_s) if record.stream else None,
+        "gen_ai.usage.input_tokens": _bounded(prompt_tokens),
+        "gen_ai.usage.cache_read.input_tokens": _bounded(observed.cached_tokens),
+        "gen_ai.usage.output_tokens": _bounded(observed.completion_tokens),
         "server.address": server[0] if server else None,
         "server.port": server[1] if server else None,
         "http.response.status_code": outcome.status,
         "error.type": None if outcome.error is None else str(outcome.status),
-        "paceline.request.id": kept_id(request.id),
+        "paceline.request.id": record.id,
         "paceline.lane": outcome.lane or None,
-        "paceline.task": str(signals.task),
+        "paceline.task": str(record.task),
         "paceline.reason": decision.reason,
         "paceline.propensity": float(decision.propensity),
-        "paceline.queue_s": _real(outcome.queue_s),
-        "paceline.decision_s": _real(outcome.decision_s),
-        "paceline.decode_s": _real(seen.decode_s),
-        "paceline.drafted_tokens": _whole(seen.drafted),
-        "paceline.accepted_tokens": _whole(seen.accepted),
+        "paceline.queue_s": _finite(outcome.queue_s),
+        "paceline.decision_s": _finite(outcome.decision_s),
+        "paceline.decode_s": _finite(observed.decode_s),
+        "paceline.drafted_tokens": _bounded(observed.drafted),
+        "paceline.accepted_tokens": _bounded(observed.accepted),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _real(value: float | None) -> float | None:
+def _operation(parameters: Parameters) -> str:
+    return OPERATIONS.get(parameters.api, "chat")
+
+
+def _finite(value: float | None) -> float | None:
     return None if value is None or not isfinite(value) else float(value)
 
 
-def _whole(value: object) -> int | None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
-    return value if is_whole and isinstance(value, int) else None
-
-
-def _stops(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
-    stops = fields.get("stop", fields.get("stop_sequences"))
-    if isinstance(stops, str):
-        stops = [stops]
-    if not isinstance(stops, list) or not 0 < len(stops) <= MAX_STOPS:
-        return None
-    are_short = all(isinstance(stop, str) and len(stop) <= MAX_STOP_CHARS for stop in stops)
-    return tuple(stops) if are_short else None
-
-
-def _effort(fields: Mapping[str, Any]) -> str | None:
-    effort = fields.get("reasoning_effort")
-    if effort is None and isinstance(asked := fields.get("reasoning"), dict):
-        effort = asked.get("effort")
-    return effort if isinstance(effort, str) and effort in EFFORTS else None
+def _bounded(value: int | None) -> int | None:
+    return None if value is None or abs(value) > MAX_INTEGER else value

@@ -22,7 +22,7 @@ from paceline.types import Decision, Lane, LaneState, Measured, Outcome, Predict
 
 DECISION_FAILED = "the default lane: the decision failed"
 
-log = logging.getLogger("paceline.gateway")
+log = logging.getLogger("paceline.routing")
 
 
 class Router:

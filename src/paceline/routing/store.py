@@ -57,7 +57,7 @@ _WHAT_TO_DO = {
     sqlite3.SQLITE_IOERR: "look at its disk",
 }
 _ELSE_TO_DO = "let this user write there"
-log = logging.getLogger("paceline.routing.store")
+log = logging.getLogger("paceline.routing")
 
 
 def save(path: Path, state: State) -> None:

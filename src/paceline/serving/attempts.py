@@ -1,5 +1,6 @@
 """What one request may still try. The one place where it is counted."""
 
+from paceline.serving.errors import EngineGivenUp, EngineLost, NoLane, ServingError
 from paceline.serving.illness import Failure
 
 MAX_DELIVERIES = 2
@@ -10,25 +11,28 @@ MAX_RETURNS = 3
 
 
 class Attempts:
-    """Of one request."""
+    """The attempts of one request that have failed, and how many more it has."""
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
         """By engine, in words for people."""
         self.failures: dict[str, Failure] = {}
-        """By engine, the last one."""
+        """By engine, how the last attempt failed."""
         self._deliveries = 0
         self._returns = 0
 
     def failed(self, engine: str, kind: Failure, problem: str) -> None:
+        """An attempt has failed on this engine."""
         self.problems[engine], self.failures[engine] = problem, kind
         self._deliveries += kind.was_delivered
 
     @property
     def may_go_on(self) -> bool:
+        """Whether the request may be tried anywhere at all."""
         return self._deliveries < MAX_DELIVERIES
 
     def may_try(self, engine: str) -> bool:
+        """Whether the request has not been tried on this engine."""
         return engine not in self.failures
 
     def may_return(self, engine: str) -> bool:
@@ -40,10 +44,13 @@ class Attempts:
         self._returns += 1
         self.failures.pop(engine, None)
 
-    @property
-    def status_and_code(self) -> tuple[int, str]:
-        """Of the answer, where none of them could serve."""
-        kinds = self.failures.values()
-        if Failure.SILENT in kinds:
-            return 504, "engine_timeout"
-        return (502, "engine_lost") if self._deliveries else (503, "engine_unavailable")
+    def error(self, problems: str) -> ServingError:
+        """Why the request is given up, where none of its attempts succeeded.
+
+        Args:
+            problems: those of all its lanes, in words for people.
+        """
+        message = f"no engine could serve this: {problems}"
+        if Failure.SILENT in self.failures.values():
+            return EngineGivenUp(message, may_pass=True)
+        return EngineLost(message, may_pass=True) if self._deliveries else NoLane(message)

@@ -1,88 +1,127 @@
-"""Errors in the shape of the API that the request speaks, so that its SDK raises what its user expects."""
+"""Why a request is not served: the facts, for whoever answers it to put into words of an API's own (`http/errors.py`).
 
-from collections.abc import Sequence
-from typing import Any
+Each error has the status that the record of the request keeps, which is what every API answers with, too.
+"""
 
-import msgspec
+from collections.abc import Collection, Iterable
 
-from paceline.types import Api
+from paceline.types import CLIENT_LEFT
 
-CLIENT_LEFT = 499
-"""Status of a request whose client left before its answer was whole, as nginx counts it; nobody is sent it."""
-
-_OPENAI_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
 MAX_QUOTED_CHARS = 100
 """Of what a client or an engine wrote, in a message."""
+MAX_LISTED = 50
+"""Models that a message names."""
 
 
-class ApiError(Exception):
-    """A request that is answered with an error.
+class ServingError(Exception):
+    """A request that is not served. ``str()`` says to people what was wrong and what to do.
 
-    Args:
-        status: HTTP status, 400 or above.
-        message: for people: what was wrong and what to do.
-        code: for programs, in OpenAI's manner: ``"model_not_found"``.
-        retry_after_s: when trying again may help, in whole seconds.
-        headers: further ones of the answer.
+    Attributes:
+        status: in HTTP's numbers, 400 or above.
+        may_pass: whether the same request may be served in a moment.
     """
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str | None = None,
-        retry_after_s: int | None = None,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
+    status: int
+    may_pass: bool = False
+
+
+class UnknownLane(ServingError):
+    """The client asks by name for a lane that there is not."""
+
+    status = 400
+
+    def __init__(self, *, name: str, lanes: Iterable[str]) -> None:
+        super().__init__(f"x-paceline-lane: there is no lane {bounded(name)!r}; there are: {', '.join(lanes)}")
+        self.name = name
+
+
+class UnknownModel(ServingError):
+    """No lane serves the model; or the lane that the client asks for does not."""
+
+    status = 404
+
+    def __init__(self, *, name: str | None, models: Collection[str], lane: str | None = None) -> None:
+        if lane is None:
+            message = f"no lane serves the model {bounded(name or '')!r}; there are: {_listed(models)}"
+        else:
+            message = f"lane {bounded(lane)!r} does not serve the model {bounded(name or '')!r}, but: {_listed(models)}"
         super().__init__(message)
-        self.status, self.message, self.code = status, message, code
-        retry = [(b"retry-after", b"%d" % retry_after_s)] if retry_after_s is not None else []
-        self.headers = [*retry, *headers]
+        self.name, self.lane = name, lane
 
-    def body(self, api: Api) -> bytes:
-        """The JSON body of an error answer."""
-        return msgspec.json.encode(self._document(api))
 
-    def event(self, api: Api) -> bytes:
-        """The server-sent event that ends a stream that can't go on.
+class NoLane(ServingError):
+    """No engine could be reached, or none has a place for the request. None has worked on it."""
 
-        Sources: OpenAI's and Anthropic's streaming references; llama.cpp's ``format_oai_sse`` of an error.
-        """
-        document = self._document(api)
-        if api is Api.OPENAI_RESPONSES:
-            document = {
-                "type": "error",
-                "code": self.code or "server_error",
-                "message": self.message,
-                "param": None,
-            }
-        named = b"event: error\n" if api in (Api.OPENAI_RESPONSES, Api.ANTHROPIC_MESSAGES) else b""
-        return named + b"data: " + msgspec.json.encode(document) + b"\n\n"
+    status = 503
+    may_pass = True
 
-    def _document(self, api: Api) -> dict[str, Any]:
-        if api is Api.ANTHROPIC_MESSAGES:
-            fallback = "invalid_request_error" if self.status < 500 else "api_error"
-            kind = _ANTHROPIC_TYPES.get(self.status, fallback)
-            return {"type": "error", "error": {"type": kind, "message": self.message}}
-        kind = _OPENAI_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        if api is Api.LLAMA_CPP:
-            return {"error": {"code": self.status, "message": self.message, "type": kind}}
-        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+class EngineLost(ServingError):
+    """An engine broke off while it worked on the request, or answered it with an error of its own."""
+
+    status = 502
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+class EngineGivenUp(ServingError):
+    """An engine was silent for longer than it may be."""
+
+    status = 504
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+class EngineRefused(ServingError):
+    """An engine refused the request in more words than are passed on.
+
+    Args:
+        status: the engine's.
+    """
+
+    def __init__(self, *, status: int, max_bytes: int) -> None:
+        super().__init__(f"the engine answered {status}, with more than {max_bytes:,} bytes")
+        self.status = status
+
+
+class TookTooLong(ServingError):
+    """A limit of time was over, of the whole request or of what it waited for."""
+
+    status = 504
+
+    def __init__(self, message: str = "it took longer than server.total_timeout_s", *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+class ClientLeft(ServingError):
+    """Nobody waits for the answer any more. It is recorded, and never raised."""
+
+    status = CLIENT_LEFT
+
+    def __init__(self) -> None:
+        super().__init__("the client left")
+
+
+class Stopping(ServingError):
+    """The gateway stopped before the answer was whole. It is recorded; what is raised is the cancellation."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("the gateway was stopped")
 
 
 def bounded(text: str) -> str:
     """What a client or an engine wrote, short enough for a message."""
     return text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "..."
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = [bounded(name) for name in list(names)[:MAX_LISTED]]
+    more = len(names) - MAX_LISTED
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "") or "none yet"

@@ -1,7 +1,8 @@
 """The lanes of one configuration, the engines and devices behind them, and how they are doing right now."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -13,21 +14,19 @@ from paceline.engines import ENGINES
 from paceline.engines.interface import Facts
 from paceline.processes import Health, Supervisor
 from paceline.processes.supervisor import Timing
-from paceline.serving.errors import ApiError, bounded
+from paceline.serving.errors import UnknownLane, UnknownModel
 from paceline.serving.illness import Illness
 from paceline.serving.model_identity import lasting_description
 from paceline.serving.names import Names, Served
-from paceline.serving.turns import Device
-from paceline.settings import Configuration, DeviceSettings, EngineSettings, ServerSettings
-from paceline.types import Lane, LaneState
+from paceline.serving.turns import Device, Turn
+from paceline.types import Lane, LaneState, engine_of
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 from paceline.wire.headers import Headers
 
 LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
 PAGE_TIMEOUT_S = 2.0
-MAX_LISTED = 50
-"""Models that an error names."""
+"""How long an engine may take to show its page; who opens the gateway's address waits for it."""
 UNKNOWN_SLOTS = 1
 """On a device that takes turns, for an engine that reports no slots and has none configured."""
 
@@ -41,7 +40,7 @@ class EngineHandle:
     device: Device
     illness: Illness = field(default_factory=Illness)
     passing: int = 0
-    """Requests that are passed through to it undecided."""
+    """Requests that are passed through to it undecided; counted by :meth:`passes_one`."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
     _former: "list[LaneHandle]" = field(default_factory=list)
     """That it no longer offers, while requests run on them."""
@@ -111,6 +110,15 @@ class EngineHandle:
         has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
         return not has_one or (asked is not None and not self.supervisor.engine.takes_any_model_name)
 
+    @contextmanager
+    def passes_one(self) -> Iterator[None]:
+        """A request is passed through to it."""
+        self.passing += 1
+        try:
+            yield
+        finally:
+            self.passing -= 1
+
     @property
     def in_flight(self) -> int:
         """Requests that it answers, or that wait for it."""
@@ -121,9 +129,9 @@ class EngineHandle:
         """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
         each that is worth choosing, plain first."""
         lanes = self.settings.lanes(self.supervisor.abilities)
-        known = {handle.lane: handle for handle in (*self._former, *self._lanes.values())}
-        self._lanes = {lane: known.get(lane) or LaneHandle(lane, self) for lane in lanes}
-        gone = [handle for lane, handle in known.items() if lane not in self._lanes]
+        handles = {handle.lane: handle for handle in (*self._former, *self._lanes.values())}
+        self._lanes = {lane: handles.get(lane) or LaneHandle(lane, self) for lane in lanes}
+        gone = [handle for lane, handle in handles.items() if lane not in self._lanes]
         self._former = [handle for handle in gone if handle.running or handle.waiting]
         return list(self._lanes.values())
 
@@ -137,7 +145,7 @@ class EngineHandle:
         facts = self.supervisor.facts
         if facts is not self._identified:
             self._identified, self._identities = facts, {}
-            self._described = {name: one for name, one in self._described.items() if name in self.models}
+            self._described = {name: text for name, text in self._described.items() if name in self.models}
         entry = self.models.get(model or "") or next(iter(self.models.values()), {})
         name = str(entry.get("id", ""))
         if name not in self._identities:
@@ -157,11 +165,38 @@ class LaneHandle:
     lane: Lane
     engine: EngineHandle
     running: int = 0
+    """Requests that it serves: those that :meth:`take_turn` has let in and that have not left. One whose turn was
+    released early, since its client reads slowly, counts here still, but not in :attr:`Device.running`."""
     waiting: int = 0
+    """Requests that wait in :meth:`take_turn`."""
 
     @property
     def is_up(self) -> bool:
         return self.engine.is_up
+
+    async def take_turn(self, timeout_s: float) -> Turn:
+        """Wait for a place in its engine's turn on the device; to be given back with :meth:`leave`.
+
+        Raises:
+            QueueFull: too many wait already.
+            TimeoutError: there was none in time.
+        """
+        engine = self.engine
+        self.waiting += 1
+        try:
+            turn = engine.device.take(engine.name, engine.slots)
+            if turn is None:
+                async with asyncio.timeout(timeout_s):
+                    turn = await engine.device.acquire(engine.name, engine.slots)
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """A request that had taken a turn here is over."""
+        turn.release()
+        self.running -= 1
 
     def state(self, model: str | None) -> LaneState:
         """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
@@ -235,7 +270,7 @@ class Fleet:
         """The lane of this name, or else all lanes of the engine of this name."""
         if name in self.lanes:
             return [self.lanes[name]]
-        return [handle for handle in self.lanes.values() if handle.engine.name == name.split("/")[0]]
+        return [handle for handle in self.lanes.values() if handle.engine.name == engine_of(name)]
 
     def start(self) -> None:
         """Start what is new in this fleet; returns at once."""
@@ -245,41 +280,41 @@ class Fleet:
     async def stop(self) -> None:
         """Stop all engines of this fleet."""
         await asyncio.gather(*(handle.supervisor.stop() for handle in self.engines.values()))
+        await asyncio.gather(*self._notices)
 
     def forced(self, name: str, model: str | None) -> Served:
         """The lane that a client asked for by name, or the lanes of the engine.
 
         Raises:
-            ApiError: 400, there is no such lane; 404, it does not serve the model, but another one does.
+            UnknownLane: there is no such lane.
+            UnknownModel: it does not serve the model, but another one does.
         """
-        engine = self.engines.get(name.split("/")[0])
+        engine = self.engines.get(engine_of(name))
         if engine is None or (engine.is_up and name != engine.name and name not in self.lanes):
-            raise ApiError(
-                400,
-                f"x-paceline-lane: there is no lane {bounded(name)!r}; there are: {', '.join(self.lanes)}",
-                "unknown_lane",
-            )
+            raise UnknownLane(name=name, lanes=self.lanes)
         lanes = self.named(name)
         if model and (served := self.names.find(model, self._default_first, self.named)):
             meant = tuple(lane for lane in lanes if lane in served.lanes)
             if not meant and engine.models:
-                raise ApiError(
-                    404,
-                    f"lane {bounded(name)!r} does not serve the model {bounded(model)!r}, "
-                    f"but: {_listed(engine.models)}",
-                    "model_not_found",
-                )
+                raise UnknownModel(name=model, models=engine.models, lane=name)
             return Served(served.name, meant or tuple(lanes), served.engine_names)
         own = self.names.default(model, lanes, self.named)
         return Served(own.name if own else None, tuple(lanes), own.engine_names if own else {})
 
     def find(self, model: str | None) -> Served | None:
-        """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name.
-        The default lane's engine comes first, and who was never up is left out unless there are no others."""
+        """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name. The default
+        lane's engine comes first."""
+        return self.names.find(model, self._default_first, self.named) if model else self.usual()
+
+    def usual(self, asked: str | None = None) -> Served:
+        """What serves where no model is named, or one that nobody knows. Who was never up is left out unless there are
+        no others.
+
+        Args:
+            asked: the unknown name.
+        """
         ordered = self._default_first
-        if model:
-            return self.names.find(model, ordered, self.named)
-        return self.names.default(None, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
+        return self.names.default(asked, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
 
     def for_unknown(self, model: str, has_waited: bool = False) -> Served:
         """What serves a name that nobody knows.
@@ -288,7 +323,7 @@ class Fleet:
             has_waited: whether engines that are starting were waited for long enough; the name may be theirs.
 
         Raises:
-            ApiError: 404, where names are taken strictly.
+            UnknownModel: names are taken strictly.
         """
         ordered = self._default_first
         awaited = tuple(
@@ -298,7 +333,7 @@ class Fleet:
             return Served(None, awaited)
         if self.names.is_strict:
             raise self.unknown_model(model)
-        return self.names.default(model, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
+        return self.usual(model)
 
     def states(self, served: Served) -> list[LaneState]:
         """The lanes that serve a request, as they are now."""
@@ -328,13 +363,9 @@ class Fleet:
                 merged.setdefault(name, entry)
         return merged
 
-    def unknown_model(self, name: str | None) -> ApiError:
-        """The answer to a request for a model that no lane serves."""
-        return ApiError(
-            404,
-            f"no lane serves the model {bounded(name or '')!r}; there are: {_listed(self.models())}",
-            "model_not_found",
-        )
+    def unknown_model(self, name: str | None) -> UnknownModel:
+        """What is raised of a model that no lane serves."""
+        return UnknownModel(name=name, models=self.models())
 
     @staticmethod
     def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
@@ -346,7 +377,7 @@ class Fleet:
         settings = configuration.device_settings(engine.device)
         if settings not in self._devices:
             self._devices[settings] = self._previous_devices.get(settings) or Device(
-                settings.takes_turns, settings.patience_s, settings.queue_limit
+                takes_turns=settings.takes_turns, patience_s=settings.patience_s, queue_limit=settings.queue_limit
             )
         return self._devices[settings]
 
@@ -381,15 +412,14 @@ def _supervisor(
     )
 
 
-def _timing(server: ServerSettings) -> Timing:
-    return Timing(connect_timeout_s=server.connect_timeout_s, health_interval_s=server.health_interval_s)
+def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
+    server = configuration.server
+    return Timing(
+        connect_timeout_s=server.connect_timeout_s,
+        health_interval_s=server.health_interval_s,
+        start_timeout_s=settings.start_timeout_s,
+    )
 
 
 def _hash(document: Any) -> str:
     return blake2b(msgspec.json.encode(document), digest_size=8).hexdigest()
-
-
-def _listed(models: Mapping[str, Any]) -> str:
-    names = [bounded(name) for name in models]
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "") or "none yet"

@@ -8,7 +8,7 @@ def compiled(texts: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     """Of texts in which ``*`` stands for any part and case is ignored; all else stands for itself, such as the brackets
     of an address."""
     parts = ([re.escape(part) for part in text.split("*")] for text in texts)
-    return tuple(re.compile(rf"(?s:{'.*'.join(one)})\Z", re.IGNORECASE) for one in parts)
+    return tuple(re.compile(rf"(?s:{'.*'.join(pieces)})\Z", re.IGNORECASE) for pieces in parts)
 
 
 def any_matches(patterns: Sequence[re.Pattern[str]], text: str) -> bool:

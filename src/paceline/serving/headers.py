@@ -19,6 +19,7 @@ _FOR_US = frozenset(
 """Who may use the gateway is decided here, so an engine is not asked again whether it likes the page's origin; where a
 request came from is written anew."""
 _KEYS = frozenset((b"authorization", b"x-api-key"))
+"""Headers in which a client shows its key."""
 
 
 def to_engine(

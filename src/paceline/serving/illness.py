@@ -28,6 +28,7 @@ BODY_END_BYTES = 512
 MAX_FORMS = 64
 """Of requests that failed, that are counted apart."""
 LAST_OUTCOMES = 10
+"""Requests that are looked back at."""
 MAX_FAILED = 5
 """Of the last outcomes, failures at which an engine is ejected though some requests succeed in between."""
 EJECTION_S = (2.0, 4.0, 8.0, 15.0, 30.0)
@@ -35,7 +36,9 @@ EJECTION_S = (2.0, 4.0, 8.0, 15.0, 30.0)
 RELAPSE_S = 60.0
 """An engine that fails again so soon after it was let in goes on from the pause that it had reached."""
 TRIAL_TIMEOUT_S = 10.0
+"""For two tokens; an engine that is slower than that is not well."""
 MAX_TRIAL_BYTES = 1_000_000
+"""Of its answer. Two tokens take some hundred bytes."""
 
 
 class Failure(StrEnum):

@@ -32,8 +32,8 @@ def _lasting(value: Any, depth: int = 0) -> Any:
     if depth == MAX_DEPTH:
         return None
     if isinstance(value, list):
-        return [_lasting(one, depth + 1) for one in value]
-    return {key: _lasting(one, depth + 1) for key, one in value.items() if not is_volatile(str(key))}
+        return [_lasting(element, depth + 1) for element in value]
+    return {key: _lasting(member, depth + 1) for key, member in value.items() if not is_volatile(str(key))}
 
 
 def is_volatile(field: str) -> bool:

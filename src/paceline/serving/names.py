@@ -29,11 +29,7 @@ class Served(Struct, frozen=True):
 
 
 class Names:
-    """The names of one configuration.
-
-    Args:
-        default: the lane for what names no model.
-    """
+    """The names of one configuration."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._models = configuration.model
@@ -95,9 +91,10 @@ def listed_name(engine: "EngineHandle", name: str) -> str | None:
     models = engine.models
     if name in models:
         return _id(models, name)
-    full_name = engine.supervisor.engine.full_model_name
-    wanted = full_name(name)
-    return next((_id(models, listed) for listed in models if full_name(listed) == wanted), None)
+    if engine.settings.kind != "ollama":
+        return None
+    wanted = _with_tag(name)
+    return next((_id(models, listed) for listed in models if _with_tag(listed) == wanted), None)
 
 
 def _configured(
@@ -124,5 +121,5 @@ def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
 
 
 def _id(models: Mapping[str, Mapping[str, object]], name: str) -> str:
-    found = models[name].get("id")
-    return found if isinstance(found, str) else name
+    identifier = models[name].get("id")
+    return identifier if isinstance(identifier, str) else name

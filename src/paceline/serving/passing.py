@@ -1,145 +1,232 @@
 """Requests that are not decided on: to the engine that they are for, once, and back as they come."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from time import perf_counter
 
-import msgspec
 from msgspec import Struct
 
 from paceline.engines.body import with_fields
-from paceline.http.routes import computes
-from paceline.serving.errors import CLIENT_LEFT, ApiError
+from paceline.serving.errors import EngineLost, NoLane, ServingError, Stopping, TookTooLong
 from paceline.serving.fleet import LaneHandle
 from paceline.serving.headers import to_client, to_engine
+from paceline.serving.model_in_body import named_model
 from paceline.serving.patience import (
     CHARS_PER_TOKEN,
     MAX_UNKNOWN_STALL_S,
     MIN_PREFILL_TOKENS_PER_S,
     MIN_STALLED_S,
 )
-from paceline.serving.pipeline import START_PATIENCE_S, TOOK_TOO_LONG, ClientReply, Pipeline
+from paceline.serving.pipeline import Pipeline
+from paceline.serving.reply import ClientReply
 from paceline.serving.stored import id_in_path
 from paceline.serving.turns import HeldTurn, QueueFull, Turn
-from paceline.types import Api, Request
+from paceline.types import CLIENT_LEFT, Api, Request
 from paceline.wire.client import Answer, ConnectFailed, ConnectionLost
+from paceline.wire.headers import Headers
 
 GENERATING_IN_API = ("/api/chat", "/api/generate")
 """Ollama's, whose answer may come as a whole."""
 HEAD_BYTES = 4096
 """Of an answer, in which the id stands that its engine keeps."""
-MAX_FIELDS_TRIED = 64
-"""Places in a form where the field ``model`` may begin; a file within may look like many."""
-_FIELD_NAMES = (b'name="model"', b"name=model")
-_REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n")
-"""Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
-
-
 HARMLESS = ("GET", "HEAD")
 """Methods that may be tried on the next engine when one is lost."""
-MAX_DECODED_BYTES = 2_000_000
-"""A larger body is only searched for its model's name: passing over 60 MB of JSON stops all else for 0.1 s and more."""
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,200})"')
+# Which POSTs an engine answers without decoding, by how their paths end and begin.
+_LIGHT = ("/tokenize", "/detokenize", "/apply-template", "/count_tokens", "/input_tokens", "/cancel", "/props")
+_LIGHT_BEGINNINGS = ("/v1/files", "/v1/batches", "/v1/conversations", "/slots", "/models", "/lora-adapters", "/api/")
+_COMPUTING_IN_API = (*GENERATING_IN_API, "/api/embed", "/api/embeddings")
 
 
-class Passed(Struct, frozen=True):
+class Passed(Struct, frozen=True, kw_only=True):
     """A request that is passed through."""
 
     method: str
     path: str
     target: str
     """Path and query as the client wrote them."""
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: Headers
     body: bytes
+    is_unpacked: bool
+    """Whether the body was compressed and no longer is."""
     address: str
     """The client's."""
 
 
-class _NamesModel(Struct):
-    model: str | None = None
-
-
-async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply, is_unpacked: bool) -> None:
+async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply) -> None:
     """Relay whatever else an engine offers: to the lane that the request names, the engine that keeps what its path
     names, one that serves the model that it names, or the default lane's.
 
     Raises:
-        ApiError: it can't be reached, or was lost; nothing is sent twice.
+        ServingError: it can't be reached, or was lost; nothing but what is harmless is sent twice.
     """
-    began_s = perf_counter()
-    lane: LaneHandle | None = None
-    status, error = 0, None
-    try:
-        async with asyncio.timeout(pipeline.server.total_timeout_s):
-            lanes, body = await _lanes(pipeline, passed)
-            for lane in lanes:
-                is_last = lane is lanes[-1]
-                try:
-                    status = await _exchange(pipeline, lane, passed, body, reply, is_unpacked, keep_404=is_last)
-                except ApiError:
-                    if is_last or passed.method not in HARMLESS or reply.has_begun:
-                        raise
-                    continue  # another one may keep what is looked for
-                if status != 404 or is_last:
-                    break
-    except ApiError as problem:
-        status, error = problem.status, problem.message
-        raise
-    except TimeoutError as problem:
-        status, error = 504, TOOK_TOO_LONG
-        raise ApiError(504, error, "timeout") from problem
-    except asyncio.CancelledError:
-        status, error = CLIENT_LEFT if reply.client_left else 503, "ended before the answer was whole"
-        raise
-    finally:
-        pipeline.note_passed(passed.method, passed.path, lane, status, perf_counter() - began_s, error)
+    await _Passing(pipeline, passed, reply).run()
 
 
-async def _exchange(
-    pipeline: Pipeline,
-    lane: LaneHandle,
-    passed: Passed,
-    body: bytes,
-    reply: ClientReply,
-    is_unpacked: bool,
-    keep_404: bool,
-) -> int:
-    """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
-    engine, name = lane.engine, lane.lane.name
-    turn: HeldTurn | None = None
-    engine.passing += 1
-    try:
-        if computes(passed.method, passed.path):
-            turn = HeldTurn(await _turn(lane, pipeline.server.queue_timeout_s), _patience_s(passed))
-            pipeline.held_turns.add(turn)
-        headers = to_engine(
-            passed.headers,
-            api_key=engine.api_key,
-            keep_key=not pipeline.asks_for_keys,
-            plain=False,
-            client=passed.address,
-            is_unpacked=is_unpacked,
-        )
-        async with asyncio.timeout(pipeline.server.first_byte_timeout_s):
-            sent = await engine.client.send(passed.method, passed.target, headers, body)
-        async with sent as answer:
-            if answer.status != 404 or keep_404:
-                await _relay(pipeline, lane, passed, answer, reply, turn)
-            return answer.status
-    except ConnectFailed as error:
-        engine.supervisor.report_failure(str(error))
-        raise ApiError(503, f"{name} can't be reached: {error}", "engine_unavailable", 2) from error
-    except ConnectionLost as error:
-        engine.supervisor.suspect(str(error))
-        raise ApiError(502, f"{name} was lost: {error}", "engine_lost") from error
-    except TimeoutError as error:
-        raise ApiError(504, f"{name} did not answer in time (server.first_byte_timeout_s)", "timeout", 2) from error
-    finally:
-        engine.passing -= 1
-        if turn:
-            pipeline.held_turns.discard(turn)
-            turn.release()
+def computes(method: str, path: str) -> bool:
+    """Whether a passed-through request makes the engine work like a generation, and so needs its device's turn."""
+    if method != "POST":
+        return False
+    path = path.rstrip("/")
+    if path in _COMPUTING_IN_API:
+        return True
+    return not path.endswith(_LIGHT) and not path.startswith(_LIGHT_BEGINNINGS)
+
+
+class _Passing:
+    """One request on its way through."""
+
+    def __init__(self, pipeline: Pipeline, passed: Passed, reply: ClientReply) -> None:
+        self._pipeline = pipeline
+        self._passed = passed
+        self._reply = reply
+        self._lane: LaneHandle | None = None
+        """To which it was sent last."""
+        self._status = 0
+
+    async def run(self) -> None:
+        began_s = perf_counter()
+        error: str | None = None
+        try:
+            async with asyncio.timeout(self._pipeline.server.total_timeout_s):
+                await self._try_each()
+        except ServingError as problem:
+            self._status, error = problem.status, str(problem)
+            raise
+        except TimeoutError as problem:
+            late = TookTooLong()
+            self._status, error = late.status, str(late)
+            raise late from problem
+        except asyncio.CancelledError:
+            self._status = CLIENT_LEFT if self._reply.client_left else Stopping.status
+            error = "ended before the answer was whole"
+            raise
+        finally:
+            took_s = perf_counter() - began_s
+            passed = self._passed
+            self._pipeline.note_passed(passed.method, passed.path, self._lane, self._status, took_s, error)
+
+    async def _try_each(self) -> None:
+        """Send it to the engine that it is for; where an id is to be found, to one after the other."""
+        lanes, body = await self._lanes()
+        for self._lane in lanes:
+            is_last = self._lane is lanes[-1]
+            try:
+                self._status = await self._exchange(self._lane, body, keep_404=is_last)
+            except ServingError:
+                if is_last or self._passed.method not in HARMLESS or self._reply.has_begun:
+                    raise
+                continue  # another one may keep what is looked for
+            if self._status != 404 or is_last:
+                break
+
+    async def _exchange(self, lane: LaneHandle, body: bytes, keep_404: bool) -> int:
+        """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
+        engine, name, server, passed = lane.engine, lane.lane.name, self._pipeline.server, self._passed
+        turn: HeldTurn | None = None
+        with engine.passes_one():
+            try:
+                if computes(passed.method, passed.path):
+                    turn = HeldTurn(await self._turn(lane), _patience_s(passed))
+                    self._pipeline.in_flight.held_turns.add(turn)
+                headers = to_engine(
+                    passed.headers,
+                    api_key=engine.api_key,
+                    keep_key=not self._pipeline.asks_for_keys,
+                    plain=False,
+                    client=passed.address,
+                    is_unpacked=passed.is_unpacked,
+                )
+                async with asyncio.timeout(server.first_byte_timeout_s):
+                    sent = await engine.client.send(passed.method, passed.target, headers, body)
+                async with sent as answer:
+                    if answer.status != 404 or keep_404:
+                        await self._relay(lane, answer, turn)
+                    return answer.status
+            except ConnectFailed as error:
+                engine.supervisor.report_failure(str(error))
+                raise NoLane(f"{name} can't be reached: {error}") from error
+            except ConnectionLost as error:
+                engine.supervisor.suspect(str(error))
+                raise EngineLost(f"{name} was lost: {error}") from error
+            except TimeoutError as error:
+                late = f"{name} did not answer in time (server.first_byte_timeout_s)"
+                raise TookTooLong(late, may_pass=True) from error
+            finally:
+                if turn:
+                    self._pipeline.in_flight.held_turns.discard(turn)
+                    turn.release()
+
+    async def _turn(self, lane: LaneHandle) -> Turn:
+        engine = lane.engine
+        try:
+            async with asyncio.timeout(self._pipeline.server.queue_timeout_s):
+                return await engine.device.acquire(engine.name, engine.slots)
+        except QueueFull as error:
+            raise NoLane(f"{lane.lane.name}: {error}") from error
+        except TimeoutError as error:
+            late = f"{lane.lane.name} did not get its device's turn in time (server.queue_timeout_s)"
+            raise TookTooLong(late, may_pass=True) from error
+
+    async def _relay(self, lane: LaneHandle, answer: Answer, turn: HeldTurn | None) -> None:
+        """Relay an answer, and remember what its engine keeps from now on."""
+        own = (b"x-paceline-lane", lane.lane.name.encode())
+        await self._reply.start(answer.status, [own, *to_client(answer.headers, lane.engine.supervisor.url)])
+        head = b""
+        while piece := await self._read(answer):
+            head += piece[: HEAD_BYTES - len(head)]
+            if turn:
+                turn.waits_for_client()
+            await self._reply.send(piece)
+            if turn:
+                turn.waits_for_engine()
+        await self._reply.end()
+        if answer.status < 300 and self._passed.method == "POST":
+            self._pipeline.resolver.stored_ids.note(head, lane.engine.name)
+
+    async def _read(self, answer: Answer) -> bytes:
+        idle_timeout_s = self._pipeline.server.idle_timeout_s
+        try:
+            async with asyncio.timeout(idle_timeout_s):
+                return await answer.read()
+        except TimeoutError as error:
+            raise ConnectionLost(f"no byte for {idle_timeout_s:g} s (server.idle_timeout_s)") from error
+
+    async def _lanes(self) -> tuple[Sequence[LaneHandle], bytes]:
+        """The lanes to try in turn, and the body as their engine is to have it. More than one only where an id is to
+        be found that nobody remembers."""
+        lanes, body = self._meant()
+        if self._pipeline.fleet.is_coming(lanes):
+            await self._pipeline.resolver.wait_for_start(lambda: self._meant()[0])
+            lanes, body = self._meant()
+        name = id_in_path(self._passed.path)
+        if name is not None and self._pipeline.resolver.stored_ids.engine_of(name) is None:
+            by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
+            return list(reversed(by_engine.values())) or lanes[:1], body
+        return [_first(lanes)], body
+
+    def _meant(self) -> tuple[Sequence[LaneHandle], bytes]:
+        """The lanes that it may be for, and the body with their engine's own name for the model."""
+        fleet, passed = self._pipeline.fleet, self._passed
+        # 1. The lane that it names.
+        if (forced := dict(passed.headers).get(b"x-paceline-lane")) is not None:
+            return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
+        # 2. Those of the engine that keeps what its path names.
+        name = id_in_path(passed.path)
+        if name is not None:
+            keeper = self._pipeline.resolver.stored_ids.engine_of(name)
+            own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
+            return own or list(fleet.lanes.values()), passed.body
+        # 3. Those that serve the model that it names, or else the default one.
+        model, span = named_model(passed.headers, passed.body)
+        served = (fleet.find(model) if model else None) or fleet.usual()
+        first = _first(served.lanes)
+        own_name = served.engine_names.get(first.engine.name) if model else None
+        if own_name is None or own_name == model:
+            return served.lanes, passed.body
+        if span is not None:
+            return [first], passed.body[: span[0]] + own_name.encode() + passed.body[span[1] :]
+        request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})
+        return [first], with_fields(request, {"model": own_name})
 
 
 def _patience_s(passed: Passed) -> float:
@@ -150,115 +237,6 @@ def _patience_s(passed: Passed) -> float:
     return min(MAX_UNKNOWN_STALL_S, max(MIN_STALLED_S, prefill_s))
 
 
-async def _turn(lane: LaneHandle, timeout_s: float) -> Turn:
-    engine = lane.engine
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await engine.device.acquire(engine.name, engine.slots)
-    except QueueFull as error:
-        raise ApiError(503, f"{lane.lane.name}: {error}", "engine_unavailable", 2) from error
-    except TimeoutError as error:
-        problem = "did not get its device's turn in time (server.queue_timeout_s)"
-        raise ApiError(504, f"{lane.lane.name} {problem}", "timeout", 2) from error
-
-
-async def _relay(
-    pipeline: Pipeline,
-    lane: LaneHandle,
-    passed: Passed,
-    answer: Answer,
-    reply: ClientReply,
-    turn: HeldTurn | None,
-) -> None:
-    """Relay an answer, and remember what its engine keeps from now on."""
-    own = (b"x-paceline-lane", lane.lane.name.encode())
-    await reply.start(answer.status, [own, *to_client(answer.headers, lane.engine.supervisor.url)])
-    head = b""
-    while piece := await _read(answer, pipeline.server.idle_timeout_s):
-        head += piece[: HEAD_BYTES - len(head)]
-        if turn:
-            turn.waits_for_client()
-        await reply.send(piece)
-        if turn:
-            turn.waits_for_engine()
-    await reply.end()
-    if answer.status < 300 and passed.method == "POST":
-        pipeline.stored_ids.note(head, lane.engine.name)
-
-
-async def _read(answer: Answer, idle_timeout_s: float) -> bytes:
-    try:
-        async with asyncio.timeout(idle_timeout_s):
-            return await answer.read()
-    except TimeoutError as error:
-        raise ConnectionLost(f"no byte for {idle_timeout_s:g} s (server.idle_timeout_s)") from error
-
-
-async def _lanes(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
-    """The lanes to try in turn, and the body as their engine is to have it. More than one only where an id is to be
-    found that nobody remembers."""
-    lanes, body = _meant(pipeline, passed)
-    if pipeline.fleet.is_coming(lanes):
-        await pipeline.wait_for_start(lambda: _meant(pipeline, passed)[0], START_PATIENCE_S)
-        lanes, body = _meant(pipeline, passed)
-    name = id_in_path(passed.path)
-    if name is not None and pipeline.stored_ids.engine_of(name) is None:
-        by_engine = {lane.engine.name: lane for lane in reversed(lanes) if lane.is_up}
-        return list(reversed(by_engine.values())) or lanes[:1], body
-    return [_first(lanes)], body
-
-
-def _meant(pipeline: Pipeline, passed: Passed) -> tuple[Sequence[LaneHandle], bytes]:
-    fleet = pipeline.fleet
-    fields = dict(passed.headers)
-    if (forced := fields.get(b"x-paceline-lane")) is not None:
-        return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
-    name = id_in_path(passed.path)
-    if name is not None:
-        keeper = pipeline.stored_ids.engine_of(name)
-        own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
-        return own or list(fleet.lanes.values()), passed.body
-    model, span = _model(passed)
-    served = fleet.find(model) if model else None
-    if served is None:
-        served = fleet.find(None)
-    assert served is not None
-    first = _first(served.lanes)
-    own_name = served.engine_names.get(first.engine.name) if model else None
-    if own_name is None or own_name == model:
-        return served.lanes, passed.body
-    if span is not None:
-        return [first], passed.body[: span[0]] + own_name.encode() + passed.body[span[1] :]
-    request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})
-    return [first], with_fields(request, {"model": own_name})
-
-
 def _first(lanes: Sequence[LaneHandle]) -> LaneHandle:
     """The first that is well, else that is up."""
     return min(lanes, key=lambda lane: (not lane.is_up, not lane.engine.is_well))
-
-
-def _model(passed: Passed) -> tuple[str | None, tuple[int, int] | None]:
-    """The model that the body names, and where it stands if that is a form."""
-    kind = dict(passed.headers).get(b"content-type", b"").lower()
-    if kind.startswith(b"multipart/form-data"):
-        return _model_in_form(passed.body) or (None, None)
-    if len(passed.body) > MAX_DECODED_BYTES:
-        found = _MODEL.search(passed.body, 0, MAX_DECODED_BYTES) or _MODEL.search(passed.body[-MAX_DECODED_BYTES:])
-        return (found[1].decode() if found else None), None
-    try:
-        return msgspec.json.decode(passed.body, type=_NamesModel).model, None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None, None
-
-
-def _model_in_form(body: bytes) -> tuple[str, tuple[int, int]] | None:
-    for name in _FIELD_NAMES:
-        at = 0
-        for _ in range(MAX_FIELDS_TRIED):
-            if (at := body.find(name, at) + len(name)) < len(name):
-                break
-            is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
-            if is_whole_name and (found := _REST_OF_FIELD.match(body, at)):
-                return found[1].decode("utf-8", "replace"), found.span(1)
-    return None

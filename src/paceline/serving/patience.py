@@ -17,6 +17,7 @@ CHARS_PER_TOKEN = 3.0
 MIN_PREFILL_TOKENS_PER_S = 30.0
 """Of an engine whose pace is not known: a processor with a large model."""
 MIN_TOKENS_PER_S = 2.0
+"""Likewise, while it answers."""
 MAX_UNKNOWN_STALL_S = 60.0
 """Of silence that is not suspicious where no pace is known: taking the device's turn away by mistake only makes two
 engines decode at once for a while, where one that hangs would keep all others waiting."""

@@ -5,14 +5,13 @@ import re
 from enum import Enum, auto
 from math import inf
 from time import perf_counter
-from typing import Protocol
 
 import msgspec
 
 from paceline.engines import Observer
-from paceline.serving.errors import ApiError
+from paceline.serving.errors import EngineGivenUp, EngineLost, ServingError
 from paceline.serving.headers import to_client
-from paceline.types import Api
+from paceline.serving.reply import Reply
 from paceline.wire.client import Answer, ConnectionLost
 
 WHOLE_BYTES = 1024 * 1024
@@ -34,17 +33,6 @@ _LAST_EVENT = re.compile(
     rb'|"(?:finish_reason|stop_reason)"\s*:\s*"|"(?:stop|done)"\s*:\s*true|"error"\s*:'
 )
 """What the last events of the APIs' streams hold."""
-
-
-class Reply(Protocol):
-    """The client's side of an exchange. Each call waits until the client has taken enough of what was sent.
-
-    It may have an ``abort()``, which cuts the connection so that what was sent can't be taken for the whole.
-    """
-
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
-    async def send(self, data: bytes) -> None: ...
-    async def end(self, data: bytes = b"") -> None: ...
 
 
 class EngineSilent(ConnectionLost):
@@ -70,6 +58,7 @@ class Relay:
 
     def __init__(
         self,
+        *,
         answer: Answer,
         observer: Observer,
         reply: Reply,
@@ -134,25 +123,26 @@ class Relay:
             self._stop_watching()
         return self._observer.error
 
-    async def run(self, api: Api) -> ApiError | None:
+    async def run(self) -> ServingError | None:
         """Relay what is held, and the rest. Returns the error that a broken stream of events was ended with, if any.
 
         Raises:
-            ApiError: the engine was lost before anything went to the client, or in the middle of an answer that can't
-                carry an error; the client's connection is cut then, if it can be.
+            ServingError: the engine was lost before anything went to the client, or in the middle of an answer that
+                can't carry an error; the client's connection is cut then.
         """
         try:
             if not self._was_begun:
                 await self.begin()
             await self._rest()
         except ConnectionLost as lost:
-            error = _api_error(lost)
+            error = _broken(lost)
             if self.began and self._kind is _Kind.EVENTS:
-                inside = self._observer.is_inside_event
-                await self._end((b"\n\n" if inside else b"") + error.event(api))
+                self.sending_since_s = perf_counter()
+                await self._reply.end_with(error, self._observer.is_inside_event)
+                self.sending_since_s = None
                 return error
-            if self.began and (abort := getattr(self._reply, "abort", None)):
-                abort()
+            if self.began:
+                self._reply.abort()
             raise error from lost
         return None
 
@@ -343,10 +333,10 @@ class Relay:
             raise EngineSilent(self._given_up)
 
 
-def _api_error(lost: ConnectionLost) -> ApiError:
+def _broken(lost: ConnectionLost) -> ServingError:
     if isinstance(lost, EngineSilent):
-        return ApiError(504, f"the engine was given up in the middle of its answer: {lost}", "engine_timeout")
-    return ApiError(502, f"the engine was lost in the middle of its answer: {lost}", "engine_lost")
+        return EngineGivenUp(f"the engine was given up in the middle of its answer: {lost}")
+    return EngineLost(f"the engine was lost in the middle of its answer: {lost}")
 
 
 def _is_json(body: bytes) -> bool:

@@ -25,6 +25,7 @@ _PATH = re.compile(
 NOBODY = ""
 """Remembered of an id that no engine had."""
 LOOK_TIMEOUT_S = 5.0
+"""How long an engine may take to say whether it keeps an id; the request waits meanwhile."""
 
 
 class Stored(Struct, frozen=True):
@@ -43,15 +44,15 @@ class StoredIds:
 
     def note(self, head: bytes, engine: str) -> None:
         """Remember the id in the beginning of an answer."""
-        if found := _ID.search(head):
-            self._remember(found[1].decode("utf-8", "replace"), engine)
+        if identifier := _ID.search(head):
+            self._remember(identifier[1].decode("utf-8", "replace"), engine)
 
     def engine_of(self, name: str) -> str | None:
         """The engine that gave an id, if it is remembered."""
         return self._engines.get(name) or None
 
     async def find(self, stored: "Stored", engines: Sequence[EngineHandle]) -> str | None:
-        """The same; of an id that is not remembered, the engines are asked, once."""
+        """The engine that keeps something; where its id is not remembered, the engines are asked, once."""
         if stored.name in self._engines or len(engines) < 2 or stored.name in (".", ".."):
             return self.engine_of(stored.name)
         up = [engine for engine in engines if engine.is_up]
@@ -69,8 +70,8 @@ class StoredIds:
 
 def id_in_path(path: str) -> str | None:
     """The id that a path names; ``None`` where it names none that one engine keeps."""
-    found = _PATH.match(path)
-    return found[2][:MAX_ID_CHARS] if found else None
+    named = _PATH.match(path)
+    return named[2][:MAX_ID_CHARS] if named else None
 
 
 def stored_before(request: Request) -> Stored | None:

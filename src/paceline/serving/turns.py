@@ -88,6 +88,7 @@ class Device:
     holder: str | None = None
     """The engine that has the turn."""
     running: int = 0
+    """Turns that are held."""
     _request_s: float = 0.0
     _counted_at_s: float = 0.0
     start_turn: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -34,7 +34,7 @@ MAX_CHUNKED_BYTES = 16 * 1024
 NO_PLACE = "the request bodies being served fill their place (server.max_buffered_bytes)"
 _HOPELESS = re.compile(rb"\A(?!\r\Z)[^A-Z]|(?<!\r)\n|\r(?!\n|\Z)")
 """Of the beginning of a request: TLS, or rubbish, that may never end as a head does."""
-log = logging.getLogger("paceline.http")
+log = logging.getLogger("paceline.wire")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

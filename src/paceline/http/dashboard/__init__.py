@@ -17,11 +17,7 @@ _PATHS = {
     "/paceline/dashboard.css": "dashboard.css",
     "/paceline/dashboard.js": "dashboard.js",
 }
-_DOCUMENTS = {
+DOCUMENTS = {
     path: (_TYPES[name.rpartition(".")[2]], (files(__name__) / name).read_bytes()) for path, name in _PATHS.items()
 }
-
-
-def document(path: str) -> tuple[bytes, bytes] | None:
-    """Content type and body of what stands at a path; ``None`` if nothing does."""
-    return _DOCUMENTS.get(path)
+"""By path: media type and body."""

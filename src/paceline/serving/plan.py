@@ -1,0 +1,47 @@
+"""What was found out and decided about a request before anything was sent."""
+
+from msgspec import Struct
+
+from paceline.serving.fleet import LaneHandle
+from paceline.serving.headers import header_value
+from paceline.serving.names import Served
+from paceline.types import Decision, Prediction, Request, Signals
+
+MIN_GAIN_SHARE = 0.7
+"""Of the tokens that a drafting step must bring beyond one to be as fast as plain steps. A guess: lower lets an engine
+draft through a few unlucky steps, higher makes it pause sooner."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """How one request is to be served."""
+
+    request: Request
+    """As it arrived, with the name under which its model is served."""
+    served: Served
+    """What the client's name for the model stands for."""
+    signals: Signals
+    decision: Decision
+    decision_s: float
+    """How long inspection and decision took."""
+    start_patience_s: float
+    """How long it may still wait for an engine that starts."""
+
+    def prediction(self, lane: LaneHandle) -> Prediction | None:
+        """What was predicted for a lane, if anything was."""
+        return self.decision.predictions.get(lane.lane.name)
+
+    def headers(self, lane: LaneHandle) -> list[tuple[bytes, bytes]]:
+        """The gateway's own headers of an answer that comes from a lane."""
+        name, reason = lane.lane.name, self.decision.reason
+        if name != self.decision.lane:
+            reason = f"{reason}; {self.decision.lane} could not serve"
+        return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
+
+    def min_yield(self, lane: LaneHandle) -> float:
+        """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
+        a few steps may be unlucky. Who asks for this very lane has it as it is."""
+        if self.request.forced_lane == lane.lane.name:
+            return 0.0
+        prediction = self.prediction(lane)
+        break_even = prediction.break_even if prediction else None
+        return 1 + MIN_GAIN_SHARE * (break_even - 1) if break_even and break_even > 1 else 0.0
