@@ -21,8 +21,10 @@ from paceline.configuration import parse
 from paceline.engines import ENGINES
 from paceline.engines.bundled_model import bundled_model
 from paceline.http.server import Gateway
-from paceline.processes.supervisor import free_port
+from paceline.paths import cache_directory
+from paceline.processes.launch import free_port
 from paceline.records.record import Record
+from paceline.settings import EngineSettings
 from paceline.types import Outcome
 
 hypothesis.settings.register_profile("shared machine", deadline=None)

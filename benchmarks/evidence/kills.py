@@ -23,8 +23,8 @@ import httpx2
 
 from benchmarks import gateway_overhead
 from paceline.bench.own_gateway import own_gateway
-from paceline.processes.supervisor import free_port
-from paceline.records.decision_log import FILE
+from paceline.paths import DECISION_LOG
+from paceline.processes.launch import free_port
 from paceline.records.read import LogReader
 
 CLIENTS = 4
@@ -46,7 +46,7 @@ def main() -> None:
             for number in range(options.times):
                 done = one_life(configuration, Path(folder), 1.5 + rng.random())
                 answered += len(done)
-                in_log = checked(Path(folder) / "paceline" / FILE)
+                in_log = checked(Path(folder) / "paceline" / DECISION_LOG)
                 logged = len(in_log)
                 if missing := done - in_log:
                     raise SystemExit(f"kill {number + 1}: {len(missing)} answered requests are not in the log")

@@ -20,7 +20,7 @@ from paceline.bench.workload import Item, shipped
 from paceline.cli.common import say_in_place
 from paceline.evidence.estimate import always, estimate
 from paceline.evidence.usable import usable
-from paceline.records.decision_log import FILE
+from paceline.paths import DECISION_LOG
 from paceline.records.read import LogReader
 from paceline.records.record import Record
 
@@ -44,7 +44,7 @@ def main() -> None:
                 say_in_place(f"{number} of {len(items)} prompts")
                 for way in rng.sample((ROUTED, *LANES), 1 + len(LANES)):
                     ask(http, item, way)
-        records = list(LogReader(next(Path(folder).rglob(FILE))))
+        records = list(LogReader(next(Path(folder).rglob(DECISION_LOG))))
     say_in_place("")
     tell(records)
 

@@ -26,6 +26,7 @@ from paceline.records.decision_log import DecisionLog
 from paceline.records.kept import kept_record
 from paceline.records.read import LogReader
 from paceline.records.record import Record
+from paceline.settings import CloudModel, Configuration, CostSettings
 from paceline.types import Decision, Observation, Outcome, Signals, Task
 
 BOTH = {"plain": PLAIN, "ngram": NGRAM}

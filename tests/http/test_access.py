@@ -8,6 +8,7 @@ from paceline.configuration import ConfigurationError, is_loopback
 from paceline.http.access import Access, Client
 from paceline.http.errors import ApiError
 from paceline.http.routes import Audience
+from paceline.settings import Configuration, KeySettings, ServerSettings
 
 Headers = list[tuple[bytes, bytes]]
 

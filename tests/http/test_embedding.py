@@ -17,9 +17,10 @@ import pytest
 from tests.conftest import StartEngine, lane
 from tests.fake_engine import Received, Wire, token
 
-from paceline.configuration import Configuration, ConfigurationError, parse
+from paceline.configuration import ConfigurationError, parse
 from paceline.http.server import CannotListen, Gateway
 from paceline.records.lines import Lines
+from paceline.settings import Configuration
 from paceline.wire.server import HttpServer
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -26,6 +26,7 @@ from tests.conftest import Serving
 
 from paceline.cli import main
 from paceline.evidence.estimate import IN_COMMON, Sample, always, estimate
+from paceline.paths import DECISION_LOG
 from paceline.records import decision_log as evidence_log
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.kept import kept_record
@@ -316,7 +317,7 @@ def test_a_real_gateway_writes_one(real_gateway: Serving, capsys: pytest.Capture
     for _ in range(3):
         httpx2.post(f"{real_gateway.url}/v1/chat/completions", json=asked, timeout=60, trust_env=False)
     time.sleep(2 * evidence_log.INTERVAL_S + 0.5)
-    path = real_gateway.log.parent / "paceline" / evidence_log.FILE
+    path = real_gateway.log.parent / "paceline" / DECISION_LOG
     found = list(LogReader(path))[-3:]
     assert [record.outcome.status for record in found] == [200] * 3
     assert all(record.outcome.observed.decode_tokens for record in found)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import StartEngine, StartGateway, lane
 from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
 
-from paceline.configuration import Configuration, parse
+from paceline.configuration import parse
 from paceline.serving.answering import ERROR_INSIDE, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.fleet import EngineHandle, LaneHandle

@@ -10,7 +10,6 @@ from typing import Any
 
 from paceline.paths import DECISION_LOG, state_directory
 from paceline.printable import printable
-from paceline.records.decision_log import FILE
 from paceline.records.read import LogReader
 
 Subparsers = Any
@@ -97,7 +96,7 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
 def wanted_log(options: argparse.Namespace, with_text: bool = False) -> LogReader:
     """The part of the log that the options name."""
     since_s = time.time() - options.days * 86_400 if options.days else 0.0
-    return LogReader(options.log or state_directory() / FILE, since_s=since_s, with_text=with_text)
+    return LogReader(options.log or state_directory() / DECISION_LOG, since_s=since_s, with_text=with_text)
 
 
 def say_what_is_unreadable(log: LogReader) -> None:

@@ -17,6 +17,7 @@ from paceline.http.errors import ApiError
 from paceline.http.parse import parse_request
 from paceline.http.routes import GENERATION
 from paceline.routing.router import Router
+from paceline.settings import RoutingSettings
 from paceline.types import Lane, Strategy
 
 EXAMPLES = """examples:

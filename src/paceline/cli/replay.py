@@ -12,10 +12,11 @@ from paceline.cli.common import (
     say_what_is_unreadable,
     wanted_log,
 )
-from paceline.configuration import Configuration, ConfigurationError, load
+from paceline.configuration import ConfigurationError, load
 from paceline.evidence.policies import unknowable
 from paceline.evidence.replay import CannotReplay, replay, text
 from paceline.records.read import NoLog
+from paceline.settings import Configuration
 
 EXAMPLES = """examples:
   paceline replay --exploration 0.05          more exploring

@@ -18,13 +18,14 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.engine_options import FileReader, add_engine_options, configuration_of_model, misused, whole_number
 from paceline.cli.remote import http_url
 from paceline.cli.signals import handled_signals
-from paceline.configuration import Configuration, ConfigurationError, ServerSettings
+from paceline.configuration import ConfigurationError
 from paceline.engines.bundled_model import NoBundledModel
 from paceline.http.server import CannotListen, Gateway
 from paceline.paths import log_directory, state_directory
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
 from paceline.records.lines import Lines
+from paceline.settings import Configuration, ServerSettings
 
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 LARGEST_PORT = 65_535

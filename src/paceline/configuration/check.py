@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
-from paceline.configuration import EMBEDDED, Configuration, ConfigurationError, KeyPath, ServerSettings, resolved
+from paceline.api_keys import resolved
+from paceline.configuration.addresses import is_address, is_loopback, url_problem
+from paceline.configuration.places import KeyPath, Problem, dotted
+from paceline.engines.embedded import EMBEDDED
+from paceline.engines.llama_cpp import LlamaCppSettings
+from paceline.settings import Configuration, ConfigurationError, EngineSettings, LocalEngineSettings
 from paceline.types import engine_of
-
-Problem = tuple[KeyPath, str]
-"""Where it stands, and what is wrong."""
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.*-]*://[^/\s?#@]+", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9_.*-]*[A-Za-z0-9*])?\.?")
@@ -100,8 +102,6 @@ def _engine_url_problem(url: str) -> str | None:
 def _names_of_engines(configuration: Configuration) -> Iterator[Problem]:
     yield from _twice("engine", [engine.name for engine in configuration.engine])
 
-    def is_there(lane: str) -> bool:
-        return engine_of(lane) in engines
 
 def _traces(configuration: Configuration) -> Iterator[Problem]:
     traces = configuration.evidence.traces
@@ -140,7 +140,7 @@ def _missing_lane(lane: str, configuration: Configuration) -> str | None:
     """What is wrong with a lane that is named, where there is no such engine. Which lanes an engine has is known when
     it is up."""
     engines = [engine.name for engine in configuration.engine]
-    return None if lane.split("/")[0] in engines else f"no lane {lane!r}; there are: {', '.join(engines)}"
+    return None if engine_of(lane) in engines else f"no lane {lane!r}; there are: {', '.join(engines)}"
 
 
 def _devices(configuration: Configuration) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from paceline.evidence.estimate import Estimate, always, estimate, estimate_shar
 from paceline.evidence.policies import best_of_each_task, by_rules
 from paceline.evidence.same_settings import Group
 from paceline.evidence.usable import LoggedRequest
+from paceline.settings import Configuration
 
 ALIKE = 0.05
 """A difference in time, as a share, that nobody would notice."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from paceline.configuration import CloudModel, CostSettings
 from paceline.records.record import Record
+from paceline.settings import CloudModel, CostSettings
 from paceline.types import Outcome
 
 JOULES_PER_KWH = 3.6e6

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from paceline.configuration import Configuration, Rule
 from paceline.evidence.estimate import Policy, Sample, Shares, always, estimate
 from paceline.records.record import Record
 from paceline.routing.rules import fitting
+from paceline.settings import Configuration, Rule
 from paceline.types import Api, Request, engine_of
 
 MIN_REQUESTS_OF_A_TASK = 10

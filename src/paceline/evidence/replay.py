@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from paceline.configuration import Configuration
 from paceline.evidence.estimate import Estimate, Shares, estimate_shares
 from paceline.evidence.policies import knowable, request_of
 from paceline.evidence.same_settings import Group, fingerprint_of, groups
 from paceline.evidence.usable import LoggedRequest, sample_of
 from paceline.records.record import Record
 from paceline.routing.router import Router
+from paceline.settings import Configuration
 from paceline.text_table import columns, shown_name, shown_number
 from paceline.types import Lane, LaneState, engine_of
 

@@ -9,6 +9,7 @@ from paceline.evidence.cost import Cost, cost
 from paceline.evidence.same_settings import groups
 from paceline.evidence.usable import usable
 from paceline.records.record import Record
+from paceline.settings import Configuration
 
 MIN_REQUESTS = 30
 """Requests below which nothing is concluded."""

@@ -13,9 +13,8 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from paceline.api_keys import given_key
-from paceline.configuration import Configuration, resolved
-from paceline.contradictions import is_address, is_loopback
+from paceline.api_keys import given_key, resolved
+from paceline.configuration import is_address, is_loopback
 from paceline.http.errors import ApiError
 from paceline.http.routes import CLIENT_PATHS, Audience
 from paceline.serving.errors import bounded

@@ -18,7 +18,7 @@ from paceline.http.application import Application
 from paceline.inspection.task_model import task_model
 from paceline.paths import DECISION_LOG, KNOWLEDGE
 from paceline.processes import Health
-from paceline.records.decision_log import FILE, DecisionLog, LogSettings
+from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.record import Sink
 from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
@@ -26,10 +26,9 @@ from paceline.routing.router import Router
 from paceline.routing.store import Memory
 from paceline.serving.fleet import EngineHandle, Fleet
 from paceline.serving.pipeline import Pipeline
+from paceline.settings import Configuration, ServerSettings
 from paceline.wire.server import HttpServer, Limits
 
-MEMORY_FILE = "learned.sqlite"
-"""In the state directory."""
 HOUSEKEEPING_INTERVAL_S = 0.5
 """Between two looks for turns that nobody uses; what is noticed of them takes seconds anyway."""
 SAVE_EVERY = 20
@@ -308,7 +307,7 @@ class Gateway:
         if self._state_directory is None or not settings.log:
             return None
         limits = LogSettings(keep_days=settings.keep_days, max_bytes=settings.max_mb * 1_000_000)
-        return DecisionLog(self._state_directory / FILE, limits)
+        return DecisionLog(self._state_directory / DECISION_LOG, limits)
 
     def _add_sinks(self) -> None:
         sinks = self.pipeline.sinks

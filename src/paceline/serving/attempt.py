@@ -3,7 +3,6 @@
 import asyncio
 from time import perf_counter
 
-from paceline.configuration import ServerSettings
 from paceline.decision.learn import REFUSALS
 from paceline.engines import Observer
 from paceline.engines.body import with_model
@@ -17,6 +16,7 @@ from paceline.serving.plan import Plan
 from paceline.serving.relay import EngineSilent, Relay
 from paceline.serving.reply import Reply
 from paceline.serving.turns import QueueFull, Turn
+from paceline.settings import ServerSettings
 from paceline.wire.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 

@@ -4,7 +4,6 @@ from time import perf_counter, time
 
 from msgspec import Struct
 
-from paceline.configuration import ServerSettings
 from paceline.records.kept import NO_LANE
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempt import Attempt
@@ -13,6 +12,7 @@ from paceline.serving.fleet import LaneHandle
 from paceline.serving.illness import Failure
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
+from paceline.settings import ServerSettings
 from paceline.types import Decision, Observation, Outcome, Request, Signals
 
 

@@ -19,6 +19,7 @@ from paceline.serving.illness import Illness
 from paceline.serving.model_identity import lasting_description
 from paceline.serving.names import Names, Served
 from paceline.serving.turns import Device, Turn
+from paceline.settings import Configuration, DeviceSettings, EngineSettings, ServerSettings
 from paceline.types import Lane, LaneState, engine_of
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 from paceline.wire.headers import Headers
@@ -412,13 +413,8 @@ def _supervisor(
     )
 
 
-def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
-    server = configuration.server
-    return Timing(
-        connect_timeout_s=server.connect_timeout_s,
-        health_interval_s=server.health_interval_s,
-        start_timeout_s=settings.start_timeout_s,
-    )
+def _timing(server: ServerSettings) -> Timing:
+    return Timing(connect_timeout_s=server.connect_timeout_s, health_interval_s=server.health_interval_s)
 
 
 def _hash(document: Any) -> str:

@@ -91,10 +91,9 @@ def listed_name(engine: "EngineHandle", name: str) -> str | None:
     models = engine.models
     if name in models:
         return _id(models, name)
-    if engine.settings.kind != "ollama":
-        return None
-    wanted = _with_tag(name)
-    return next((_id(models, listed) for listed in models if _with_tag(listed) == wanted), None)
+    full_name = engine.supervisor.engine.full_model_name
+    wanted = full_name(name)
+    return next((_id(models, listed) for listed in models if full_name(listed) == wanted), None)
 
 
 def _configured(

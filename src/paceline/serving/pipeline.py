@@ -8,7 +8,6 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from paceline.configuration import ServerSettings
 from paceline.records.kept import NO_LANE, kept_record
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
@@ -25,6 +24,7 @@ from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
+from paceline.settings import ServerSettings
 from paceline.types import Api, Decision, Outcome, Request
 
 
