@@ -13,7 +13,7 @@ from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, erro
 from paceline.configuration import Configuration, parse
 from paceline.serving.answering import ERROR_INSIDE, Refusal
 from paceline.serving.attempts import Attempts
-from paceline.serving.fleet import EngineHandle, LaneHandle
+from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.plan import Plan
 from paceline.serving.stored import MAX_IDS, Stored, StoredIds
 from paceline.wire.client import Client

@@ -13,7 +13,7 @@ from paceline.cli.remote import KEY_VARIABLE, http_url
 from paceline.contradictions import has_keys, is_loopback
 from paceline.http.server import Gateway
 from paceline.processes import Health
-from paceline.serving.fleet import EngineHandle
+from paceline.serving.handles import EngineHandle
 
 PROGRESS_INTERVAL_S = 5.0
 LOOK_INTERVAL_S = 0.05

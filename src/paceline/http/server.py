@@ -23,7 +23,8 @@ from paceline.records.sinks import Sink, tell_each
 from paceline.records.traces import NoTraces, Traces
 from paceline.routing.router import Router
 from paceline.routing.store import Memory
-from paceline.serving.fleet import EngineHandle, Fleet
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.types import Decision, Outcome, Request, Signals
 from paceline.wire.server import HttpServer, Limits

@@ -18,7 +18,8 @@ from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
-from paceline.serving.fleet import Fleet, LaneHandle
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import LaneHandle
 from paceline.serving.illness import Failure
 from paceline.serving.in_flight import InFlight
 from paceline.serving.judge import Judge
@@ -235,15 +236,6 @@ class Pipeline:
     async def close(self) -> None:
         """End what runs beside the requests."""
         await self._judge.close()
-
-    def note_passed(
-        self, method: str, path: str, lane: LaneHandle | None, status: int, took_s: float, error: str | None
-    ) -> None:
-        """A request that was not decided on was passed through."""
-        name = lane.lane.name if lane else NO_LANE
-        self.metrics.passed_through(name, status)
-        if self.server.log_requests:
-            self.say(f"{status} {method} {path[:100]} {name} {took_s:.2f} s | {error or 'passed through'}")
 
 
 def _expire(exchange: Exchange, task: "asyncio.Task[None]") -> None:
