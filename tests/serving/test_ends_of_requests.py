@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -13,7 +14,7 @@ from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, erro
 from paceline.configuration import parse
 from paceline.serving.answering import ERROR_INSIDE, Refusal
 from paceline.serving.attempts import Attempts
-from paceline.serving.fleet import EngineHandle, LaneHandle
+from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.plan import Plan
 from paceline.serving.stored import MAX_IDS, Stored, StoredIds
 from paceline.settings import Configuration
@@ -224,15 +225,15 @@ async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed
     engine = await start_engine(drops)
     running = await start_gateway(lane("a", engine.url))
     pipeline = running.gateway.pipeline
-    next_lane = pipeline._next_lane
+    left_to_try = pipeline._left_to_try
 
-    async def waits(plan: Plan, attempts: Attempts, refusal: Refusal | None) -> LaneHandle | None:
+    async def waits(plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
         if attempts.failures:
             await asyncio.sleep(2.0)
-            return None
-        return await next_lane(plan, attempts, refusal)
+            return ()
+        return await left_to_try(plan, attempts, refusal)
 
-    monkeypatch.setattr(pipeline, "_next_lane", waits)
+    monkeypatch.setattr(pipeline, "_left_to_try", waits)
     reply = await running.http.post("/v1/chat/completions", json=CHAT)
     assert reply.status_code == 502
     counted = (await running.http.get("/metrics")).text

@@ -14,7 +14,7 @@ from paceline.configuration import has_keys, is_loopback
 from paceline.http.server import Gateway
 from paceline.paths import log_directory
 from paceline.processes import Health
-from paceline.serving.fleet import EngineHandle
+from paceline.serving.handles import EngineHandle
 
 PROGRESS_INTERVAL_S = 5.0
 """Seconds between two lines that say what is still waited for."""

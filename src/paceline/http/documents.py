@@ -10,7 +10,8 @@ from paceline import __version__
 from paceline.decision.drafting import acceptance_of
 from paceline.records.decision_log import DecisionLog
 from paceline.routing.router import Router
-from paceline.serving.fleet import Fleet, LaneHandle
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 

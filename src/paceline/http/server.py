@@ -24,7 +24,8 @@ from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
 from paceline.routing.router import Router
 from paceline.routing.store import Memory
-from paceline.serving.fleet import EngineHandle, Fleet
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, ServerSettings
 from paceline.wire.server import HttpServer, Limits

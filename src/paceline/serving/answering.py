@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from paceline.engines import Observer
 from paceline.serving.errors import EngineRefused
-from paceline.serving.fleet import LaneHandle
+from paceline.serving.handles import LaneHandle
 from paceline.serving.illness import Failure
 from paceline.serving.relay import Relay
 from paceline.types import Answered, Observation

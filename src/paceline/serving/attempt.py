@@ -8,7 +8,7 @@ from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.serving.answering import ERROR_INSIDE, Answering, Failed, Refusal, refused
 from paceline.serving.errors import EngineRefused
-from paceline.serving.fleet import LaneHandle
+from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.illness import Failure
 from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s

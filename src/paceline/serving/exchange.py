@@ -8,7 +8,7 @@ from paceline.records.kept import NO_LANE
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempt import Attempt
 from paceline.serving.errors import ServingError
-from paceline.serving.fleet import LaneHandle
+from paceline.serving.handles import LaneHandle
 from paceline.serving.illness import Failure
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
@@ -33,7 +33,7 @@ class Exchange:
     """
 
     def __init__(self, *, request: Request, reply: ClientReply, server: ServerSettings, keep_key: bool) -> None:
-        self.reply = reply
+        self._reply = reply
         self.is_late = False
         """Whether its time was over before an answer had begun to be relayed."""
         self._arrived_s = perf_counter()
@@ -83,7 +83,7 @@ class Exchange:
         if self._attempt is not None:
             self._earlier_queue_s += self._attempt.queue_s
         self._attempt = attempt = Attempt(
-            lane=lane, plan=plan, reply=self.reply, server=self._server, keep_key=self._keep_key
+            lane=lane, plan=plan, reply=self._reply, server=self._server, keep_key=self._keep_key
         )
         begun = await attempt.begin(is_last)
         if isinstance(begun, Failed) and begun.kind is not Failure.BUSY:
@@ -105,11 +105,11 @@ class Exchange:
         """Answer with a refusal that was set aside."""
         self._answer, self._end = refusal, _End(refusal.status, refusal.error)
         if isinstance(refusal.body, ServingError):
-            await self.reply.refuse(refusal.body, refusal.headers)
+            await self._reply.refuse(refusal.body, refusal.headers)
             return
         length = (b"content-length", b"%d" % len(refusal.body))
-        await self.reply.start(refusal.status, [*refusal.headers, length])
-        await self.reply.end(refusal.body)
+        await self._reply.start(refusal.status, [*refusal.headers, length])
+        await self._reply.end(refusal.body)
 
     def fails(self, error: ServingError) -> None:
         """It ends with an error of the gateway's own."""

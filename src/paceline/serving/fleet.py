@@ -1,220 +1,22 @@
 """The lanes of one configuration, the engines and devices behind them, and how they are doing right now."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from paceline.configuration import Configuration, DeviceSettings, EngineSettings, resolved
 from paceline.engines import ENGINES
-from paceline.engines.interface import Facts
-from paceline.processes import Health, Supervisor
+from paceline.processes import Supervisor
 from paceline.processes.supervisor import Timing
 from paceline.serving.errors import UnknownLane, UnknownModel
-from paceline.serving.illness import Illness
-from paceline.serving.model_identity import lasting_description
+from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.names import Names, Served
-from paceline.serving.turns import Device, Turn
-from paceline.settings import Configuration, DeviceSettings, EngineSettings, ServerSettings
+from paceline.serving.turns import Device
 from paceline.types import Lane, LaneState, engine_of
-from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
-from paceline.wire.headers import Headers
 
 LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
-PAGE_TIMEOUT_S = 2.0
-"""How long an engine may take to show its page; who opens the gateway's address waits for it."""
-UNKNOWN_SLOTS = 1
-"""On a device that takes turns, for an engine that reports no slots and has none configured."""
-
-
-@dataclass(eq=False)
-class EngineHandle:
-    """An engine with all that its lanes share."""
-
-    settings: EngineSettings
-    supervisor: Supervisor
-    device: Device
-    illness: Illness = field(default_factory=Illness)
-    passing: int = 0
-    """Requests that are passed through to it undecided; counted by :meth:`passes_one`."""
-    _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
-    _former: "list[LaneHandle]" = field(default_factory=list)
-    """That it no longer offers, while requests run on them."""
-    _identities: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By the model's own name, of :attr:`_identified`."""
-    _identified: Facts | None = None
-    _described: dict[str, Sequence[Any]] = field(default_factory=dict)
-    """What the engine said last of each model that it lists and was asked for."""
-
-    @property
-    def name(self) -> str:
-        return self.settings.name
-
-    @property
-    def is_up(self) -> bool:
-        return self.supervisor.health is Health.UP
-
-    @property
-    def is_well(self) -> bool:
-        """Whether it is up and does its work, as far as was seen."""
-        return self.is_up and not self.illness.is_ejected
-
-    @property
-    def api_key(self) -> str | None:
-        """The key to send to the engine."""
-        return self.supervisor.api_key
-
-    @property
-    def slots(self) -> int:
-        facts = self.supervisor.facts
-        return self.settings.slots or (facts and facts.slots) or UNKNOWN_SLOTS
-
-    @property
-    def client(self) -> Client:
-        """Connections to the engine.
-
-        Raises:
-            ConnectFailed: it was never started.
-        """
-        if self.supervisor.client is None:
-            raise ConnectFailed(self.supervisor.problem or "not started")
-        return self.supervisor.client
-
-    @property
-    def models(self) -> Mapping[str, Mapping[str, Any]]:
-        """Entries of ``/v1/models`` by name; empty until the engine was up once."""
-        return self.supervisor.facts.models if self.supervisor.facts else {}
-
-    async def has_page(self) -> bool:
-        """Whether it shows a page at its root, as llama-server does where its chat was built in."""
-        if not self.supervisor.engine.may_have_page:
-            return False
-        try:
-            async with asyncio.timeout(PAGE_TIMEOUT_S), await self.client.send("GET", "/", self.key_headers) as answer:
-                return answer.status == 200 and (answer.header(b"content-type") or b"").startswith(b"text/html")
-        except (ConnectFailed, ConnectionLost, TimeoutError):
-            return False
-
-    @property
-    def key_headers(self) -> Headers:
-        """What a request of the gateway's own shows it."""
-        return bearer(self.api_key)
-
-    def needs_model(self, asked: str | None) -> bool:
-        """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
-        takes any name, most others take none but their own; where there is one model, none has to be named."""
-        has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
-        return not has_one or (asked is not None and not self.supervisor.engine.takes_any_model_name)
-
-    @contextmanager
-    def passes_one(self) -> Iterator[None]:
-        """A request is passed through to it."""
-        self.passing += 1
-        try:
-            yield
-        finally:
-            self.passing -= 1
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that it answers, or that wait for it."""
-        handles = (*self._lanes.values(), *self._former)
-        return self.passing + sum(handle.running + handle.waiting for handle in handles)
-
-    def lanes(self) -> "list[LaneHandle]":
-        """One lane as the engine was started; or where it was seen to take its strategy from each request, one for
-        each that is worth choosing, plain first."""
-        lanes = self.settings.lanes(self.supervisor.abilities)
-        handles = {handle.lane: handle for handle in (*self._former, *self._lanes.values())}
-        self._lanes = {lane: handles.get(lane) or LaneHandle(lane, self) for lane in lanes}
-        gone = [handle for lane, handle in handles.items() if lane not in self._lanes]
-        self._former = [handle for handle in gone if handle.running or handle.waiting]
-        return list(self._lanes.values())
-
-    def identity(self, model: str | None) -> tuple[str, str]:
-        """Hashes of what the engine is and does with one of its models, and of that model and the device alone: what
-        was learned holds as long as the first stays the same, the cost of a plain step as long as the second does.
-
-        Args:
-            model: as the engine calls it; any other, or none, stands for the first that it lists.
-        """
-        facts = self.supervisor.facts
-        if facts is not self._identified:
-            self._identified, self._identities = facts, {}
-            self._described = {name: text for name, text in self._described.items() if name in self.models}
-        entry = self.models.get(model or "") or next(iter(self.models.values()), {})
-        name = str(entry.get("id", ""))
-        if name not in self._identities:
-            settings = self.settings
-            if entry:
-                self._described[name] = lasting_description(entry, self._described.get(name))
-            about = ([self._described[name]] if entry else [], settings.device or settings.name)
-            engine = (*settings.decoding, facts and facts.build)
-            self._identities[name] = (_hash((*about, *engine)), _hash(about))
-        return self._identities[name]
-
-
-@dataclass(eq=False)
-class LaneHandle:
-    """A lane with all it takes to send a request down it."""
-
-    lane: Lane
-    engine: EngineHandle
-    running: int = 0
-    """Requests that it serves: those that :meth:`take_turn` has let in and that have not left. One whose turn was
-    released early, since its client reads slowly, counts here still, but not in :attr:`Device.running`."""
-    waiting: int = 0
-    """Requests that wait in :meth:`take_turn`."""
-
-    @property
-    def is_up(self) -> bool:
-        return self.engine.is_up
-
-    async def take_turn(self, timeout_s: float) -> Turn:
-        """Wait for a place in its engine's turn on the device; to be given back with :meth:`leave`.
-
-        Raises:
-            QueueFull: too many wait already.
-            TimeoutError: there was none in time.
-        """
-        engine = self.engine
-        self.waiting += 1
-        try:
-            turn = engine.device.take(engine.name, engine.slots)
-            if turn is None:
-                async with asyncio.timeout(timeout_s):
-                    turn = await engine.device.acquire(engine.name, engine.slots)
-        finally:
-            self.waiting -= 1
-        self.running += 1
-        return turn
-
-    def leave(self, turn: Turn) -> None:
-        """A request that had taken a turn here is over."""
-        turn.release()
-        self.running -= 1
-
-    def state(self, model: str | None) -> LaneState:
-        """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
-        engine = self.engine
-        fingerprint, model_hash = engine.identity(model)
-        return LaneState(
-            self.lane,
-            fingerprint=fingerprint,
-            model=model_hash,
-            healthy=engine.is_well,
-            is_up=engine.is_up,
-            running=self.running,
-            waiting=self.waiting,
-            cannot_keep=engine.supervisor.abilities.not_when_drafting if self.lane.strategy.drafts else frozenset(),
-            can_join=engine.device.can_start(engine.name, engine.slots),
-            has_turn=not engine.device.takes_turns or engine.device.holder in (engine.name, None),
-        )
 
 
 class Fleet:
@@ -413,9 +215,10 @@ def _supervisor(
     )
 
 
-def _timing(server: ServerSettings) -> Timing:
-    return Timing(connect_timeout_s=server.connect_timeout_s, health_interval_s=server.health_interval_s)
-
-
-def _hash(document: Any) -> str:
-    return blake2b(msgspec.json.encode(document), digest_size=8).hexdigest()
+def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
+    server = configuration.server
+    return Timing(
+        connect_timeout_s=server.connect_timeout_s,
+        health_interval_s=server.health_interval_s,
+        start_timeout_s=settings.start_timeout_s,
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from paceline.serving.attempt import Attempt
 from paceline.serving.exchange import Exchange
-from paceline.serving.fleet import EngineHandle
+from paceline.serving.handles import EngineHandle
 from paceline.serving.turns import HeldTurn
 
 SLOW_READER_S = 2.0

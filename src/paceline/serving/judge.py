@@ -8,7 +8,8 @@ from paceline.records.metrics import Metrics
 from paceline.serving.answering import Failed
 from paceline.serving.attempts import Attempts
 from paceline.serving.exchange import Exchange
-from paceline.serving.fleet import EngineHandle, Fleet
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import EngineHandle
 from paceline.serving.illness import Failure, passes_trial
 from paceline.serving.in_flight import InFlight
 from paceline.types import Request

@@ -2,15 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from paceline.serving.globs import compiled
-from paceline.settings import Configuration, ModelSettings
-
-if TYPE_CHECKING:
-    from paceline.serving.fleet import EngineHandle, LaneHandle
+from paceline.serving.handles import EngineHandle, LaneHandle
 
 
 class Served(Struct, frozen=True):
@@ -18,7 +14,7 @@ class Served(Struct, frozen=True):
 
     name: str | None
     """Under which the gateway lists it; ``None`` where nothing was heard of any engine yet."""
-    lanes: "tuple[LaneHandle, ...]"
+    lanes: tuple[LaneHandle, ...]
     """That serve it, the default lane's engine first."""
     engine_names: Mapping[str, str] = {}
     """By engine, what it is to be sent in place of the client's name; none where that may stay."""
@@ -50,7 +46,7 @@ class Names:
         return self._models
 
     def find(
-        self, name: str, ordered: "Sequence[LaneHandle]", named: "Callable[[str], Sequence[LaneHandle]]"
+        self, name: str, ordered: Sequence[LaneHandle], named: Callable[[str], Sequence[LaneHandle]]
     ) -> Served | None:
         """What a name stands for, ``None`` for an unknown one: a configured name or alias goes before a name that
         engines list, and that before a pattern which it happens to fit.
@@ -71,8 +67,8 @@ class Names:
     def default(
         self,
         asked: str | None,
-        ordered: "Sequence[LaneHandle]",
-        named: "Callable[[str], Sequence[LaneHandle]]",
+        ordered: Sequence[LaneHandle],
+        named: Callable[[str], Sequence[LaneHandle]],
     ) -> Served | None:
         """What serves a request that names no model, or an unknown one; ``None`` before any engine was heard of."""
         if not ordered or not (own := ordered[0].engine.models):
@@ -86,7 +82,7 @@ class Names:
         return Served(name, lanes, {lane.engine.name: name for lane in lanes if lane.engine.needs_model(asked)})
 
 
-def listed_name(engine: "EngineHandle", name: str) -> str | None:
+def listed_name(engine: EngineHandle, name: str) -> str | None:
     """The id under which an engine lists a model, if it does, by the engine's own rules for names."""
     models = engine.models
     if name in models:
@@ -97,7 +93,7 @@ def listed_name(engine: "EngineHandle", name: str) -> str | None:
 
 
 def _configured(
-    model: ModelSettings, ordered: "Sequence[LaneHandle]", named: "Callable[[str], Sequence[LaneHandle]]"
+    model: ModelSettings, ordered: Sequence[LaneHandle], named: Callable[[str], Sequence[LaneHandle]]
 ) -> Served:
     wanted = [lane for name in model.lanes for lane in named(name)]
     lanes, engine_names = [], {}
@@ -111,7 +107,7 @@ def _configured(
     return Served(model.name, tuple(lanes), engine_names)
 
 
-def _own_name(model: ModelSettings, engine: "EngineHandle") -> str | None:
+def _own_name(model: ModelSettings, engine: EngineHandle) -> str | None:
     """What an engine calls a model: as configured, or as listed; else, where lanes are given, the first that is."""
     configured = model.engine_models.get(engine.name) or model.engine_model or listed_name(engine, model.name)
     if configured is None and model.lanes:

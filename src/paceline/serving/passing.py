@@ -7,8 +7,9 @@ from time import perf_counter
 from msgspec import Struct
 
 from paceline.engines.body import with_fields
-from paceline.serving.errors import EngineLost, NoLane, ServingError, Stopping, TookTooLong
-from paceline.serving.fleet import LaneHandle
+from paceline.records.kept import NO_LANE
+from paceline.serving.errors import CLIENT_LEFT, EngineLost, NoLane, ServingError, Stopping, TookTooLong
+from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.model_in_body import named_model
 from paceline.serving.patience import (
@@ -29,6 +30,8 @@ GENERATING_IN_API = ("/api/chat", "/api/generate")
 """Ollama's, whose answer may come as a whole."""
 HEAD_BYTES = 4096
 """Of an answer, in which the id stands that its engine keeps."""
+MAX_PATH_CHARS = 100
+"""Of a path, in the line of its request."""
 HARMLESS = ("GET", "HEAD")
 """Methods that may be tried on the next engine when one is lost."""
 # Which POSTs an engine answers without decoding, by how their paths end and begin.
@@ -101,9 +104,16 @@ class _Passing:
             error = "ended before the answer was whole"
             raise
         finally:
-            took_s = perf_counter() - began_s
-            passed = self._passed
-            self._pipeline.note_passed(passed.method, passed.path, self._lane, self._status, took_s, error)
+            self._note(perf_counter() - began_s, error)
+
+    def _note(self, took_s: float, error: str | None) -> None:
+        """Count it, and leave a line."""
+        lane = self._lane.lane.name if self._lane else NO_LANE
+        self._pipeline.metrics.passed_through(lane, self._status)
+        if self._pipeline.server.log_requests:
+            path = self._passed.path[:MAX_PATH_CHARS]
+            what = f"{self._status} {self._passed.method} {path} {lane} {took_s:.2f} s"
+            self._pipeline.say(f"{what} | {error or 'passed through'}")
 
     async def _try_each(self) -> None:
         """Send it to the engine that it is for; where an id is to be found, to one after the other."""

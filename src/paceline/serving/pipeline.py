@@ -17,7 +17,8 @@ from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
-from paceline.serving.fleet import Fleet, LaneHandle
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import LaneHandle
 from paceline.serving.illness import Failure
 from paceline.serving.in_flight import InFlight
 from paceline.serving.judge import Judge
@@ -149,10 +150,9 @@ class Pipeline:
         """
         attempts = Attempts()
         refusal: Refusal | None = None
-        while (lane := await self._next_lane(plan, attempts, refusal)) is not None:
-            engine = lane.engine
-            is_last = all(other is lane for other in _untried(self._decided(plan), attempts))
-            begun = await exchange.attempt(plan, lane, is_last)
+        while lanes := await self._left_to_try(plan, attempts, refusal):
+            lane, engine = lanes[0], lanes[0].engine
+            begun = await exchange.attempt(plan, lane, is_last=len(lanes) == 1)
             if isinstance(begun, Answering):
                 self._judge.blame(exchange.request, attempts, served_by=engine)
                 return begun
@@ -166,29 +166,31 @@ class Pipeline:
         problems = [*attempts.problems.values(), *dict.fromkeys(unreached)]
         raise attempts.error("; ".join(problems) or "there is none any more")
 
-    async def _next_lane(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> LaneHandle | None:
-        """The next lane to try: of the engines that were not, in the decision's order but those that are ejected last;
-        else, unless there is a refusal to answer with, one that was lost or out of reach, and has come up again."""
+    async def _left_to_try(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
+        """The lanes that are left to try, the next one first: of the engines that were not tried, in the decision's
+        order but those that are ejected last; else, unless there is a refusal to answer with, one that was lost or out
+        of reach, and has come up again."""
         if not attempts.may_go_on:
-            return None
+            return ()
         lanes = self._decided(plan)
         if untried := _untried(lanes, attempts):
-            return min(untried, key=lambda lane: lane.engine.illness.is_ejected)
+            return untried
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
         for lane in lost:
             await lane.engine.supervisor.look_again(0.0)
         awaited = {lane.lane.name for lane in lanes if lane in lost or attempts.may_try(lane.engine.name)}
         if refusal is not None or not awaited:
-            return None
+            return ()
         await self.resolver.wait_for_start(
             lambda: [lane for lane in self.fleet.lanes.values() if lane.lane.name in awaited],
             plan.start_patience_s,
         )
-        for lane in self._decided(plan):
+        lanes = self._decided(plan)
+        for lane in lanes:
             if lane.is_up and lane.lane.name in awaited:
                 attempts.returns(lane.engine.name)
-                return lane
-        return None
+                return [lane, *(other for other in _untried(lanes, attempts) if other is not lane)]
+        return ()
 
     def _decided(self, plan: Plan) -> list[LaneHandle]:
         """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
@@ -252,15 +254,6 @@ class Pipeline:
         """End what runs beside the requests."""
         await self._judge.close()
 
-    def note_passed(
-        self, method: str, path: str, lane: LaneHandle | None, status: int, took_s: float, error: str | None
-    ) -> None:
-        """A request that was not decided on was passed through."""
-        name = lane.lane.name if lane else NO_LANE
-        self.metrics.passed_through(name, status)
-        if self.server.log_requests:
-            self.say(f"{status} {method} {path[:100]} {name} {took_s:.2f} s | {error or 'passed through'}")
-
 
 def _expire(exchange: Exchange, task: "asyncio.Task[None]") -> None:
     """A request's time is over: end its answer, if one is being relayed; else whatever it waits for."""
@@ -269,8 +262,11 @@ def _expire(exchange: Exchange, task: "asyncio.Task[None]") -> None:
 
 
 def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle]:
-    """Those that are up, and whose engine the request was not sent to."""
-    return [lane for lane in lanes if lane.is_up and attempts.may_try(lane.engine.name)]
+    """Those that are up, and whose engine the request was not sent to; those of ejected engines last."""
+    untried = [lane for lane in lanes if lane.is_up and attempts.may_try(lane.engine.name)]
+    if len(untried) > 1:
+        untried.sort(key=lambda lane: lane.engine.illness.is_ejected)
+    return untried
 
 
 def _problem(lane: LaneHandle) -> str:

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from paceline.serving.fleet import LaneHandle
+from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import header_value
 from paceline.serving.names import Served
 from paceline.types import Decision, Prediction, Request, Signals

@@ -6,7 +6,8 @@ from time import perf_counter
 
 from msgspec.structs import replace
 
-from paceline.serving.fleet import Fleet, LaneHandle
+from paceline.serving.fleet import Fleet
+from paceline.serving.handles import LaneHandle
 from paceline.serving.names import Served
 from paceline.serving.stored import StoredIds, stored_before
 from paceline.types import Api, Request

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from paceline.serving.fleet import EngineHandle
+from paceline.serving.handles import EngineHandle
 from paceline.types import Request
 from paceline.wire.client import ConnectFailed, ConnectionLost
 
