@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paceline.configuration import Configuration, DeviceSettings, EngineSettings, resolved
 from paceline.engines import ENGINES
 from paceline.processes import Supervisor
 from paceline.processes.supervisor import Timing
@@ -13,6 +12,7 @@ from paceline.serving.errors import UnknownLane, UnknownModel
 from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.names import Names, Served
 from paceline.serving.turns import Device
+from paceline.settings import Configuration, DeviceSettings, EngineSettings, ServerSettings
 from paceline.types import Lane, LaneState, engine_of
 
 LOOK_INTERVAL_S = 0.05
@@ -215,10 +215,5 @@ def _supervisor(
     )
 
 
-def _timing(settings: EngineSettings, configuration: Configuration) -> Timing:
-    server = configuration.server
-    return Timing(
-        connect_timeout_s=server.connect_timeout_s,
-        health_interval_s=server.health_interval_s,
-        start_timeout_s=settings.start_timeout_s,
-    )
+def _timing(server: ServerSettings) -> Timing:
+    return Timing(connect_timeout_s=server.connect_timeout_s, health_interval_s=server.health_interval_s)

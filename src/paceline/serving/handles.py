@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from paceline.configuration import EngineSettings
 from paceline.engines.interface import Facts
 from paceline.processes import Health, Supervisor
 from paceline.serving.illness import Illness
 from paceline.serving.model_identity import lasting_description
 from paceline.serving.turns import Device, Turn
+from paceline.settings import EngineSettings
 from paceline.types import Lane, LaneState
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 from paceline.wire.headers import Headers
@@ -85,7 +85,7 @@ class EngineHandle:
 
     async def has_page(self) -> bool:
         """Whether it shows a page at its root, as llama-server does where its chat was built in."""
-        if self.settings.kind != "llama.cpp":
+        if not self.supervisor.engine.may_have_page:
             return False
         try:
             async with asyncio.timeout(PAGE_TIMEOUT_S), await self.client.send("GET", "/", self.key_headers) as answer:
@@ -102,7 +102,7 @@ class EngineHandle:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
         takes any name, most others take none but their own; where there is one model, none has to be named."""
         has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
-        return not has_one or (asked is not None and self.settings.kind != "llama.cpp")
+        return not has_one or (asked is not None and not self.supervisor.engine.takes_any_model_name)
 
     @contextmanager
     def passes_one(self) -> Iterator[None]:
@@ -147,15 +147,7 @@ class EngineHandle:
             if entry:
                 self._described[name] = lasting_description(entry, self._described.get(name))
             about = ([self._described[name]] if entry else [], settings.device or settings.name)
-            engine = (
-                settings.name,
-                settings.kind,
-                settings.strategy,
-                settings.n_max,
-                settings.draft_model,
-                settings.launch,
-                facts and facts.build,
-            )
+            engine = (*settings.decoding, facts and facts.build)
             self._identities[name] = (_hash((*about, *engine)), _hash(about))
         return self._identities[name]
 

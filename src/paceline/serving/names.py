@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from paceline.serving.globs import compiled
 from paceline.serving.handles import EngineHandle, LaneHandle
+from paceline.settings import Configuration, ModelSettings
 
 
 class Served(Struct, frozen=True):

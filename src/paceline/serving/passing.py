@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from paceline.engines.body import with_fields
 from paceline.records.kept import NO_LANE
-from paceline.serving.errors import CLIENT_LEFT, EngineLost, NoLane, ServingError, Stopping, TookTooLong
+from paceline.serving.errors import EngineLost, NoLane, ServingError, Stopping, TookTooLong
 from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.model_in_body import named_model
