@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from paceline.decision import State, decide, learn, merge, predict
 from paceline.decision.cells import HALF_LIVES_S, Cell, estimate, mean_of, merged, with_value
-from paceline.decision.decide import COMPARED, FAR_WORSE, faster_than_first
+from paceline.decision.decide import faster_than_first
 from paceline.decision.drafting import acceptance_of, accepted_per_draft
 from paceline.decision.step_cost import NOTHING, PRIOR_DEVIATION, cost, drafting_variance, inputs, with_request
+from paceline.decision.tuning import COMPARED, FAR_WORSE
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 
 PLAIN = LaneState(Lane("plain", "plain", Strategy(), "cpu"), model="m")

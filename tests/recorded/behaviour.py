@@ -20,8 +20,7 @@ from msgspec import Struct
 
 from paceline.cli import main
 from paceline.configuration import Configuration
-from paceline.decision import State, decide, learn
-from paceline.decision.decide import EXPLORATION
+from paceline.decision import EXPLORATION, State, decide, learn
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.replay import replay
 from paceline.evidence.report import report
