@@ -10,9 +10,11 @@ reported is ``None``, never zero.
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import inf
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 
 class Api(StrEnum):
@@ -198,6 +200,10 @@ class Lane(Struct, frozen=True):
     device: str | None = None
     """Engines with the same device are scheduled together; ``None`` shares with nobody."""
 
+    def __post_init__(self) -> None:
+        if not self.name or not self.engine:
+            raise ValueError("a lane needs a name, and that of its engine")
+
 
 class Measured(Struct, frozen=True):
     """Sums over the requests that a lane has finished, under one fingerprint. Sums add, so two replicas' sums may be
@@ -326,7 +332,11 @@ class Decision(Struct, frozen=True, weakref=True):
 
 class Observation(Struct, frozen=True):
     """What an engine's answer told about its making. ``None`` where the engine did not report it and it could
-    not be observed."""
+    not be observed.
+
+    An engine may report anything, and no answer shall be lost over it: a number that can't be true, such as a negative
+    one or more accepted tokens than drafted ones, counts as not reported.
+    """
 
     prompt_tokens: int | None = None
     """Prompt tokens that were processed for this request, without those taken from a cache."""
@@ -340,7 +350,16 @@ class Observation(Struct, frozen=True):
     drafted: int | None = None
     accepted: int | None = None
     drafting_steps: int | None = None
-    """Steps that verified a draft."""
+    """Verification steps: those that verified a draft."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < inf:
+                force_setattr(self, name, None)
+        if self.accepted is not None and self.drafted is not None and self.accepted > self.drafted:
+            force_setattr(self, "drafted", None)
+            force_setattr(self, "accepted", None)
 
 
 class Answered(Struct, frozen=True):
@@ -369,8 +388,9 @@ class Outcome(Struct, frozen=True):
     first_byte_s: float | None = None
     """From sending the request to the engine to the first byte of its answer's body."""
     observed: Observation = Observation()
-    beside: float = 0.0
-    """Other requests that decoded on the same device meanwhile, on average."""
+    concurrent: float = field(default=0.0, name="beside")
+    """Other requests that decoded on the same device meanwhile, on average: its concurrency, less one. Logs have it
+    under an older name."""
     at_s: float = 0.0
     """When it ended, in seconds since 1970."""
     error: str | None = None

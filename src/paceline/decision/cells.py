@@ -34,6 +34,11 @@ class Cell(Struct, frozen=True):
     window: int
     """Index of the half-life that is trusted."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its parts fit one another."""
+        return len(self.weights) == len(self.sums) == len(HALF_LIVES_S) and 0 <= self.window <= LONGEST
+
 
 def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> Cell:
     """The evidence with one more value; it may be older than what is known.

@@ -83,7 +83,7 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
     learning = _Learning(state, outcome.at_s)
     decoding = _decoding(outcome, prediction)
     if decoding:
-        concurrent = max(0.0, outcome.beside) if isfinite(outcome.beside) else 0.0
+        concurrent = max(0.0, outcome.concurrent) if isfinite(outcome.concurrent) else 0.0
         learning.decoded(signals, prediction, decoding, concurrent)
     learning.lasted(next(iter(decision.predictions.values())).model, signals, outcome.observed)
     learning.prefilled(prediction, outcome)
@@ -223,7 +223,7 @@ class _Learning:
 
     def lasted(self, model: str, signals: Signals, observed: Observation) -> None:
         """Take in the answer's length; ``model`` is that of the first lane that was to choose from."""
-        if observed.completion_tokens and 0 < observed.completion_tokens < MAX_ANSWER_TOKENS:
+        if observed.completion_tokens and observed.completion_tokens < MAX_ANSWER_TOKENS:
             self._add(tokens_key(model, signals.task), log(observed.completion_tokens), LENGTH_SPREAD**-2)
 
     def prefilled(self, prediction: Prediction, outcome: Outcome) -> None:
@@ -254,7 +254,7 @@ def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:
     drafted, accepted = observed.drafted, observed.accepted
     if not prediction.strategy.drafts or drafted is None or accepted is None:
         return Decoding(tokens=tokens, seconds=seconds, drafted=None, accepted=0)
-    if not 0 <= accepted <= drafted < MAX_TOKENS or accepted >= tokens or (accepted and not drafted):
+    if drafted >= MAX_TOKENS or accepted >= tokens:
         return Decoding(tokens=tokens, seconds=seconds, drafted=None, accepted=0)
     steps = observed.drafting_steps
     if steps is not None and not 0 < steps <= min(drafted, tokens - accepted):
@@ -264,7 +264,7 @@ def _decoding(outcome: Outcome, prediction: Prediction) -> Decoding | None:
 
 def _is_sane(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
     """Both can be true; an engine's clock or counter may be anything."""
-    if seconds is None or not isfinite(seconds) or seconds <= 0:
+    if not seconds:
         return False
     if not isfinite(outcome.total_s) or tokens >= MAX_TOKENS:
         return False
@@ -322,7 +322,7 @@ def _measured(sums: Measured, outcome: Outcome) -> Measured:
     if observed.decode_tokens and _is_decoding(observed.decode_tokens, observed.decode_s, outcome):
         counts["decode_tokens"] = sums.decode_tokens + observed.decode_tokens
         times["decode_s"] = sums.decode_s + (observed.decode_s or 0)
-    if observed.drafted is not None and observed.accepted is not None and 0 <= observed.accepted <= observed.drafted:
+    if observed.drafted is not None and observed.accepted is not None:
         counts["drafted"] = sums.drafted + observed.drafted
         counts["accepted"] = sums.accepted + observed.accepted
     return replace(sums, **counts, **times)

@@ -36,6 +36,11 @@ class StepCost(Struct, frozen=True):
     """Variance of the jump, covariance of jump and drafted token, variance of the drafted token: as long as all drafts
     had one length, it is not known which of the two they cost."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its parts fit one another."""
+        return (len(self.squares), len(self.products), len(self.coefficients)) == (SIZE**2, SIZE, SIZE)
+
 
 NOTHING = StepCost(at_s=0.0, squares=(0.0,) * SIZE**2, products=(0.0,) * SIZE, coefficients=PRIOR_MEAN)
 

@@ -114,7 +114,7 @@ def _outcome(entry: Entry) -> Outcome:
         entry["status"],
         entry["total_s"],
         observed=observed,
-        beside=entry["beside"],
+        concurrent=entry["beside"],
         at_s=entry["at_s"],
         error=entry["error"],
     )

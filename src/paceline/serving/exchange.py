@@ -243,7 +243,7 @@ class Exchange:
             decision_s=self.decision_s,
             first_byte_s=self._relay.first_byte_s if self._relay else None,
             observed=observed,
-            beside=self._concurrency,
+            concurrent=self._concurrency,
             at_s=time(),
             error=self.error,
             fingerprint=self._fingerprint,
