@@ -373,6 +373,10 @@ class Answered(Struct, frozen=True):
     """Why each of the answers ended: ``"stop"``, ``"length"``."""
 
 
+REFUSALS = (408, 409, 425, 429)
+"""Statuses below 500 by which an engine says that it could not, and not that the request was wrong."""
+
+
 class Outcome(Struct, frozen=True):
     """What became of a request."""
 
@@ -401,3 +405,15 @@ class Outcome(Struct, frozen=True):
     """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
     failed: tuple[tuple[str, str], ...] = ()
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was answered, and the answer came whole."""
+        return self.error is None and 200 <= self.status < 300
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the engine failed: not where the client left, nor where the request was the client's own mistake."""
+        if 400 <= self.status < 500:
+            return self.status in REFUSALS
+        return not self.is_whole

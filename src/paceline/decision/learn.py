@@ -40,8 +40,6 @@ from paceline.decision.tuning import (
 )
 from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task
 
-REFUSALS = (408, 409, 425, 429)
-"""Statuses below 500 by which an engine says that it could not, and not that the request was wrong."""
 MAX_TOKENS = 10**9
 """Counts of tokens from which on no report is believed."""
 MAX_ANSWER_TOKENS = 10**7
@@ -76,7 +74,7 @@ def learn(state: State, signals: Signals, decision: Decision, outcome: Outcome) 
     if prediction and outcome.fingerprint not in ("", prediction.fingerprint):
         prediction = None
     measured = _with_sums(state.measured, prediction, outcome)
-    if prediction is None or not _is_whole(outcome) or not isfinite(outcome.at_s):
+    if prediction is None or not outcome.is_whole or not isfinite(outcome.at_s):
         return replace(state, measured=measured)
 
     # 2. What a report that can be believed shows of the drafter and the machine.
@@ -277,17 +275,6 @@ def _is_decoding(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
     return tokens >= MIN_TOKENS and _is_sane(tokens, seconds, outcome)
 
 
-def _is_whole(outcome: Outcome) -> bool:
-    return outcome.error is None and 200 <= outcome.status < 300
-
-
-def _is_failure(outcome: Outcome) -> bool:
-    """Whether the engine failed: not where the client left, nor where the request was the client's own mistake."""
-    if 400 <= outcome.status < 500:
-        return outcome.status in REFUSALS
-    return not _is_whole(outcome)
-
-
 # What lanes did
 
 
@@ -313,8 +300,8 @@ def _later(one_s: float, other_s: float) -> float:
 def _measured(sums: Measured, outcome: Outcome) -> Measured:
     counts: dict[str, int] = {"requests": sums.requests + 1}
     times: dict[str, float] = {"at_s": _later(sums.at_s, outcome.at_s)}
-    if not _is_whole(outcome):
-        return replace(sums, **counts, failures=sums.failures + _is_failure(outcome), **times)
+    if not outcome.is_whole:
+        return replace(sums, **counts, failures=sums.failures + outcome.is_failure, **times)
     observed = outcome.observed
     if observed.prompt_tokens and _is_sane(observed.prompt_tokens, observed.prefill_s, outcome):
         counts["prefill_tokens"] = sums.prefill_tokens + observed.prompt_tokens

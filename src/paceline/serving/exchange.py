@@ -6,7 +6,6 @@ from time import perf_counter, time
 from msgspec import Struct
 
 from paceline.configuration import ServerSettings
-from paceline.decision.learn import REFUSALS
 from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.records.kept import NO_LANE
@@ -18,7 +17,7 @@ from paceline.serving.names import Served
 from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.serving.relay import EngineSilent, Relay, Reply
 from paceline.serving.turns import QueueFull, Turn
-from paceline.types import Decision, Observation, Outcome, Request, Signals
+from paceline.types import REFUSALS, Decision, Observation, Outcome, Request, Signals
 from paceline.wire.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 
