@@ -228,7 +228,8 @@ class Router:
 
     def _present_lanes(self, request: Request) -> list[LaneState]:
         """All lanes, well, with the decisions in flight; what is learned of one model is not taken for another's."""
-        running = Counter(decision.lane for decision in self._in_flight.values())
+        decisions = [reference() for reference in self._in_flight.valuerefs()]  # also while other threads decide
+        running = Counter(decision.lane for decision in decisions if decision is not None)
         model = request.served_model or request.model or ""
         return [
             LaneState(
