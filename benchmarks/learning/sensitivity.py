@@ -14,7 +14,7 @@ from statistics import mean
 
 from benchmarks.learning.__main__ import run, speed_ups
 from benchmarks.learning.worlds import signals_by_task, worlds
-from paceline.decision import tuning
+from paceline.decision import cells, drafting, step_cost, tuning
 
 FACTORS = (0.5, 2.0)
 MODULES = (
@@ -49,27 +49,30 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--only", nargs="*", help="names of constants")
     options = parser.parse_args()
-    constants = {
-        name: value for name, value in vars(tuning).items() if name.isupper() and isinstance(value, float | int)
-    }
+    constants = [
+        (module, name, value)
+        for module in (tuning, cells, step_cost, drafting)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, float | int if module is tuning else float)
+    ]
     usual = share_of_oracle(options.seeds, options.requests)
     print(f"{100 * usual:.2f} % of the oracle with the constants as they are\n")
     print("| constant | value | " + " | ".join(f"times {factor:g}" for factor in FACTORS) + " |")
     print("|---|---|" + "---|" * len(FACTORS))
-    for name, value in constants.items():
+    for module, name, value in constants:
         if options.only and name not in options.only:
             continue
-        cells = []
+        differences = []
         for factor in FACTORS:
-            setattr(tuning, name, type(value)(value * factor))
+            setattr(module, name, type(value)(value * factor))
             try:
-                cells.append(f"{100 * (share_of_oracle(options.seeds, options.requests) - usual):+.2f}")
+                differences.append(f"{100 * (share_of_oracle(options.seeds, options.requests) - usual):+.2f}")
             except (ValueError, ZeroDivisionError, OverflowError) as error:
                 print(f"{name} times {factor:g}: {error}", file=sys.stderr)
-                cells.append("fails")
+                differences.append("fails")
             finally:
-                setattr(tuning, name, value)
-        print(f"| {name} | {value:g} | " + " | ".join(cells) + " |", flush=True)
+                setattr(module, name, value)
+        print(f"| {name} | {value:g} | " + " | ".join(differences) + " |", flush=True)
 
 
 if __name__ == "__main__":

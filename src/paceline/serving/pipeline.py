@@ -55,7 +55,7 @@ class Pipeline:
     """
 
     def __init__(self, fleet: Fleet, router: Router, record: Sink) -> None:
-        self.router = router
+        self._router = router
         self.fleet = fleet
         self.recent = Recent()
         self.metrics = Metrics()
@@ -81,7 +81,13 @@ class Pipeline:
         self._fleet = fleet
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
-        self.router.settings, self.router.rules = fleet.configuration.routing, fleet.configuration.rule
+        self._router.settings, self._router.rules = fleet.configuration.routing, fleet.configuration.rule
+
+    @property
+    def router(self) -> Router:
+        """Chooses among the fleet's lanes, which change with what engines are seen to do."""
+        self._router.lanes = self.fleet.offered
+        return self._router
 
     @property
     def failures(self) -> Counter[str]:
@@ -140,7 +146,6 @@ class Pipeline:
         exchange.served = served
         began_s = perf_counter()
         exchange.signals = self.router.inspect(exchange.request)
-        self.router.lanes = self.fleet.offered  # which change with what engines are seen to do
         exchange.decision = self.router.choose(exchange.request, exchange.signals, self.fleet.states(served))
         exchange.decision_s = perf_counter() - began_s
 
