@@ -266,13 +266,14 @@ class Prediction(Struct, frozen=True):
     """What is expected of a lane for a request, and what it stands on."""
 
     fingerprint: str
-    """Under which the outcome is learned."""
+    """Under which the outcome is learned, as in :class:`LaneState`."""
     model: str
+    """Under which step costs and acceptance are learned, as in :class:`LaneState`."""
     strategy: Strategy
     plain_steps_per_token: float
     """Time per token, in units of a plain step made alone, as the models have it before any correction."""
     correction: float = 1.0
-    """What past outcomes of this lane say the models miss: a factor on the time."""
+    """What past outcomes of this lane say that the models of acceptance and step cost miss: a factor on the time."""
     spread: float = 0.0
     """Standard deviation of the time's logarithm."""
     plain_step_s: float | None = None
@@ -282,20 +283,22 @@ class Prediction(Struct, frozen=True):
     acceptance: float | None = None
     """Probability that a drafted token is accepted; ``None`` for a lane that drafts nothing."""
     acceptance_spread: float | None = None
+    """Standard deviation of the acceptance, downwards; ``None`` for a lane that drafts nothing."""
     coverage: float | None = None
-    """Share of the tokens that come out of drafting steps; ``None`` for a lane that drafts nothing."""
+    """Share of the tokens that come out of verification steps; ``None`` for a lane that drafts nothing."""
     tokens: float = 0.0
     """Length of the answer."""
     prefill_s: float = 0.0
+    """Seconds until the first token, for the part of the prompt that no cache is taken to hold."""
     is_blind: bool = False
-    """Whether it drafts but its engine never told what was accepted, so that only times teach."""
+    """Whether it drafts but its engine never reported what was accepted, so that only times teach."""
     break_even: float | None = None
-    """Tokens that a drafting step must yield to be as fast as plain steps; ``None`` for a lane that drafts nothing."""
+    """Acceptance length from which on drafting is as fast as plain steps; ``None`` for a lane that drafts nothing."""
     is_unseen: bool = False
-    """Whether it is a plain lane that was never measured: how much slower drafting steps are than plain ones is then
-    mere belief, on which all else stands."""
+    """Whether it is a plain lane that was never measured: how much slower verification steps are than plain ones is
+    then mere belief, on which all else stands."""
     is_untried: bool = False
-    """Whether its cap was never tried, and what a step with so long a draft costs does not follow from other caps."""
+    """Whether its cap was never tried, and what verifying so long a draft costs does not follow from other caps."""
 
     @property
     def s_per_token(self) -> float | None:
@@ -331,7 +334,7 @@ class Decision(Struct, frozen=True, weakref=True):
 
 
 class Observation(Struct, frozen=True):
-    """What an engine's answer told about its making. ``None`` where the engine did not report it and it could
+    """What an engine's answer reported about its making. ``None`` where the engine did not report it and it could
     not be observed.
 
     An engine may report anything, and no answer shall be lost over it: a number that can't be true, such as a negative

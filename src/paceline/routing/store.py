@@ -154,15 +154,16 @@ class Memory:
         connection = sqlite3.connect(self.path, timeout=LOCK_PATIENCE_S, check_same_thread=False)
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, _BY_LANE_FORMAT, FORMAT):
+            its_format = connection.execute("PRAGMA user_version").fetchone()[0]
+            if its_format not in (0, _BY_LANE_FORMAT, FORMAT):
                 connection.close()
                 self._begin_anew(
-                    "newer" if found > FORMAT else "older", f"its format is {found}, and this program's {FORMAT}"
+                    "newer" if its_format > FORMAT else "older",
+                    f"its format is {its_format}, and this program's {FORMAT}",
                 )
                 return
             connection.execute(_SCHEMA)
-            if found == _BY_LANE_FORMAT:
+            if its_format == _BY_LANE_FORMAT:
                 connection.execute("DELETE FROM learned WHERE part IN ('measured', 'always')")
                 connection.execute("DELETE FROM learned WHERE part = 'cells' AND key LIKE '[\"tokens\",%'")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -225,8 +226,8 @@ class Memory:
         """Of a file that can be read but not written."""
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                found = connection.execute("PRAGMA user_version").fetchone()[0]
-                state = self._read(connection)[0] if found == FORMAT else State()
+                its_format = connection.execute("PRAGMA user_version").fetchone()[0]
+                state = self._read(connection)[0] if its_format == FORMAT else State()
         except FILE_ERRORS:
             return State()
         self.is_read = True
