@@ -10,9 +10,11 @@ reported is ``None``, never zero.
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import inf
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 
 class Api(StrEnum):
@@ -198,6 +200,10 @@ class Lane(Struct, frozen=True):
     device: str | None = None
     """Engines with the same device are scheduled together; ``None`` shares with nobody."""
 
+    def __post_init__(self) -> None:
+        if not self.name or not self.engine:
+            raise ValueError("a lane needs a name, and that of its engine")
+
 
 def engine_of(lane: str) -> str:
     """The name of the engine that a lane of this name is of."""
@@ -265,13 +271,14 @@ class Prediction(Struct, frozen=True):
     """What is expected of a lane for a request, and what it stands on."""
 
     fingerprint: str
-    """Under which the outcome is learned."""
+    """Under which the outcome is learned, as in :class:`LaneState`."""
     model: str
+    """Under which step costs and acceptance are learned, as in :class:`LaneState`."""
     strategy: Strategy
     plain_steps_per_token: float
     """Time per token, in units of a plain step made alone, as the models have it before any correction."""
     correction: float = 1.0
-    """What past outcomes of this lane say the models miss: a factor on the time."""
+    """What past outcomes of this lane say that the models of acceptance and step cost miss: a factor on the time."""
     spread: float = 0.0
     """Standard deviation of the time's logarithm."""
     plain_step_s: float | None = None
@@ -281,20 +288,22 @@ class Prediction(Struct, frozen=True):
     acceptance: float | None = None
     """Probability that a drafted token is accepted; ``None`` for a lane that drafts nothing."""
     acceptance_spread: float | None = None
+    """Standard deviation of the acceptance, downwards; ``None`` for a lane that drafts nothing."""
     coverage: float | None = None
-    """Share of the tokens that come out of drafting steps; ``None`` for a lane that drafts nothing."""
+    """Share of the tokens that come out of verification steps; ``None`` for a lane that drafts nothing."""
     tokens: float = 0.0
     """Length of the answer."""
     prefill_s: float = 0.0
+    """Seconds until the first token, for the part of the prompt that no cache is taken to hold."""
     is_blind: bool = False
-    """Whether it drafts but its engine never told what was accepted, so that only times teach."""
+    """Whether it drafts but its engine never reported what was accepted, so that only times teach."""
     break_even: float | None = None
-    """Tokens that a drafting step must yield to be as fast as plain steps; ``None`` for a lane that drafts nothing."""
+    """Acceptance length from which on drafting is as fast as plain steps; ``None`` for a lane that drafts nothing."""
     is_unseen: bool = False
-    """Whether it is a plain lane that was never measured: how much slower drafting steps are than plain ones is then
-    mere belief, on which all else stands."""
+    """Whether it is a plain lane that was never measured: how much slower verification steps are than plain ones is
+    then mere belief, on which all else stands."""
     is_untried: bool = False
-    """Whether its cap was never tried, and what a step with so long a draft costs does not follow from other caps."""
+    """Whether its cap was never tried, and what verifying so long a draft costs does not follow from other caps."""
 
     @property
     def s_per_token(self) -> float | None:
@@ -331,8 +340,12 @@ class Decision(Struct, frozen=True, weakref=True):
 
 
 class Observation(Struct, frozen=True):
-    """What an engine's answer told about its making. ``None`` where the engine did not report it and it could
-    not be observed."""
+    """What an engine's answer reported about its making. ``None`` where the engine did not report it and it could
+    not be observed.
+
+    An engine may report anything, and no answer shall be lost over it: a number that can't be true, such as a negative
+    one or more accepted tokens than drafted ones, counts as not reported.
+    """
 
     prompt_tokens: int | None = None
     """Prompt tokens that were processed for this request, without those taken from a cache."""
@@ -346,7 +359,16 @@ class Observation(Struct, frozen=True):
     drafted: int | None = None
     accepted: int | None = None
     drafting_steps: int | None = None
-    """Steps that verified a draft."""
+    """Verification steps: those that verified a draft."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < inf:
+                force_setattr(self, name, None)
+        if self.accepted is not None and self.drafted is not None and self.accepted > self.drafted:
+            force_setattr(self, "drafted", None)
+            force_setattr(self, "accepted", None)
 
 
 class Answered(Struct, frozen=True):
@@ -362,6 +384,8 @@ class Answered(Struct, frozen=True):
 
 CLIENT_LEFT = 499
 """Status of a request whose client left before its answer was whole, as nginx counts it; nobody is sent it."""
+REFUSALS = (408, 409, 425, 429)
+"""Statuses below 500 by which an engine says that it could not, and not that the request was wrong."""
 
 
 class Outcome(Struct, frozen=True):
@@ -379,8 +403,9 @@ class Outcome(Struct, frozen=True):
     first_byte_s: float | None = None
     """From sending the request to the engine to the first byte of its answer's body."""
     observed: Observation = Observation()
-    beside: float = 0.0
-    """Other requests that decoded on the same device meanwhile, on average."""
+    concurrent: float = field(default=0.0, name="beside")
+    """Other requests that decoded on the same device meanwhile, on average: its concurrency, less one. Logs have it
+    under an older name."""
     at_s: float = 0.0
     """When it ended, in seconds since 1970."""
     error: str | None = None
@@ -391,3 +416,15 @@ class Outcome(Struct, frozen=True):
     """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
     failed: tuple[tuple[str, str], ...] = ()
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was answered, and the answer came whole."""
+        return self.error is None and 200 <= self.status < 300
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the engine failed: not where the client left, nor where the request was the client's own mistake."""
+        if 400 <= self.status < 500:
+            return self.status in REFUSALS
+        return not self.is_whole

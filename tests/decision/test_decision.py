@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from paceline.decision import State, decide, learn, merge, predict
 from paceline.decision.cells import HALF_LIVES_S, Cell, estimate, mean_of, merged, with_value
-from paceline.decision.decide import COMPARED, FAR_WORSE, faster_than_first
+from paceline.decision.decide import faster_than_first
 from paceline.decision.drafting import acceptance_of, accepted_per_draft
 from paceline.decision.step_cost import NOTHING, PRIOR_DEVIATION, cost, drafting_variance, inputs, with_request
+from paceline.decision.tuning import COMPARED, FAR_WORSE
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 
 PLAIN = LaneState(Lane("plain", "plain", Strategy(), "cpu"), model="m")
@@ -62,8 +63,8 @@ class Machine:
         if lane.strategy.drafts and self.tells_counts:
             length = lane.strategy.n_max or 1
             each = accepted_per_draft(self.acceptance[signals.task], length)
-            rounds = tokens / (1 + each)
-            drafted, accepted = round(rounds * length), round(rounds * each)
+            verification_steps = tokens / (1 + each)
+            drafted, accepted = round(verification_steps * length), round(verification_steps * each)
         self.now_s += seconds + 1
         seen = Observation(completion_tokens=tokens, decode_tokens=tokens, decode_s=seconds)
         seen = replace(seen, drafted=drafted, accepted=accepted)
@@ -259,11 +260,13 @@ def test_what_a_drafting_step_costs_does_not_depend_on_how_many_there_were() -> 
         signals, share = ((EDIT, 0.5), (chat, 0.05))[number % 2]
         decision = decide(signals, [PLAIN, NGRAM], state, rng, 0.0)
         lane = "plain" if number % 4 < 2 else "ngram"
-        rounds = 100 * share if lane == "ngram" else 0.0
-        seconds = 0.02 * (100 - rounds + 4.5 * rounds) * (1 + rng.gauss(0, 0.03))
-        tokens = 100 + round(6 * rounds)
+        verification_steps = 100 * share if lane == "ngram" else 0.0
+        seconds = 0.02 * (100 - verification_steps + 4.5 * verification_steps) * (1 + rng.gauss(0, 0.03))
+        tokens = 100 + round(6 * verification_steps)
         now_s += seconds
-        seen = Observation(decode_tokens=tokens, decode_s=seconds, drafted=round(8 * rounds), accepted=tokens - 100)
+        seen = Observation(
+            decode_tokens=tokens, decode_s=seconds, drafted=round(8 * verification_steps), accepted=tokens - 100
+        )
         state = learn(state, signals, decision, Outcome(lane, 200, seconds, observed=seen, at_s=now_s))
     for signals, truth in ((EDIT, (50 + 50 * 4.5) / 400), (chat, (95 + 5 * 4.5) / 130)):
         predicted = predict(signals, [PLAIN, NGRAM], state)["ngram"]
@@ -398,7 +401,7 @@ outcomes = st.builds(
             200,
             seconds + 1,
             observed=Observation(20, 0, tokens, 0.5, tokens, seconds, drafted, int(drafted * share)),
-            beside=share,
+            concurrent=share,
             at_s=START_S + at_s,
         ),
     ),
@@ -497,11 +500,11 @@ def test_step_costs_are_found_from_requests() -> None:
     truth = (0.8, 0.25, 0.3, 0.0)
     rng, known = Random(2), NOTHING
     for number in range(300):
-        steps, rounds, length = 100.0, rng.uniform(0, 100), rng.choice((2, 4, 8))
-        beside = rng.choice((0.0, 1.0, 3.0))
-        share = rounds / steps
-        took = share * cost(truth, length, beside, 0.5) + (1 - share) * cost(truth, 0, beside, 0.5)
-        given_ = inputs(steps, rounds, rounds * length, beside, 0.5)
+        steps, verification_steps, length = 100.0, rng.uniform(0, 100), rng.choice((2, 4, 8))
+        concurrent = rng.choice((0.0, 1.0, 3.0))
+        share = verification_steps / steps
+        took = share * cost(truth, length, concurrent, 0.5) + (1 - share) * cost(truth, 0, concurrent, 0.5)
+        given_ = inputs(steps, verification_steps, verification_steps * length, concurrent, 0.5)
         known = with_request(known, given_, took * (1 + rng.gauss(0, 0.03)), float(number))
     assert known.coefficients[:3] == pytest.approx(truth[:3], abs=0.08)
 
@@ -607,10 +610,10 @@ any_time = st.none() | st.floats()
 )
 def test_no_report_spoils_the_state(reports: list[Any]) -> None:
     state = State()
-    for prompt, prefill_s, decoded, decode_s, drafted, accepted, total_s, beside, at_s in reports:
+    for prompt, prefill_s, decoded, decode_s, drafted, accepted, total_s, concurrent, at_s in reports:
         for one in LADDER:
             seen = Observation(prompt, None, decoded, prefill_s, decoded, decode_s, drafted, accepted)
-            outcome = Outcome(one.lane.name, 200, total_s, observed=seen, beside=beside, at_s=at_s)
+            outcome = Outcome(one.lane.name, 200, total_s, observed=seen, concurrent=concurrent, at_s=at_s)
             state = learn(state, EDIT, choose(EDIT, *LADDER, state=state), outcome)
     good = Outcome("mtp/0", 200, 3.0, observed=GOOD, at_s=START_S)
     state = learn(state, EDIT, choose(EDIT, *LADDER, state=state), good)

@@ -19,8 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from paceline.cli import main
-from paceline.decision import State, decide, learn
-from paceline.decision.decide import EXPLORATION
+from paceline.decision import EXPLORATION, State, decide, learn
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.replay import replay
 from paceline.evidence.report import report

@@ -1,5 +1,6 @@
 """The library needs msgspec and nothing else, and loads nothing of the gateway's."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -59,6 +60,34 @@ def test_the_command_says_what_to_install(module: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "pip install 'paceline[serve]'" in done.stderr
+
+
+@pytest.mark.parametrize("room", ["routing", "decision", "inspection"])
+def test_the_library_imports_nothing_of_the_gateway(room: str) -> None:
+    unwanted = {"serving", "http", "processes", "wire", "engines", "cli", "bench", "evidence", "planning"}
+    for module in (SOURCE / "paceline" / room).rglob("*.py"):
+        assert not unwanted & {name.split(".")[1] for name, _ in imports_of(module)}, module
+
+
+def test_whoever_chooses_or_learns_does_it_by_the_router() -> None:
+    """That replaying a log does not yet is the one exception."""
+    own = [SOURCE / "paceline" / room for room in ("decision", "routing")]
+    benchmarks = SOURCE.parent / "benchmarks"
+    for module in (*(SOURCE / "paceline").rglob("*.py"), *benchmarks.rglob("*.py")):
+        if module.parent in own or module.name == "replay.py":
+            continue
+        taken = {name for source, name in imports_of(module) if source.startswith("paceline.decision")}
+        assert not taken & {"decide", "learn", "predict", "State"}, module
+
+
+def imports_of(module: Path) -> list[tuple[str, str]]:
+    """Of Paceline's modules: from where, and what."""
+    return [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("paceline.")
+        for alias in node.names
+    ]
 
 
 def test_the_command_runs_from_its_source_without_being_installed(tmp_path: Path) -> None:

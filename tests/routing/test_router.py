@@ -4,6 +4,7 @@ import doctest
 import gc
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,19 @@ def test_without_a_lane_there_is_nothing_to_choose() -> None:
 
 
 # What is in flight, and what is learned
+
+
+def test_threads_may_share_a_router() -> None:
+    router = Router([PLAIN, NGRAM, *MTP], EXPLORING, seed=0)
+
+    def ask(number: int) -> None:
+        decision = router.choose(EDIT if number % 2 else STORY)
+        router.observe(decision, served(decision, number=number))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(ask, range(400)))
+    assert sum(sums.requests for sums in router.knowledge.measured.values()) == 400
+    assert not router.failures
 
 
 def running_on(router: Router, lane: str) -> float:

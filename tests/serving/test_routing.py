@@ -111,9 +111,9 @@ async def test_load_beside_a_request_is_measured(start_engine: StartEngine, star
     engine = await start_engine(script)
     running = await start_gateway(lane("plain", engine.url, more='device = "gpu0"'))
     await running.http.post("/v1/chat/completions", json=STORY)
-    assert running.outcome.beside == pytest.approx(0, abs=0.05)
+    assert running.outcome.concurrent == pytest.approx(0, abs=0.05)
     await asyncio.gather(*(running.http.post("/v1/chat/completions", json=STORY) for _ in range(3)))
-    assert running.outcome.beside == pytest.approx(2, abs=0.5)
+    assert running.outcome.concurrent == pytest.approx(2, abs=0.5)
 
 
 async def test_explaining_counts_no_failure_and_draws_no_number_that_requests_are_decided_with(

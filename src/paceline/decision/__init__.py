@@ -7,9 +7,10 @@
 'ngram'
 """
 
-from paceline.decision.decide import EXPLORATION, decide
+from paceline.decision.decide import decide
 from paceline.decision.learn import learn
 from paceline.decision.predict import predict
-from paceline.decision.state import State, merge
+from paceline.decision.state import ENTRY_TYPES, Key, Row, State, merge
+from paceline.decision.tuning import EXPLORATION
 
-__all__ = ["EXPLORATION", "State", "decide", "learn", "merge", "predict"]
+__all__ = ["ENTRY_TYPES", "EXPLORATION", "Key", "Row", "State", "decide", "learn", "merge", "predict"]

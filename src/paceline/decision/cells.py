@@ -34,6 +34,11 @@ class Cell(Struct, frozen=True):
     window: int
     """Index of the half-life that is trusted."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its parts fit one another."""
+        return len(self.weights) == len(self.sums) == len(HALF_LIVES_S) and 0 <= self.window <= LONGEST
+
 
 def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> Cell:
     """The evidence with one more value; it may be older than what is known.
@@ -69,10 +74,14 @@ def mean_of(cell: Cell) -> float:
 
 def evidence(cell: Cell, now_s: float) -> tuple[float, float]:
     """Weighted mean of what still counts, and its weight by now."""
-    weight = cell.weights[cell.window]
+    window = cell.window
+    weight = cell.weights[window]
     if weight <= 0:
         return 0.0, 0.0
-    return cell.sums[cell.window] / weight, weight * exp2(min(0.0, cell.at_s - now_s) / HALF_LIVES_S[cell.window])
+    mean = cell.sums[window] / weight
+    if cell.at_s < now_s:
+        weight *= exp2((cell.at_s - now_s) / HALF_LIVES_S[window])
+    return mean, weight
 
 
 def estimate(
@@ -93,7 +102,9 @@ def estimate(
             window = min(window, cell.window)
             weight = cell.weights[window]
             if weight > 0:
-                gain = weight * variance * exp2(min(0.0, cell.at_s - now_s) / HALF_LIVES_S[window])
+                gain = weight * variance
+                if cell.at_s < now_s:
+                    gain *= exp2((cell.at_s - now_s) / HALF_LIVES_S[window])
                 mean = (mean + gain * cell.sums[window] / weight) / (1 + gain)
                 variance /= 1 + gain
     return mean, variance

@@ -14,13 +14,13 @@ def accepted_per_draft(acceptance: float, length: float) -> float:
     return acceptance * (1 - float(acceptance**length)) / (1 - acceptance)
 
 
-def acceptance_of(accepted_per_draft_seen: float, length: float) -> float:
+def acceptance_of(accepted: float, length: float) -> float:
     """The acceptance at which drafts of a length have so many tokens accepted; the inverse of
     :func:`accepted_per_draft`, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = (low + high) / 2
-        if accepted_per_draft(middle, length) < accepted_per_draft_seen:
+        if accepted_per_draft(middle, length) < accepted:
             low = middle
         else:
             high = middle

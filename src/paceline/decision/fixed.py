@@ -1,4 +1,4 @@
-"""What a lane would make of all requests if it had to serve every one, as a fixed setting; by the predictions."""
+"""What each static policy, one lane for all requests, would take; by the predictions."""
 
 from collections.abc import Mapping
 from math import exp2
@@ -10,6 +10,7 @@ from paceline.types import Prediction
 LaneKey = tuple[str, str]
 """A fingerprint and the lane's name: of one engine with several lanes, each is known apart."""
 HALF_LIFE_S = 7 * 86_400.0
+"""After which a request counts half: a week has all that a week brings."""
 
 
 class Always(Struct, frozen=True):
@@ -31,21 +32,31 @@ def merged(one: Always, other: Always) -> Always:
     """Both sums. Commutative and associative, up to rounding."""
     early, late = (one, other) if one.at_s <= other.at_s else (other, one)
     fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
-    return Always(late.at_s, early.lane_s * fade + late.lane_s, early.taken_s * fade + late.taken_s)
+    return Always(
+        at_s=late.at_s,
+        lane_s=early.lane_s * fade + late.lane_s,
+        taken_s=early.taken_s * fade + late.taken_s,
+    )
 
 
 def with_request(
-    known: Mapping[LaneKey, Always], predictions: Mapping[str, Prediction], served: Prediction, tokens: int, at_s: float
+    past: Mapping[LaneKey, Always], predictions: Mapping[str, Prediction], served: Prediction, tokens: int, at_s: float
 ) -> Mapping[LaneKey, Always]:
-    """The sums with one more request; the same ones where there was no choice, or no second was known."""
+    """The sums with one more request; the same ones where there was no choice, or no second was known.
+
+    Args:
+        predictions: of all lanes that were to choose from, by name.
+        served: of the lane that served it.
+        tokens: of its answer.
+    """
     taken = served.s_per_token
     if taken is None or len(predictions) < 2:
-        return known
-    sums = dict(known)
-    for lane, one in predictions.items():
-        if (s_per_token := one.s_per_token) is None:
-            return known
-        new = Always(at_s, tokens * s_per_token, tokens * taken)
-        key = (one.fingerprint, lane)
+        return past
+    sums = dict(past)
+    for lane, prediction in predictions.items():
+        if (s_per_token := prediction.s_per_token) is None:
+            return past
+        new = Always(at_s=at_s, lane_s=tokens * s_per_token, taken_s=tokens * taken)
+        key = (prediction.fingerprint, lane)
         sums[key] = merged(sums[key], new) if key in sums else new
     return sums

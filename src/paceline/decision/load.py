@@ -12,22 +12,24 @@ class Load:
         self._running: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
         self._held: set[str] = set()
-        for one in lanes:
-            device = one.lane.device or one.lane.engine
-            self._running[device] = self._running.get(device, 0) + one.running
-            self._in_flight[device] = self._in_flight.get(device, 0) + one.running + one.waiting
-            if not one.has_turn:
+        """Devices whose turn some engine has."""
+        for state in lanes:
+            device = state.lane.device or state.lane.engine
+            self._running[device] = self._running.get(device, 0) + state.running
+            self._in_flight[device] = self._in_flight.get(device, 0) + state.running + state.waiting
+            if not state.has_turn:
                 self._held.add(device)
 
-    def takes_turns(self, one: LaneState) -> bool:
+    def takes_turns(self, state: LaneState) -> bool:
         """Whether some engine holds the lane's device, so that others wait."""
-        return (one.lane.device or one.lane.engine) in self._held
+        return (state.lane.device or state.lane.engine) in self._held
 
-    def beside(self, one: LaneState) -> int:
-        """Requests that would be decoded beside one sent down this lane; where engines take turns, those of its own."""
-        device = one.lane.device or one.lane.engine
-        return one.running if device in self._held else self._running[device]
+    def concurrent(self, state: LaneState) -> int:
+        """Other requests that would be decoded in the same batch as one sent down this lane: those on its device, or
+        where engines take turns, its own."""
+        device = state.lane.device or state.lane.engine
+        return state.running if device in self._held else self._running[device]
 
-    def in_flight(self, one: LaneState) -> int:
+    def in_flight(self, state: LaneState) -> int:
         """Requests that run or wait on the lane's device."""
-        return self._in_flight[one.lane.device or one.lane.engine]
+        return self._in_flight[state.lane.device or state.lane.engine]

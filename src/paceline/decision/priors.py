@@ -12,7 +12,7 @@ from typing import NamedTuple
 from paceline.decision.drafting import logit
 from paceline.types import Signals, Task
 
-_MODEL_ACCEPTANCE = {
+_MODEL_ACCEPTANCE = {  # probability per drafted token
     Task.CODE: 0.88,
     Task.EDIT: 0.92,
     Task.EXTRACT: 0.86,
@@ -26,7 +26,7 @@ _MODEL_ACCEPTANCE = {
     Task.CHAT: 0.76,
     Task.CREATE: 0.72,
 }
-_NGRAM_COVERAGE = {
+_NGRAM_COVERAGE = {  # share of the tokens that come out of verification steps
     Task.CODE: 0.30,
     Task.EDIT: 0.60,
     Task.EXTRACT: 0.45,
@@ -40,7 +40,7 @@ _NGRAM_COVERAGE = {
     Task.CHAT: 0.06,
     Task.CREATE: 0.05,
 }
-_TOKENS = {
+_TOKENS = {  # of an answer
     Task.CODE: 350.0,
     Task.EDIT: 400.0,
     Task.EXTRACT: 150.0,
@@ -77,30 +77,40 @@ DRAFTERS = {
 }
 UNKNOWN_DRAFTER = Drafter(-0.5, 4)
 _LOOKUP_ACCEPTANCE = 0.75
+"""Probability that a token that lookup drafts is accepted, where nothing is to copy; a guess."""
 _COPY_ACCEPTANCE = 1.5
-"""Logits by which a lookup's acceptance rises from nothing to copy to everything to copy."""
+"""Logits by which a lookup's acceptance rises from nothing to copy to everything to copy; a guess."""
 _COPY_COVERAGE = 2.0
-_TYPICAL_COPY = 0.35
+"""The same of its coverage."""
+_TYPICAL_COPY, _UNTYPICAL_COPY = 0.35, 0.1
+"""Shares of the answer to copy at which the coverage is the task's: of tasks that usually copy, and of others."""
+_COPYING_COVERAGE = 0.3
+"""From this coverage on, a task is one that usually copies."""
 _HOT = -0.4
-"""Logits per unit of temperature: the hotter, the less likely is the drafted token."""
+"""Logits per unit of temperature: the hotter, the less likely is the drafted token; a guess."""
+_USUAL_TEMPERATURE, _MAX_TEMPERATURE = 0.7, 2.0
+"""Where a request gives none, and beyond which it changes no more."""
 _STRUCTURED = 0.4
+"""Logits by which a demand for a structured answer raises acceptance; a guess."""
 
 
 def drafter(kind: str) -> Drafter:
+    """What is believed of a kind of strategy; all that begin with ``ngram`` look up."""
     return DRAFTERS.get("ngram" if kind.startswith("ngram") else kind, UNKNOWN_DRAFTER)
 
 
 def acceptance_logit(kind: str, task: Task, signals: Signals) -> float:
     """Before any evidence; what is learned is the deviation from this."""
-    known = drafter(kind)
-    base = _LOOKUP_LOGIT + _COPY_ACCEPTANCE * signals.copy if known.lookup else _MODEL_LOGIT[task]
-    heat = min(2.0, max(0.0, signals.temperature)) if signals.temperature is not None else 0.7
-    return base + known.acceptance_shift + _HOT * heat + (_STRUCTURED if signals.structure else 0.0)
+    believed = drafter(kind)
+    base = _LOOKUP_LOGIT + _COPY_ACCEPTANCE * signals.copy if believed.lookup else _MODEL_LOGIT[task]
+    given = signals.temperature
+    temperature = _USUAL_TEMPERATURE if given is None else min(_MAX_TEMPERATURE, max(0.0, given))
+    return base + believed.acceptance_shift + _HOT * temperature + (_STRUCTURED if signals.structure else 0.0)
 
 
 def coverage_logit(task: Task, signals: Signals) -> float:
     """Of a lookup drafter, before any evidence."""
-    typical = _TYPICAL_COPY if _NGRAM_COVERAGE[task] >= 0.3 else 0.1
+    typical = _TYPICAL_COPY if _NGRAM_COVERAGE[task] >= _COPYING_COVERAGE else _UNTYPICAL_COPY
     return _COVERAGE_LOGIT[task] + _COPY_COVERAGE * (signals.copy - typical)
 
 

@@ -1,9 +1,10 @@
 """Everything that was learned. Immutable; two states add up to the one that saw both their outcomes."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
+from typing import Any, NamedTuple, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from paceline.decision import cells, fixed, step_cost
 from paceline.decision.cells import Cell
@@ -25,6 +26,31 @@ class Served(Struct, frozen=True):
     """Length of the prompt, which the engine's cache is taken to hold still."""
 
 
+Entry = Measured | Cell | StepCost | Served | Always | float
+"""What a state keeps under one key."""
+ENTRY_TYPES: Mapping[str, type[Entry]] = {
+    "measured": Measured,
+    "cells": Cell,
+    "steps": StepCost,
+    "served": Served,
+    "always": Always,
+    "at_s": float,
+    "decode_s": float,
+    "exploring_s": float,
+}
+"""By part of a state."""
+
+
+class Row(NamedTuple):
+    """One entry of a state, as it can be stored."""
+
+    part: str
+    """Of :data:`ENTRY_TYPES`."""
+    key: Key
+    """What it is about; empty for numbers about everything."""
+    entry: Entry
+
+
 class State(Struct, frozen=True):
     """What is known of lanes, drafters and machines."""
 
@@ -43,6 +69,29 @@ class State(Struct, frozen=True):
     """Time spent decoding, of all answers that told and whose lane was chosen among several."""
     exploring_s: float = 0.0
     """Part of it that exploration was expected to cost."""
+
+    def rows(self) -> Iterator[Row]:
+        """All entries. An entry that has not changed since an earlier state is the same object."""
+        for part in ENTRY_TYPES:
+            content = getattr(self, part)
+            if isinstance(content, Mapping):
+                for key, entry in content.items():
+                    yield Row(part, key, entry)
+            else:
+                yield Row(part, (), content)
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Row]) -> "State":
+        """The state of these entries, without those that can't have been in one (:func:`is_sound`)."""
+        parts: dict[str, Any] = {}
+        for part, key, entry in rows:
+            if not is_sound(entry):
+                continue
+            if isinstance(entry, float):
+                parts[part] = entry
+            else:
+                parts.setdefault(part, {})[key] = entry
+        return cls(**parts)
 
 
 def later(one: Served, other: Served) -> Served:
@@ -63,6 +112,24 @@ def merge(one: State, other: State) -> State:
         decode_s=one.decode_s + other.decode_s,
         exploring_s=one.exploring_s + other.exploring_s,
     )
+
+
+def is_sound(entry: Entry) -> bool:
+    """Whether an entry is one that could have been learned: a damaged byte may leave it readable and change its
+    sense."""
+    if isinstance(entry, float):
+        return isfinite(entry)
+    if isinstance(entry, Cell | StepCost) and not entry.is_sound:
+        return False
+    return all(isfinite(number) for number in _numbers(structs.astuple(entry)))
+
+
+def _numbers(values: tuple[Any, ...]) -> Iterator[float]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _numbers(value)
+        elif isinstance(value, (int, float)):
+            yield value
 
 
 def _merged(one: Mapping[K, V], other: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:

@@ -2,8 +2,9 @@
 
     cost = 1 + jump * [batch holds more than one token] + draft * drafted tokens + other * other requests + context * k
 
-where ``k`` is the context in thousands of tokens. A batch of two costs more than one by more than a batch of three
-than two (on CPUs by far), hence the jump. Linear regression with a normal prior; its sums fade, and add.
+where other requests are those that are decoded in the same batch, and ``k`` is the context in thousands of tokens. A
+batch of two costs more than one by more than a batch of three than two (on CPUs by far), hence the jump. Linear
+regression with a normal prior; its sums fade, and add.
 """
 
 from math import exp2
@@ -35,34 +36,42 @@ class StepCost(Struct, frozen=True):
     """Variance of the jump, covariance of jump and drafted token, variance of the drafted token: as long as all drafts
     had one length, it is not known which of the two they cost."""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its parts fit one another."""
+        return (len(self.squares), len(self.products), len(self.coefficients)) == (SIZE**2, SIZE, SIZE)
 
-NOTHING = StepCost(0.0, (0.0,) * SIZE**2, (0.0,) * SIZE, PRIOR_MEAN)
+
+NOTHING = StepCost(at_s=0.0, squares=(0.0,) * SIZE**2, products=(0.0,) * SIZE, coefficients=PRIOR_MEAN)
 
 
-def cost(coefficients: tuple[float, ...], drafted: float, beside: float, context_k: float) -> float:
-    """Of a step that verifies ``drafted`` tokens while ``beside`` other requests are decoded in it."""
+def cost(coefficients: tuple[float, ...], drafted: float, concurrent: float, context_k: float) -> float:
+    """Of a step that verifies ``drafted`` tokens while ``concurrent`` other requests are decoded in it."""
     jump, draft, other, context = coefficients
-    return 1 + jump * min(1.0, drafted + beside) + draft * drafted + other * beside + context * context_k
+    return 1 + jump * min(1.0, drafted + concurrent) + draft * drafted + other * concurrent + context * context_k
 
 
-def drafting_variance(known: StepCost, drafted: float) -> float:
+def drafting_variance(step_cost: StepCost, drafted: float) -> float:
     """Of the cost of a step that verifies ``drafted`` tokens."""
-    jump, both, draft = known.drafting
+    jump, both, draft = step_cost.drafting
     return jump + (2 * both + draft * drafted) * drafted
 
 
-def inputs(steps: float, rounds: float, drafted: float, beside: float, context_k: float) -> tuple[float, ...]:
-    """The regression's inputs for a request of ``steps`` steps, ``rounds`` of which verified ``drafted`` tokens."""
-    crowded = min(1.0, beside)
-    return crowded + (1 - crowded) * rounds / steps, drafted / steps, beside, context_k
+def inputs(
+    steps: float, verification_steps: float, drafted: float, concurrent: float, context_k: float
+) -> tuple[float, ...]:
+    """The regression's inputs for a request of ``steps`` steps, ``verification_steps`` of which verified ``drafted``
+    tokens in all."""
+    shared = min(1.0, concurrent)
+    return shared + (1 - shared) * verification_steps / steps, drafted / steps, concurrent, context_k
 
 
-def with_request(known: StepCost, given: tuple[float, ...], relative_cost: float, at_s: float) -> StepCost:
+def with_request(past: StepCost, given: tuple[float, ...], relative_cost: float, at_s: float) -> StepCost:
     """The sums with one more request, whose steps took ``relative_cost`` plain steps on average."""
     weight = 1 / (NOISE * max(1.0, relative_cost)) ** 2
     squares = tuple([weight * a * b for a in given for b in given])
     products = tuple([weight * a * (relative_cost - 1) for a in given])
-    return merged(known, StepCost(at_s, squares, products, PRIOR_MEAN))
+    return merged(past, StepCost(at_s=at_s, squares=squares, products=products, coefficients=PRIOR_MEAN))
 
 
 def merged(one: StepCost, other: StepCost) -> StepCost:
@@ -71,7 +80,8 @@ def merged(one: StepCost, other: StepCost) -> StepCost:
     fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
     squares = tuple([a * fade + b for a, b in zip(early.squares, late.squares, strict=True)])
     products = tuple([a * fade + b for a, b in zip(early.products, late.products, strict=True)])
-    return StepCost(late.at_s, squares, products, *_solved(squares, products))
+    coefficients, drafting = _solved(squares, products)
+    return StepCost(at_s=late.at_s, squares=squares, products=products, coefficients=coefficients, drafting=drafting)
 
 
 def _solved(
@@ -93,8 +103,8 @@ def _solved(
 
 
 def _substituted(rows: list[list[float]], column: int) -> list[float]:
-    found = [0.0] * SIZE
+    solution = [0.0] * SIZE
     for i in reversed(range(SIZE)):
         row = rows[i]
-        found[i] = (row[column] - sum([row[j] * found[j] for j in range(i + 1, SIZE)])) / row[i]
-    return found
+        solution[i] = (row[column] - sum([row[j] * solution[j] for j in range(i + 1, SIZE)])) / row[i]
+    return solution

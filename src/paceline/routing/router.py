@@ -31,10 +31,10 @@ class Router:
     Whatever fails inside is counted in :attr:`failures`, and there is still a decision. Its methods may be called from
     any thread, and never wait for anything but :meth:`save` and :meth:`load`.
 
-    >>> from paceline.types import Api, Strategy
-    >>> router = Router([Lane("plain", "engine", Strategy()), Lane("ngram", "engine", Strategy("ngram", 8))])
-    >>> fields = {"messages": [{"role": "user", "content": "Rename x to y in this code: x = 1"}]}
-    >>> router.explain(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields)).lane
+    >>> from paceline.types import Strategy
+    >>> lanes = [Lane("plain", "engine", Strategy()), Lane("ngram", "engine", Strategy("ngram", 8))]
+    >>> router = Router(lanes, RoutingSettings(exploration=0))
+    >>> router.choose(Request.of({"prompt": "Rename x to y in this code: x = 1"})).lane
     'ngram'
 
     Args:
@@ -207,7 +207,7 @@ class Router:
             note += f"no lane is well that keeps {', '.join(changed)}; "
 
         # 3. The lane of the first rule that fits, if it is up, and the others after it; else the predictions decide.
-        rule = fitting(self.rules, request, choosing.signals)
+        rule = fitting(self.rules, request, choosing.signals) if self.rules else None
         ruled = [lane for lane in self._named(rule.lane, lanes) if lane.is_up] if rule else []
         if rule and ruled:
             why = f"{note}rule: {in_words(rule)}"
@@ -228,7 +228,8 @@ class Router:
 
     def _present_lanes(self, request: Request) -> list[LaneState]:
         """All lanes, well, with the decisions in flight; what is learned of one model is not taken for another's."""
-        running = Counter(decision.lane for decision in self._in_flight.values())
+        decisions = [reference() for reference in self._in_flight.valuerefs()]  # also while other threads decide
+        running = Counter(decision.lane for decision in decisions if decision is not None)
         model = request.served_model or request.model or ""
         return [
             LaneState(

@@ -13,22 +13,13 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import closing
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
 
-from paceline.decision import State, merge
-from paceline.decision.cells import HALF_LIVES_S, LONGEST, Cell
-from paceline.decision.fixed import Always
-from paceline.decision.state import Served
-from paceline.decision.step_cost import SIZE, StepCost
+from paceline.decision import ENTRY_TYPES, Key, Row, State, merge
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
-from paceline.types import Measured
 
 FORMAT = 2
 """Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the
@@ -40,14 +31,6 @@ FORGOTTEN_AFTER_S = 90 * 86_400.0
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
-_PARTS: dict[str, type[Any]] = {
-    "measured": Measured,
-    "cells": Cell,
-    "steps": StepCost,
-    "served": Served,
-    "always": Always,
-}
-_TOTALS = ("at_s", "decode_s", "exploring_s")
 LOCK_PATIENCE_S = 0.5
 """How long another program may hold the file before it counts as locked."""
 _WHAT_TO_DO = {
@@ -171,15 +154,16 @@ class Memory:
         connection = sqlite3.connect(self.path, timeout=LOCK_PATIENCE_S, check_same_thread=False)
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, _BY_LANE_FORMAT, FORMAT):
+            its_format = connection.execute("PRAGMA user_version").fetchone()[0]
+            if its_format not in (0, _BY_LANE_FORMAT, FORMAT):
                 connection.close()
                 self._begin_anew(
-                    "newer" if found > FORMAT else "older", f"its format is {found}, and this program's {FORMAT}"
+                    "newer" if its_format > FORMAT else "older",
+                    f"its format is {its_format}, and this program's {FORMAT}",
                 )
                 return
             connection.execute(_SCHEMA)
-            if found == _BY_LANE_FORMAT:
+            if its_format == _BY_LANE_FORMAT:
                 connection.execute("DELETE FROM learned WHERE part IN ('measured', 'always')")
                 connection.execute("DELETE FROM learned WHERE part = 'cells' AND key LIKE '[\"tokens\",%'")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -242,8 +226,8 @@ class Memory:
         """Of a file that can be read but not written."""
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                found = connection.execute("PRAGMA user_version").fetchone()[0]
-                state = self._read(connection)[0] if found == FORMAT else State()
+                its_format = connection.execute("PRAGMA user_version").fetchone()[0]
+                state = self._read(connection)[0] if its_format == FORMAT else State()
         except FILE_ERRORS:
             return State()
         self.is_read = True
@@ -255,26 +239,23 @@ class Memory:
         Raises:
             FILE_ERRORS: the file can't be read.
         """
-        parts: dict[str, dict[Any, Any]] = {name: {} for name in _PARTS}
-        totals: dict[str, float] = {}
+        rows: list[Row] = []
         misdated = 0
         newest_s = time.time() + CLOCKS_DIFFER_S
         oldest_s = newest_s - FORGOTTEN_AFTER_S
-        for part, key, value in connection.execute("SELECT part, key, value FROM learned"):
+        for part, about, value in connection.execute("SELECT part, key, value FROM learned"):
             try:
-                if part in _TOTALS:
-                    total = msgspec.msgpack.decode(value, type=float)
-                    totals[part] = min(total, newest_s) if isfinite(total) else 0.0
+                entry = msgspec.msgpack.decode(value, type=ENTRY_TYPES[part])
+                if isinstance(entry, float):  # a time or a sum of times
+                    rows.append(Row(part, (), min(entry, newest_s)))
                     continue
-                entry = msgspec.msgpack.decode(value, type=_PARTS[part])
-                at_s = getattr(entry, "at_s", oldest_s)
-                misdated += at_s > newest_s
-                if oldest_s <= at_s <= newest_s and _is_sound(entry):
-                    parts[part][tuple(msgspec.json.decode(key))] = entry
+                key = tuple(msgspec.json.decode(about))
             except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
                 continue
-        fields: dict[str, Any] = {**parts, **totals}
-        return State(**fields), misdated
+            misdated += entry.at_s > newest_s
+            if oldest_s <= entry.at_s <= newest_s:
+                rows.append(Row(part, key, entry))
+        return State.from_rows(rows), misdated
 
     def _write_guarded(self, state: State) -> None:
         for _ in range(2):  # once more where the file was found damaged, and begun anew
@@ -296,49 +277,19 @@ class Memory:
         Raises:
             FILE_ERRORS: nothing was written.
         """
-        saved = self._saved or State()
-        rows: list[tuple[str, str, bytes]] = []
-        gone: list[tuple[str, str]] = []
-        for part in _PARTS:
-            new: Mapping[Any, Any] = getattr(state, part)
-            old: Mapping[Any, Any] = getattr(saved, part)
-            rows += [
-                (part, _text(key), msgspec.msgpack.encode(entry))
-                for key, entry in new.items()
-                if old.get(key) is not entry
-            ]
-            gone += [(part, _text(key)) for key in old if key not in new]
-        rows += [(name, "", msgspec.msgpack.encode(getattr(state, name))) for name in _TOTALS]
+        gone = {(row.part, row.key): row.entry for row in self._saved.rows()} if self._saved else {}
+        new = [row for row in state.rows() if gone.pop((row.part, row.key), None) is not row.entry]
+        rows = [(row.part, _text(row.key), msgspec.msgpack.encode(row.entry)) for row in new]
         with connection:
             if self._saved is None:
                 connection.execute("DELETE FROM learned WHERE part <> 'opened'")
-            connection.executemany("DELETE FROM learned WHERE part = ? AND key = ?", gone)
+            connection.executemany(
+                "DELETE FROM learned WHERE part = ? AND key = ?", [(part, _text(key)) for part, key in gone]
+            )
             connection.executemany("INSERT OR REPLACE INTO learned VALUES (?, ?, ?)", rows)
         self._saved = state
 
 
-def _text(key: Any) -> str:
-    return msgspec.json.encode(key).decode()
-
-
-def _is_sound(entry: Struct) -> bool:
-    """Whether an entry is one that could have been saved: a damaged byte may leave it readable and change its sense."""
-    if isinstance(entry, Cell) and not (
-        len(entry.weights) == len(entry.sums) == len(HALF_LIVES_S) and 0 <= entry.window <= LONGEST
-    ):
-        return False
-    if isinstance(entry, StepCost) and (len(entry.squares), len(entry.products), len(entry.coefficients)) != (
-        SIZE**2,
-        SIZE,
-        SIZE,
-    ):
-        return False
-    return all(isfinite(number) for number in _numbers(structs.astuple(entry)))
-
-
-def _numbers(values: tuple[Any, ...]) -> Iterator[float]:
-    for value in values:
-        if isinstance(value, tuple):
-            yield from _numbers(value)
-        elif isinstance(value, (int, float)):
-            yield value
+def _text(key: Key) -> str:
+    """Of what an entry is about."""
+    return msgspec.json.encode(key).decode() if key else ""

@@ -3,7 +3,6 @@
 import asyncio
 from time import perf_counter
 
-from paceline.decision.learn import REFUSALS
 from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.serving.answering import ERROR_INSIDE, Answering, Failed, Refusal, refused
@@ -17,6 +16,7 @@ from paceline.serving.relay import EngineSilent, Relay
 from paceline.serving.reply import Reply
 from paceline.serving.turns import QueueFull, Turn
 from paceline.settings import ServerSettings
+from paceline.types import REFUSALS
 from paceline.wire.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 

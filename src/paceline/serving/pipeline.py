@@ -37,7 +37,7 @@ class Pipeline:
     """
 
     def __init__(self, fleet: Fleet, router: Router) -> None:
-        self.router = router
+        self._router = router
         self.recent = Recent()
         self.metrics = Metrics([str(kind) for kind in Failure if kind.was_delivered])
         self.sinks = Sinks(self.failures)
@@ -65,12 +65,18 @@ class Pipeline:
         self._fleet = self.resolver.fleet = self._judge.fleet = fleet
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self.in_flight.expected_silence_s, engine)
-        self.router.settings, self.router.rules = fleet.configuration.routing, fleet.configuration.rule
+        self._router.settings, self._router.rules = fleet.configuration.routing, fleet.configuration.rule
+
+    @property
+    def router(self) -> Router:
+        """Chooses among the fleet's lanes, which change with what engines are seen to do."""
+        self._router.lanes = self.fleet.offered
+        return self._router
 
     @property
     def failures(self) -> Counter[str]:
         """How often a part of routing failed and a request was served without it."""
-        return self.router.failures
+        return self._router.failures
 
     @property
     def server(self) -> ServerSettings:
@@ -128,7 +134,6 @@ class Pipeline:
         began_s = perf_counter()
         signals = self.router.inspect(request)
         # 4. Which lane it goes down.
-        self.router.lanes = self.fleet.offered  # which change with what engines are seen to do
         decision = self.router.choose(request, signals, self.fleet.states(served))
         plan = Plan(
             request=request,

@@ -1,0 +1,53 @@
+"""The nouns check themselves."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from paceline.types import Lane, Observation, Outcome, Strategy
+
+COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens", "drafted", "accepted")
+GOOD = Observation(completion_tokens=40, decode_tokens=39, decode_s=2.0, drafted=16, accepted=12)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [{name: -1} for name in COUNTS]
+    + [{name: value} for name in ("prefill_s", "decode_s") for value in (-0.1, float("nan"), float("inf"))],
+)
+def test_a_number_that_cannot_be_true_counts_as_not_reported(report: dict[str, Any]) -> None:
+    (name,) = report
+    assert getattr(Observation(**report), name) is None
+    assert replace(GOOD, **report) == replace(GOOD, **dict.fromkeys(report))
+
+
+def test_more_accepted_than_drafted_cannot_be_true() -> None:
+    impossible = replace(GOOD, accepted=17)
+    assert (impossible.drafted, impossible.accepted, impossible.decode_tokens) == (None, None, 39)
+    assert replace(GOOD, accepted=16).accepted == 16
+
+
+@given(st.fixed_dictionaries({name: st.none() | st.integers() for name in COUNTS}))
+def test_no_report_raises(report: dict[str, Any]) -> None:
+    observed = Observation(**report)
+    assert all(value is None or value >= 0 for value in msgspec.structs.astuple(observed))
+    assert observed.accepted is None or observed.drafted is None or observed.accepted <= observed.drafted
+
+
+def test_a_log_with_an_impossible_report_stays_readable() -> None:
+    entry = msgspec.json.encode({"lane": "a", "status": 200, "total_s": 1.0, "observed": {"drafted": 2, "accepted": 9}})
+    assert msgspec.json.decode(entry, type=Outcome).observed == Observation()
+
+
+def test_a_lane_has_a_name_and_an_engine() -> None:
+    for name, engine in (("", "e"), ("a", "")):
+        with pytest.raises(ValueError, match="a lane needs a name"):
+            Lane(name, engine, Strategy())
+
+
+def test_logs_keep_the_names_they_had() -> None:
+    assert msgspec.to_builtins(Outcome("a", 200, 1.0, concurrent=2.5))["beside"] == 2.5
