@@ -94,7 +94,7 @@ async def test_what_was_learned_survives_a_restart(
     engine = await start_engine(slow_to_tell)
 
     monkeypatch.setattr(
-        "conftest.Gateway",
+        "tests.conftest.Gateway",
         lambda load, log, record: Gateway(load, log, record, tmp_path / "learned.sqlite"),
     )
     text = "server.port = 0\n" + lane("plain", engine.url)
