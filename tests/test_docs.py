@@ -60,6 +60,11 @@ def test_links_and_commands_lead_somewhere(page: Path) -> None:
         assert re.search(rf"^{re.escape(make_target)}:", makefile, re.MULTILINE), make_target
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    links = set(re.findall(r"\]\((docs/[\w/.-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} - {"docs/llama-cpp-patch.md"} <= links
+
+
 def _anchors(page: Path) -> set[str]:
     """Of the headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
