@@ -4,12 +4,12 @@ import tomllib
 from functools import cache
 from math import exp, log, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
 
 FILE = Path(__file__).parent / "published.toml"
 MIN_ACCEPTED, MAX_ACCEPTED = 0.01, 0.99

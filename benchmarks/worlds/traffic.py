@@ -1,7 +1,7 @@
 """Requests of a world, each with what every lane would make of it; as arrays, so that drawing thousands is quick."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.worlds.published import Floats
 from paceline.types import Lane, LaneState, Observation, Outcome, Signals
 
-Ints = NDArray[np.int64]
+Ints: TypeAlias = NDArray[np.int64]
 
 STARTED_AT_S = 1.7e9
 """When the first request arrives, in seconds since 1970."""
