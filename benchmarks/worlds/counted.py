@@ -77,7 +77,7 @@ class CountedWorld(Struct, frozen=True):
             if not strategy.drafts:
                 plain_s = arrivals.tokens * step_s * self.machine.plain_slowdown
                 tokens = arrivals.tokens.astype(np.int64)
-                nothing = np.zeros(requests, np.int64)
+                nothing: Ints = np.zeros(requests, np.int64)
                 columns.append((plain_s, plain_s, tokens, nothing, nothing, nothing, None))
             else:
                 columns.append(self._drafted(strategy, arrivals, behaves, deviation, rank, extra, step_s, rng))
@@ -127,19 +127,19 @@ class CountedWorld(Struct, frozen=True):
         cost = (self.machine.costs[length] + extra) * content
         per_step = 1 + np.cumprod(acceptance, axis=1).sum(axis=1)
         steps_expected = arrivals.tokens * covered / per_step
+        # The draws make the answer a little longer or shorter on each lane; what is expected is of one length.
         plain_steps = np.floor(arrivals.tokens * (1 - covered) + 0.5)
         expected_s = step_s * (arrivals.tokens * (1 - covered) + steps_expected * cost)
         steps = np.where(covered > 0, np.maximum(np.floor(steps_expected + rng.random(len(behaves))), 1), 0)
         steps = steps.astype(np.int64)
         left = steps
-        positions = np.empty((len(behaves), length), np.int64)
+        positions: Ints = np.empty((len(behaves), length), np.int64)
         for position in range(length):
             left = rng.binomial(left, acceptance[:, position])
             positions[:, position] = left
         accepted = positions.sum(axis=1)
         tokens = (plain_steps + steps + accepted).astype(np.int64)
         made_s = step_s * (plain_steps + steps * cost)
-        # Counting what was drawn makes each answer a little longer or shorter; the oracle's answer has one length.
         return expected_s, made_s, tokens, steps * length, accepted, steps, positions
 
     @staticmethod

@@ -104,7 +104,7 @@ class EmbeddedWorld(Struct, frozen=True):
         tasks = list(dict.fromkeys(task for task, _ in prompts))
         signals: list[Signals] = []
         for number in chosen:
-            task, text = prompts[number]
+            text = prompts[number][1]
             if rng.random() < MISTOLD:
                 bank = signals_by_task()[Task(tasks[rng.integers(len(tasks))])]
                 signals.append(bank[rng.integers(len(bank))])

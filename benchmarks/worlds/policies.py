@@ -1,4 +1,4 @@
-"""Ways to choose a lane, behind one interface: Paceline's own, and the rivals it has to beat.
+"""Ways to choose a lane, each a :class:`paceline.Policy`: Paceline's own, and the rivals it has to beat.
 
 They are told what a gateway is told: signals of the request, the lanes with their load, and afterwards the outcome.
 """
@@ -8,19 +8,8 @@ from functools import partial
 from importlib import import_module
 from math import log, sqrt
 from random import Random
-from typing import Protocol
 
-from paceline.decision import EXPLORATION, State, decide, learn
-from paceline.types import Decision, LaneState, Outcome, Request, Signals
-
-
-class Policy(Protocol):
-    """Chooses a lane for each request, and may learn from what came of it."""
-
-    def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision: ...
-
-    def observe(self, decision: Decision, outcome: Outcome) -> None: ...
-
+from paceline import Decision, LaneState, Outcome, Policy, Request, Router, RoutingSettings, Signals
 
 MakePolicy = Callable[[int], Policy]
 """A new policy that knows nothing; the argument seeds its random numbers."""
@@ -32,19 +21,10 @@ class _Known(Decision, frozen=True):
     about: tuple[str, ...] = ()
 
 
-class Paceline:
-    """The decision of this package."""
-
-    def __init__(self, seed: int, exploration: float = EXPLORATION) -> None:
-        self._state, self._random, self._exploration = State(), Random(seed), exploration
-        self._signals = Signals()
-
-    def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision:
-        self._signals = signals
-        return decide(signals, lanes, self._state, self._random, self._exploration)
-
-    def observe(self, decision: Decision, outcome: Outcome) -> None:
-        self._state = learn(self._state, self._signals, decision, outcome)
+def paceline(seed: int, exploration: float | None = None) -> Router:
+    """Paceline as it ships, or with another share of the time for exploring."""
+    settings = RoutingSettings() if exploration is None else RoutingSettings(exploration=exploration)
+    return Router((), settings, seed=seed)
 
 
 class _ByTask:
@@ -124,8 +104,8 @@ class Thompson(_ByTask):
 
 class EmaByBatchSize:
     """What SGLang's adaptive speculation does (sgl-project/sglang #21599, #24055): a moving average of the accepted
-    tokens per step, one for each range of batch sizes; the next draft is a token longer than that. It looks at no
-    costs, never decodes plain, and needs an engine that counts."""
+    tokens per step, one for each range of batch sizes; the next draft is the shortest that is longer than that. It
+    looks at no costs, never decodes plain, and needs an engine that counts."""
 
     WEIGHT = 0.2
     RANGES = (1, 64, 128)
@@ -140,7 +120,8 @@ class EmaByBatchSize:
         if not lengths:
             return _Known(lanes[0].lane.name, "", about=(about,))
         wanted = round(self._averages.get(about, DEFAULT_LENGTH - 1.0)) + 1
-        return _Known(lengths[min(lengths, key=lambda length: abs(length - wanted))], "", about=(about,))
+        enough = [length for length in lengths if length >= wanted]
+        return _Known(lengths[min(enough, default=max(lengths))], "", about=(about,))
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:
         seen = outcome.observed
@@ -189,8 +170,8 @@ def default_drafter(lanes: Sequence[LaneState], is_lookup: bool | None = None) -
 
 
 POLICIES: Mapping[str, MakePolicy] = {
-    "paceline": Paceline,
-    "paceline, not exploring": partial(Paceline, exploration=0.0),
+    "paceline": paceline,
+    "paceline, not exploring": partial(paceline, exploration=0.0),
     "UCB by task": Ucb,
     "epsilon-greedy by task": EpsilonGreedy,
     "Thompson by task": Thompson,

@@ -1,7 +1,8 @@
 """Who asks for what: kinds of requests, drawn with the signals that inspection finds in prompts of their tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 
 import numpy as np
 from msgspec import Struct
@@ -21,6 +22,8 @@ LENGTHS = (64, 128, 256)
 MIN_TOKENS, MAX_TOKENS = 4, 6000
 TURNS = 5
 """Of a conversation."""
+TOOL = {"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}
+"""What an agent offers its model."""
 
 
 class Kind(Struct, frozen=True):
@@ -91,14 +94,17 @@ def draw(mix: Mix, requests: int, rng: np.random.Generator) -> Arrivals:
 
 @cache
 def signals_by_task() -> dict[Task, list[Signals]]:
-    """Signals of the project's own prompts, greedy."""
+    """Signals of the project's own prompts, greedy; of tool calls, those of wishes for code to an agent's model."""
     found: dict[Task, list[Signals]] = {}
     for prompt in own_prompts():
         found.setdefault(Task(prompt.task), []).append(signals_of(prompt.text))
+        if prompt.task == Task.CODE:
+            found.setdefault(Task.TOOL_CALL, []).append(signals_of(prompt.text, {"tools": [TOOL]}))
     return found
 
 
-def signals_of(text: str) -> Signals:
-    """Of a prompt on its own; without the conversation, since no prompt comes twice in life."""
-    fields = {"messages": [{"role": "user", "content": text}], "temperature": 0}
+def signals_of(text: str, more: Mapping[str, object] = MappingProxyType({})) -> Signals:
+    """Of a prompt on its own, with more request fields; without the conversation, since no prompt comes twice in
+    life."""
+    fields = {"messages": [{"role": "user", "content": text}], "temperature": 0, **more}
     return replace(inspect(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields)), conversation="")

@@ -1,14 +1,14 @@
 """One policy through one world's requests, and what it took beside what could have been taken."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from benchmarks.worlds.policies import DEFAULT_LENGTH, MakePolicy, default_drafter
 from benchmarks.worlds.published import Floats
-from benchmarks.worlds.traffic import Traffic
-from paceline.types import Api, Request
+from benchmarks.worlds.traffic import Ints, Traffic
+from paceline import Api, Request
 
 GATED_BELOW = 0.5
 """Accepted share of drafts below which a gate inside the engine stops drafting for the rest of a request."""
@@ -24,7 +24,7 @@ def run(traffic: Traffic, make: MakePolicy, seed: int) -> Floats:
     numbers = {lane.name: number for number, lane in enumerate(traffic.lanes)}
     states = {beside: traffic.lane_states(beside) for beside in set(traffic.beside.tolist())}
     beside, at_s = traffic.beside.tolist(), traffic.at_s.tolist()
-    chosen = np.empty(len(traffic), np.int64)
+    chosen: Ints = np.empty(len(traffic), np.int64)
     for request, signals in enumerate(traffic.signals):
         decision = policy.choose(_REQUEST, signals, states[beside[request]])
         lane = numbers[decision.lane]
@@ -33,7 +33,7 @@ def run(traffic: Traffic, make: MakePolicy, seed: int) -> Floats:
     return taken(traffic, chosen)
 
 
-def taken(traffic: Traffic, chosen: object) -> Floats:
+def taken(traffic: Traffic, chosen: Ints) -> Floats:
     result: Floats = traffic.expected_s[np.arange(len(traffic)), chosen]
     return result
 
@@ -51,12 +51,12 @@ def hindsight(traffic: Traffic) -> Mapping[str, Floats]:
     return found
 
 
-def _best_of_groups(traffic: Traffic, names: object) -> Floats:
+def _best_of_groups(traffic: Traffic, names: Sequence[str]) -> Floats:
     """Of the requests of one name, load and epoch the lane that is the best for all of them."""
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for request, key in enumerate(zip(names, traffic.beside, traffic.epochs, strict=True)):  # type: ignore[call-overload]
+    for request, key in enumerate(zip(names, traffic.beside, traffic.epochs, strict=True)):
         groups[key].append(request)
-    chosen = np.empty(len(traffic), np.int64)
+    chosen: Ints = np.empty(len(traffic), np.int64)
     for requests in groups.values():
         chosen[requests] = traffic.expected_s[requests].sum(axis=0).argmin()
     return taken(traffic, chosen)
@@ -77,9 +77,3 @@ def _gated(traffic: Traffic) -> Floats | None:
     drafting, stopped = traffic.expected_s[:, lane], traffic.expected_s[:, plain[0]]
     result: Floats = np.where(accepted < GATED_BELOW, tried * drafting + (1 - tried) * stopped, drafting)
     return result
-
-
-def share(traffic: Traffic, seconds: Floats, first: int, last: int) -> float:
-    """Of the oracle, in a range of requests."""
-    oracle: Floats = traffic.expected_s.min(axis=1)
-    return float(oracle[first:last].sum() / seconds[first:last].sum())

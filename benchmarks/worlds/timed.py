@@ -9,7 +9,7 @@ from msgspec import Struct
 from benchmarks.worlds.published import Floats, numbers, time_noise
 from benchmarks.worlds.requests import Mix, draw
 from benchmarks.worlds.traffic import Ints, Traffic
-from paceline.types import Lane
+from paceline.types import Lane, Strategy
 
 STAYS = 0.9
 """Probability that the load of one request is that of the next one, too; else it is any of the published ones."""
@@ -71,6 +71,13 @@ def published_speeds(section: str, name: str) -> tuple[tuple[int, ...], dict[str
     loads = tuple(table.get("at_a_time", (1,)))
     rows = {kind: row for kind, row in table.items() if kind not in ("source", "lanes", "at_a_time")}
     return loads, {kind: np.atleast_2d(np.array(row, float)) for kind, row in rows.items()}
+
+
+def published_lanes(section: str, name: str) -> tuple[Lane, ...]:
+    """The lanes of such a table, all of one engine."""
+    return tuple(
+        Lane(lane, "engine", Strategy(*strategy)) for lane, strategy in numbers()[section][name]["lanes"].items()
+    )
 
 
 def _sticky(states: int, requests: int, rng: np.random.Generator) -> Ints:
