@@ -94,7 +94,7 @@ class Traffic(Struct):
             status=200,
             total_s=(observed.decode_s or 0.0) + PREFILL_S,
             observed=observed,
-            beside=float(self.beside[request]),
+            concurrent=float(self.beside[request]),
             at_s=at_s,
             fingerprint=self.lanes[lane].engine,
         )
