@@ -27,6 +27,17 @@ from paceline.types import Decision, Outcome, Request, Signals
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
+MARKS = {"embedded_engine": pytest.mark.real_engine, "browser": pytest.mark.browser}
+"""What a test is, by a fixture that it asks for, directly or through others."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, mark in MARKS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
 
 @dataclass
 class RunningGateway:
@@ -34,11 +45,13 @@ class RunningGateway:
 
     text: str
     log_directory: Path
+    learned: Path | None = None
+    """What it learned; without it, nothing is kept."""
     outcomes: list[tuple[Request, Signals, Decision, Outcome]] = field(default_factory=list)
 
     async def start(self) -> None:
         started = asyncio.Event()
-        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self._record)
+        self.gateway = Gateway(lambda: parse(self.text, "test.toml"), self.log_directory, self._record, self.learned)
         self._task = asyncio.create_task(self.gateway.run(lambda _: started.set()))
         waiting = asyncio.create_task(started.wait())
         await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -76,6 +89,7 @@ class RunningGateway:
 
 StartGateway = Callable[[str], Awaitable[RunningGateway]]
 StartEngine = Callable[..., Awaitable[FakeEngine]]
+EngineTable = Callable[..., str]
 
 
 @pytest.fixture
@@ -166,21 +180,30 @@ def model() -> Path:
     return bundled_model(cache_directory())
 
 
-embedded = partial(engine, alias="smol", slots=2)
-"""An ``[[engine]]`` table of the embedded engine."""
 ENGINE_KEY = "known-to-tests"
 """Of the engines of :func:`real_gateway`, so that they can be asked directly; else each would have one of its own."""
 NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", "8")
 
 
 @pytest.fixture(scope="session")
-def real_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def embedded_engine() -> EngineTable:
+    """Writes an ``[[engine]]`` table of the embedded engine.
+
+    Whatever starts a real engine asks for this fixture, which is how its tests are marked (``MARKS``).
+    """
+    return partial(engine, alias="smol", slots=2)
+
+
+@pytest.fixture(scope="session")
+def real_gateway(embedded_engine: EngineTable, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A plain and an n-gram lane of the bundled model, on the embedded engine."""
     folder = tmp_path_factory.mktemp("real")
     configuration = folder / "paceline.toml"
     template = ("--chat-template-file", str(Path(__file__).parent / "tools.jinja"))  # the model's own knows no tools
     shared = (*template, "--api-key", ENGINE_KEY)
-    configuration.write_text(embedded("plain", *shared) + embedded("ngram", *NGRAM, *shared, strategy="ngram"))
+    configuration.write_text(
+        embedded_engine("plain", *shared) + embedded_engine("ngram", *NGRAM, *shared, strategy="ngram")
+    )
     serving = Serving("--config", str(configuration), folder=folder)
     yield serving
     serving.process.terminate()

@@ -111,6 +111,7 @@ PARTS = (BODY[:60], BODY[60:])
         (["gzip", "zstd"], zstd.compress(gzip.compress(BODY))),
         (["gzip", "gzip"], gzip.compress(gzip.compress(BODY))),
     ],
+    ids=["two parts", "padded", "a part a byte", "two zstd parts", "gzip in zstd", "gzip in gzip"],
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
 async def test_a_packed_body_arrives_whole_however_it_was_packed(
@@ -128,6 +129,7 @@ async def test_a_packed_body_arrives_whole_however_it_was_packed(
 @pytest.mark.parametrize(
     ("packed", "status"),
     [(gzip.compress(BODY)[:-20], 400), (gzip.compress(BODY) + b"rubbish", 400), (b"", 400)],
+    ids=["cut short", "with rubbish behind", "empty"],
 )
 async def test_a_damaged_packed_body_reaches_no_engine(
     packed: bytes, status: int, start_engine: StartEngine, start_gateway: StartGateway

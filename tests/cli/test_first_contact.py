@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pytest
 from benchmarks.gateways import engine
-from tests.conftest import Serving
+from tests.conftest import EngineTable, Serving
 from tests.planning.test_model_files import model_file, small_model
 
 from paceline.cli import main, serve
@@ -311,7 +311,7 @@ def test_flags_behind_two_dashes_are_the_engines(capsys: pytest.CaptureFixture[s
     assert "task" in capsys.readouterr().out
 
 
-def test_flags_reach_the_engine(tmp_path: Path) -> None:
+def test_flags_reach_the_engine(embedded_engine: EngineTable, tmp_path: Path) -> None:
     words = ("--llama-server", "embedded", "--slots", "1", "--context-tokens", "1024", "--", "--ctx-size", "512")
     with Serving(*words, folder=tmp_path) as serving:
         assert "1 slot of 512 tokens" in serving.said

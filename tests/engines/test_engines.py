@@ -153,6 +153,7 @@ async def test_an_engine_that_dies_is_started_again(supervise: Supervise) -> Non
     await becomes(one, Health.UP, restarts=1)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_crashes_at_once_says_its_last_words(supervise: Supervise) -> None:
     one = supervise("--behave", "crash")
     await becomes(one, Health.DOWN, restarts=1)
@@ -193,6 +194,7 @@ async def test_an_engine_that_ignores_being_asked_is_killed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help in this is Linux's")
+@pytest.mark.slow
 def test_engines_end_with_a_gateway_that_was_killed(llama_server: Path, tmp_path: Path) -> None:
     configuration = tmp_path / "paceline.toml"
     table = f'name = "one"\nkind = "llama.cpp"\nlaunch = ["{llama_server}", "--port", "{{port}}"]\n'

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import NGRAM, StartEngine
+from tests.conftest import NGRAM, EngineTable, StartEngine
 from tests.fake_engine import Received, Script, Wire
 
 from paceline.engines import ENGINES
@@ -156,7 +156,9 @@ async def test_other_errors_tell_nothing_of_a_field(status: int, start_engine: S
 
 
 @pytest.fixture
-async def real(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Supervisor]:
+async def real(
+    embedded_engine: EngineTable, model: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Supervisor]:
     """The embedded engine on the bundled model, plain or drafting by n-grams."""
     mode, *more = request.param.split()
     flags = ("-m", str(model), "--port", "{port}", "--threads", "1", "-c", "1024", *more)

@@ -101,6 +101,7 @@ async def hanging() -> AsyncIterator[Hanging]:
     await one.stop()
 
 
+@pytest.mark.slow
 async def test_silence_ends_what_runs_and_says_why(hanging: Hanging, supervise: Supervise) -> None:
     one = supervise(url=hanging.url)
     await becomes(one, Health.UP)
@@ -120,6 +121,7 @@ async def test_silence_ends_what_runs_and_says_why(hanging: Hanging, supervise: 
     await becomes(one, Health.UP)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_streams_but_is_late_to_answer_looks_is_busy(
     hanging: Hanging, supervise: Supervise
 ) -> None:
@@ -136,6 +138,7 @@ async def test_an_engine_that_streams_but_is_late_to_answer_looks_is_busy(
     await becomes(one, Health.DOWN)
 
 
+@pytest.mark.slow
 async def test_silence_is_borne_for_as_long_as_what_runs_needs(hanging: Hanging, supervise: Supervise) -> None:
     one = supervise(url=hanging.url)
     one.expected_silence_s = lambda: 3.0
@@ -399,6 +402,7 @@ async def test_a_router_is_examined_with_a_model_that_is_loaded(start_engine: St
 # Launched
 
 
+@pytest.mark.slow
 async def test_a_launched_engine_that_hangs_is_killed_and_started_again(supervise: Supervise) -> None:
     one = supervise("llama.cpp", **launched())
     await becomes(one, Health.UP)
@@ -414,6 +418,7 @@ async def test_a_launched_engine_that_hangs_is_killed_and_started_again(supervis
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processor time this way")
+@pytest.mark.slow
 async def test_a_silent_launched_engine_that_works_is_left_alone(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,6 +441,7 @@ async def test_a_silent_launched_engine_that_works_is_left_alone(
     assert (one.health, one.restarts) == (Health.UP, 0)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_came_up_is_waited_for_however_often_it_crashes(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +481,7 @@ async def test_an_engine_that_is_held_up_for_a_while_is_not_killed(supervise: Su
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processor time this way")
+@pytest.mark.slow
 async def test_an_engine_that_hangs_at_its_start_keeps_no_other_from_starting(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,6 +512,7 @@ async def test_an_exit_is_noticed_at_once(supervise: Supervise) -> None:
     await becomes(one, Health.UP, restarts=1)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_ends_often_but_comes_up_is_waited_for(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_full_disk_stops_nothing() -> None:
     assert log.problem
 
 
+@pytest.mark.slow
 def test_it_survives_being_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred times; `python -m benchmarks.evidence.kills` does it to a whole gateway under load."""
     monkeypatch.setattr(evidence_log, "INTERVAL_S", 0.005)

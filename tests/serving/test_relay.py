@@ -169,6 +169,7 @@ async def test_a_stream_without_an_event_is_an_error() -> None:
     assert client.body == b": ping\n\n" and client.has_ended
 
 
+@pytest.mark.slow
 async def test_pings_are_held_for_a_second_and_not_longer() -> None:
     client = Client()
     one = relay([b": 1\n\n", 0.3, b": 2\n\n", 2 * PING_HELD_S, ERROR], client)

@@ -9,8 +9,6 @@ import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire
 
-from paceline.http.server import Gateway
-
 STORY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Write a poem about the sea."}]}
 REPORT = {
     "id": "x",
@@ -88,18 +86,11 @@ async def test_the_decision_is_explained_with_what_was_learned(
     assert (wrong.status_code, "no path that is decided on" in wrong.text) == (404, True)
 
 
-async def test_what_was_learned_survives_a_restart(
-    start_engine: StartEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_learned_survives_a_restart(start_engine: StartEngine, tmp_path: Path) -> None:
     engine = await start_engine(slow_to_tell)
-
-    monkeypatch.setattr(
-        "conftest.Gateway",
-        lambda load, log, record: Gateway(load, log, record, tmp_path / "learned.sqlite"),
-    )
     text = "server.port = 0\n" + lane("plain", engine.url)
     for turn in range(2):
-        running = RunningGateway(text, tmp_path / "log")
+        running = RunningGateway(text, tmp_path / "log", tmp_path / "learned.sqlite")
         await running.start()
         await running.lanes_settle()
         predictions = (await running.http.post("/paceline/explain/v1/chat/completions", json=STORY)).json()[

@@ -932,8 +932,7 @@ def test_sockets_are_set_up(serve: Serve) -> None:
 FEW_DESCRIPTORS = """
 import asyncio, resource, socket, sys
 import uvloop
-sys.path.insert(0, "tests")
-from test_http_server import LIMITS, echo
+from tests.wire.test_http_server import LIMITS, echo
 from paceline.wire.server import HttpServer
 
 async def main():
