@@ -13,10 +13,9 @@ from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire, event, status_500, token
 
 from paceline.cli.common import state_directory
-from paceline.engines.meaning import LOGPROBS
 from paceline.processes import Health
 from paceline.serving import pipeline
-from paceline.types import Abilities, Drafter
+from paceline.types import LOGPROBS, Abilities, Drafter
 
 
 def chat(text: str = "hi", **more: Any) -> dict[str, Any]:

@@ -13,9 +13,7 @@ from time import perf_counter
 
 from training.task_model.prompts import own_prompts
 
-from paceline.decision import State, decide, learn
-from paceline.inspection import inspect
-from paceline.types import Api, Lane, LaneState, Observation, Outcome, Request, Strategy
+from paceline import Api, Lane, LaneState, Observation, Outcome, Request, Router, Strategy
 
 STRATEGIES = (Strategy(), *(Strategy("ngram", n) for n in (2, 4, 8)), *(Strategy("mtp", n) for n in (1, 2, 4, 8)))
 PARTS = ("inspect", "decide", "inspect + decide", "learn")
@@ -45,18 +43,27 @@ def measure(requests: list[Request], count: int) -> dict[str, list[float]]:
         LaneState(Lane(str(strategy), "engine", strategy, "gpu"), fingerprint="engine", model="model")
         for strategy in STRATEGIES
     ]
-    rng, state = Random(0), State()
+    rng, router = Random(0), Router((), seed=1)
     taken: dict[str, list[float]] = {part: [] for part in PARTS}
     for number in range(count):
         request = requests[number % len(requests)]
         began_s = perf_counter()
-        signals = inspect(request)
+        signals = router.inspect(request)
         inspected_s = perf_counter()
-        decision = decide(signals, lanes, state, rng)
+        decision = router.choose(request, signals, lanes)
         decided_s = perf_counter()
-        observed = Observation(400, 0, 128, 0.2, 127, 1.5 + rng.random(), 90, 30 + rng.randrange(50))
+        observed = Observation(
+            prompt_tokens=400,
+            cached_tokens=0,
+            completion_tokens=128,
+            prefill_s=0.2,
+            decode_tokens=127,
+            decode_s=1.5 + rng.random(),
+            drafted=90,
+            accepted=30 + rng.randrange(50),
+        )
         outcome = Outcome(decision.lane, 200, 3.0, observed=observed, at_s=1e9 + 3 * number)
-        state = learn(state, signals, decision, outcome)
+        router.observe(decision, outcome)
         learned_s = perf_counter()
         for part, took_s in zip(
             PARTS,

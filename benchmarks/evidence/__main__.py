@@ -10,11 +10,10 @@ import argparse
 from random import Random
 from statistics import mean
 
-from benchmarks.learning.policies import Paceline
-from benchmarks.learning.worlds import World, embedded, mtp_counts, signals_by_task
-from paceline.decision import EXPLORATION
+from benchmarks.learning.policies import paceline
+from benchmarks.learning.worlds import REQUEST, World, embedded, mtp_counts, signals_by_task
+from paceline import Decision, Outcome, RoutingSettings, Signals, Task
 from paceline.evidence.estimate import Logged, always, estimate
-from paceline.types import Signals, Task
 
 GAP_S = 0.5
 
@@ -23,32 +22,32 @@ def one_log(
     world: World, signals: dict[Task, list[Signals]], requests: int, seed: int, exploration: float
 ) -> tuple[list[Logged], dict[str, float]]:
     """A log, and by lane the time that it would have taken over the time that was taken."""
-    drawing, choosing = Random(seed), Random(seed + 1000)
-    policy, now_s = Paceline(exploration), 1.7e9
+    drawing, router = Random(seed), paceline(seed + 1000, exploration)
+    now_s = 1.7e9
     entries: list[Logged] = []
     truth = dict.fromkeys((one.lane.name for one in world.lanes), 0.0)
     for _ in range(requests):
         draw = world.draw(signals, drawing)
-        lane = policy.choose(draw, world.lanes, choosing)
-        seen = draw.observed[lane]
-        entries.append(logged(draw.signals.task, seen.decode_s or 0.0, seen.decode_tokens or 1, policy, lane))
-        now_s += draw.expected_s[lane] + GAP_S
-        policy.tell(draw, lane, now_s)
+        decision = router.choose(REQUEST, draw.signals, world.lanes)
+        now_s += draw.expected_s[decision.lane] + GAP_S
+        outcome = draw.outcome(decision.lane, now_s)
+        entries.append(logged(draw.signals, decision, outcome))
+        router.observe(decision, outcome)
         for name, seconds in draw.expected_s.items():
             truth[name] += seconds
     taken = sum(one.seconds for one in entries)
     return entries, {name: seconds / taken for name, seconds in truth.items()}
 
 
-def logged(task: Task, decode_s: float, tokens: int, policy: Paceline, lane: str) -> Logged:
-    decision = policy.decision
+def logged(signals: Signals, decision: Decision, outcome: Outcome) -> Logged:
+    decode_s, tokens = outcome.observed.decode_s or 0.0, outcome.observed.decode_tokens or 1
     in_seconds = all(one.s_per_token is not None for one in decision.predictions.values())
     return Logged(
-        task,
-        lane,
+        signals.task,
+        decision.lane,
         tokens,
         decode_s / tokens,
-        decision.propensities or {lane: 1.0},
+        decision.propensities or {decision.lane: 1.0},
         {
             name: (one.s_per_token if in_seconds and one.s_per_token is not None else one.relative)
             for name, one in decision.predictions.items()
@@ -62,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=int, default=200)
     parser.add_argument("--requests", type=int, nargs="*", default=[400, 2000])
-    parser.add_argument("--exploration", type=float, default=EXPLORATION)
+    parser.add_argument("--exploration", type=float, default=RoutingSettings().exploration)
     options = parser.parse_args()
     signals = signals_by_task()
     print("| machine | requests | always | truth inside the 95 % interval | half its width | error | on predictions |")

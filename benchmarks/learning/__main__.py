@@ -9,15 +9,13 @@ differently. Shares are of the oracle's time, which knows what every lane would 
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import mean
 
-from benchmarks.learning.policies import EpsilonGreedy, Fixed, KnowsTasks, Paceline, Policy, Thompson, Ucb
-from benchmarks.learning.worlds import Draw, World, signals_by_task, worlds
-from paceline.types import Signals, Task
+from benchmarks.learning.policies import MakePolicy, policies
+from benchmarks.learning.worlds import REQUEST, World, signals_by_task, worlds
+from paceline import Signals, Task
 
 GAP_S = 0.5
 """Between two requests."""
@@ -45,24 +43,25 @@ class Run:
 
 def run(
     world: World,
-    policy: Policy,
+    make: MakePolicy,
     signals: dict[Task, list[Signals]],
     requests: int,
     seed: int,
     change: tuple[Task, Task],
 ) -> Run:
-    drawing, choosing = Random(seed), Random(seed + 1000)
+    drawing, policy = Random(seed), make(seed + 1000)
     done, now_s = Run(), 1.7e9
     world.behaves_as = {}
     left = 2 * RECOVERY
     while left:
         if len(done.tasks) == requests:
             world.behaves_as = {change[0]: change[1]}
-        draw: Draw = world.draw(signals, drawing)
-        lane = policy.choose(draw, world.lanes, choosing)
-        now_s += draw.expected_s[lane] + GAP_S
-        policy.tell(draw, lane, now_s)
-        done.taken_s.append(draw.expected_s[lane])
+        draw = world.draw(signals, drawing)
+        decision = policy.choose(REQUEST, draw.signals, world.lanes)
+        took_s = draw.expected_s[decision.lane]
+        now_s += took_s + GAP_S
+        policy.observe(decision, draw.outcome(decision.lane, now_s))
+        done.taken_s.append(took_s)
         done.oracle_s.append(min(draw.expected_s.values()))
         done.tasks.append(draw.task)
         left -= bool(world.behaves_as) and draw.task is change[0]
@@ -76,19 +75,6 @@ def speed_ups(world: World) -> dict[Task, float]:
         times = {one.lane.name: mean(row[one.lane.name][0] for row in rows) for one in world.lanes}
         found[task] = times["plain"] / min(time for name, time in times.items() if name != "plain")
     return found
-
-
-def policies(world: World) -> dict[str, Callable[[], Policy]]:
-    found: dict[str, Callable[[], Policy]] = {"Paceline": Paceline}
-    for one in world.lanes:
-        found[f"always {one.lane.name}"] = partial(Fixed, one.lane.name)
-    return found | {
-        "epsilon-greedy": EpsilonGreedy,
-        "UCB": Ucb,
-        "Thompson, no features": Thompson,
-        "knows the tasks": partial(KnowsTasks, world),
-        "Thompson by task": partial(Thompson, by_task=True),
-    }
 
 
 def main() -> None:
@@ -110,8 +96,8 @@ def main() -> None:
             if options.only and name not in options.only and not name.startswith("always"):
                 continue
             for seed in range(options.seeds):
-                runs[name].append(run(world, make(), signals, options.requests, seed, (best_task, worst_task)))
-                back[name].append(run(world, make(), signals, options.requests, seed, (worst_task, best_task)))
+                runs[name].append(run(world, make, signals, options.requests, seed, (best_task, worst_task)))
+                back[name].append(run(world, make, signals, options.requests, seed, (worst_task, best_task)))
             print(f"{world.name}: {name} done", file=sys.stderr)
         fixed = {name: done for name, done in runs.items() if name.startswith("always")}
         first = {name: mean(one.share(0, 20) for one in done) for name, done in fixed.items()}

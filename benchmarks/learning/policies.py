@@ -1,123 +1,131 @@
-"""Ways to choose a lane: ours, and what it has to beat."""
+"""What Paceline has to beat: other ways to choose a lane, each a :class:`paceline.Policy`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import log, sqrt
 from random import Random
-from typing import Protocol
 
-from benchmarks.learning.worlds import Draw, World
-from paceline.decision import EXPLORATION, State, decide, learn
-from paceline.types import Decision, LaneState, Outcome
+from benchmarks.learning.worlds import World
+from paceline import Decision, LaneState, Outcome, Policy, Request, Router, RoutingSettings, Signals
 
-
-class Policy(Protocol):
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str: ...
-
-    def tell(self, draw: Draw, lane: str, now_s: float) -> None: ...
+MakePolicy = Callable[[int], Policy]
+"""A policy that has learned nothing yet, from the seed of its random numbers."""
 
 
-class Paceline:
-    def __init__(self, exploration: float = EXPLORATION) -> None:
-        self.state = State()
-        self._exploration = exploration
-        self.decision = Decision("", "")
+def paceline(seed: int, exploration: float | None = None) -> Router:
+    """Paceline, which is told at each choice how the lanes are."""
+    settings = RoutingSettings() if exploration is None else RoutingSettings(exploration=exploration)
+    return Router((), settings, seed=seed)
 
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
-        self.decision = decide(draw.signals, lanes, self.state, rng, self._exploration)
-        return self.decision.lane
 
-    def tell(self, draw: Draw, lane: str, now_s: float) -> None:
-        observed = draw.observed[lane]
-        outcome = Outcome(lane, 200, (observed.decode_s or 0) + 0.1, observed=observed, at_s=now_s)
-        self.state = learn(self.state, draw.signals, self.decision, outcome)
+def policies(world: World) -> dict[str, MakePolicy]:
+    """All that are compared on a world, by name."""
+    always: dict[str, MakePolicy] = {
+        f"always {state.lane.name}": partial(Fixed, lane=state.lane.name) for state in world.lanes
+    }
+    baselines: dict[str, MakePolicy] = {
+        "epsilon-greedy": EpsilonGreedy,
+        "UCB": Ucb,
+        "Thompson, no features": Thompson,
+        "knows the tasks": partial(KnowsTasks, world=world),
+        "Thompson by task": partial(Thompson, by_task=True),
+    }
+    return {"Paceline": paceline} | always | baselines
 
 
 class Fixed:
-    def __init__(self, lane: str) -> None:
+    """A static policy: one lane for everything."""
+
+    def __init__(self, _seed: int, lane: str) -> None:
         self._lane = lane
 
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
-        return self._lane
+    def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision:
+        return Decision(self._lane, "always", signals=signals)
 
-    def tell(self, draw: Draw, lane: str, now_s: float) -> None:
+    def observe(self, decision: Decision, outcome: Outcome) -> None:
         pass
 
 
-class KnowsTasks(Fixed):
-    """Knows every lane's mean time for each task, before and after a change, but like the others only the told task:
-    what no policy that looks at the task alone can beat."""
+class KnowsTasks:
+    """Knows every lane's mean time for each task, before and after a change, but like the others only the reported
+    task: what no policy that looks at the task alone can beat."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world.lanes[0].lane.name)
+    def __init__(self, _seed: int, world: World) -> None:
         self._world = world
 
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
-        task = draw.signals.task
+    def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision:
+        task = signals.task
         rows = self._world.rows.get(self._world.behaves_as.get(task, task), [])
-        if not rows:
-            return super().choose(draw, lanes, rng)
-        return min((one.lane.name for one in lanes), key=lambda name: sum(row[name][0] for row in rows))
+        names = [state.lane.name for state in lanes]
+        lane = min(names, key=lambda name: sum(row[name][0] for row in rows)) if rows else names[0]
+        return Decision(lane, "the least mean time of the task", signals=signals)
+
+    def observe(self, decision: Decision, outcome: Outcome) -> None:
+        pass
 
 
 class _Means:
-    """Mean seconds per token by lane, or by lane and task."""
+    """Remembers seconds per token by lane, or by lane and task; how it picks one is for its subclasses to say."""
 
-    def __init__(self, by_task: bool = False) -> None:
+    def __init__(self, seed: int, by_task: bool = False) -> None:
+        self._random = Random(seed)
         self._by_task = by_task
-        self.values: dict[tuple[str, str], list[float]] = {}
+        self._s_per_token: dict[tuple[str, str], list[float]] = {}
 
-    def key(self, draw: Draw, lane: str) -> tuple[str, str]:
-        return (draw.signals.task if self._by_task else "", lane)
+    def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision:
+        observed = {state.lane.name: self._s_per_token.get(self._key(signals, state.lane.name), []) for state in lanes}
+        return Decision(self._pick(observed), type(self).__name__, signals=signals)
 
-    def tell(self, draw: Draw, lane: str, now_s: float) -> None:
-        observed = draw.observed[lane]
-        assert observed.decode_s and observed.decode_tokens
-        self.values.setdefault(self.key(draw, lane), []).append(observed.decode_s / observed.decode_tokens)
+    def observe(self, decision: Decision, outcome: Outcome) -> None:
+        observed = outcome.observed
+        assert decision.signals and observed.decode_s and observed.decode_tokens
+        key = self._key(decision.signals, outcome.lane)
+        self._s_per_token.setdefault(key, []).append(observed.decode_s / observed.decode_tokens)
 
-    def seen(self, draw: Draw, lane: str) -> list[float]:
-        return self.values.get(self.key(draw, lane), [])
+    def _key(self, signals: Signals, lane: str) -> tuple[str, str]:
+        return (signals.task if self._by_task else "", lane)
+
+    def _pick(self, observed: dict[str, list[float]]) -> str:
+        """A lane, by what was observed of each."""
+        raise NotImplementedError
 
 
 class EpsilonGreedy(_Means):
     """The lane with the best mean, a tenth of the time any (Sutton and Barto 2018, section 2.2)."""
 
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
-        names = [one.lane.name for one in lanes]
-        untried = [name for name in names if not self.seen(draw, name)]
-        if untried:
+    def _pick(self, observed: dict[str, list[float]]) -> str:
+        if untried := [name for name, times in observed.items() if not times]:
             return untried[0]
-        if rng.random() < 0.1:
-            return rng.choice(names)
-        return min(names, key=lambda name: sum(self.seen(draw, name)) / len(self.seen(draw, name)))
+        if self._random.random() < 0.1:
+            return self._random.choice(list(observed))
+        return min(observed, key=lambda name: sum(observed[name]) / len(observed[name]))
 
 
 class Ucb(_Means):
     """UCB1 on speed relative to the best one seen (Auer et al. 2002, Machine Learning 47)."""
 
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
-        names = [one.lane.name for one in lanes]
-        untried = [name for name in names if not self.seen(draw, name)]
-        if untried:
+    def _pick(self, observed: dict[str, list[float]]) -> str:
+        if untried := [name for name, times in observed.items() if not times]:
             return untried[0]
-        total = sum(len(self.seen(draw, name)) for name in names)
-        best = min(min(self.seen(draw, name)) for name in names)
+        total = sum(map(len, observed.values()))
+        best = min(map(min, observed.values()))
 
         def bound(name: str) -> float:
-            values = self.seen(draw, name)
-            return best * len(values) / sum(values) + 0.3 * sqrt(2 * log(total) / len(values))
+            times = observed[name]
+            return best * len(times) / sum(times) + 0.3 * sqrt(2 * log(total) / len(times))
 
-        return max(names, key=bound)
+        return max(observed, key=bound)
 
 
 class Thompson(_Means):
     """A normal posterior of each lane's seconds per token; without features, or one for each task."""
 
-    def choose(self, draw: Draw, lanes: Sequence[LaneState], rng: Random) -> str:
+    def _pick(self, observed: dict[str, list[float]]) -> str:
         def sample(name: str) -> float:
-            values = self.seen(draw, name)
-            if not values:
-                return -rng.random()
-            mean = sum(values) / len(values)
-            return rng.gauss(mean, 0.2 * mean / sqrt(len(values)))
+            times = observed[name]
+            if not times:
+                return -self._random.random()
+            mean = sum(times) / len(times)
+            return self._random.gauss(mean, 0.2 * mean / sqrt(len(times)))
 
-        return min((one.lane.name for one in lanes), key=sample)
+        return min(observed, key=sample)

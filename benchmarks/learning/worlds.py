@@ -14,7 +14,7 @@ from training.task_model.prompts import own_prompts
 
 from paceline.decision.drafting import accepted_per_draft
 from paceline.inspection import inspect
-from paceline.types import Api, Lane, LaneState, Observation, Request, Signals, Strategy, Task
+from paceline.types import Api, Lane, LaneState, Observation, Outcome, Request, Signals, Strategy, Task
 
 NOISE = 0.05
 """Of a measured time, as standard deviation of its logarithm."""
@@ -29,14 +29,25 @@ MEASURED = Path(__file__).parent / "measured.json"
 Row = dict[str, tuple[float, float | None, float | None]]
 
 
+REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
+"""Stands for all that are drawn, of which only the signals count."""
+
+
 class Draw(NamedTuple):
     """A request, and what every lane would make of it."""
 
     task: Task
+    """What it really asks for."""
     signals: Signals
+    """As inspection finds them, now and then those of another task."""
     expected_s: dict[str, float]
     """Decode time by lane, known to the oracle alone."""
     observed: dict[str, Observation]
+
+    def outcome(self, lane: str, at_s: float) -> Outcome:
+        """What became of it on a lane, which it left at ``at_s``."""
+        observed = self.observed[lane]
+        return Outcome(lane, 200, (observed.decode_s or 0) + 0.1, observed=observed, at_s=at_s)
 
 
 class World(Struct):

@@ -58,6 +58,11 @@ class Request(Struct, frozen=True):
     elided_chars: int = 0
     """Of the largest bodies ``fields`` holds the beginning and the end; so much is left out."""
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], model: str | None = None, api: Api = Api.OPENAI_CHAT) -> "Request":
+        """A request to decide on, where somebody else sends it: ``fields`` are those of its body."""
+        return cls(api, "", b"", fields, model)
+
 
 class Task(StrEnum):
     """What a request asks for, as far as it matters to drafting."""
@@ -151,13 +156,17 @@ class Drafter(Struct, frozen=True):
     """The one model that it drafts for; empty for whatever the engine serves."""
 
 
+LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
+"""Request fields that ask for the probabilities of tokens: the commonest of those whose meaning drafting may change."""
+
+
 class Abilities(Struct, frozen=True):
     """What an engine was seen to do at a request's wish."""
 
     drafters: tuple[Drafter, ...] = ()
     """Empty: every request is decoded as the engine was started."""
     not_when_drafting: frozenset[str] = frozenset()
-    """Names of request fields (``engines/meaning.py``) whose meaning drafting changes on this engine, or that it
+    """Names of request fields (``inspection/meaning.py``) whose meaning drafting changes on this engine, or that it
     refuses while it drafts."""
 
     def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
@@ -225,6 +234,7 @@ class LaneState(Struct, frozen=True):
 
     lane: Lane
     healthy: bool = True
+    """Whether its engine is up and does its work, as far as was seen."""
     running: int = 0
     """Requests the lane is decoding now."""
     waiting: int = 0
@@ -239,6 +249,11 @@ class LaneState(Struct, frozen=True):
     it, and has a free slot."""
     has_turn: bool = True
     """Whether the lane has its device's turn, or needs none: who waits for it does not wait for another lane."""
+    is_up: bool = True
+    """Whether its engine answers at all. One that is up and not healthy failed lately, and is left out for a while."""
+    cannot_keep: frozenset[str] = frozenset()
+    """Names of request fields (``inspection/meaning.py``) whose meaning its drafts change, or that its engine refuses
+    while it drafts."""
 
 
 class Prediction(Struct, frozen=True):
@@ -287,8 +302,8 @@ class Prediction(Struct, frozen=True):
         return self.plain_steps_per_token * self.correction
 
 
-class Decision(Struct, frozen=True):
-    """The chosen lane and why."""
+class Decision(Struct, frozen=True, weakref=True):
+    """The chosen lane and why, with all that learning from its outcome needs."""
 
     lane: str
     reason: str
@@ -303,6 +318,10 @@ class Decision(Struct, frozen=True):
     """By lane."""
     exploring_s: float = 0.0
     """Time that this choice is expected to cost beyond the best prediction; 0 for the best."""
+    signals: Signals | None = None
+    """Of the request; ``None`` where they are kept elsewhere, as in the decision log."""
+    teaches: bool = True
+    """Whether its outcome is learned from, as in :class:`Request`."""
 
 
 class Observation(Struct, frozen=True):

@@ -11,9 +11,10 @@ from tests.conftest import NGRAM, EngineTable, StartEngine
 from tests.fake_engine import Received, Script, Wire
 
 from paceline.engines import ENGINES
-from paceline.engines.meaning import LOGPROBS, TRIES, asked, assumed, has_bare_tokens
+from paceline.engines.meaning import TRIES, assumed, has_bare_tokens
+from paceline.inspection.meaning import asked
 from paceline.processes import Health, Supervisor
-from paceline.types import AS_STARTED, Api, Request, Strategy
+from paceline.types import AS_STARTED, LOGPROBS, Api, Request, Strategy
 from paceline.wire.client import Client
 
 CHAT, COMPLETIONS, RESPONSES = Api.OPENAI_CHAT, Api.OPENAI_COMPLETIONS, Api.OPENAI_RESPONSES

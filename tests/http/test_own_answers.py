@@ -13,6 +13,7 @@ from paceline.configuration import Configuration, EngineSettings
 from paceline.http.access import Access
 from paceline.http.application import Application
 from paceline.http.routes import CLIENT_PATHS, GENERATION, ROUTES, Audience, Route, computes, route
+from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.pipeline import Pipeline
 
@@ -282,7 +283,7 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: Sequence[
     async def reload() -> dict[str, Any]:
         return {}
 
-    pipeline = Pipeline(Fleet(configuration, tmp_path), lambda *_: None)
+    pipeline = Pipeline(Fleet(configuration, tmp_path), Router(()), lambda *_: None)
     return Application(pipeline, Access(configuration), reload, None)
 
 

@@ -18,12 +18,11 @@ from tests.fake_engine import FakeEngine, Received, Wire
 from paceline.engines import ENGINES
 from paceline.engines.interface import Examination, Facts
 from paceline.engines.llama_cpp import LlamaCpp
-from paceline.engines.meaning import LOGPROBS
 from paceline.engines.openai import OpenAI
 from paceline.processes import Health, Supervisor, examiner
 from paceline.processes import supervisor as module
 from paceline.processes.supervisor import Timing
-from paceline.types import AS_STARTED, Strategy
+from paceline.types import AS_STARTED, LOGPROBS, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
 STAND_IN = Path(__file__).parents[1] / "stand_in_server.py"

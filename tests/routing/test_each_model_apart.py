@@ -289,7 +289,7 @@ async def test_an_engine_that_was_lost_before_another_served_has_failed(
     first, second = await start_engine(breaks), await start_engine()
     running = await start_gateway(lane("first", first.url) + lane("second", second.url))
     assert (await running.http.post(CHAT, json={"model": "m", "messages": []})).headers["x-paceline-lane"] == "second"
-    sums = {name: one for (_, name), one in running.gateway.pipeline.state.measured.items()}
+    sums = {name: one for (_, name), one in running.gateway.pipeline.router.knowledge.measured.items()}
     assert [(sums[name].requests, sums[name].failures) for name in ("first", "second")] == [(1, 1), (1, 0)]
 
 

@@ -76,7 +76,7 @@ async def test_a_refusal_that_was_set_aside_counts_as_its_own_engines(
     assert outcome.fingerprint != engines["b"].identity("m")[0]
     assert outcome.error == error
     assert outcome.failed == (("b", engines["b"].identity("m")[0]),)
-    measured = running.gateway.pipeline.state.measured
+    measured = running.gateway.pipeline.router.knowledge.measured
     assert set(measured) == {(engines[name].identity("m")[0], name) for name in "ab"}
 
 

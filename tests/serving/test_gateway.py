@@ -26,7 +26,7 @@ PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messag
 def measured(running: RunningGateway, name: str) -> Measured:
     """Of the lane as it runs now."""
     now = running.gateway.fleet.lanes[name].state(None)
-    return running.gateway.pipeline.state.measured.get((now.fingerprint, name), Measured())
+    return running.gateway.pipeline.router.knowledge.measured.get((now.fingerprint, name), Measured())
 
 
 async def two_lanes(
@@ -186,8 +186,8 @@ async def test_routing_that_fails_does_not_break_a_request(
     def broken(*_: object) -> object:
         raise RuntimeError("a defect")
 
-    for part in ("serving.pipeline.inspect", "routing.router.decide", "serving.pipeline.learn"):
-        monkeypatch.setattr(f"paceline.{part}", broken)
+    for part in ("inspect", "decide", "learn"):
+        monkeypatch.setattr(f"paceline.routing.router.{part}", broken)
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert answer.json() == ANSWER
     assert answer.headers["x-paceline-lane"] == "plain"

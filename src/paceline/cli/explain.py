@@ -5,21 +5,19 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
 
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
-from paceline.configuration import ConfigurationError, load
-from paceline.decision import State, decide
+from paceline.configuration import ConfigurationError, RoutingSettings, load
 from paceline.http.documents import explanation
 from paceline.http.parse import parse_request
 from paceline.http.routes import GENERATION
-from paceline.inspection import inspect
+from paceline.routing.router import Router
 from paceline.serving.errors import ApiError
-from paceline.types import Lane, LaneState, Strategy
+from paceline.types import Lane, Strategy
 
 EXAMPLES = """examples:
   paceline explain "Tell me a story about a lighthouse."
@@ -73,10 +71,8 @@ def run(options: argparse.Namespace) -> int:
         request = asyncio.run(parse_request(GENERATION[options.path], options.path, body, []))
     except ApiError as error:
         return fail(error.message)
-    signals = inspect(request)
-    states = [LaneState(lane, model=lane.device or lane.engine) for lane in lanes]
-    decision = decide(signals, states, State(), Random(0), exploration=0)
-    _print(msgspec.to_builtins(explanation(signals, decision)))
+    decision = Router(lanes, RoutingSettings(exploration=0)).explain(request)
+    _print(msgspec.to_builtins(explanation(decision)))
     return 0
 
 

@@ -88,6 +88,7 @@ def decide(
         alternatives=tuple([choice.one.lane.name for choice in choices if choice is not chosen]),
         predictions=predictions,
         exploring_s=chosen.cost - candidates[0].cost if in_seconds else 0.0,
+        signals=signals,
     )
 
 

@@ -26,11 +26,11 @@ from paceline.engines.interface import (
     NotReady,
     put_port,
 )
-from paceline.engines.meaning import LOGPROBS, assumed, has_bare_tokens
+from paceline.engines.meaning import assumed, has_bare_tokens
 from paceline.engines.observation import Observer
 from paceline.engines.openai import fetch_json, fetch_models
 from paceline.processes.launch_environment import engine_environment
-from paceline.types import Abilities, Drafter, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client
 
 KIND_OF_DRAFTER = {

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from paceline.engines.interface import REPEATED, TOO_SLOW, TRY_LIMIT_S, Examination, NotReady
-from paceline.engines.meaning import LOGPROBS, assumed
+from paceline.engines.meaning import assumed
 from paceline.engines.observation import Observer, count
 from paceline.engines.openai import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
-from paceline.types import Abilities, Drafter, Observation, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
 DRAFT_MODEL = "draft_model"

@@ -1,4 +1,4 @@
-"""Which fields of a request drafting may change the meaning of, and whether an engine keeps it.
+"""Which fields of a request an engine does not keep the meaning of while it drafts, or refuses.
 
 Probabilities are the commonest: llama.cpp computes none for tokens that come out of a verified draft and tells them as
 certain (llama.cpp #27972), as vLLM did (vllm #17876). vLLM refuses ``min_p``, ``logit_bias`` and ``min_tokens`` while
@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 
 from paceline.engines.interface import REPEATED, TRY_LIMIT_S
-from paceline.types import Abilities, Api, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
-LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
 TRIES: Mapping[str, Mapping[str, Any]] = {
     "min_p": {"min_p": 0.1},
     "logit_bias": {"logit_bias": {"1": 1}},
@@ -25,31 +24,6 @@ TRIES: Mapping[str, Mapping[str, Any]] = {
 """One completion each."""
 REFUSALS = (400, 422, 501)
 """A field that is not taken. Other errors tell of keys, filters and load."""
-TOKEN_LOGPROBS_OF_RESPONSES = "message.output_text.logprobs"
-
-
-_SENSITIVE = LOGPROBS | {"include", "n", "n_cmpl", "best_of", "min_p", "min_tokens", "logit_bias"}
-
-
-def asked(request: Request) -> frozenset[str]:
-    """Those of the sensitive fields that a request really uses: of :data:`LOGPROBS` and those in :data:`TRIES`."""
-    fields = request.fields
-    if fields.keys().isdisjoint(_SENSITIVE):  # nearly all requests
-        return frozenset()
-    found: set[str] = set()
-    if _probabilities(request):
-        found |= LOGPROBS & fields.keys() or {"logprobs"}
-    if _more_than(fields.get("n"), 1) or _more_than(fields.get("n_cmpl"), 1):
-        found.add("n")
-    if _more_than(fields.get("best_of"), 1):
-        found.add("best_of")
-    if _more_than(fields.get("min_p"), 0):
-        found.add("min_p")
-    if _more_than(fields.get("min_tokens"), 1):
-        found.add("min_tokens")
-    if _biases(fields.get("logit_bias")):
-        found.add("logit_bias")
-    return frozenset(found)
 
 
 def assumed(strategy: Strategy) -> Abilities:
@@ -108,34 +82,3 @@ async def _tried(client: Client, fields: Mapping[str, Any]) -> tuple[int, Any]:
         return status, msgspec.json.decode(answer)
     except (ConnectionLost, TimeoutError, ValueError, RecursionError):
         return 0, None
-
-
-def _probabilities(request: Request) -> bool:
-    fields = request.fields
-    if _given(fields.get("top_logprobs")) or _given(fields.get("n_probs")):
-        return True
-    wanted = fields.get("logprobs")
-    if request.api is Api.OPENAI_COMPLETIONS and type(wanted) is int:
-        return True  # 0: the probability of each token, without alternatives
-    if _given(wanted):
-        return True
-    include = fields.get("include")
-    return isinstance(include, list) and TOKEN_LOGPROBS_OF_RESPONSES in include
-
-
-def _given(value: Any) -> bool:
-    return value not in (None, False, 0, "", [], {})
-
-
-def _more_than(value: Any, neutral: float) -> bool:
-    """Whether a number is above the one that changes nothing. What is no number is for the engine to judge."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value is not None and not isinstance(value, bool)
-    return value > neutral
-
-
-def _biases(value: Any) -> bool:
-    """Whether any token is made likelier or less likely: an object of numbers, or llama.cpp's list of pairs."""
-    if isinstance(value, dict):
-        return any(bias != 0 for bias in value.values())
-    return _given(value)

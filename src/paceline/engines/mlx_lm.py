@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from paceline.engines.interface import TRY_LIMIT_S, Examination, Facts, NotReady
-from paceline.engines.meaning import LOGPROBS, assumed
+from paceline.engines.meaning import assumed
 from paceline.engines.openai import KnownServer
-from paceline.types import Abilities, Drafter, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
 N_MAX = "num_draft_tokens"

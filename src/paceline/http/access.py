@@ -13,12 +13,12 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from paceline.api_keys import given_key
 from paceline.configuration import Configuration, resolved
 from paceline.contradictions import is_address, is_loopback
 from paceline.http.routes import CLIENT_PATHS, Audience
 from paceline.serving.errors import ApiError, bounded
 from paceline.serving.globs import any_matches, compiled
-from paceline.serving.headers import given_key
 from paceline.wire.headers import Headers
 
 EXPOSED = b"x-paceline-lane, x-paceline-reason, x-request-id, retry-after"

@@ -1,22 +1,18 @@
 """What the gateway tells about itself: the documents behind ``/health``, ``/v1/models`` and ``/paceline/lanes``."""
 
-from collections import Counter
-from random import Random
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import structs
 from msgspec.structs import replace
 
 from paceline import __version__
-from paceline.decision import State, predict
 from paceline.decision.drafting import acceptance_of
-from paceline.decision.load import Load
-from paceline.inspection import inspect
 from paceline.records.decision_log import DecisionLog
-from paceline.routing.router import Decider
+from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet, LaneHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.types import Decision, Measured, Prediction, Request, Signals
+from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 
 
 def health(fleet: Fleet) -> tuple[int, dict[str, Any]]:
@@ -50,14 +46,14 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
     """Every lane: what it is, how it is, and what was measured of it as it runs now; and the decision log. What nobody
     reported is ``null``."""
     fleet = pipeline.fleet
-    load = Load([handle.state(None) for handle in fleet.lanes.values()])
+    present = [handle.state(None) for handle in fleet.lanes.values()]
     return {
         "version": __version__,
         "default_lane": fleet.default.lane.name,
         "in_flight": pipeline.in_flight,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
-        "lanes": [_lane(handle) | _known(handle, pipeline.state, load) for handle in fleet.lanes.values()],
+        "lanes": [_lane(handle) | _known(handle, pipeline.router, present) for handle in fleet.lanes.values()],
     }
 
 
@@ -76,15 +72,14 @@ def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     Raises:
         ApiError: 404, no lane serves its model.
     """
-    signals = inspect(request)
     served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
-    request = replace(request, served_model=served.name)
-    decision = Decider(pipeline.fleet, pipeline.state, Random(), Counter()).choose(request, signals, served)
-    return explanation(signals, decision)
+    request = replace(request, served_model=served.name, forced_lane=None)
+    return explanation(pipeline.router.explain(request, lanes=pipeline.fleet.states(served)))
 
 
-def explanation(signals: Signals, decision: Decision) -> dict[str, Any]:
+def explanation(decision: Decision) -> dict[str, Any]:
     """As a document: the signals, the decision, and by lane what is expected."""
+    signals = decision.signals or Signals()
     return {
         "signals": {"task": signals.task, **structs.asdict(signals)},
         "decision": {
@@ -139,16 +134,16 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
     }
 
 
-def _known(handle: LaneHandle, state: State, load: Load) -> dict[str, Any]:
+def _known(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -> dict[str, Any]:
     """What was learned of a lane. Of an engine that serves several models it is told model by model, those that have
     served; the whole then has counts alone, since speeds and shares over different models are nobody's."""
     names: list[str | None] = list(dict.fromkeys(str(entry.get("id")) for entry in handle.engine.models.values()))
-    sums = {name: state.measured.get((handle.state(name).fingerprint, handle.lane.name)) for name in names}
+    sums = {name: router.measured(handle.state(name)) for name in names}
     used = {name: one for name, one in sums.items() if one is not None and one.requests}
     shown = used or {name: Measured() for name in names[:1] or [None]}
     by_model: list[dict[str, Any]] = []
     for name, measured in shown.items():
-        (prediction,) = predict(Signals(), [handle.state(name)], state, load).values()
+        (prediction,) = router.predict(Signals(), [handle.state(name)], present).values()
         by_model.append({"model": name, "measured": _measured(measured), "step": _step(handle, prediction)})
     if len(by_model) == 1:
         return by_model[0] | {"by_model": by_model}

@@ -18,6 +18,7 @@ from paceline.records.decision_log import FILE, DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.sinks import Sink, tell_each
 from paceline.records.traces import NoTraces, Traces
+from paceline.routing.router import Router
 from paceline.routing.store import Memory
 from paceline.serving.errors import ApiError
 from paceline.serving.fleet import EngineHandle, Fleet
@@ -108,7 +109,8 @@ class Gateway:
         self._log = self._open_log()
         self._sinks = self._open_sinks()
         key = conversation_key(self._state_directory)
-        self.pipeline = Pipeline(fleet, self._note, state=learned, conversation_key=key)
+        router = Router(fleet.offered, knowledge=learned, conversation_key=key)
+        self.pipeline = Pipeline(fleet, router, self._note)
         if self._traces:
             self.pipeline.looks_at_answers = True
             self._traces.address_of = self._address_of
@@ -261,7 +263,7 @@ class Gateway:
     async def _save(self) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
         if self._memory:
-            await asyncio.to_thread(self._memory.save, self.pipeline.state)
+            await asyncio.to_thread(self._memory.save, self.pipeline.router.knowledge)
 
     async def _keep_house(self) -> None:
         rounds = 0

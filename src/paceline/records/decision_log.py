@@ -330,8 +330,7 @@ class DecisionLog:
     def _row(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> _Row:
         prediction = decision.predictions.get(outcome.lane)
         strategy = prediction.strategy if prediction else None
-        if not decision.lane:
-            decision = replace(decision, lane=NO_LANE)
+        decision = replace(decision, lane=decision.lane or NO_LANE, signals=None)  # which the entry has already
         text = request.body[:MAX_TEXT_BYTES].decode("utf-8", "replace") if self._settings.keep_text else None
         entry = _Kept(
             kept_id(request.id),

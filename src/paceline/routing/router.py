@@ -1,126 +1,296 @@
-"""Which lane a request goes down: the forced one, that of the operator's rule, or the predicted one."""
+"""The core object: it chooses a lane for every request and learns from what came of it. It needs no gateway."""
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
+from threading import Lock
+from time import time
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
-from paceline.decision import State, decide, predict
-from paceline.engines import meaning
+from paceline.configuration import RoutingSettings, Rule
+from paceline.decision import State, decide, learn, merge, predict
+from paceline.decision.load import Load
+from paceline.inspection import inspect, meaning
+from paceline.inspection.inspect import PROCESS_KEY
+from paceline.routing import store
 from paceline.routing.rules import fitting, in_words
-from paceline.serving.fleet import Fleet, LaneHandle
-from paceline.serving.names import Served
-from paceline.types import Decision, LaneState, Request, Signals
+from paceline.types import Decision, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
+
+DECISION_FAILED = "the default lane: the decision failed"
 
 log = logging.getLogger("paceline.gateway")
 
 
-class Decider:
-    """Decides by what is known now. Whatever fails over it, there is a decision.
+class Router:
+    """Chooses a lane for every request, and learns from what came of it.
+
+    Whatever fails inside is counted in :attr:`failures`, and there is still a decision. Its methods may be called from
+    any thread, and never wait for anything but :meth:`save` and :meth:`load`.
+
+    >>> from paceline.types import Api, Strategy
+    >>> router = Router([Lane("plain", "engine", Strategy()), Lane("ngram", "engine", Strategy("ngram", 8))])
+    >>> fields = {"messages": [{"role": "user", "content": "Rename x to y in this code: x = 1"}]}
+    >>> router.explain(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields)).lane
+    'ngram'
 
     Args:
-        rng: drawn from where another lane than the best is tried.
-        failures: counts how often a part failed and was done without.
+        lanes: all that there are, the default one first. They may be set anew at any time, as may the settings and the
+            rules: what was learned stays.
+        rules: go before all predictions; the first that fits counts.
+        knowledge: what was learned before.
+        seed: of the random numbers by which lanes are tried; two routers with the same seed that see the same requests
+            and outcomes choose the same.
+        conversation_key: of the hashes by which requests of one conversation are known, up to 64 bytes. To know
+            conversations again after a restart, give the same one.
     """
 
-    def __init__(self, fleet: Fleet, state: State, rng: Random, failures: Counter[str]) -> None:
-        self._fleet, self._state, self._random, self._failures = fleet, state, rng, failures
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        settings: RoutingSettings = RoutingSettings(),  # noqa: B008 - it is frozen
+        *,
+        rules: Sequence[Rule] = (),
+        knowledge: State | None = None,
+        seed: int | None = None,
+        conversation_key: bytes = PROCESS_KEY,
+    ) -> None:
+        self.lanes = lanes
+        self.settings = settings
+        self.rules = rules
+        self.knowledge = knowledge or State()
+        """What was learned so far. It is immutable: observing puts another one in its place."""
+        self.failures: Counter[str] = Counter()
+        """How often a part of routing failed and was done without."""
+        self._random = Random(seed)
+        self._conversation_key = conversation_key
+        self._in_flight: WeakValueDictionary[int, Decision] = WeakValueDictionary()
+        """Decisions for which nobody told how the lanes are, by identity, until they are observed or dropped."""
+        self._learning = Lock()
 
-    def decide(self, request: Request, signals: Signals, served: Served) -> Decision:
-        """The lane that the request forces, or the one that is chosen."""
-        forced = request.forced_lane
-        if forced is None:
-            return self.choose(request, signals, served)
-        lanes, changed = _keeping(served.lanes, meaning.asked(request))
-        note = ""
-        if lanes:
-            served = replace(served, lanes=lanes)
-        else:
-            note = f"{', '.join(changed)} changed by its drafts; "
-        return self._among(served, signals, f"{note}the request forces this lane", f"{note}the request forces {forced}")
-
-    def choose(self, request: Request, signals: Signals, served: Served) -> Decision:
-        """The operator's rule for a request, if one fits and its lane is up; else the predictions decide. Lanes that
-        would change what the request means are in reserve, unless no other is well."""
-        lanes, note = served.lanes, ""
-        reserve: tuple[str, ...] = ()
-        kept, changed = _keeping(lanes, meaning.asked(request))
-        if changed and any(lane.engine.is_well for lane in kept):
-            note = f"{', '.join(changed)} kept by plain decoding alone; "
-            reserve = tuple(lane.lane.name for lane in lanes if lane not in kept)
-            lanes = kept
-        elif changed:
-            note = f"no lane is well that keeps {', '.join(changed)}; "
-        decision = self._ruled(request, signals, replace(served, lanes=lanes), note)
-        return replace(decision, alternatives=decision.alternatives + reserve) if reserve else decision
-
-    def _ruled(self, request: Request, signals: Signals, served: Served, note: str) -> Decision:
-        """By the operator's rule, or by the predictions.
+    def choose(
+        self, request: Request, signals: Signals | None = None, lanes: Sequence[LaneState] | None = None
+    ) -> Decision:
+        """Decide which lane a request goes down: the one that it forces, that of the first rule that fits, or the one
+        that is predicted to be the fastest, or now and then another one to learn of it.
 
         Args:
-            note: begins the reason.
-        """
-        lanes = served.lanes
-        rule = fitting(self._fleet.configuration.rule, request, signals)
-        if rule is not None:
-            named = self._fleet.named(rule.lane)
-            wanted = tuple(lane for lane in lanes if lane in named and lane.is_up)
-            if wanted:
-                others = tuple(lane.lane.name for lane in lanes if lane not in wanted)
-                why = f"{note}rule: {in_words(rule)}"
-                decision = self._among(replace(served, lanes=wanted), signals, why, why)
-                return replace(decision, alternatives=decision.alternatives + others)
-        decision = self._predicted(served, signals)
-        return replace(decision, reason=note + decision.reason) if note else decision
+            signals: of the request, where it was inspected already.
+            lanes: that may serve it, as they are now, the default one first. Without them it is one of
+                :attr:`lanes`, all taken to be well; busy are then those whose decisions were not observed yet.
 
-    def _among(self, served: Served, signals: Signals, only: str, several: str) -> Decision:
+        Raises:
+            ValueError: there is no lane to choose from.
+        """
+        decision = self._decide(request, signals, lanes, self._random, self.failures)
+        if lanes is None:
+            self._in_flight[id(decision)] = decision
+        return decision
+
+    def explain(
+        self, request: Request, signals: Signals | None = None, lanes: Sequence[LaneState] | None = None
+    ) -> Decision:
+        """What :meth:`choose` would decide now. Nothing is changed, counted, or drawn from its random numbers.
+
+        Raises:
+            ValueError: there is no lane to choose from.
+        """
+        same_numbers = Random()
+        same_numbers.setstate(self._random.getstate())
+        return self._decide(request, signals, lanes, same_numbers, Counter())
+
+    def observe(self, decision: Decision, outcome: Outcome) -> None:
+        """Learn from what became of a request; of one that failed, too. An outcome without a time counts as of now."""
+        self._in_flight.pop(id(decision), None)
+        if not decision.teaches or decision.signals is None:
+            return
+        if not outcome.at_s:
+            outcome = replace(outcome, at_s=time())
+        try:
+            with self._learning:
+                self.knowledge = learn(self.knowledge, decision.signals, decision, outcome)
+        except Exception:
+            note_failure(self.failures, "learning")
+
+    def inspect(self, request: Request) -> Signals:
+        """What a request asks for; nothing known of it where that fails."""
+        return self._inspected(request, self.failures)
+
+    def predict(
+        self, signals: Signals, lanes: Sequence[LaneState], present: Sequence[LaneState] | None = None
+    ) -> Mapping[str, Prediction]:
+        """What is expected of each of ``lanes``, by its name.
+
+        Args:
+            present: all lanes whose load counts; by default, ``lanes``.
+        """
+        return predict(signals, lanes, self.knowledge, Load(present or lanes))
+
+    def measured(self, lane: LaneState) -> Measured | None:
+        """Sums over what the lane served for the model that it is for; ``None`` before the first request."""
+        return self.knowledge.measured.get((lane.fingerprint or lane.lane.engine, lane.lane.name))
+
+    def save(self, path: Path | str) -> None:
+        """Write what was learned to a file, in place of what stood there; created for its owner only.
+
+        Raises:
+            OSError: it can't be written; ``str()`` says why, and what to do.
+        """
+        store.save(Path(path), self.knowledge)
+
+    def load(self, path: Path | str) -> None:
+        """Know what was saved, and nothing else. A file that is not there holds nothing; entries that can't be read
+        are left out.
+
+        Raises:
+            OSError: it is there and can't be read.
+        """
+        self.knowledge = store.load(Path(path))
+
+    def merge(self, knowledge: State) -> None:
+        """Also know what another router has learned. What is merged twice counts twice."""
+        with self._learning:
+            self.knowledge = merge(self.knowledge, knowledge)
+
+    def _inspected(self, request: Request, failures: Counter[str]) -> Signals:
+        try:
+            return inspect(request, self._conversation_key)
+        except Exception:
+            note_failure(failures, "inspection")
+            return Signals()
+
+    def _decide(
+        self,
+        request: Request,
+        signals: Signals | None,
+        lanes: Sequence[LaneState] | None,
+        rng: Random,
+        failures: Counter[str],
+    ) -> Decision:
+        """Whatever fails, the default lane is left."""
+        if lanes is None:
+            lanes = self._present_lanes(request)
+        if not lanes:
+            raise ValueError("no lane to choose from")
+        if signals is None:
+            signals = self._inspected(request, failures)
+        choosing = _Choosing(signals, self.knowledge, self.settings.exploration, rng, failures)
+        try:
+            decision = self._routed(request, lanes, choosing)
+        except Exception:
+            note_failure(failures, "decision")
+            decision = choosing.first_of(lanes, DECISION_FAILED)
+        return decision if request.teaches else replace(decision, teaches=False)
+
+    def _routed(self, request: Request, lanes: Sequence[LaneState], choosing: "_Choosing") -> Decision:
+        # 1. Of the lanes that the request forces, by a lane's name or an engine's, one that keeps what it means.
+        forced = request.forced_lane
+        named = self._named(forced, lanes) if forced is not None else ()
+        keeping, changed = _keeping(named or lanes, meaning.asked(request))
+        if named:
+            note = "" if keeping else f"{', '.join(changed)} changed by its drafts; "
+            return choosing.among(
+                keeping or named, f"{note}the request forces this lane", f"{note}the request forces {forced}"
+            )
+        note = "" if forced is None else f"there is no lane {forced!a}; "
+
+        # 2. Lanes that would change what it means are kept in reserve, unless no other is well.
+        reserve: tuple[str, ...] = ()
+        if changed and any(lane.healthy for lane in keeping):
+            note += f"{', '.join(changed)} kept by plain decoding alone; "
+            reserve = tuple(lane.lane.name for lane in lanes if lane not in keeping)
+            lanes = keeping
+        elif changed:
+            note += f"no lane is well that keeps {', '.join(changed)}; "
+
+        # 3. The lane of the first rule that fits, if it is up, and the others after it; else the predictions decide.
+        rule = fitting(self.rules, request, choosing.signals)
+        ruled = [lane for lane in self._named(rule.lane, lanes) if lane.is_up] if rule else []
+        if rule and ruled:
+            why = f"{note}rule: {in_words(rule)}"
+            decision = choosing.among(ruled, why, why)
+            reserve = (*(lane.lane.name for lane in lanes if lane not in ruled), *reserve)
+        else:
+            decision = choosing.predicted(lanes)
+            if note:
+                decision = replace(decision, reason=note + decision.reason)
+        return replace(decision, alternatives=decision.alternatives + reserve) if reserve else decision
+
+    def _named(self, name: str, lanes: Sequence[LaneState]) -> list[LaneState]:
+        """Those of ``lanes`` that are meant by the name of a lane, or of an engine."""
+        if any(lane.name == name for lane in self.lanes):
+            return [lane for lane in lanes if lane.lane.name == name]
+        engine = name.split("/")[0]
+        return [lane for lane in lanes if lane.lane.engine == engine]
+
+    def _present_lanes(self, request: Request) -> list[LaneState]:
+        """All lanes, well, with the decisions in flight; what is learned of one model is not taken for another's."""
+        running = Counter(decision.lane for decision in self._in_flight.values())
+        model = request.served_model or request.model or ""
+        return [
+            LaneState(
+                lane,
+                running=running[lane.name],
+                fingerprint=f"{lane.engine} {model}".rstrip(),
+                model=f"{lane.device or lane.engine} {model}".rstrip(),
+            )
+            for lane in self.lanes
+        ]
+
+
+class _Choosing:
+    """One choice: what is known at its moment, and where its random numbers come from."""
+
+    def __init__(
+        self, signals: Signals, knowledge: State, exploration: float, rng: Random, failures: Counter[str]
+    ) -> None:
+        self.signals = signals
+        self._knowledge, self._exploration, self._random, self._failures = knowledge, exploration, rng, failures
+
+    def among(self, lanes: Sequence[LaneState], only: str, several: str) -> Decision:
         """The only lane that may be used; or where it is an engine with several, the best of them. With the reason."""
-        if len(served.lanes) == 1:
-            return self._pinned(served, signals, only)
-        decision = self._predicted(served, signals)
+        if len(lanes) == 1:
+            return self.first_of(lanes, only)
+        decision = self.predicted(lanes)
         return replace(decision, reason=f"{several}; {decision.reason}")
 
-    def _predicted(self, served: Served, signals: Signals) -> Decision:
+    def predicted(self, lanes: Sequence[LaneState]) -> Decision:
+        """By the predictions."""
         try:
-            states = [_lane_state(lane, served) for lane in served.lanes]
-            exploration = self._fleet.configuration.routing.exploration
-            return decide(signals, states, self._state, self._random, exploration)
+            return decide(self.signals, lanes, self._knowledge, self._random, self._exploration)
         except Exception:
             note_failure(self._failures, "decision")
-            return self._pinned(served, signals, "the default lane: the decision failed")
+            return self.first_of(lanes, DECISION_FAILED)
 
-    def _pinned(self, served: Served, signals: Signals, reason: str) -> Decision:
+    def first_of(self, lanes: Sequence[LaneState], reason: str) -> Decision:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
-        first, *others = served.lanes
+        first, *others = lanes
         try:
-            predictions = predict(signals, [_lane_state(first, served)], self._state)
+            predictions = predict(self.signals, [first], self._knowledge)
         except Exception:
             note_failure(self._failures, "prediction")
             predictions = {}
-        names = tuple(lane.lane.name for lane in others)
-        return Decision(first.lane.name, reason, alternatives=names, predictions=predictions)
+        return Decision(
+            first.lane.name,
+            reason,
+            alternatives=tuple(lane.lane.name for lane in others),
+            predictions=predictions,
+            signals=self.signals,
+        )
+
+
+def _keeping(lanes: Sequence[LaneState], asked: frozenset[str]) -> tuple[Sequence[LaneState], list[str]]:
+    """The lanes that keep what a request means, and what the others would change."""
+    if not asked:
+        return lanes, []
+    keeping = [lane for lane in lanes if not asked & lane.cannot_keep]
+    return keeping, sorted({name for lane in lanes for name in asked & lane.cannot_keep})
 
 
 def note_failure(failures: Counter[str], part: str) -> None:
     """To be called where an exception is handled: a part of routing failed."""
     failures[part] += 1
     log.exception("%s failed; the request goes on without it", part)
-
-
-def _keeping(lanes: Sequence[LaneHandle], asked: frozenset[str]) -> tuple[tuple[LaneHandle, ...], list[str]]:
-    """The lanes that keep what a request means, and what the others would change."""
-    if not asked:
-        return tuple(lanes), []
-    kept = tuple(lane for lane in lanes if not _changes_meaning(lane, asked))
-    return kept, sorted({name for lane in lanes for name in _changes_meaning(lane, asked)})
-
-
-def _changes_meaning(lane: LaneHandle, asked: frozenset[str]) -> frozenset[str]:
-    """What a request asks for that drafting on this lane would change."""
-    return asked & lane.engine.supervisor.abilities.not_when_drafting if lane.lane.strategy.drafts else frozenset()
-
-
-def _lane_state(lane: LaneHandle, served: Served) -> LaneState:
-    return lane.state(served.own_name(lane.engine.name))

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from hmac import compare_digest
 
+from paceline.api_keys import given_key
 from paceline.configuration import Rule, resolved
-from paceline.serving.headers import given_key
 from paceline.types import Request, Signals
-from paceline.wire.headers import Headers
 
 
 def fitting(rules: Sequence[Rule], request: Request, signals: Signals) -> Rule | None:
@@ -21,13 +20,13 @@ def _fits(rule: Rule, request: Request, signals: Signals) -> bool:
         return False
     if rule.api_key is not None and not compare_digest(resolved(rule.api_key).encode(), given_key(request.headers)):
         return False
-    return rule.header is None or _has_header(rule.header, request.headers)
+    return rule.header is None or _has_header(rule.header, request)
 
 
-def _has_header(wanted: str, headers: Headers) -> bool:
+def _has_header(wanted: str, request: Request) -> bool:
     name, _, value = wanted.partition(": ")
     lower = name.lower().encode()
-    return any(header == lower and (not value or content == value.encode()) for header, content in headers)
+    return any(header == lower and (not value or content == value.encode()) for header, content in request.headers)
 
 
 def in_words(rule: Rule) -> str:

@@ -60,6 +60,34 @@ _ELSE_TO_DO = "let this user write there"
 log = logging.getLogger("paceline.routing.store")
 
 
+def save(path: Path, state: State) -> None:
+    """Write a state to a file, in place of what stood there; what can't be read of it is set aside.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with closing(Memory(path)) as memory:
+        memory.load()
+        memory.save(state)
+        if memory.problem:
+            raise OSError(f"{path} can't be written: {memory.problem}")
+
+
+def load(path: Path) -> State:
+    """What was saved; nothing where there is no file. One that is damaged is set aside.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    if not path.exists():
+        return State()
+    with closing(Memory(path)) as memory:
+        state = memory.load()
+        if memory.problem and not memory.is_read:
+            raise OSError(f"{path} can't be read: {memory.problem}")
+        return state
+
+
 class Memory:
     """What was learned, and the file for it. Its methods may be called from any thread, and raise nothing.
 
@@ -79,7 +107,7 @@ class Memory:
         """The state that was saved last."""
         self._saved: State | None = None
         """What stands in the file; ``None`` where that isn't known, and all of it is to be written."""
-        self._is_read = False
+        self.is_read = False
         """Whether what stood in the file is known to the gateway, or to :attr:`_earlier`."""
         self._earlier = State()
         """What stood in a file that could be read only after the gateway had begun to learn; part of all that is
@@ -95,7 +123,7 @@ class Memory:
             state = State()
             try:
                 state, misdated = self._read(self._connection)
-                self._is_read, self._given, self._saved = True, state, state
+                self.is_read, self._given, self._saved = True, state, state
                 if misdated:
                     self._begin_anew("misdated", f"{misdated} of its entries are dated in the future by a wrong clock")
                     self._write_guarded(state)
@@ -188,7 +216,7 @@ class Memory:
         if is_damaged(error):
             try:
                 self._begin_anew("damaged", f"it is damaged ({error_line(error)})")
-                self._is_read = True
+                self.is_read = True
                 return
             except FILE_ERRORS as another:
                 error = another
@@ -218,7 +246,7 @@ class Memory:
                 state = self._read(connection)[0] if found == FORMAT else State()
         except FILE_ERRORS:
             return State()
-        self._is_read = True
+        self.is_read = True
         return state
 
     def _read(self, connection: sqlite3.Connection) -> tuple[State, int]:
@@ -253,9 +281,9 @@ class Memory:
             if self._connection is None:
                 return
             try:
-                if not self._is_read:
+                if not self.is_read:
                     self._earlier, _ = self._read(self._connection)
-                    self._is_read = True
+                    self.is_read = True
                 self._write(self._connection, state if self._earlier == State() else merge(self._earlier, state))
             except FILE_ERRORS as error:
                 self._failed(error)

@@ -179,9 +179,11 @@ class LaneHandle:
             self.lane,
             fingerprint=fingerprint,
             model=model_hash,
-            healthy=self.engine.is_well,
+            healthy=engine.is_well,
+            is_up=engine.is_up,
             running=self.running,
             waiting=self.waiting,
+            cannot_keep=engine.supervisor.abilities.not_when_drafting if self.lane.strategy.drafts else frozenset(),
             can_join=engine.device.can_start(engine.name, engine.slots),
             has_turn=not engine.device.takes_turns or engine.device.holder in (engine.name, None),
         )
@@ -224,6 +226,8 @@ class Fleet:
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
         """Engines of the previous fleet that are gone or were changed."""
         self._default_first: list[LaneHandle] = []
+        self.offered: Sequence[Lane] = ()
+        """All lanes as they are now, the default one first."""
         self.lanes: dict[str, LaneHandle] = {}
         """All lanes in the configuration's order, as their engines were last seen."""
         self._find_lanes()
@@ -304,6 +308,10 @@ class Fleet:
             raise self.unknown_model(model)
         return self.names.default(model, self._known_first(ordered), self.named) or Served(None, tuple(ordered))
 
+    def states(self, served: Served) -> list[LaneState]:
+        """The lanes that serve a request, as they are now."""
+        return [lane.state(served.own_name(lane.engine.name)) for lane in served.lanes]
+
     async def look_again(self) -> None:
         """Ask the engines what they serve: a model may be new."""
         await asyncio.gather(
@@ -354,6 +362,7 @@ class Fleet:
         self.lanes = {handle.lane.name: handle for engine in self.engines.values() for handle in engine.lanes()}
         default = self.default
         self._default_first = sorted(self.lanes.values(), key=lambda handle: handle is not default)
+        self.offered = tuple(handle.lane for handle in self._default_first)
 
     def _update(self) -> None:
         """An engine is no longer as it was: it may have other lanes, and who waits for one may go on."""

@@ -53,14 +53,6 @@ def to_engine(
     return [*kept, *bearer(api_key)]
 
 
-def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The API key that a client sent, either way; empty where it sent none."""
-    found = dict(headers)
-    scheme, _, token = found.get(b"authorization", b"").partition(b" ")
-    shown = token.strip() if scheme.lower() == b"bearer" else b""
-    return shown or found.get(b"x-api-key", b"")  # SDKs without a key of that kind send an empty one
-
-
 def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[bytes, bytes]]:
     """The headers of an engine's answer as the client gets them. Which pages may read an answer is said by the gateway,
     and a redirect to the engine's own address leads to the same path of the gateway.

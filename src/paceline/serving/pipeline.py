@@ -5,21 +5,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from random import Random
 from time import perf_counter
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from paceline.configuration import ServerSettings
-from paceline.decision import State, learn
-from paceline.inspection import inspect
-from paceline.inspection.inspect import PROCESS_KEY
 from paceline.records.kept import NO_LANE
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
 from paceline.records.sinks import Sink, tell_each
-from paceline.routing.router import Decider, note_failure
+from paceline.routing.router import Router
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import CLIENT_LEFT, ApiError
 from paceline.serving.exchange import Attempted, Exchange
@@ -29,7 +25,7 @@ from paceline.serving.names import Served
 from paceline.serving.relay import Reply
 from paceline.serving.stored import StoredIds, stored_before
 from paceline.serving.turns import HeldTurn
-from paceline.types import Api, Decision, Request, Signals
+from paceline.types import Api, Decision, Request
 
 START_PATIENCE_S = 60.0
 """How long a request waits for an engine that is starting, when none of its lanes is up."""
@@ -54,23 +50,13 @@ class Pipeline:
     """Takes requests down the lanes of a fleet.
 
     Args:
+        router: chooses among them; its settings, rules and lanes are kept to be the fleet's.
         record: told of every request that was served or failed; must not block.
-        seed: of the decision's random numbers.
-        state: what was learned before.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        record: Sink,
-        seed: int | None = None,
-        state: State | None = None,
-        conversation_key: bytes = PROCESS_KEY,
-    ) -> None:
+    def __init__(self, fleet: Fleet, router: Router, record: Sink) -> None:
+        self.router = router
         self.fleet = fleet
-        self.state = state or State()
-        self.failures: Counter[str] = Counter()
-        """How often a part of routing failed and a request was served without it."""
         self.recent = Recent()
         self.metrics = Metrics()
         self.stored_ids = StoredIds()
@@ -79,10 +65,8 @@ class Pipeline:
         self.say: Callable[[str], None] = lambda _: None
         """Told a line of each request that was passed through."""
         self._sinks: dict[str, Sink] = {"recent": self.recent.add, "metrics": self.metrics.add, "record": record}
-        self._conversation_key = conversation_key
         self.looks_at_answers = False
         """Whether records want what answers say of themselves."""
-        self._random = Random(seed)
         self.held_turns: set[HeldTurn] = set()
         """Of requests that are passed through."""
         self._exchanges: set[Exchange] = set()
@@ -97,6 +81,12 @@ class Pipeline:
         self._fleet = fleet
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self._expected_silence_s, engine)
+        self.router.settings, self.router.rules = fleet.configuration.routing, fleet.configuration.rule
+
+    @property
+    def failures(self) -> Counter[str]:
+        """How often a part of routing failed and a request was served without it."""
+        return self.router.failures
 
     @property
     def server(self) -> ServerSettings:
@@ -149,9 +139,9 @@ class Pipeline:
         exchange.request = replace(exchange.request, served_model=served.name)
         exchange.served = served
         began_s = perf_counter()
-        exchange.signals = self._inspect(exchange.request)
-        decider = Decider(self.fleet, self.state, self._random, self.failures)
-        exchange.decision = decider.decide(exchange.request, exchange.signals, served)
+        exchange.signals = self.router.inspect(exchange.request)
+        self.router.lanes = self.fleet.offered  # which change with what engines are seen to do
+        exchange.decision = self.router.choose(exchange.request, exchange.signals, self.fleet.states(served))
         exchange.decision_s = perf_counter() - began_s
 
     def keep_house(self) -> None:
@@ -223,13 +213,6 @@ class Pipeline:
                 await self.fleet.changed.wait_for(settled)
         except TimeoutError:
             return
-
-    def _inspect(self, request: Request) -> Signals:
-        try:
-            return inspect(request, self._conversation_key)
-        except Exception:
-            note_failure(self.failures, "inspection")
-            return Signals()
 
     # Having it served
 
@@ -376,11 +359,8 @@ class Pipeline:
     def _learn(self, exchange: Exchange) -> None:
         outcome = exchange.outcome(self.looks_at_answers)
         decision = exchange.decision or Decision(NO_LANE, "not decided")
-        if exchange.request.teaches and exchange.decision is not None:
-            try:
-                self.state = learn(self.state, exchange.signals, decision, outcome)
-            except Exception:
-                note_failure(self.failures, "learning")
+        if exchange.decision is not None:
+            self.router.observe(decision, outcome)
         tell_each(self._sinks, self.failures, exchange.request, exchange.signals, decision, outcome)
 
 
