@@ -22,7 +22,7 @@ from paceline.configuration import parse
 from paceline.engines.bundled_model import bundled_model
 from paceline.http.server import Gateway
 from paceline.processes.supervisor import free_port
-from paceline.types import Decision, Outcome, Request, Signals
+from paceline.types import Decision, Measured, Outcome, Request, Signals
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
@@ -126,9 +126,34 @@ async def start_engine() -> AsyncIterator[StartEngine]:
         await one.stop()
 
 
+def chat(text: str = "hi", **more: Any) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"messages": [{"role": "user", "content": text}], **more}
+
+
+CHAT = chat(model="m")
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/completion", "/infill"]
+"""On which an engine generates, one for each API."""
+
+
 def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") -> str:
     """An ``[[engine]]`` table for a fake engine."""
     return f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n{more}\n'
+
+
+async def two_lanes(
+    start_engine: StartEngine, start_gateway: StartGateway, script: Script = answer
+) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
+    """A plain and an n-gram lane before two fake engines."""
+    plain, ngram = await start_engine(script), await start_engine(script)
+    running = await start_gateway(lane("plain", plain.url) + lane("ngram", ngram.url, "ngram"))
+    return running, plain, ngram
+
+
+def measured(running: RunningGateway, name: str) -> Measured:
+    """Of the lane as it runs now."""
+    now = running.gateway.fleet.lanes[name].state(None)
+    return running.gateway.pipeline.router.knowledge.measured.get((now.fingerprint, name), Measured())
 
 
 class Serving:

@@ -1,10 +1,33 @@
-"""Times that a test may take, on machines that are busy with something else now and then."""
+"""Waiting and measuring on machines that are busy with something else now and then."""
 
+import asyncio
 import gc
 import time
 from collections.abc import Callable
 
 TRIES = 5
+PATIENCE_S = 30.0
+"""For what must come: far more than it takes on a slow machine that stalls, since a test that passes does not wait
+for it."""
+
+
+async def until(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
+    """Waits for ``condition`` to hold.
+
+    Raises:
+        TimeoutError: it does not hold after ``within_s`` seconds.
+    """
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def wait_until(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
+    """Like :func:`until`, where no event loop runs."""
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not so within {within_s:.0f} s"
+        time.sleep(0.005)
 
 
 def shortest_s(

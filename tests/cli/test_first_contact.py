@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 from benchmarks.gateways import engine
 from tests.conftest import EngineTable, Serving
-from tests.planning.test_model_files import model_file, small_model
+from tests.model_files import model_file, small_model
 
 from paceline.cli import main, serve
 from paceline.cli.common import shortened

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.conftest import StartEngine, StartGateway, lane
+from tests.conftest import CHAT, StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire, token
 
 from paceline.configuration import Configuration, EngineSettings
@@ -17,7 +17,6 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.pipeline import Pipeline
 
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 KEYS = 'server.api_keys = ["team-a", "team-b"]\nserver.admin_key = "root"\n'
 
 

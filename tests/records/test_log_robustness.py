@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from paceline.records import decision_log as evidence_log
+from paceline.records import decision_log
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.read import entries
 from paceline.types import Api, Decision, Outcome, Request, Signals
@@ -36,7 +36,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_log, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(decision_log, "INTERVAL_S", 0.01)
 
 
 def test_what_waits_is_bounded_in_bytes_and_the_oldest_is_given_up(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_what_waits_is_bounded_in_bytes_and_the_oldest_is_given_up(tmp_path: Pat
     for number in range(100):
         added(log, b"%03d" % number + b"x" * 1_000_000)
     held = sum(sys.getsizeof(text) for _, text in list(log._waiting))
-    assert held < evidence_log.MAX_WAITING_BYTES
+    assert held < decision_log.MAX_WAITING_BYTES
     assert log.lost == 100 - len(log._waiting)
     (tmp_path / "folder").unlink()
     wait_until(lambda: not log._waiting and log.problem is None)
@@ -77,7 +77,7 @@ def test_a_body_is_cut_where_it_would_fill_the_memory(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path / "requests.sqlite", KEPT)
     added(log, b"x" * 30_000_000)
     log.close()
-    assert [len(entry["text"]) for entry in entries(log.path, keep_text=True)] == [evidence_log.MAX_TEXT_BYTES]
+    assert [len(entry["text"]) for entry in entries(log.path, keep_text=True)] == [decision_log.MAX_TEXT_BYTES]
 
 
 def test_the_file_stays_near_its_limit_also_with_texts(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.conftest import Serving, StartEngine, StartGateway, lane
-from tests.evidence.test_report import log_of
+from tests.decision_logs import log_of
 
 from paceline.cli import main
 from paceline.http.gain import Gain

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from tests.conftest import StartEngine, StartGateway, lane
-from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
+from tests.conftest import StartEngine, StartGateway, chat, lane
+from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, event, status_500, token
 
 from paceline.configuration import Configuration, parse
 from paceline.serving.attempts import Attempts
@@ -236,3 +236,36 @@ async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed
     counted = (await running.http.get("/metrics")).text
     assert 'paceline_engine_failures_total{engine="a",kind="lost"} 1.0' in counted
     assert 'paceline_engine_failures_total{engine="a",kind="silent"} 0.0' in counted
+
+
+@pytest.mark.parametrize(
+    ("path", "last", "is_whole"),
+    [
+        ("/v1/chat/completions", b"", False),
+        ("/v1/chat/completions", b"data: [DONE]\n\n", True),
+        ("/v1/chat/completions", event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}), True),
+        ("/v1/messages", b"", False),
+        ("/v1/messages", b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        ("/v1/responses", b"", False),
+        ("/v1/responses", b'event: response.completed\ndata: {"type":"response.completed"}\n\n', True),
+        ("/completion", b'data: {"content":"","stop":false}\n\n', False),
+        ("/completion", b'data: {"content":"","stop":true}\n\n', True),
+        ("/v1/chat/completions", b'data: {"choices":[{"delta":{"content":"tw', False),
+    ],
+)
+async def test_a_stream_that_ends_with_its_connection_is_whole_only_if_it_says_so(
+    path: str, last: bytes, is_whole: bool, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def ends_by_closing(received: Received, wire: Wire) -> None:
+        await wire.raw(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        await wire.raw(token("one"))
+        await asyncio.sleep(0.05)
+        await wire.raw(last)
+        await wire.close()
+        raise ConnectionError
+
+    running = await start_gateway(lane("a", (await start_engine(ends_by_closing)).url))
+    answer = await running.http.post(path, json=chat(stream=True, input="hi", prompt="hi", max_tokens=5))
+    assert answer.content.startswith(token("one") + last)
+    assert (b"in the middle of its answer" in answer.content) is not is_whole
+    assert (running.outcome.error is None) is is_whole

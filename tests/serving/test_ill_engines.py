@@ -2,33 +2,33 @@
 
 import asyncio
 import json
-import socket
-from typing import Any
+import sys
 
 import pytest
-from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
+from tests.conftest import CHAT, StartEngine, StartGateway, chat, lane
+from tests.fake_engine import ANSWER, ERROR, Received, Wire, drops, error_in_200, event, status_500, token
+
+from paceline.serving import illness
+
+if sys.version_info >= (3, 14):
+    pass
+else:
+    pass
+
+import socket
+
+from tests.conftest import RunningGateway
 from tests.fake_engine import (
-    ANSWER,
-    ERROR,
     FakeEngine,
-    Received,
     Script,
-    Wire,
-    drops,
-    error_in_200,
-    event,
-    status_500,
-    token,
 )
 
 from paceline.http.routes import GENERATION
-from paceline.serving import illness, patience
+from paceline.serving import patience
 from paceline.serving.attempts import MAX_DELIVERIES, Attempts
 from paceline.serving.exchange import MAX_SET_ASIDE_BYTES
 from paceline.serving.illness import FAILURES_IN_A_ROW, Failure, Illness, trial
 from paceline.types import Api
-
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def answer(received: Received, wire: Wire) -> None:
@@ -420,3 +420,26 @@ def test_a_trial_speaks_every_dialect(api: Api) -> None:
     fields = json.loads(request.body)
     assert (fields["model"], fields["stream"]) == ("m", True)
     assert GENERATION[request.path] is api
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "text/plain", None])
+@pytest.mark.parametrize("body", [b'{"choices": [', b"", b"<html>bad gateway</html>", json.dumps(ERROR).encode()])
+async def test_an_answer_that_is_none_is_asked_for_elsewhere(
+    kind: str | None, body: bytes, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def lies(received: Received, wire: Wire) -> None:
+        await wire.head(200, {"content-type": kind} if kind else {})
+        await wire.raw(body)
+        await wire.close()
+        raise ConnectionError
+
+    engines = [await start_engine(lies), await start_engine()]
+    running = await start_gateway("".join(lane(a, one.url) for a, one in zip("ab", engines, strict=True)))
+    answer = await running.http.post("/v1/chat/completions", json=chat())
+    assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "b")
+    assert answer.json() == ANSWER
+    await engines[1].stop()
+    await running.gateway.fleet.engines["b"].supervisor.look_again(0)
+    answer = await running.http.post("/v1/chat/completions", json=chat())
+    assert (answer.status_code, answer.content) == (200, body)  # there is nothing better
+    assert running.outcome.error

@@ -1,28 +1,14 @@
 """Rules, what was learned, and explanations, in a running gateway before fake engines."""
 
-import json
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
-from tests.fake_engine import Received, Wire
+from tests.fake_engine import Received, Wire, slow_to_tell
 
 STORY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Write a poem about the sea."}]}
-REPORT = {
-    "id": "x",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "sea"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 20, "completion_tokens": 41},
-}
-
-
-async def slow_to_tell(received: Received, wire: Wire) -> None:
-    """Says that it decoded 40 tokens in a time that the clock allows."""
-    await wire.json(json.dumps(REPORT | {"timings": TIMINGS}).encode())
-
-
-TIMINGS = {"prompt_n": 20, "prompt_ms": 0.2, "predicted_n": 41, "predicted_ms": 2.0, "cache_n": 0}
 
 
 @pytest.mark.parametrize(
