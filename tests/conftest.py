@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ import hypothesis
 import pytest
 from benchmarks.gateways import engine
 from tests.fake_engine import FakeEngine, Script, answer
+from tests.patient import until, wait_until
 
 from paceline.cli.common import cache_directory
 from paceline.configuration import parse
@@ -62,8 +62,8 @@ class RunningGateway:
 
     async def lanes_settle(self) -> None:
         """Until no lane is starting any more."""
-        while any(str(one.supervisor.health) == "starting" for one in self.gateway.fleet.engines.values()):
-            await asyncio.sleep(0.01)
+        engines = self.gateway.fleet.engines
+        await until(lambda: not any(str(one.supervisor.health) == "starting" for one in engines.values()))
 
     async def stop(self) -> None:
         await self.http.aclose()
@@ -78,9 +78,7 @@ class RunningGateway:
 
     async def outcome_number(self, number: int) -> Outcome:
         """Of the ``number``-th request, waiting until it is there."""
-        async with asyncio.timeout(10):
-            while len(self.outcomes) < number:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.outcomes) >= number)
         return self.outcomes[number - 1][3]
 
     def _record(self, request: Request, signals: Signals, decision: Decision, outcome: Outcome) -> None:
@@ -192,11 +190,8 @@ class Serving:
         return self.log.read_text()
 
     def wait_for(self, text: str) -> None:
-        deadline_s = time.monotonic() + 60
-        while text not in self.said:
-            assert time.monotonic() < deadline_s, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.05)
+        wait_until(lambda: text in self.said or self.process.poll() is not None, within_s=60)
+        assert text in self.said, self.said
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+from tests.patient import PATIENCE_S
 
 from paceline.wire.server import Handler, HttpRequest, HttpServer, Limits, Reply
 
@@ -18,8 +19,8 @@ LIMITS = Limits(
     max_header_bytes=16_384,
     max_buffered_bytes=4_000_000,
     max_connections=50,
-    header_timeout_s=5,
-    body_timeout_s=5,
+    header_timeout_s=2 * PATIENCE_S,
+    body_timeout_s=2 * PATIENCE_S,
 )
 
 MAX_BODY_BYTES = 1_000_000
@@ -64,12 +65,12 @@ class Served:
         self.loop.close()
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
 
     def stop(self) -> None:
         self.call(self.server.stop(0))
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
 
 class Wire:
@@ -79,7 +80,7 @@ class Wire:
         self.socket = socket.socket()
         if small_window:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.socket.settimeout(8)
+        self.socket.settimeout(PATIENCE_S)
         self.socket.connect(("127.0.0.1", port))
         self._file = _Kept(socket.SocketIO(self.socket, "rb"))
         self.send(*parts)
