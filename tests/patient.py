@@ -12,6 +12,10 @@ PATIENCE_S = 30.0
 """For what must come: far more than it takes on a slow machine that stalls, since a test that passes does not wait
 for it."""
 
+MOMENT_S = 1e-6
+"""What each round of a loop takes by :func:`jumping_clock`, since nothing ends that waits for a time to be over
+where time stands still."""
+
 
 async def until(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     """Waits for ``condition`` to hold.
@@ -84,8 +88,7 @@ def jumping_clock() -> Iterator[Callable[[], float]]:
         events = select(0)
         if not events and timeout_s is None:
             return select(None)
-        if not events:
-            now_s += timeout_s
+        now_s += MOMENT_S if events else max(MOMENT_S, timeout_s or 0.0)
         return events
 
     loop._selector.select, loop.time = jump, lambda: now_s

@@ -1,6 +1,5 @@
 """Requests whose meaning drafting may change, and engines that are asked whether it does."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from tests.conftest import NGRAM, EngineTable, StartEngine
 from tests.fake_engine import Received, Script, Wire
+from tests.patient import until
 
 from paceline.engines import ENGINES
 from paceline.engines.meaning import TRIES, assumed, has_bare_tokens
@@ -172,9 +172,7 @@ async def real(
         launch=("embedded", *flags, *(NGRAM if drafts else ())),
     )
     one.start()
-    async with asyncio.timeout(60):
-        while one.health is not Health.UP:
-            await asyncio.sleep(0.05)
+    await until(lambda: one.health is Health.UP, within_s=60)
     yield one
     await one.stop()
 

@@ -1,27 +1,17 @@
 """Who may: hosts, origins, keys."""
 
-import sys
+import contextlib
 from contextlib import nullcontext
 from urllib.parse import unquote
 
 import pytest
 from tests.conftest import lane
 
-from paceline.configuration import parse
-from paceline.http.access import Access
+from paceline.configuration import Configuration, ConfigurationError, KeySettings, ServerSettings, parse
+from paceline.contradictions import is_loopback
+from paceline.http.access import Access, Client
 from paceline.http.routes import Audience
 from paceline.serving.errors import ApiError
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
-import contextlib
-
-from paceline.configuration import Configuration, ConfigurationError, KeySettings, ServerSettings
-from paceline.contradictions import is_loopback
-from paceline.http.access import Client
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -5,12 +5,12 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
+from tests.patient import wait_until
 
 from paceline.records import decision_log
 from paceline.records.decision_log import DecisionLog, LogSettings
@@ -25,13 +25,6 @@ def added(log: DecisionLog, body: bytes = b"{}", count: int = 1, at_s: float | N
         request = Request(Api.OPENAI_CHAT, "/v1/chat/completions", body, {})
         outcome = Outcome("plain", 200, 1.0, at_s=time.time() if at_s is None else at_s)
         log.add(request, Signals(), Decision("plain", "because"), outcome)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -211,9 +204,7 @@ def test_a_file_that_can_be_neither_used_nor_moved_is_left_as_it_is(
     monkeypatch.setattr("paceline.records.decision_log.set_aside", refuse)
     log = DecisionLog(path)
     try:
-        deadline_s = time.monotonic() + 5
-        while log.problem is None and time.monotonic() < deadline_s:
-            time.sleep(0.05)
+        wait_until(lambda: log.problem is not None)
         assert log.problem is not None
         assert "not be moved away: Permission denied" in log.problem
     finally:

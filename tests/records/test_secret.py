@@ -1,15 +1,9 @@
 """The key that conversations are named with."""
 
 import os
-import sys
 from pathlib import Path
 
 from paceline.records.secret import conversation_key
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
 
 
 def test_a_pipe_in_the_place_of_a_key_is_not_waited_for(tmp_path: Path) -> None:

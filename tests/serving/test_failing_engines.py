@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from tests.conftest import CHAT, PATHS, StartEngine, StartGateway, lane, measured, two_lanes
 from tests.fake_engine import ANSWER, Received, Wire, token
+from tests.patient import PATIENCE_S, until
 
 
 async def test_an_engine_that_cannot_be_reached_is_passed_over(
@@ -21,7 +22,7 @@ async def test_an_engine_that_cannot_be_reached_is_passed_over(
     health = {one["lane"]: one["health"] for one in (await running.http.get("/paceline/lanes")).json()["lanes"]}
     assert health == {"plain": "down", "ngram": "up"}
     await plain.start(plain.port)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (await running.http.post("/v1/chat/completions", json=CHAT)).headers["x-paceline-lane"] != "plain":
             await asyncio.sleep(0.05)
 
@@ -37,7 +38,7 @@ async def test_an_engine_lost_before_its_first_byte_is_passed_over_once(
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "ngram")
     ngram.script = script
-    await asyncio.sleep(0.5)
+    await until(lambda: all(one.is_up for one in running.gateway.fleet.engines.values()))
     lost = await running.http.post("/v1/chat/completions", json=CHAT)
     assert lost.status_code == 502
     assert "plain was lost" in lost.json()["error"]["message"]

@@ -304,9 +304,8 @@ async def test_a_stream_is_measured_by_usage_and_clock(start_engine: StartEngine
     assert (seen.prompt_tokens, seen.completion_tokens, seen.decode_tokens) == (7, 5, 4)
     assert seen.prefill_s is not None
     assert seen.decode_s is not None
-    assert seen.prefill_s >= 0.09
-    assert seen.decode_s >= 0.38
-    assert seen.prefill_s + seen.decode_s <= running.outcome.total_s
+    assert 0.49 <= seen.prefill_s + seen.decode_s <= running.outcome.total_s
+    assert min(seen.prefill_s, seen.decode_s) > 0
     assert seen.drafted is None
 
 

@@ -1,13 +1,6 @@
 """Headers on their way to an engine and back."""
 
-import sys
-
 from paceline.serving.headers import to_client, to_engine
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
 
 
 def test_headers_that_come_twice_are_one_list() -> None:

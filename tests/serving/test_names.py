@@ -1,26 +1,16 @@
 """What names of models stand for."""
 
-import asyncio
 import json
-import sys
 from typing import Any
 
 import pytest
 from tests.conftest import StartEngine, StartGateway, chat, lane
-from tests.fake_engine import Received, Wire
+from tests.fake_engine import FakeEngine, Received, Wire
+from tests.patient import until
 
 from paceline.processes import Health
-from paceline.serving import pipeline
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
-
-
-from tests.fake_engine import FakeEngine
-
 from paceline.processes.supervisor import Timing
+from paceline.serving import pipeline
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 PROPS = {"default_generation_settings": {"n_ctx": 512}, "total_slots": 1}
@@ -157,7 +147,8 @@ async def test_a_new_model_behind_a_url_is_known_at_once(
     a, b = await start_engine(models=("m",)), await start_engine(models=("n",))
     running = await start_gateway("server.strict_models = true\n" + lane("a", a.url) + lane("b", b.url))
     running.gateway.fleet.engines["b"].supervisor.timing = Timing(health_interval_s=60.0)
-    await asyncio.sleep(0.3)  # the last look at the former interval
+    looks = b.looks
+    await until(lambda: b.looks > looks)  # the last look at the former interval
     b.models = ("n", "brand-new")
     answer = await running.http.post("/v1/chat/completions", json=CHAT | {"model": "brand-new"})
     assert answer.status_code == 200

@@ -13,29 +13,34 @@ from tests.patient import until
 
 STUBBORN = """
 import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
 print("deaf", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(60)
 """
 
 
 async def test_an_engine_that_is_being_stopped_does_not_outlive_the_gateway(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("paceline.processes.launched_process.STOP_GRACE_S", 1.0)
     command = json.dumps([sys.executable, "-c", STUBBORN, "{port}"])
     other = lane("b", "http://127.0.0.1:9")
     stubborn = f'[[engine]]\nname = "a"\nkind = "openai"\nlaunch = {command}\n'
     running = RunningGateway("server.port = 0\n" + other + stubborn, tmp_path)
     await running.start()
     supervisor = running.gateway.fleet.engines["a"].supervisor
-    async with asyncio.timeout(20):
-        # its first line may be in the log before the gateway knows that it has been started
-        while not (supervisor.log_path.exists() and "\ndeaf\n" in supervisor.log_path.read_text() and supervisor.pid):
-            await asyncio.sleep(0.05)
+
+    def has_said(word: str) -> bool:
+        return supervisor.log_path.exists() and f"\n{word}\n" in supervisor.log_path.read_text()
+
+    # its first line may be in the log before the gateway knows that it has been started
+    await until(lambda: has_said("deaf") and supervisor.pid)
     pid = supervisor.pid
+    assert pid
     running.text = "server.port = 0\n" + other
     assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["a"]
-    await asyncio.sleep(0.3)  # it was asked to end by now
+    await until(lambda: has_said("asked"))
     await running.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

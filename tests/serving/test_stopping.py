@@ -22,13 +22,14 @@ async def test_a_gateway_that_stops_ends_its_streams_with_an_error_event(
 
     engine = await start_engine(script)
     running = await start_gateway("server.shutdown_grace_s = 0\n" + lane("plain", engine.url))
-    stream = asyncio.create_task(running.http.post("/v1/messages", json=CHAT | {"stream": True}))
-    await until(lambda: engine.requests)
-    await asyncio.sleep(0.1)
-    running.gateway.stop()
-    answer = await stream
-    assert answer.content.startswith(token("one") + b"event: error\n")
-    assert b"the gateway is stopping" in answer.content
+    async with running.http.stream("POST", "/v1/messages", json=CHAT | {"stream": True}) as answer:
+        pieces = answer.aiter_raw()
+        content = await anext(pieces)
+        running.gateway.stop()
+        async for piece in pieces:
+            content += piece
+    assert content.startswith(token("one") + b"event: error\n")
+    assert b"the gateway is stopping" in content
 
 
 async def test_nothing_is_left_behind(start_engine: StartEngine, start_gateway: StartGateway) -> None:
@@ -68,7 +69,7 @@ async def test_an_engine_on_its_way_out_ends_with_the_gateway(start_gateway: Sta
     handle.running += 1  # as if a stream were still on it
     running.text = "server.port = 0\n" + lane("other", "http://127.0.0.1:9")
     assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["out"]
-    await asyncio.sleep(0.2)
+    assert [one["lane"] for one in (await running.http.get("/paceline/lanes")).json()["lanes"]] == ["other"]
     assert psutil.pid_exists(pid)
     running.gateway.stop()
     await until(lambda: not psutil.pid_exists(pid))

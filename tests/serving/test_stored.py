@@ -1,6 +1,5 @@
 """Responses that an engine keeps: later requests about them go to that engine."""
 
-import sys
 from urllib.parse import quote
 
 import pytest
@@ -8,11 +7,6 @@ from tests.conftest import StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire
 
 from paceline.serving.stored import StoredIds
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
 
 
 @pytest.mark.parametrize("name", ["resp_bGl0ZQ==", "resp/a+b", "a b", "r", "resp_" + "a" * 300, "rësp", "a%2fb"])
