@@ -216,7 +216,6 @@ class Gateway:
         opened.push_async_callback(self._save)
         opened.push_async_callback(self._stop_engines)
         if self._traces:
-            self.pipeline.looks_at_answers = True
             self._traces.address_of = self._address_of
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
         self._answers = Answers(self.pipeline, self.reload, self._log)

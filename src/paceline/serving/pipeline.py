@@ -46,8 +46,6 @@ class Pipeline:
         self.sinks.add("metrics", self.metrics)
         self.asks_for_keys = False
         """Whether clients' keys are the gateway's, and so nothing for engines."""
-        self.looks_at_answers = False
-        """Whether records want what answers say of themselves."""
         self.say: Callable[[str], None] = lambda _: None
         """Told a line of each request that was passed through."""
         self.resolver = Resolver(fleet)
@@ -115,7 +113,7 @@ class Pipeline:
             expiry.cancel()
             self.in_flight.exchanges.discard(exchange)
             exchange.close()
-            outcome = exchange.outcome(self.looks_at_answers)
+            outcome = exchange.outcome(with_answered=self.sinks.want_parameters)
             self._learn(exchange, outcome)  # 7. Learn.
             self._record(exchange, outcome)  # 8. Record.
 
