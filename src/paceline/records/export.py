@@ -13,7 +13,11 @@ from paceline.records.decision_log import COLUMNS
 from paceline.records.record import Record
 from paceline.types import Decision
 
-_GETTERS: Mapping[str, Callable[[Record], Any]] = {name: attrgetter(path) for name, path in COLUMNS.items()}
+RENAMED = {"outcome.beside": "outcome.concurrent"}
+"""What stands in a record's JSON under the name that it had once, and what it is of the record now."""
+_GETTERS: Mapping[str, Callable[[Record], Any]] = {
+    name: attrgetter(RENAMED.get(path, path)) for name, path in COLUMNS.items()
+}
 
 
 class CannotExport(Exception):
