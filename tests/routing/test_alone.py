@@ -70,11 +70,10 @@ def test_the_library_imports_nothing_of_the_gateway(room: str) -> None:
 
 
 def test_whoever_chooses_or_learns_does_it_by_the_router() -> None:
-    """That replaying a log does not yet is the one exception."""
     own = [SOURCE / "paceline" / room for room in ("decision", "routing")]
     benchmarks = SOURCE.parent / "benchmarks"
     for module in (*(SOURCE / "paceline").rglob("*.py"), *benchmarks.rglob("*.py")):
-        if module.parent in own or module.name == "replay.py":
+        if module.parent in own:
             continue
         taken = {name for source, name in imports_of(module) if source.startswith("paceline.decision")}
         assert not taken & {"decide", "learn", "predict", "State"}, module

@@ -26,6 +26,7 @@ from paceline import (
     Strategy,
     Task,
 )
+from paceline.decision import EXPLORATION
 from paceline.routing import router as router_module
 from paceline.types import LOGPROBS
 
@@ -98,6 +99,10 @@ def test_explaining_counts_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     _break(monkeypatch, "decide")
     assert router.explain(STORY).lane == "plain"
     assert not router.failures
+
+
+def test_what_exploration_may_cost_is_set_once() -> None:
+    assert RoutingSettings().exploration == EXPLORATION
 
 
 # What goes before predictions

@@ -43,7 +43,7 @@ from paceline.types import Decision, Measured, Observation, Outcome, Prediction,
 MAX_TOKENS = 10**9
 """Counts of tokens from which on no report is believed."""
 MAX_ANSWER_TOKENS = 10**7
-"""The same of an answer's length."""
+"""Tokens from which on no answer's length is believed."""
 
 
 class Decoding(Struct, frozen=True):

@@ -89,7 +89,8 @@ class _Group(Struct):
     draft_cost: float
     """Of a step that verifies a draft, without what its tokens cost; in plain steps made alone."""
     believed_draft_cost: float
-    """The same by the prior's coefficients. Evidence is kept against it, since it never changes."""
+    """What :attr:`draft_cost` would be by the prior's coefficients. Evidence is kept against it, since it never
+    changes."""
 
 
 def predict(

@@ -81,7 +81,7 @@ _LOOKUP_ACCEPTANCE = 0.75
 _COPY_ACCEPTANCE = 1.5
 """Logits by which a lookup's acceptance rises from nothing to copy to everything to copy; a guess."""
 _COPY_COVERAGE = 2.0
-"""The same of its coverage."""
+"""Logits by which a lookup's coverage rises from nothing to copy to everything to copy; a guess."""
 _TYPICAL_COPY, _UNTYPICAL_COPY = 0.35, 0.1
 """Shares of the answer to copy at which the coverage is the task's: of tasks that usually copy, and of others."""
 _COPYING_COVERAGE = 0.3

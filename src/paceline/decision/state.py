@@ -66,7 +66,7 @@ class State(Struct, frozen=True):
     at_s: float = 0.0
     """When the latest outcome was learned, in seconds since 1970."""
     decode_s: float = 0.0
-    """Time spent decoding, of all answers that told and whose lane was chosen among several."""
+    """Time spent decoding, of all answers that reported it and whose lane was chosen among several."""
     exploring_s: float = 0.0
     """Part of it that exploration was expected to cost."""
 

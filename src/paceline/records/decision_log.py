@@ -54,8 +54,8 @@ COLUMNS = {
     **{name: f"outcome.observed.{name}" for name in Observation.__struct_fields__},
     "text": "text",
 }
-"""For people, their SQL and their tables: the name of each column, and what it is of a record, which is where it stands
-in its JSON, too. ``lane`` served, ``decided`` was chosen; ``predictions`` are by lane."""
+"""For people, their SQL and their tables: the name of each column, and where it stands in a record's JSON. ``lane``
+served, ``decided`` was chosen; ``predictions`` are by lane."""
 _VIEWED = ", ".join(f"entry ->> '$.{path}' AS {name}" for name, path in COLUMNS.items())
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, at_s REAL NOT NULL, entry TEXT NOT NULL);

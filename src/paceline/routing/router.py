@@ -68,7 +68,7 @@ class Router:
         self._random = Random(seed)
         self._conversation_key = conversation_key
         self._in_flight: WeakValueDictionary[int, Decision] = WeakValueDictionary()
-        """Decisions for which nobody told how the lanes are, by identity, until they are observed or dropped."""
+        """Decisions for which no state of the lanes was given, by identity, until they are observed or dropped."""
         self._learning = Lock()
 
     def choose(

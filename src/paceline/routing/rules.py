@@ -30,6 +30,6 @@ def _has_header(wanted: str, request: Request) -> bool:
 
 
 def in_words(rule: Rule) -> str:
-    """What the rule looks at, in a few words; a key is not told."""
+    """What the rule looks at, in a few words; without the key itself."""
     given = {"model": rule.model, "task": rule.task, "header": rule.header, "api_key": rule.api_key and "given"}
     return ", ".join(f"{name} {value}" for name, value in given.items() if value)
