@@ -9,6 +9,7 @@ the same, but another choice changes all that follow, so of two runs some tenths
 
 import argparse
 import sys
+from functools import partial
 from importlib import import_module, reload
 from statistics import mean
 
@@ -31,7 +32,8 @@ def share_of_oracle(seeds: int, requests: int) -> float:
     """Over all machines and both changes, with the constants as they stand in the module now."""
     for name in MODULES:
         reload(import_module(name))
-    make = import_module("benchmarks.learning.policies").paceline
+    paceline = import_module("benchmarks.learning.policies").paceline
+    make = partial(paceline, exploration=tuning.EXPLORATION)
     shares = []
     for world in WORLDS:
         gains = speed_ups(world)
