@@ -26,7 +26,9 @@ from paceline.serving import illness, patience
 from paceline.serving.attempt import MAX_SET_ASIDE_BYTES
 from paceline.serving.attempts import MAX_DELIVERIES, Attempts
 from paceline.serving.errors import EngineLost, NoLane
-from paceline.serving.illness import FAILURES_IN_A_ROW, Failure, Illness, trial
+from paceline.serving.failure import Failure
+from paceline.serving.illness import FAILURES_IN_A_ROW, Illness
+from paceline.serving.trial import tiny_request
 from paceline.types import Api
 
 
@@ -391,7 +393,7 @@ def test_attempts_are_counted_in_one_place() -> None:
 
 
 async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
-    ill, request = Illness(), trial(Api.OPENAI_CHAT, False, None)
+    ill, request = Illness(), tiny_request(Api.OPENAI_CHAT, False, None)
     ejected = []
     for _ in range(illness.MAX_FAILED):
         ejected.append(ill.failed(request, Failure.ERROR, "a problem"))
@@ -406,7 +408,7 @@ async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
 async def test_a_request_that_fails_meanwhile_is_as_good_as_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, ejection_s = 1000.0, illness.EJECTION_S[0]
     monkeypatch.setattr(illness, "_now_s", lambda: now_s)
-    ill, request = Illness(), trial(Api.OPENAI_CHAT, False, None)
+    ill, request = Illness(), tiny_request(Api.OPENAI_CHAT, False, None)
     for _ in range(FAILURES_IN_A_ROW):
         ill.failed(request, Failure.ERROR, "a problem")
     for _ in range(20):  # it is used though ejected, as the only one
@@ -419,7 +421,7 @@ async def test_a_request_that_fails_meanwhile_is_as_good_as_a_trial(monkeypatch:
 
 @pytest.mark.parametrize("api", list(Api))
 def test_a_trial_speaks_every_dialect(api: Api) -> None:
-    request = trial(api, True, "m")
+    request = tiny_request(api, True, "m")
     fields = json.loads(request.body)
     assert (fields["model"], fields["stream"]) == ("m", True)
     assert GENERATION[request.path] is api

@@ -17,9 +17,9 @@ from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
+from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
-from paceline.serving.illness import Failure
 from paceline.serving.in_flight import InFlight
 from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
@@ -91,7 +91,7 @@ class Pipeline:
         exchange = Exchange(request=request, reply=reply, server=self.server, keep_key=not self.asks_for_keys)
         self.in_flight.exchanges.add(exchange)
         task = asyncio.current_task()
-        assert task is not None
+        assert task is not None  # a coroutine runs in one
         expiry = asyncio.get_running_loop().call_later(self.server.total_timeout_s, _expire, exchange, task)
         try:
             plan = await self._prepare(exchange)  # 2. Name, 3. inspect, 4. decide.
