@@ -16,11 +16,11 @@ from tests.conftest import StartEngine
 from tests.fake_engine import FakeEngine, Received, Wire
 from tests.patient import PATIENCE_S, until
 
-from paceline.engines import ENGINES
+from paceline.engines import ENGINES, examiner
 from paceline.engines.interface import Examination, Facts
 from paceline.engines.llama_cpp import LlamaCpp, LlamaCppSettings
 from paceline.engines.openai import OpenAI, OpenAISettings
-from paceline.processes import Health, Supervisor, examiner
+from paceline.processes import Health, Supervisor
 from paceline.processes import supervisor as module
 from paceline.processes.supervisor import Timing
 from paceline.types import AS_STARTED, LOGPROBS
