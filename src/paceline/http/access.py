@@ -68,6 +68,7 @@ class Access:
 
     @property
     def asks_for_keys(self) -> bool:
+        """Whether clients have to show a key."""
         return bool(self._keys)
 
     def check_origin(self, headers: Headers, opens_a_page: bool) -> None:

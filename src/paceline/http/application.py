@@ -106,6 +106,7 @@ class _Denials:
         self._left_out = 0
 
     def note(self, what: str) -> None:
+        """Log this one, or count it for the next line."""
         if monotonic() - self._logged_s < DENIED_LINE_INTERVAL_S:
             self._left_out += 1
             return

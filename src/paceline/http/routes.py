@@ -28,6 +28,7 @@ class Route(Struct, frozen=True):
     """What it answers, for people, in Markdown; rows with the same words are one in :func:`reference`."""
 
     def fits(self, path: str) -> bool:
+        """Whether a path is this one, or begins with it."""
         return path.startswith(self.path[:-1]) if self.path.endswith("*") else path == self.path
 
     def audience_of(self, method: str) -> Audience:

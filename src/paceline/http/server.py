@@ -9,21 +9,16 @@ from contextlib import AsyncExitStack
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from paceline.configuration import ConfigurationError
 from paceline.http.access import Access
 from paceline.http.answers import Answers
 from paceline.http.application import Application
+from paceline.http.changes import changes
+from paceline.http.kept import Kept
 from paceline.inspection.task_model import task_model
-from paceline.paths import DECISION_LOG, KNOWLEDGE
 from paceline.processes import Health
-from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.record import Sink
-from paceline.records.secret import conversation_key
-from paceline.records.traces import NoTraces, Traces
 from paceline.routing.router import Router
-from paceline.routing.store import Memory
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
@@ -96,9 +91,6 @@ class Gateway:
         self._sink = sink
         self._say = say
         self._on_stop = on_stop
-        self._memory: Memory | None = None
-        self._log: DecisionLog | None = None
-        self._traces: Traces | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._retiring: set[EngineHandle] = set()
         """Engines that are no longer configured and not yet stopped."""
@@ -106,10 +98,11 @@ class Gateway:
         self.pipeline: Pipeline
         self.url: str
         """Where it listens: ``http://127.0.0.1:8080``."""
+        self._kept: Kept
         self._engine_logs: Path
         self._application: Application
         self._answers: Answers
-        self._reloading: asyncio.Lock
+        self._reloading = asyncio.Lock()
         """One reload at a time, so that the configuration that was read last is the one in force."""
         self._server: HttpServer | None = None
         self._asked_to_stop = asyncio.Event()
@@ -199,27 +192,21 @@ class Gateway:
         opened.callback(listening.close)
         self.url = _url(listening)
         # 2. What is kept.
-        opened.push_async_callback(self._close_kept)
-        self._memory = self._open_memory()
-        learned = await asyncio.to_thread(self._memory.load) if self._memory else None
-        self._traces = _traces(self._configuration)
-        self._log = self._open_log()
-        key = conversation_key(self._state_directory)
+        self._kept = kept = Kept(self._configuration, self._state_directory)
+        opened.push_async_callback(kept.close)
         # 3. The way of requests.
         await asyncio.to_thread(task_model)  # which reads its weights now, not in the first request's time
         self._engine_logs = self._log_directory or Path(opened.enter_context(tempfile.TemporaryDirectory()))
         access = Access(self._configuration)
         fleet = Fleet(self._configuration, self._engine_logs)
-        router = Router(fleet.offered, knowledge=learned, conversation_key=key)
+        router = Router(fleet.offered, knowledge=await kept.knowledge(), conversation_key=kept.conversation_key)
         self.pipeline = Pipeline(fleet, router)
-        self._add_sinks()
-        opened.push_async_callback(self._save)
-        opened.push_async_callback(self._stop_engines)
-        if self._traces:
-            self.pipeline.looks_at_answers = True
-            self._traces.address_of = self._address_of
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
-        self._answers = Answers(self.pipeline, self.reload, self._log)
+        kept.listen_to(self.pipeline)
+        if self._sink:
+            self.pipeline.sinks.add("record", self._sink)
+        opened.push_async_callback(self._stop_engines)
+        self._answers = Answers(self.pipeline, self.reload, kept.log)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         # 4. Go.
@@ -272,18 +259,7 @@ class Gateway:
         for handle in fleet.retired:
             self._retiring.add(handle)
             self._in_background(self._retire(handle))
-        fixed = [key for key in ("host", "port") if getattr(old.server, key) != getattr(configuration.server, key)]
-        started = [supervisor.name for supervisor in fleet.added]
-        needs_restart = [f"server.{key}" for key in fixed]
-        if old.evidence != configuration.evidence:
-            needs_restart.append("evidence")
-        return {
-            "started": started,
-            "stopped": [handle.name for handle in fleet.retired],
-            "unchanged": [name for name in fleet.engines if name not in started],
-            "changed": [name for name in _changes(old, configuration) if name not in needs_restart],
-            "needs_restart": needs_restart,
-        }
+        return changes(old, configuration, fleet)
 
     async def _retire(self, handle: EngineHandle) -> None:
         """Stop an engine that is no longer configured when its last answer is out, unless the gateway ends before."""
@@ -297,38 +273,6 @@ class Gateway:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    def _open_memory(self) -> Memory | None:
-        if self._state_directory is None or not self._configuration.routing.remember:
-            return None
-        return Memory(self._state_directory / KNOWLEDGE)
-
-    def _open_log(self) -> DecisionLog | None:
-        settings = self._configuration.evidence
-        if self._state_directory is None or not settings.log:
-            return None
-        limits = LogSettings(keep_days=settings.keep_days, max_bytes=settings.max_mb * 1_000_000)
-        return DecisionLog(self._state_directory / DECISION_LOG, limits)
-
-    def _add_sinks(self) -> None:
-        sinks = self.pipeline.sinks
-        if self._log:
-            sinks.add("log", self._log, gets_text=self._configuration.evidence.keep_text)
-        if self._traces:
-            sinks.add("traces", self._traces, gets_parameters=True)
-        if self._sink:
-            sinks.add("record", self._sink)
-
-    def _address_of(self, lane: str) -> tuple[str, int] | None:
-        """Of the engine behind a lane, if that is known."""
-        handle = self.fleet.lanes.get(lane)
-        url = urlsplit(handle.engine.supervisor.url or "") if handle else None
-        return (url.hostname, url.port or 80) if url and url.hostname else None
-
-    async def _save(self) -> None:
-        """In a thread: a slow disk keeps no request waiting, a full one stops none."""
-        if self._memory:
-            await asyncio.to_thread(self._memory.save, self.pipeline.router.knowledge)
 
     async def _close(self) -> None:
         try:
@@ -347,18 +291,13 @@ class Gateway:
 
     async def _stop_engines(self) -> None:
         """Those that are on their way out, too: one may just have been asked to end, and must not outlive the
-        gateway."""
+        gateway. Then what was learned is whole."""
         async with self._reloading:  # whose new engines are to be stopped, too
             self._engines_are_stopped = True
             await self.pipeline.close()
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             self._retiring.clear()
-
-    async def _close_kept(self) -> None:
-        for kept in (self._memory, self._log, self._traces):
-            if kept:
-                await asyncio.to_thread(kept.close)
-        self._memory = self._log = self._traces = None
+            await self._kept.save(self.pipeline.router.knowledge)
 
     async def _keep_house(self) -> None:
         rounds = 0
@@ -367,14 +306,7 @@ class Gateway:
             self.pipeline.keep_house()
             rounds += 1
             if rounds % SAVE_EVERY == 0:
-                await self._save()
-
-
-def _traces(configuration: Configuration) -> Traces | None:
-    try:
-        return Traces(configuration.evidence.traces) if configuration.evidence.traces else None
-    except NoTraces as error:
-        raise ConfigurationError(str(error)) from error
+                await self._kept.save(self.pipeline.router.knowledge)
 
 
 def _listen(configuration: Configuration) -> socket.socket:
@@ -402,21 +334,6 @@ def _listen(configuration: Configuration) -> socket.socket:
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _changes(old: Configuration, new: Configuration) -> list[str]:
-    """What differs beside the engines, in a few words each."""
-    changes: list[str] = []
-    for table in Configuration.__struct_fields__:
-        before, now = getattr(old, table), getattr(new, table)
-        if before == now or table in ("engine", "evidence"):
-            continue
-        if isinstance(now, tuple):
-            changes.append(f"{len(now)} {table}{'' if len(now) == 1 else 's'}")
-        else:
-            keys = now.__struct_fields__
-            changes += [f"{table}.{key}" for key in keys if getattr(before, key) != getattr(now, key)]
-    return changes
 
 
 def _limits(server: ServerSettings) -> Limits:

@@ -31,6 +31,7 @@ class Sinks:
         self.want_text = False
         """Whether one of them is to be given the requests' bodies."""
         self.want_parameters = False
+        """Whether one of them is to be given what requests ask for, and answers say of themselves, beside the text."""
 
     def add(self, name: str, sink: Sink, *, gets_text: bool = False, gets_parameters: bool = False) -> None:
         """Have records given to one more sink, without the text and the parameters unless it gets them."""

@@ -4,8 +4,8 @@ from msgspec import Struct
 
 from paceline.engines import Observer
 from paceline.serving.errors import EngineRefused
+from paceline.serving.failure import Failure
 from paceline.serving.handles import LaneHandle
-from paceline.serving.illness import Failure
 from paceline.serving.relay import Relay
 from paceline.types import Answered, Observation
 from paceline.wire.headers import Headers

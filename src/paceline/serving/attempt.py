@@ -7,9 +7,9 @@ from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.serving.answering import ERROR_INSIDE, Answering, Failed, Refusal, refused
 from paceline.serving.errors import EngineRefused
+from paceline.serving.failure import Failure
 from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import to_client, to_engine
-from paceline.serving.illness import Failure
 from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.serving.plan import Plan
 from paceline.serving.relay import EngineSilent, Relay
@@ -205,10 +205,7 @@ class Attempt:
             answer = sent.answer = await engine.client.send("POST", request.path, headers, body)
         self.status = answer.status
         # 3. A refusal is set aside.
-        is_our_key = engine.api_key is not None or not self._keep_key
-        is_ill = answer.status >= 500 and answer.status not in NOT_ITS_FAULT
-        if answer.status in BUSY or is_ill or (is_our_key and answer.status in WRONG_KEY):
-            kind = Failure.BUSY if answer.status in BUSY else Failure.ERROR
+        if (kind := self._refuses(answer.status)) is not None:
             return Failed(kind, f"answered {answer.status}", refusal=await self._refusal(answer))
         # 4. Wait until it can be told whether the answer is one; an error in its place is set aside, too.
         relay = sent.relay = Relay(
@@ -228,8 +225,17 @@ class Attempt:
             return Failed(Failure.ERROR, ERROR_INSIDE, refusal=refusal)
         return Answering(lane=self.lane, relay=relay, observer=observer, status=answer.status)
 
+    def _refuses(self, status: int) -> Failure | None:
+        """What an answer's status says of the engine, if it is worth to ask another one."""
+        if status in BUSY:
+            return Failure.BUSY
+        is_our_key = self.lane.engine.api_key is not None or not self._keep_key
+        is_ill = status >= 500 and status not in NOT_ITS_FAULT
+        return Failure.ERROR if is_ill or (is_our_key and status in WRONG_KEY) else None
+
     async def _refusal(self, answer: Answer) -> Refusal:
-        """
+        """The refusal, to be set aside.
+
         Raises:
             EngineSilent: it does not end.
         """

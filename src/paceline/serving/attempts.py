@@ -1,7 +1,7 @@
 """What one request may still try. The one place where it is counted."""
 
 from paceline.serving.errors import EngineGivenUp, EngineLost, NoLane, ServingError
-from paceline.serving.illness import Failure
+from paceline.serving.failure import Failure
 
 MAX_DELIVERIES = 2
 """Engines that may have worked on a request without an answer: a request that is the cause itself gets no further. A

@@ -8,8 +8,8 @@ from paceline.records.kept import NO_LANE
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempt import Attempt
 from paceline.serving.errors import ServingError
+from paceline.serving.failure import Failure
 from paceline.serving.handles import LaneHandle
-from paceline.serving.illness import Failure
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.settings import ServerSettings

@@ -46,10 +46,12 @@ class EngineHandle:
 
     @property
     def name(self) -> str:
+        """As configured."""
         return self.settings.name
 
     @property
     def is_up(self) -> bool:
+        """Whether it answers looks."""
         return self.supervisor.health is Health.UP
 
     @property
@@ -64,6 +66,7 @@ class EngineHandle:
 
     @property
     def slots(self) -> int:
+        """How many requests it decodes at once: as configured, or else as it says."""
         facts = self.supervisor.facts
         return self.settings.slots or (facts and facts.slots) or UNKNOWN_SLOTS
 
@@ -166,6 +169,7 @@ class LaneHandle:
 
     @property
     def is_up(self) -> bool:
+        """Whether its engine is."""
         return self.engine.is_up
 
     async def take_turn(self, timeout_s: float) -> Turn:

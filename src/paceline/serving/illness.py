@@ -7,14 +7,9 @@ user's request but a tiny one of our own, of the form that failed.
 
 import asyncio
 from collections import deque
-from enum import StrEnum
 
-import msgspec
-
-from paceline.processes import Supervisor
-from paceline.types import AS_STARTED, Api, Request, Strategy
-from paceline.wire.client import ConnectFailed, ConnectionLost
-from paceline.wire.headers import Headers
+from paceline.serving.failure import Failure
+from paceline.types import Api, Request
 
 FAILURES_IN_A_ROW = 3
 """After so many of one form (dialect, streamed or not, model) an engine is ejected: it may be ill for streams alone, or
@@ -35,33 +30,6 @@ EJECTION_S = (2.0, 4.0, 8.0, 15.0, 30.0)
 """Until the first, second ... trial; the last one repeats. The first is short, for a hiccup is the usual case."""
 RELAPSE_S = 60.0
 """An engine that fails again so soon after it was let in goes on from the pause that it had reached."""
-TRIAL_TIMEOUT_S = 10.0
-"""For two tokens; an engine that is slower than that is not well."""
-MAX_TRIAL_BYTES = 1_000_000
-"""Of its answer. Two tokens take some hundred bytes."""
-
-
-class Failure(StrEnum):
-    """How an attempt to have a request served ended without an answer."""
-
-    QUEUE = "queue"
-    """The device's turn did not come; nothing was sent."""
-    UNREACHABLE = "unreachable"
-    """No connection; nothing was sent."""
-    BUSY = "busy"
-    """The engine refused, as it may."""
-    ERROR = "error"
-    """It answered with an error of its own: a status from 500 on, or an error inside a 200."""
-    LOST = "lost"
-    """It broke off."""
-    SILENT = "silent"
-    """It did not answer in time."""
-
-    @property
-    def was_delivered(self) -> bool:
-        """Whether the engine may have worked on the request."""
-        return self in (Failure.ERROR, Failure.LOST, Failure.SILENT)
-
 
 Form = tuple[Api, bool, str | None]
 """Dialect, whether it is streamed, the model."""
@@ -86,6 +54,7 @@ class Illness:
 
     @property
     def is_ejected(self) -> bool:
+        """Whether the engine is left out for a while."""
         return self.problem is not None
 
     def served(self, request: Request) -> None:
@@ -145,54 +114,6 @@ class Illness:
         self.problem = problem
         self._trial_at_s = now_s + EJECTION_S[min(self._ejections, len(EJECTION_S) - 1)]
         self._ejections += 1
-
-
-async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | None, headers: Headers) -> bool:
-    """Whether an engine answers a tiny request of the form that failed last."""
-    request = trial(illness.failed_api, illness.failed_stream, model)
-    if supervisor.client is None:
-        return False
-    observer = supervisor.engine.observe(request, Strategy())
-    body = supervisor.engine.prepare(request, Strategy(), AS_STARTED, 0.0)
-    kind = (b"content-type", b"application/json")
-    try:
-        async with asyncio.timeout(TRIAL_TIMEOUT_S):
-            async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
-                whole = await answer.read_all(MAX_TRIAL_BYTES)
-                media_type = (answer.header(b"content-type") or b"").lower()
-                is_stream = media_type.startswith(b"text/event-stream")
-                if is_stream:
-                    observer.feed(whole, 0.0)
-                    observer.end(0.0)
-                elif b"json" in media_type:
-                    observer.read_whole(whole)
-                is_served = answer.status < 500 and answer.status not in (401, 407) and observer.error is None
-                return is_served and (observer.has_begun or not is_stream)
-    except (ConnectFailed, ConnectionLost, TimeoutError):
-        return False
-
-
-_PATHS = {
-    Api.OPENAI_CHAT: "/v1/chat/completions",
-    Api.OPENAI_COMPLETIONS: "/v1/completions",
-    Api.OPENAI_RESPONSES: "/v1/responses",
-    Api.ANTHROPIC_MESSAGES: "/v1/messages",
-    Api.LLAMA_CPP: "/completion",
-}
-
-
-def trial(api: Api, stream: bool, model: str | None) -> Request:
-    """The request of a trial: one or two tokens, in a dialect."""
-    fields: dict[str, object] = {"stream": stream, **({"model": model} if model else {})}
-    said = [{"role": "user", "content": "Say OK."}]
-    fields |= {
-        Api.OPENAI_CHAT: {"messages": said, "max_tokens": 2},
-        Api.OPENAI_COMPLETIONS: {"prompt": "1 2 3", "max_tokens": 2},
-        Api.OPENAI_RESPONSES: {"input": "Say OK.", "max_output_tokens": 16, "store": False},
-        Api.ANTHROPIC_MESSAGES: {"messages": said, "max_tokens": 2},
-        Api.LLAMA_CPP: {"prompt": "1 2 3", "n_predict": 2},
-    }[api]
-    return Request(api, _PATHS[api], msgspec.json.encode(fields), fields, model, stream, teaches=False)
 
 
 def _form(request: Request) -> Form:

@@ -8,10 +8,11 @@ from paceline.records.metrics import Metrics
 from paceline.serving.answering import Failed
 from paceline.serving.attempts import Attempts
 from paceline.serving.exchange import Exchange
+from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
-from paceline.serving.illness import Failure, passes_trial
 from paceline.serving.in_flight import InFlight
+from paceline.serving.trial import passes_trial
 from paceline.types import Request
 
 log = logging.getLogger("paceline.serving")

@@ -42,10 +42,6 @@ class Names:
                 self._exact.setdefault(alias.casefold(), model)
         self.is_strict = configuration.server.strict_models
 
-    @property
-    def configured(self) -> Sequence[ModelSettings]:
-        return self._models
-
     def find(
         self, name: str, ordered: Sequence[LaneHandle], named: Callable[[str], Sequence[LaneHandle]]
     ) -> Served | None:

@@ -87,6 +87,7 @@ class _Passing:
         self._status = 0
 
     async def run(self) -> None:
+        """Have it answered, and note what became of it."""
         began_s = perf_counter()
         error: str | None = None
         try:

@@ -17,9 +17,9 @@ from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
+from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
-from paceline.serving.illness import Failure
 from paceline.serving.in_flight import InFlight
 from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
@@ -46,8 +46,6 @@ class Pipeline:
         self.sinks.add("metrics", self.metrics)
         self.asks_for_keys = False
         """Whether clients' keys are the gateway's, and so nothing for engines."""
-        self.looks_at_answers = False
-        """Whether records want what answers say of themselves."""
         self.say: Callable[[str], None] = lambda _: None
         """Told a line of each request that was passed through."""
         self.resolver = Resolver(fleet)
@@ -93,7 +91,7 @@ class Pipeline:
         exchange = Exchange(request=request, reply=reply, server=self.server, keep_key=not self.asks_for_keys)
         self.in_flight.exchanges.add(exchange)
         task = asyncio.current_task()
-        assert task is not None
+        assert task is not None  # a coroutine runs in one
         expiry = asyncio.get_running_loop().call_later(self.server.total_timeout_s, _expire, exchange, task)
         try:
             plan = await self._prepare(exchange)  # 2. Name, 3. inspect, 4. decide.
@@ -115,7 +113,7 @@ class Pipeline:
             expiry.cancel()
             self.in_flight.exchanges.discard(exchange)
             exchange.close()
-            outcome = exchange.outcome(self.looks_at_answers)
+            outcome = exchange.outcome(with_answered=self.sinks.want_parameters)
             self._learn(exchange, outcome)  # 7. Learn.
             self._record(exchange, outcome)  # 8. Record.
 

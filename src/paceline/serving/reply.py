@@ -10,9 +10,14 @@ from paceline.wire.headers import Headers
 class Reply(Protocol):
     """Where an answer goes. Each call waits until the client has taken enough of what was sent."""
 
-    async def start(self, status: int, headers: Headers) -> None: ...
-    async def send(self, data: bytes) -> None: ...
-    async def end(self, data: bytes = b"") -> None: ...
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer."""
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of its body."""
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last piece."""
 
     async def end_with(self, error: ServingError, is_inside_event: bool) -> None:
         """End a stream of events that can't go on with an event that says why.
@@ -29,9 +34,12 @@ class ClientReply(Reply, Protocol):
     """A reply that knows whether somebody waits for it."""
 
     @property
-    def client_left(self) -> bool: ...
+    def client_left(self) -> bool:
+        """Whether the client is gone."""
+
     @property
-    def has_begun(self) -> bool: ...
+    def has_begun(self) -> bool:
+        """Whether the answer has."""
 
     async def refuse(self, error: ServingError, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Answer with an error, in the words of the client's API.

@@ -34,6 +34,7 @@ class Turn:
     _held: bool = True
 
     def release(self) -> None:
+        """Give the place back."""
         if self._held:
             self._held = False
             self._device._leave()
@@ -103,6 +104,7 @@ class Device:
 
     @property
     def waiting(self) -> int:
+        """Requests that wait for a place."""
         return len(self._queue)
 
     def can_start(self, engine: str, slots: int) -> bool:
