@@ -5,17 +5,29 @@ BIN := .venv/bin
 SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; name one: make run PYTHON=/path/to/python3" >&2; exit 1; }; \
 	"$(PYTHON)" scripts/set_up.py
 
-.PHONY: run test test-engines bench check format clean
+# One real engine after another: two at once would measure each other.
+UNHURRIED = (real_engine or browser or slow) and not engines
+FAST = not real_engine and not browser and not slow and not engines
+PARALLEL = --numprocesses logical --dist worksteal
+
+.PHONY: run test test-fast test-engines coverage bench check format clean
 
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
 
-test: .venv/installed-dev  ## all tests, on real engines
-	$(BIN)/pytest $(ARGS)
+test: test-fast  ## all tests, on real engines
+	$(BIN)/pytest -m '$(UNHURRIED)' $(ARGS)
+
+test-fast: .venv/installed-dev  ## the tests without a real engine, a browser or real waiting, in parallel (a minute)
+	$(BIN)/pytest $(PARALLEL) -m '$(FAST)' $(ARGS)
 
 test-engines: .venv/installed-dev  ## build llama.cpp with our patch (minutes, once), and test it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/pytest -m engines $(ARGS)
+
+coverage: .venv/installed-dev  ## what the fast tests go through, in percent for each folder
+	$(BIN)/pytest $(PARALLEL) -m '$(FAST)' --cov --cov-report= $(ARGS)
+	@$(BIN)/python scripts/coverage_of_folders.py
 
 bench: .venv/installed-dev  ## build llama.cpp with our patch (once), and reproduce docs/the-finding.md; ARGS=--quick for a look
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'

@@ -1,10 +1,8 @@
 """Fixtures: gateways in this process before fake engines, and one real gateway before real engines."""
 
-import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +14,7 @@ import hypothesis
 import pytest
 from benchmarks.gateways import engine
 from tests.fake_engine import FakeEngine, Script, answer
+from tests.patient import until, wait_until
 
 from paceline.configuration import parse
 from paceline.engines import ENGINES
@@ -25,10 +24,21 @@ from paceline.paths import cache_directory
 from paceline.processes.launch import free_port
 from paceline.records.record import Record
 from paceline.settings import EngineSettings
-from paceline.types import Outcome
+from paceline.types import Measured, Outcome
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+MARKS = {"embedded_engine": pytest.mark.real_engine, "browser": pytest.mark.browser}
+"""What a test is, by a fixture that it asks for, directly or through others."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, mark in MARKS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
 
 
 @dataclass
@@ -53,8 +63,8 @@ class RunningGateway:
 
     async def lanes_settle(self) -> None:
         """Until no lane is starting any more."""
-        while any(str(one.supervisor.health) == "starting" for one in self.gateway.fleet.engines.values()):
-            await asyncio.sleep(0.01)
+        engines = self.gateway.fleet.engines
+        await until(lambda: not any(str(one.supervisor.health) == "starting" for one in engines.values()))
 
     async def stop(self) -> None:
         await self.http.aclose()
@@ -69,9 +79,7 @@ class RunningGateway:
 
     async def outcome_number(self, number: int) -> Outcome:
         """Of the ``number``-th request, waiting until it is there."""
-        async with asyncio.timeout(10):
-            while len(self.records) < number:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.records) >= number)
         return self.records[number - 1].outcome
 
     def record(self, record: Record, /) -> None:
@@ -80,6 +88,7 @@ class RunningGateway:
 
 StartGateway = Callable[[str], Awaitable[RunningGateway]]
 StartEngine = Callable[..., Awaitable[FakeEngine]]
+EngineTable = Callable[..., str]
 
 
 @pytest.fixture
@@ -116,9 +125,34 @@ async def start_engine() -> AsyncIterator[StartEngine]:
         await one.stop()
 
 
+def chat(text: str = "hi", **more: Any) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"messages": [{"role": "user", "content": text}], **more}
+
+
+CHAT = chat(model="m")
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/completion", "/infill"]
+"""On which an engine generates, one for each API."""
+
+
 def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") -> str:
     """An ``[[engine]]`` table for a fake engine."""
     return f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n{more}\n'
+
+
+async def two_lanes(
+    start_engine: StartEngine, start_gateway: StartGateway, script: Script = answer
+) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
+    """A plain and an n-gram lane before two fake engines."""
+    plain, ngram = await start_engine(script), await start_engine(script)
+    running = await start_gateway(lane("plain", plain.url) + lane("ngram", ngram.url, "ngram"))
+    return running, plain, ngram
+
+
+def measured(running: RunningGateway, name: str) -> Measured:
+    """Of the lane as it runs now."""
+    now = running.gateway.fleet.lanes[name].state(None)
+    return running.gateway.pipeline.router.knowledge.measured.get((now.fingerprint, name), Measured())
 
 
 def engine_settings(kind: str = "openai", **keys: Any) -> EngineSettings:
@@ -163,11 +197,8 @@ class Serving:
         return self.log.read_text()
 
     def wait_for(self, text: str) -> None:
-        deadline_s = time.monotonic() + 60
-        while text not in self.said:
-            assert time.monotonic() < deadline_s, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.05)
+        wait_until(lambda: text in self.said or self.process.poll() is not None, within_s=60)
+        assert text in self.said, self.said
 
 
 @pytest.fixture(scope="session")
@@ -176,21 +207,30 @@ def model() -> Path:
     return bundled_model(cache_directory())
 
 
-embedded = partial(engine, alias="smol", slots=2)
-"""An ``[[engine]]`` table of the embedded engine."""
 ENGINE_KEY = "known-to-tests"
 """Of the engines of :func:`real_gateway`, so that they can be asked directly; else each would have one of its own."""
 NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--spec-ngram-simple-size-m", "8")
 
 
 @pytest.fixture(scope="session")
-def real_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def embedded_engine() -> EngineTable:
+    """Writes an ``[[engine]]`` table of the embedded engine.
+
+    Whatever starts a real engine asks for this fixture, which is how its tests are marked (``MARKS``).
+    """
+    return partial(engine, alias="smol", slots=2)
+
+
+@pytest.fixture(scope="session")
+def real_gateway(embedded_engine: EngineTable, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A plain and an n-gram lane of the bundled model, on the embedded engine."""
     folder = tmp_path_factory.mktemp("real")
     configuration = folder / "paceline.toml"
     template = ("--chat-template-file", str(Path(__file__).parent / "tools.jinja"))  # the model's own knows no tools
     shared = (*template, "--api-key", ENGINE_KEY)
-    configuration.write_text(embedded("plain", *shared) + embedded("ngram", *NGRAM, *shared, strategy="ngram"))
+    configuration.write_text(
+        embedded_engine("plain", *shared) + embedded_engine("ngram", *NGRAM, *shared, strategy="ngram")
+    )
     serving = Serving("--config", str(configuration), folder=folder)
     yield serving
     serving.process.terminate()

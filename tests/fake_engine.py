@@ -157,6 +157,22 @@ def token(text: str) -> bytes:
     return event({"id": "c1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]})
 
 
+# An engine that reports its times
+
+
+REPORT = {
+    "id": "x",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "sea"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 20, "completion_tokens": 41},
+}
+TIMINGS = {"prompt_n": 20, "prompt_ms": 0.2, "predicted_n": 41, "predicted_ms": 2.0, "cache_n": 0}
+
+
+async def slow_to_tell(received: Received, wire: Wire) -> None:
+    """Says that it decoded 40 tokens in a time that the clock allows."""
+    await wire.json(json.dumps(REPORT | {"timings": TIMINGS}).encode())
+
+
 # What an ill engine does
 
 

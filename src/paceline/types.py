@@ -362,7 +362,7 @@ class Observation(Struct, frozen=True):
     """Verification steps: those that verified a draft."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
+        for name in Observation.__struct_fields__:
             value = getattr(self, name)
             if value is not None and not 0 <= value < inf:
                 force_setattr(self, name, None)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from benchmarks.chaos import DEADLINE_S, chaos
 from benchmarks.chaos.clients import Verdict, verdict_on
 from benchmarks.chaos.phases import PHASES
@@ -11,6 +12,7 @@ from paceline.serving.illness import FAILURES_IN_A_ROW
 NAMES = ("500", "garbage", "breaks midway")
 
 
+@pytest.mark.slow
 async def test_whatever_can_be_served_is(tmp_path: Path) -> None:
     phases = [phase for phase in PHASES if phase.name in NAMES]
     report = await chaos(tmp_path, requests=80, at_a_time=8, phases=phases, rest_s=0.2)

@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
+import pytest
 from benchmarks.soak import soak
 from tests.conftest import Serving
 
 STAND_IN = Path(__file__).parents[1] / "stand_in_server.py"
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_or_left_behind(tmp_path: Path) -> None:
     """2,000 mixed requests, 64 at a time, a tenth of the clients hanging up midway, one engine killed twice."""
     file = tmp_path / "paceline.toml"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.conftest import Serving, embedded
+from tests.conftest import EngineTable, Serving
 
 
 def paceline(*words: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -106,7 +106,7 @@ def test_serve_says_what_keeps_it_from_starting(configuration: Path, tmp_path: P
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
+def serving(embedded_engine: EngineTable, tmp_path: Path) -> Iterator[Serving]:
     """The bundled model with the two lanes that ``make run`` gives."""
     one = Serving("--llama-server", "embedded", folder=tmp_path)
     yield one
@@ -140,20 +140,20 @@ def test_serve_with_the_bundled_model_until_ctrl_c(serving: Serving) -> None:
     assert psutil.wait_procs(children, timeout=5)[1] == []
 
 
-def test_reload_by_command_and_by_signal(tmp_path: Path) -> None:
+def test_reload_by_command_and_by_signal(embedded_engine: EngineTable, tmp_path: Path) -> None:
     file = tmp_path / "paceline.toml"
-    file.write_text(embedded("plain"))
+    file.write_text(embedded_engine("plain"))
     one = Serving("--config", str(file), folder=tmp_path)
     try:
         pid = one.lanes()[0]["engine"]["pid"]
-        file.write_text(embedded("plain") + CONFIGURATION.replace('"plain"', '"far"'))
+        file.write_text(embedded_engine("plain") + CONFIGURATION.replace('"plain"', '"far"'))
         done = paceline("reload", "--url", one.url)
         assert done.stdout == "started: far, mtp\nunchanged: plain\n"
-        file.write_text(embedded("plain") + "typo = 1\n")
+        file.write_text(embedded_engine("plain") + "typo = 1\n")
         refused = paceline("reload", "--url", one.url)
         assert refused.returncode == 1
         assert f"{file}:" in refused.stderr
-        file.write_text(embedded("plain"))
+        file.write_text(embedded_engine("plain"))
         one.process.send_signal(signal.SIGHUP)
         one.wait_for("configuration taken up")
         lanes = one.lanes()

@@ -18,8 +18,9 @@ from typing import cast
 
 import pytest
 from benchmarks.gateways import engine
-from tests.conftest import Serving
-from tests.planning.test_model_files import model_file, small_model
+from tests.conftest import EngineTable, Serving
+from tests.model_files import model_file, small_model
+from tests.patient import PATIENCE_S, wait_until
 
 from paceline.cli import main, serve
 from paceline.cli.common import shortened
@@ -265,7 +266,7 @@ def test_top_ends_by_q(tmp_path: Path) -> None:
             while b"lanes up" not in shown:
                 shown += os.read(outer, 4096)
             os.write(outer, b"xq")
-            deadline_s = time.monotonic() + 20
+            deadline_s = time.monotonic() + PATIENCE_S
             while process.poll() is None and time.monotonic() < deadline_s:
                 os.write(outer, b"q")
                 time.sleep(0.1)
@@ -281,9 +282,7 @@ def test_bench_that_is_interrupted_shows_what_it_has(real_gateway: Serving, tmp_
     command = [sys.executable, "-m", "paceline", "bench", "--quick", "--max-tokens", "4", "--url", real_gateway.url]
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen([*command, "--results", str(results)], stdout=out, stderr=out)
-        deadline_s = time.monotonic() + 60
-        while (not results.exists() or results.read_bytes().count(b"\n") < 8) and time.monotonic() < deadline_s:
-            time.sleep(0.02)
+        wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 8, within_s=60)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     said = (tmp_path / "out").read_text()
@@ -311,7 +310,7 @@ def test_flags_behind_two_dashes_are_the_engines(capsys: pytest.CaptureFixture[s
     assert "task" in capsys.readouterr().out
 
 
-def test_flags_reach_the_engine(tmp_path: Path) -> None:
+def test_flags_reach_the_engine(embedded_engine: EngineTable, tmp_path: Path) -> None:
     words = ("--llama-server", "embedded", "--slots", "1", "--context-tokens", "1024", "--", "--ctx-size", "512")
     with Serving(*words, folder=tmp_path) as serving:
         assert "1 slot of 512 tokens" in serving.said

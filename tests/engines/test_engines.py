@@ -1,6 +1,5 @@
 """Engine modules and their supervision, with real processes."""
 
-import asyncio
 import os
 import signal
 import stat
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.conftest import engine_settings
+from tests.patient import until
 
 from paceline.engines import ENGINES, Facts, LaunchError, NotReady
 from paceline.engines.llama_cpp import LlamaCpp, offered_flags
@@ -56,9 +56,7 @@ async def supervise(llama_server: Path, tmp_path: Path) -> AsyncIterator[Supervi
 
 
 async def becomes(one: Supervisor, health: Health, restarts: int = 0) -> None:
-    async with asyncio.timeout(20):
-        while one.health is not health or one.restarts < restarts:
-            await asyncio.sleep(0.02)
+    await until(lambda: one.health is health and one.restarts >= restarts)
 
 
 # What a build offers
@@ -153,6 +151,7 @@ async def test_an_engine_that_dies_is_started_again(supervise: Supervise) -> Non
     await becomes(one, Health.UP, restarts=1)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_crashes_at_once_says_its_last_words(supervise: Supervise) -> None:
     one = supervise("--behave", "crash")
     await becomes(one, Health.DOWN, restarts=1)
@@ -193,6 +192,7 @@ async def test_an_engine_that_ignores_being_asked_is_killed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help in this is Linux's")
+@pytest.mark.slow
 def test_engines_end_with_a_gateway_that_was_killed(llama_server: Path, tmp_path: Path) -> None:
     configuration = tmp_path / "paceline.toml"
     table = f'name = "one"\nkind = "llama.cpp"\nlaunch = ["{llama_server}", "--port", "{{port}}"]\n'
@@ -213,9 +213,7 @@ def test_engines_end_with_a_gateway_that_was_killed(llama_server: Path, tmp_path
 
 async def test_an_engine_that_is_loading_is_not_ready(supervise: Supervise) -> None:
     one = supervise("--behave", "loading")
-    async with asyncio.timeout(20):
-        while not one.problem or "answers 503" not in one.problem:
-            await asyncio.sleep(0.02)
+    await until(lambda: one.problem and "answers 503" in one.problem)
     assert one.client
     for kind in ENGINES.values():
         with pytest.raises(NotReady, match="answers 503"):

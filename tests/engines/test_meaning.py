@@ -1,14 +1,14 @@
 """Requests whose meaning drafting may change, and engines that are asked whether it does."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import NGRAM, StartEngine, engine_settings
+from tests.conftest import NGRAM, EngineTable, StartEngine, engine_settings
 from tests.fake_engine import Received, Script, Wire
+from tests.patient import until
 
 from paceline.engines import ENGINES
 from paceline.engines.examination import TRIES, has_bare_tokens
@@ -158,7 +158,9 @@ async def test_other_errors_tell_nothing_of_a_field(status: int, start_engine: S
 
 
 @pytest.fixture
-async def real(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Supervisor]:
+async def real(
+    embedded_engine: EngineTable, model: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Supervisor]:
     """The embedded engine on the bundled model, plain or drafting by n-grams."""
     mode, *more = request.param.split()
     flags = ("-m", str(model), "--port", "{port}", "--threads", "1", "-c", "1024", *more)
@@ -170,9 +172,7 @@ async def real(model: Path, tmp_path: Path, request: pytest.FixtureRequest) -> A
     )
     one = Supervisor(settings, ENGINES["llama.cpp"], log_directory=tmp_path)
     one.start()
-    async with asyncio.timeout(60):
-        while one.health is not Health.UP:
-            await asyncio.sleep(0.05)
+    await until(lambda: one.health is Health.UP, within_s=60)
     yield one
     await one.stop()
 

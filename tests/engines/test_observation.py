@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fake_engine import ANSWER
 from tests.patient import shortest_s
 
 from paceline.engines import ENGINES, Observer
@@ -683,3 +684,23 @@ def test_a_long_document_is_kept_in_part() -> None:
     for _ in range(2000):
         observer.feed(b"x" * 10_000, 1.0)
     assert sum(map(len, observer._tail)) + len(observer._head) <= HEAD_BYTES + TAIL_BYTES + 10_000
+
+
+WHOLE = json.dumps(ANSWER).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WHOLE,
+        b"\n" + WHOLE + b"\n",
+        b"[" + WHOLE + b"]",
+        b'{"a": NaN}',
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=["whole", "with white space", "several", "not a number", "deep"],
+)
+def test_whatever_may_be_an_answer_is_one(body: bytes) -> None:
+    observer = Observer(Request(Api.OPENAI_CHAT, "/", b"", {}))
+    observer.read_whole(body)
+    assert observer.error is None

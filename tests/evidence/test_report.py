@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from tests.records.test_evidence import NGRAM, PLAIN, REQUEST, outcome, predicted, written
+from tests.decision_logs import NGRAM, PLAIN, REQUEST, log_of, outcome, predicted, written
 
 from paceline.cli import main
 from paceline.configuration import parse
@@ -54,37 +54,6 @@ name = "ngram"
 kind = "openai"
 url = "http://127.0.0.1:2"
 """
-
-
-def log_of(
-    path: Path, speeds: dict[str, float], count: int = 200, tasks: tuple[Task, ...] = (Task.ANSWER,), model: str = ""
-) -> Path:
-    """A log of a policy that takes ``plain`` nine times of ten; added to what is there.
-
-    Args:
-        model: goes before the lanes' names.
-    """
-    rng = random.Random(3)
-    log = DecisionLog(path)
-    for number in range(count):
-        lane = "plain" if rng.random() < 0.9 else "ngram"
-        took = speeds[lane] * rng.lognormvariate(0, 0.1)
-        chosen = Decision(
-            model + lane,
-            "because",
-            0.9 if lane == "plain" else 0.1,
-            {f"{model}plain": 0.9, f"{model}ngram": 0.1},
-            predictions={
-                model + name: predicted(PLAIN if name == "plain" else NGRAM, speed) for name, speed in speeds.items()
-            },
-        )
-        log.record(
-            kept_record(
-                REQUEST, Signals({tasks[number % len(tasks)]: 1.0}), chosen, outcome(model + lane, s_per_token=took)
-            )
-        )
-    log.close()
-    return path
 
 
 def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,13 @@
 """Who may: hosts, origins, keys."""
 
 import contextlib
+from contextlib import nullcontext
+from urllib.parse import unquote
 
 import pytest
+from tests.conftest import lane
 
-from paceline.configuration import ConfigurationError, is_loopback
+from paceline.configuration import ConfigurationError, is_loopback, parse
 from paceline.http.access import Access, Client
 from paceline.http.errors import ApiError
 from paceline.http.routes import Audience
@@ -210,3 +213,43 @@ def test_keys_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_only_this_machine_reaches(host: str, only_here: bool) -> None:
     assert is_loopback(host) is only_here
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/files/..\\..\\slots", 403),
+        ("/v1/files/..;/slots", 403),
+        ("/v1/files/%252e%252e/slots", 403),
+        ("/v1/files/%2e%2e%5cslots", 403),
+        ("/v1/files/a..b", 200),
+    ],
+)
+def test_a_path_leads_up_in_no_spelling(path: str, status: int) -> None:
+    access = Access(parse('[[key]]\nname = "a"\nkey = "k"\npaths = ["/v1/files/*"]\n' + lane("a", "http://a"), "t"))
+    client = access.identify([(b"authorization", b"Bearer "), (b"x-api-key", b"k")])
+    refused = pytest.raises(ApiError, match="does not open") if status == 403 else nullcontext()
+    with refused:
+        access.admit(client, Audience.CLIENTS, unquote(path))
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_let_in"),
+    [
+        ("127.1", None, True),
+        ("0x7f.1:8080", None, True),
+        ("1.2.3.4.example", None, False),
+        ("localhost", "http://LOCALHOST:80", True),
+        ("LocalHost:80", "http://localhost", True),
+        ("localhost:8080", "http://localhost", False),
+        ("localhost:8080", "http://localhost:80", False),
+        ("null", "null", False),
+    ],
+)
+def test_spellings_of_hosts_and_origins(host: str, origin: str | None, is_let_in: bool) -> None:
+    headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
+    try:
+        Access(parse(lane("a", "http://a"), "t")).check_origin(headers, opens_a_page=False)
+        assert is_let_in
+    except ApiError:
+        assert not is_let_in

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.conftest import Serving, StartEngine, StartGateway, lane
-from tests.evidence.test_report import log_of
+from tests.decision_logs import log_of
 
 CHAT = "/v1/chat/completions"
 expect.set_options(timeout=15_000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.conftest import StartEngine, StartGateway, lane
+from tests.conftest import CHAT, StartEngine, StartGateway, lane
 from tests.fake_engine import Received, Wire, token
 
 from paceline.engines.openai import OpenAISettings
@@ -21,7 +21,6 @@ from paceline.serving.passing import computes
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration
 
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 KEYS = 'server.api_keys = ["team-a", "team-b"]\nserver.admin_key = "root"\n'
 
 

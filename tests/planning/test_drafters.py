@@ -37,6 +37,7 @@ def folders(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return found
 
 
+@pytest.mark.slow
 def test_drafters_are_found(folders: dict[str, Path], model: Path) -> None:
     for kind, path in folders.items():
         drafter = find_drafter(read_header(path))
@@ -56,6 +57,7 @@ def test_a_head_goes_before_a_draft_model(folders: dict[str, Path], tmp_path: Pa
     assert given and given.kind == "draft"
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_fit_is_told(folders: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "draft.gguf"
     broken.write_bytes(b"no model")

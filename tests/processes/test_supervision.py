@@ -14,6 +14,7 @@ import psutil
 import pytest
 from tests.conftest import StartEngine
 from tests.fake_engine import FakeEngine, Received, Wire
+from tests.patient import PATIENCE_S, until
 
 from paceline.engines import ENGINES
 from paceline.engines.interface import Examination, Facts
@@ -55,7 +56,7 @@ def launched(*flags: str) -> dict[str, Any]:
     return {"launch": (sys.executable, str(STAND_IN), "--port", "{port}", *flags)}
 
 
-async def becomes(one: Supervisor, health: Health, restarts: int = 0, limit_s: float = 20.0) -> None:
+async def becomes(one: Supervisor, health: Health, restarts: int = 0, limit_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(limit_s):
         while one.health is not health or one.restarts < restarts:
             await asyncio.sleep(0.01)
@@ -102,6 +103,7 @@ async def hanging() -> AsyncIterator[Hanging]:
     await one.stop()
 
 
+@pytest.mark.slow
 async def test_silence_ends_what_runs_and_says_why(hanging: Hanging, supervise: Supervise) -> None:
     one = supervise(url=hanging.url)
     await becomes(one, Health.UP)
@@ -121,6 +123,7 @@ async def test_silence_ends_what_runs_and_says_why(hanging: Hanging, supervise: 
     await becomes(one, Health.UP)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_streams_but_is_late_to_answer_looks_is_busy(
     hanging: Hanging, supervise: Supervise
 ) -> None:
@@ -137,25 +140,29 @@ async def test_an_engine_that_streams_but_is_late_to_answer_looks_is_busy(
     await becomes(one, Health.DOWN)
 
 
+@pytest.mark.slow
 async def test_silence_is_borne_for_as_long_as_what_runs_needs(hanging: Hanging, supervise: Supervise) -> None:
     one = supervise(url=hanging.url)
     one.expected_silence_s = lambda: 3.0
     await becomes(one, Health.UP)
-    assert one.client
-    answer = await one.client.send("GET", "/stream")
+    client = one.client
+    assert client
+    answer = await client.send("GET", "/stream")
     await answer.read()
     hanging.hangs = hanging.stalls = True
-    began_s = time.monotonic()
     await becomes(one, Health.DOWN)
-    assert time.monotonic() - began_s > 2.5
+    assert asyncio.get_running_loop().time() - client.last_heard_s > 3.0
     answer.close()
 
 
-async def test_without_requests_silence_is_told_soon(hanging: Hanging, supervise: Supervise) -> None:
+async def test_without_requests_silence_is_told_soon(
+    hanging: Hanging, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_SILENCE_S", 2 * PATIENCE_S)
     one = supervise(url=hanging.url)
     await becomes(one, Health.UP)
     hanging.hangs = True
-    await becomes(one, Health.DOWN, limit_s=1.4)
+    await becomes(one, Health.DOWN)
 
 
 async def test_answers_may_end_on_an_engine_that_takes_no_more(hanging: Hanging, supervise: Supervise) -> None:
@@ -180,15 +187,14 @@ async def test_one_lost_connection_takes_nobody_down(start_engine: StartEngine, 
     looks = engine.looks
     one.suspect("it closed the connection")
     assert health_of(one) is Health.UP
-    await asyncio.sleep(0.03)
-    assert engine.looks > looks
+    await until(lambda: engine.looks > looks)
     assert health_of(one) is Health.UP
     one.report_failure("nobody listens")
     assert health_of(one) is Health.DOWN
     await becomes(one, Health.UP)
     await engine.stop()
     one.suspect("it closed the connection")
-    await becomes(one, Health.DOWN, limit_s=1.0)
+    await becomes(one, Health.DOWN)
 
 
 async def test_a_look_may_be_asked_for(start_engine: StartEngine, supervise: Supervise) -> None:
@@ -236,9 +242,7 @@ async def test_an_odd_answer_is_forgotten(odd: str, kind: str, supervise: Superv
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     one = supervise(kind, url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with asyncio.timeout(5):
-        while one.problem in (None, "not looked at yet"):
-            await asyncio.sleep(0.01)
+    await until(lambda: one.problem not in (None, "not looked at yet"))
     assert one.health is Health.DOWN, one.problem
     assert one.problem
     assert one.problem.isprintable()
@@ -267,16 +271,18 @@ async def test_a_defect_in_a_driver_is_no_end(start_engine: StartEngine, supervi
 
 async def test_too_many_looks_is_busy(supervise: Supervise, start_engine: StartEngine) -> None:
     statuses = [200]
+    answered: list[int] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
             await Wire(writer).json({"data": [{"id": "m"}]}, statuses[0])
+            answered.append(statuses[0])
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     one = supervise(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     await becomes(one, Health.UP)
     statuses[0] = 429
-    await asyncio.sleep(0.3)
+    await until(lambda: answered.count(429) >= 3)
     assert one.health is Health.UP
     statuses[0] = 500
     await becomes(one, Health.DOWN)
@@ -315,9 +321,7 @@ async def test_no_examination_takes_an_engine_down(
     await becomes(one, Health.UP)
     assert "used as it was started" in one.warnings[0]
     assert one.abilities.not_when_drafting == LOGPROBS
-    async with asyncio.timeout(5):
-        while one.warnings:
-            await asyncio.sleep(0.02)
+    await until(lambda: not one.warnings)
     assert (tries, one.abilities, one.health) == (2, AS_STARTED, Health.UP)
 
 
@@ -400,21 +404,23 @@ async def test_a_router_is_examined_with_a_model_that_is_loaded(start_engine: St
 # Launched
 
 
+@pytest.mark.slow
 async def test_a_launched_engine_that_hangs_is_killed_and_started_again(supervise: Supervise) -> None:
     one = supervise("llama.cpp", **launched())
     await becomes(one, Health.UP)
     pid = one.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)
-    await becomes(one, Health.DOWN, limit_s=3)
+    await becomes(one, Health.DOWN)
     assert one.pid == pid  # it has a little more time
     assert one.is_coming
-    await becomes(one, Health.UP, restarts=1, limit_s=10)
+    await becomes(one, Health.UP, restarts=1)
     assert one.pid != pid
     assert not psutil.pid_exists(pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processor time this way")
+@pytest.mark.slow
 async def test_a_silent_launched_engine_that_works_is_left_alone(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +443,7 @@ async def test_a_silent_launched_engine_that_works_is_left_alone(
     assert (one.health, one.restarts) == (Health.UP, 0)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_came_up_is_waited_for_however_often_it_crashes(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,9 +453,7 @@ async def test_an_engine_that_came_up_is_waited_for_however_often_it_crashes(
         await becomes(one, Health.UP, restarts=crash)
         assert one.pid is not None
         os.kill(one.pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
-            while one.health is Health.UP:
-                await asyncio.sleep(0.01)
+        await becomes(one, Health.DOWN)
         assert one.is_coming
 
 
@@ -457,9 +462,7 @@ async def test_an_engine_that_never_comes_up_is_not_waited_for_any_more(
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF_S", (0.05,))
     one = supervise(**launched("--behave", "crash"))
-    async with asyncio.timeout(20):
-        while one.restarts <= module.STARTS_TO_BE_HOPELESS or one.health is not Health.DOWN:
-            await asyncio.sleep(0.01)
+    await becomes(one, Health.DOWN, restarts=module.STARTS_TO_BE_HOPELESS + 1)
     assert not one.is_coming
 
 
@@ -469,22 +472,21 @@ async def test_an_engine_that_is_held_up_for_a_while_is_not_killed(supervise: Su
     pid = one.pid
     assert pid
     os.kill(pid, signal.SIGSTOP)
-    await becomes(one, Health.DOWN, limit_s=3)
+    await becomes(one, Health.DOWN)
     os.kill(pid, signal.SIGCONT)
     await becomes(one, Health.UP)
     assert (one.pid, one.restarts) == (pid, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of processor time this way")
+@pytest.mark.slow
 async def test_an_engine_that_hangs_at_its_start_keeps_no_other_from_starting(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = asyncio.Lock()
     works = "import time\nwhile time.process_time() < 60: {port}"
     worker = supervise(launch=(sys.executable, "-c", works), start_turn=turn)
-    async with asyncio.timeout(10):
-        while not worker.pid:
-            await asyncio.sleep(0.01)
+    await until(lambda: worker.pid)
     idler = supervise(launch=(sys.executable, "-c", "import time; time.sleep(1000 + 0 * {port})"), start_turn=turn)
     last = supervise(**launched(), start_turn=turn)
     await asyncio.sleep(2)  # longer than an idle one is waited for, here
@@ -501,11 +503,12 @@ async def test_an_exit_is_noticed_at_once(supervise: Supervise) -> None:
     await becomes(one, Health.UP)
     assert one.pid
     os.kill(one.pid, signal.SIGKILL)
-    await becomes(one, Health.DOWN, limit_s=0.5)
+    await becomes(one, Health.DOWN)
     assert one.is_coming
     await becomes(one, Health.UP, restarts=1)
 
 
+@pytest.mark.slow
 async def test_an_engine_that_ends_often_but_comes_up_is_waited_for(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -557,7 +560,7 @@ async def test_stopping_twice_is_stopping(supervise: Supervise) -> None:
     assert not psutil.pid_exists(pid)
     await one.stop()
     started = supervise("llama.cpp", **launched())
-    await asyncio.sleep(0.05)  # in the middle of its start
+    await until(lambda: started.pid)  # in the middle of its start
     await started.stop()
     assert started.pid is None
 
@@ -629,9 +632,7 @@ async def test_a_launched_engine_gets_a_key_of_its_own_and_none_of_ours(
     assert "value-of-CUDA_VISIBLE_DEVICES" in text
     assert not any(f"value-of-{name}" in text for name in ("GATEWAY_KEY", "VLLM_ADMIN", "OTHER"))
     first = one.api_key
-    async with asyncio.timeout(10):
-        while one.api_key == first:
-            await asyncio.sleep(0.02)
+    await until(lambda: one.api_key != first)
 
 
 async def test_the_configured_key_is_the_engines(supervise: Supervise, printing: tuple[str, ...]) -> None:
@@ -666,18 +667,23 @@ async def test_a_url_shows_no_password_and_may_end_with_v1(start_engine: StartEn
 
 
 async def test_stopping_an_engine_can_be_cancelled(supervise: Supervise) -> None:
+    begun, leaving, may_leave = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
     class SlowToLeave(OpenAI):
         async def probe(self, client: Client) -> Facts:
+            begun.set()
             try:
                 await asyncio.sleep(60)
             finally:
-                await asyncio.sleep(0.3)
-            return Facts()
+                leaving.set()
+                await may_leave.wait()
+            return Facts(models={})
 
     one = supervise(SlowToLeave(), url="http://127.0.0.1:9")
-    await asyncio.sleep(0.05)
+    await begun.wait()
     stopping = asyncio.create_task(one.stop())
-    await asyncio.sleep(0.05)
+    await leaving.wait()
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopping
+    may_leave.set()

@@ -5,15 +5,15 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
+from tests.patient import wait_until
 
 from paceline.cli import main
-from paceline.records import decision_log as evidence_log
+from paceline.records import decision_log
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.kept import MAX_TEXT_BYTES, kept_record
 from paceline.records.read import LogReader
@@ -29,16 +29,9 @@ def added(
         log.record(kept_record(request, Signals(), Decision("plain", "because"), outcome, with_text=with_text))
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence_log, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(decision_log, "INTERVAL_S", 0.01)
 
 
 def test_what_waits_is_bounded_in_bytes_and_the_oldest_is_given_up(tmp_path: Path) -> None:
@@ -47,7 +40,7 @@ def test_what_waits_is_bounded_in_bytes_and_the_oldest_is_given_up(tmp_path: Pat
     for number in range(100):
         added(log, b"%03d" % number + b"x" * 1_000_000, with_text=True)
     held = sum(sys.getsizeof(text) for _, text in list(log._waiting))
-    assert held < evidence_log.MAX_WAITING_BYTES
+    assert held < decision_log.MAX_WAITING_BYTES
     assert log.lost == 100 - len(log._waiting)
     (tmp_path / "folder").unlink()
     wait_until(lambda: not log._waiting and log.problem is None)
@@ -213,9 +206,7 @@ def test_a_file_that_can_be_neither_used_nor_moved_is_left_as_it_is(
     monkeypatch.setattr("paceline.records.decision_log.set_aside", refuse)
     log = DecisionLog(path)
     try:
-        deadline_s = time.monotonic() + 5
-        while log.problem is None and time.monotonic() < deadline_s:
-            time.sleep(0.05)
+        wait_until(lambda: log.problem is not None)
         assert log.problem is not None
         assert "not be moved away: Permission denied" in log.problem
     finally:

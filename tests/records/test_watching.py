@@ -19,7 +19,8 @@ import httpx2
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.conftest import Serving, StartEngine, StartGateway, lane
-from tests.evidence.test_report import log_of
+from tests.decision_logs import log_of
+from tests.patient import PATIENCE_S
 
 from paceline.cli import main
 from paceline.http.gain import Gain
@@ -132,9 +133,8 @@ async def test_a_collector_that_is_gone_stops_nothing(start_gateway: StartGatewa
     running = await start_gateway('evidence.traces = "http://127.0.0.1:9/v1/traces"\n' + lane("only", engine.url))
     for _ in range(3):
         assert (await running.http.post(CHAT, json=ASKED)).status_code == 200
-    began_s = time.monotonic()
-    await running.stop()
-    assert time.monotonic() - began_s < 10
+    async with asyncio.timeout(PATIENCE_S):
+        await running.stop()
 
 
 # Grafana
@@ -163,7 +163,7 @@ async def test_a_log_that_can_not_be_written_is_told(
     with await asyncio.to_thread(Serving, "--config", str(tmp_path / "paceline.toml"), folder=tmp_path) as serving:
         async with httpx2.AsyncClient(base_url=serving.url, timeout=30, trust_env=False) as http:
             assert (await http.post(CHAT, json=ASKED)).status_code == 200
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not (told := (await http.get("/paceline/lanes")).json()["log"])["problem"]:
                     await asyncio.sleep(0.1)
             assert (told["written"], told["waiting"], told["lost"]) == (0, 1, 0)

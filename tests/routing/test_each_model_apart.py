@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
-from tests.fake_engine import Received, Wire
-from tests.records.test_evidence import NGRAM, PLAIN, REQUEST, outcome, predicted
-from tests.serving.test_routing import REPORT
+from tests.decision_logs import NGRAM, PLAIN, REQUEST, outcome, predicted
+from tests.fake_engine import REPORT, Received, Wire
 
 from paceline.cli import main
 from paceline.cli.lanes import rows_of

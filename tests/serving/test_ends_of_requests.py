@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from tests.conftest import StartEngine, StartGateway, lane
-from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, status_500
+from tests.conftest import StartEngine, StartGateway, chat, lane
+from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, event, status_500, token
+from tests.patient import shortest_async_s, until
 
 from paceline.configuration import parse
 from paceline.serving.answering import ERROR_INSIDE, Refusal
@@ -104,25 +105,22 @@ async def test_a_request_has_an_end_before_its_answer_begins(
     running = await start_gateway(
         "server.total_timeout_s = 0.6\n" + lane("a", slow.url, more=more) + lane("b", well.url, more=more)
     )
-    headers = {"x-paceline-lane": "a"} if what == "before the head" else {}
-    first = None
-    if what == "in the queue":
-        first = asyncio.create_task(
-            running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "a"})
-        )
-        while not slow.requests:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
-        headers = {"x-paceline-lane": "a"}
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
-    reply = await running.http.post("/v1/chat/completions", json=CHAT, headers=headers)
-    assert loop.time() - began_s < 1.0
-    assert reply.status_code == 504
-    assert "server.total_timeout_s" in reply.json()["error"]["message"]
-    if first:
-        assert (await first).status_code == 504
-    await running.outcome_number(2 if first else 1)
+    headers = {} if what == "at the next engine" else {"x-paceline-lane": "a"}
+
+    async def ask() -> None:
+        reply = await running.http.post("/v1/chat/completions", json=CHAT, headers=headers)
+        assert reply.status_code == 504
+        assert "server.total_timeout_s" in reply.json()["error"]["message"]
+
+    async def ask_behind_another() -> None:
+        slow.requests.clear()
+        first = asyncio.create_task(ask())
+        await until(lambda: slow.requests)
+        await asyncio.gather(first, ask())
+
+    action = ask_behind_another if what == "in the queue" else ask
+    assert await shortest_async_s(action, 1.0) < 1.0  # with 0.6 s of its own in each place it would take longer
+    await until(lambda: running.gateway.pipeline.in_flight.requests == 0)
     fleet = running.gateway.fleet
     assert all(one.running == one.waiting == 0 for one in fleet.lanes.values())
     assert not any(engine.device.running for engine in fleet.engines.values())
@@ -206,17 +204,17 @@ async def test_a_reload_drops_no_request_that_is_passed_through(
     passed = asyncio.create_task(
         running.http.post("/v1/embeddings", json={"input": "a"}, headers={"x-paceline-lane": "dropped"})
     )
-    while not dropped.requests:
-        await asyncio.sleep(0.01)
+    await until(lambda: dropped.requests)
     assert engine.in_flight == 1
     running.text = "server.port = 0\n" + lane("kept", kept.url)
     assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["dropped"]
-    await asyncio.sleep(0.2)
+    assert (await running.http.post("/v1/embeddings", json={"input": "a"})).headers["x-paceline-lane"] == "kept"
     go.set()
     assert (await passed).content == b"onetwo"
     assert engine.in_flight == 0
 
 
+@pytest.mark.slow
 async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,3 +237,36 @@ async def test_who_waits_for_another_engine_tells_nothing_of_the_one_that_failed
     counted = (await running.http.get("/metrics")).text
     assert 'paceline_engine_failures_total{engine="a",kind="lost"} 1.0' in counted
     assert 'paceline_engine_failures_total{engine="a",kind="silent"} 0.0' in counted
+
+
+@pytest.mark.parametrize(
+    ("path", "last", "is_whole"),
+    [
+        ("/v1/chat/completions", b"", False),
+        ("/v1/chat/completions", b"data: [DONE]\n\n", True),
+        ("/v1/chat/completions", event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}), True),
+        ("/v1/messages", b"", False),
+        ("/v1/messages", b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        ("/v1/responses", b"", False),
+        ("/v1/responses", b'event: response.completed\ndata: {"type":"response.completed"}\n\n', True),
+        ("/completion", b'data: {"content":"","stop":false}\n\n', False),
+        ("/completion", b'data: {"content":"","stop":true}\n\n', True),
+        ("/v1/chat/completions", b'data: {"choices":[{"delta":{"content":"tw', False),
+    ],
+)
+async def test_a_stream_that_ends_with_its_connection_is_whole_only_if_it_says_so(
+    path: str, last: bytes, is_whole: bool, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def ends_by_closing(received: Received, wire: Wire) -> None:
+        await wire.raw(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        await wire.raw(token("one"))
+        await asyncio.sleep(0.05)
+        await wire.raw(last)
+        await wire.close()
+        raise ConnectionError
+
+    running = await start_gateway(lane("a", (await start_engine(ends_by_closing)).url))
+    answer = await running.http.post(path, json=chat(stream=True, input="hi", prompt="hi", max_tokens=5))
+    assert answer.content.startswith(token("one") + last)
+    assert (b"in the middle of its answer" in answer.content) is not is_whole
+    assert (running.outcome.error is None) is is_whole

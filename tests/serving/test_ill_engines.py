@@ -3,10 +3,9 @@
 import asyncio
 import json
 import socket
-from typing import Any
 
 import pytest
-from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
+from tests.conftest import CHAT, RunningGateway, StartEngine, StartGateway, chat, lane
 from tests.fake_engine import (
     ANSWER,
     ERROR,
@@ -20,6 +19,7 @@ from tests.fake_engine import (
     status_500,
     token,
 )
+from tests.patient import until
 
 from paceline.http.routes import GENERATION
 from paceline.serving import illness, patience
@@ -30,8 +30,6 @@ from paceline.serving.failure import Failure
 from paceline.serving.illness import FAILURES_IN_A_ROW, Illness
 from paceline.serving.trial import tiny_request
 from paceline.types import Api
-
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def answer(received: Received, wire: Wire) -> None:
@@ -93,12 +91,12 @@ STREAM_ILLS: dict[str, Script] = {
 
 
 async def ill_and_well(
-    ill: Script, start_engine: StartEngine, start_gateway: StartGateway
+    ill: Script, start_engine: StartEngine, start_gateway: StartGateway, first_byte_timeout_s: float = 30.0
 ) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
     """The ill one is the default lane, so that it is decided on until it is known to be ill."""
     sick, well = await start_engine(ill), await start_engine(answer)
     running = await start_gateway(
-        "server.first_byte_timeout_s = 0.3\n" + lane("ill", sick.url) + lane("well", well.url)
+        f"server.first_byte_timeout_s = {first_byte_timeout_s}\n" + lane("ill", sick.url) + lane("well", well.url)
     )
     return running, sick, well
 
@@ -108,7 +106,13 @@ async def is_ejected(running: RunningGateway, engine: str) -> bool:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("ill", sorted({*JSON_ILLS, *STREAM_ILLS}))
+@pytest.mark.parametrize(
+    "ill",
+    [
+        pytest.param(ill, marks=pytest.mark.slow) if "silence" in ill else ill
+        for ill in sorted({*JSON_ILLS, *STREAM_ILLS})
+    ],
+)
 async def test_nobody_notices_an_ill_engine_while_another_is_well(
     ill: str,
     stream: bool,
@@ -120,7 +124,8 @@ async def test_nobody_notices_an_ill_engine_while_another_is_well(
     if script is None:
         pytest.skip("not an illness of this kind of answer")
     monkeypatch.setattr(patience, "MIN_TOKENS_PER_S", 1e9)  # so that an answer that is no stream is given up, too
-    running, sick, well = await ill_and_well(script, start_engine, start_gateway)
+    timeout_s = 1.0 if "silence" in ill else 30.0
+    running, sick, well = await ill_and_well(script, start_engine, start_gateway, timeout_s)
     for _ in range(FAILURES_IN_A_ROW + 5):
         reply = await running.http.post("/v1/chat/completions", json=CHAT | {"stream": stream})
         assert reply.status_code == 200, reply.text
@@ -143,17 +148,13 @@ async def test_an_ejected_engine_is_let_in_by_a_request_of_our_own(
     running, sick, _ = await ill_and_well(script, start_engine, start_gateway)
     for _ in range(FAILURES_IN_A_ROW):
         await running.http.post("/v1/chat/completions", json=CHAT)
-    async with asyncio.timeout(10):
-        while len(sick.requests) < FAILURES_IN_A_ROW + 2:  # trials, which it fails
-            await asyncio.sleep(0.02)
+    await until(lambda: len(sick.requests) >= FAILURES_IN_A_ROW + 2)  # trials, which it fails
     assert await is_ejected(running, "ill")
     tried = sick.requests[-1].json
     assert tried["max_tokens"] == 2
     assert tried["model"] == "m"
     is_ill = False
-    async with asyncio.timeout(10):
-        while await is_ejected(running, "ill"):
-            await asyncio.sleep(0.02)
+    await until(lambda: not running.gateway.fleet.engines["ill"].illness.is_ejected)
     reply = await running.http.post("/v1/chat/completions", json=CHAT)
     assert reply.headers["x-paceline-lane"] == "ill"
     assert reply.status_code == 200
@@ -182,7 +183,9 @@ async def test_an_engine_is_used_though_ill_where_there_is_no_other(
         assert len([one for one in engine.requests if one.json.get("max_tokens") is None]) == number + 1
 
 
-@pytest.mark.parametrize("ill", ["500", "a lost connection", "garbage", "silence"])
+@pytest.mark.parametrize(
+    "ill", ["500", "a lost connection", "garbage", pytest.param("silence", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("engines", [1, 4])
 @pytest.mark.parametrize("idle", [0, 8])
 async def test_a_poison_request_reaches_two_engines_at_most_whatever_connections_are_idle(
@@ -204,7 +207,8 @@ async def test_a_poison_request_reaches_two_engines_at_most_whatever_connections
 
     started = [await start_engine(poisoned) for _ in range(engines)]
     tables = "".join(lane(f"e{number}", engine.url) for number, engine in enumerate(started))
-    running = await start_gateway("server.first_byte_timeout_s = 1\n" + tables)
+    timeout_s = 1.0 if ill == "silence" else 30.0
+    running = await start_gateway(f"server.first_byte_timeout_s = {timeout_s}\n" + tables)
     names = [f"e{number % engines}" for number in range(idle * engines)]
     await asyncio.gather(
         *(running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": name}) for name in names)
@@ -274,17 +278,18 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_counts(
     assert f'paceline_engine_failures_total{{engine="ill",kind="lost"}} {FAILURES_IN_A_ROW}.0' in metrics
 
 
+@pytest.mark.slow
 async def test_silence_within_a_stream_ends_it(start_engine: StartEngine, start_gateway: StartGateway) -> None:
     async def pauses(received: Received, wire: Wire) -> None:
         await wire.stream_head()
         await wire.chunk(token("one"))
         for _ in range(6):  # pings are life
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             await wire.chunk(b": ping\n\n")
         await asyncio.sleep(60)
 
     engine = await start_engine(pauses)
-    running = await start_gateway("server.idle_timeout_s = 0.3\n" + lane("a", engine.url))
+    running = await start_gateway("server.idle_timeout_s = 1.2\n" + lane("a", engine.url))
     reply = await running.http.post("/v1/chat/completions", json=CHAT | {"stream": True})
     assert reply.content.count(b": ping\n\n") == 6
     assert b"server.idle_timeout_s" in reply.content
@@ -298,10 +303,10 @@ async def test_a_request_has_an_end(start_engine: StartEngine, start_gateway: St
             await asyncio.sleep(0.05)
 
     engine = await start_engine(endless)
-    running = await start_gateway("server.total_timeout_s = 0.5\n" + lane("a", engine.url))
+    running = await start_gateway("server.total_timeout_s = 1.5\n" + lane("a", engine.url))
     reply = await running.http.post("/v1/chat/completions", json=CHAT | {"stream": True})
     assert b"server.total_timeout_s" in reply.content
-    assert reply.content.startswith(token("one") * 3)
+    assert reply.content.startswith(token("one"))
 
 
 async def test_the_queue_has_an_end(start_engine: StartEngine, start_gateway: StartGateway) -> None:
@@ -311,8 +316,7 @@ async def test_the_queue_has_an_end(start_engine: StartEngine, start_gateway: St
         "server.queue_timeout_s = 0.3\n" + lane("a", a.url, more=more) + lane("b", b.url, more=more)
     )
     first = asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "a"}))
-    while not a.requests:
-        await asyncio.sleep(0.01)
+    await until(lambda: a.requests)
     reply = await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "b"})
     assert reply.status_code == 503
     assert "server.queue_timeout_s" in reply.json()["error"]["message"]
@@ -330,14 +334,14 @@ async def test_an_engine_that_hangs_with_its_devices_turn_loses_it(
     more = 'device = "cpu"'
     running = await start_gateway(lane("a", a.url, more=more) + lane("b", b.url, more=more))
     first = asyncio.create_task(running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "a"}))
-    while not a.requests:
-        await asyncio.sleep(0.01)
+    await until(lambda: a.requests)
     reply = await running.http.post("/v1/chat/completions", json=CHAT, headers={"x-paceline-lane": "b"})
     assert reply.status_code == 200
     assert not first.done()
     first.cancel()
 
 
+@pytest.mark.slow
 async def test_clients_that_leave_an_engine_after_long_silence_tell_of_it(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
@@ -350,8 +354,6 @@ async def test_clients_that_leave_an_engine_after_long_silence_tell_of_it(
         await wire.json(ANSWER | timings)
 
     running, _, _ = await ill_and_well(timed, start_engine, start_gateway)
-    running.text = running.text.replace("first_byte_timeout_s = 0.3", "first_byte_timeout_s = 30")
-    await running.http.post("/paceline/reload")
     ask = CHAT | {"max_tokens": 8}
     for _ in range(5):
         await running.http.post("/v1/chat/completions", json=ask, headers={"x-paceline-lane": "ill"})
@@ -404,16 +406,16 @@ async def test_an_engine_that_fails_in_most_requests_is_ejected_too() -> None:
 
 
 async def test_a_request_that_fails_meanwhile_is_as_good_as_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(illness, "EJECTION_S", (0.2,))
+    now_s, ejection_s = 1000.0, illness.EJECTION_S[0]
+    monkeypatch.setattr(illness, "_now_s", lambda: now_s)
     ill, request = Illness(), tiny_request(Api.OPENAI_CHAT, False, None)
     for _ in range(FAILURES_IN_A_ROW):
         ill.failed(request, Failure.ERROR, "a problem")
-    began_s = asyncio.get_running_loop().time()
-    while asyncio.get_running_loop().time() < began_s + 0.4:  # it is used though ejected, as the only one
+    for _ in range(20):  # it is used though ejected, as the only one
+        now_s += ejection_s / 10
         assert not ill.failed(request, Failure.ERROR, "a problem")
         assert not ill.is_due_for_trial()
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.2)
+    now_s += ejection_s
     assert ill.is_due_for_trial()
 
 
@@ -423,3 +425,26 @@ def test_a_trial_speaks_every_dialect(api: Api) -> None:
     fields = json.loads(request.body)
     assert (fields["model"], fields["stream"]) == ("m", True)
     assert GENERATION[request.path] is api
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "text/plain", None])
+@pytest.mark.parametrize("body", [b'{"choices": [', b"", b"<html>bad gateway</html>", json.dumps(ERROR).encode()])
+async def test_an_answer_that_is_none_is_asked_for_elsewhere(
+    kind: str | None, body: bytes, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def lies(received: Received, wire: Wire) -> None:
+        await wire.head(200, {"content-type": kind} if kind else {})
+        await wire.raw(body)
+        await wire.close()
+        raise ConnectionError
+
+    engines = [await start_engine(lies), await start_engine()]
+    running = await start_gateway("".join(lane(a, one.url) for a, one in zip("ab", engines, strict=True)))
+    answer = await running.http.post("/v1/chat/completions", json=chat())
+    assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "b")
+    assert answer.json() == ANSWER
+    await engines[1].stop()
+    await running.gateway.fleet.engines["b"].supervisor.look_again(0)
+    answer = await running.http.post("/v1/chat/completions", json=chat())
+    assert (answer.status_code, answer.content) == (200, body)  # there is nothing better
+    assert running.outcome.error

@@ -1,14 +1,16 @@
 """What names of models stand for."""
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
-from tests.conftest import StartEngine, StartGateway, lane
+from tests.conftest import StartEngine, StartGateway, chat, lane
 from tests.fake_engine import FakeEngine, Received, Wire
+from tests.patient import until
 
+from paceline.processes import Health
 from paceline.processes.supervisor import Timing
+from paceline.serving import resolver
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 PROPS = {"default_generation_settings": {"n_ctx": 512}, "total_slots": 1}
@@ -145,7 +147,8 @@ async def test_a_new_model_behind_a_url_is_known_at_once(
     a, b = await start_engine(models=("m",)), await start_engine(models=("n",))
     running = await start_gateway("server.strict_models = true\n" + lane("a", a.url) + lane("b", b.url))
     running.gateway.fleet.engines["b"].supervisor.timing = Timing(health_interval_s=60.0)
-    await asyncio.sleep(0.3)  # the last look at the former interval
+    looks = b.looks
+    await until(lambda: b.looks > looks)  # the last look at the former interval
     b.models = ("n", "brand-new")
     answer = await running.http.post("/v1/chat/completions", json=CHAT | {"model": "brand-new"})
     assert answer.status_code == 200
@@ -172,3 +175,49 @@ async def test_a_form_names_its_model(start_gateway: StartGateway, start_engine:
     answer = await running.http.post("/v1/audio/transcriptions", data=form, files={"file": ("a.wav", b"RIFF" * 1000)})
     assert answer.headers["x-paceline-lane"] == "b"
     assert b"RIFF" in b.requests[-1].body
+
+
+async def test_an_unknown_name_is_served_though_another_engine_takes_long_to_start(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "START_PATIENCE_S", 0.3)
+    engine = await start_engine()
+    running = await start_gateway(lane("a", engine.url) + lane("b", engine.url))
+    starting = running.gateway.fleet.engines["b"].supervisor
+    await starting.stop()
+    starting.health, starting.facts = Health.STARTING, None
+    for _ in range(2):
+        answer = await running.http.post("/v1/chat/completions", json=chat(model="gpt-4o"))
+        assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "a")
+
+
+async def test_a_name_goes_before_a_pattern(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    one, other = await start_engine(models=("qwen3:8b", "big")), await start_engine(models=("gpt-4o", "x[1]"))
+    running = await start_gateway(
+        lane("a", one.url)
+        + lane("b", other.url)
+        + '[[model]]\nname = "fast"\naliases = ["*"]\nlanes = ["a"]\nengine_model = "big"\n'
+        + '[[model]]\nname = "exact"\naliases = ["gpt-4o-mini"]\nlanes = ["b"]\nengine_model = "gpt-4o"\n'
+        + '[[model]]\nname = "odd[1]"\nlanes = ["b"]\nengine_model = "x[1]"\n'
+    )
+    for asked, engine, own in (
+        ("qwen3:8b", one, "qwen3:8b"),
+        ("gpt-4o", other, "gpt-4o"),
+        ("GPT-4o-mini", other, "gpt-4o"),
+        ("odd[1]", other, "x[1]"),
+        ("claude-x", one, "big"),
+        ("a\nb", one, "big"),
+    ):
+        answer = await running.http.post("/v1/chat/completions", json=chat(model=asked))
+        assert answer.status_code == 200
+        assert engine.requests[-1].json["model"] == own, asked
+
+
+@pytest.mark.parametrize("asked", ["library/llama3.2", "registry.ollama.ai/library/Llama3.2:latest"])
+async def test_ollamas_default_host_and_namespace_may_be_written(
+    asked: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    engine = await start_engine(models=("first:latest", "llama3.2:latest"))
+    running = await start_gateway(lane("a", engine.url).replace('"openai"', '"ollama"'))
+    await running.http.post("/v1/chat/completions", json=chat(model=asked))
+    assert engine.requests[-1].json["model"] == asked  # and not the default model

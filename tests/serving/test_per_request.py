@@ -1,11 +1,11 @@
 """Engines that take their strategy from each request: the parts that need no such engine."""
 
-import asyncio
 import json
 from typing import Any
 
 from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
 from tests.fake_engine import ANSWER, Received, Script, Wire
+from tests.patient import until
 
 from paceline.engines.body import with_fields
 from paceline.engines.llama_cpp import LlamaCpp
@@ -138,10 +138,7 @@ async def engine(
     fake.props = LONGEST
     table = f'[[engine]]\nname = "gpu"\nkind = "llama.cpp"\nurl = "{fake.url}"\nstrategy = "ngram"\n'
     running = await start_gateway(more + table)
-    for _ in range(200):
-        if running.gateway.fleet.engines["gpu"].is_up:
-            break
-        await asyncio.sleep(0.02)
+    await until(lambda: running.gateway.fleet.engines["gpu"].is_up)
     return running
 
 
@@ -195,10 +192,7 @@ async def test_an_engine_that_is_lost_is_not_asked_again_through_its_other_lanes
     answer = await running.http.post("/v1/chat/completions", json=ASK, headers={"x-paceline-lane": "gpu"})
     assert answer.status_code == 502
     assert answer.json()["error"]["message"].count("was lost") == 1
-    for _ in range(200):
-        if running.gateway.fleet.engines["gpu"].is_up:
-            break
-        await asyncio.sleep(0.02)
+    await until(lambda: running.gateway.fleet.engines["gpu"].is_up)
     answer = await running.http.post("/v1/chat/completions", json=ASK)
     assert answer.status_code == 200
     assert answer.headers["x-paceline-lane"] == "other"

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import to_builtins
+from msgspec.structs import fields
 
 from paceline.records.decision_log import COLUMNS
 from paceline.records.record import Record
-from paceline.types import Decision
+from paceline.types import Decision, Outcome
 
-_GETTERS: Mapping[str, Callable[[Record], Any]] = {name: attrgetter(path) for name, path in COLUMNS.items()}
+_RENAMED = {f"outcome.{field.encode_name}": f"outcome.{field.name}" for field in fields(Outcome)}
+"""Columns are found by what fields are called in a record's JSON, which may differ from the attribute's name."""
+_GETTERS: Mapping[str, Callable[[Record], Any]] = {
+    name: attrgetter(_RENAMED.get(path, path)) for name, path in COLUMNS.items()
+}
 
 
 class CannotExport(Exception):
