@@ -103,7 +103,3 @@ def say_what_is_unreadable(log: LogReader) -> None:
     """How many entries were left out when it was read."""
     if log.unreadable:
         say(f"{log.path}: {log.unreadable} entries can't be read; they are left out")
-
-
-def log_directory() -> Path:
-    return state_directory() / "log"

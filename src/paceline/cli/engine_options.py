@@ -24,7 +24,7 @@ from paceline.planning.one_model import Wanted, an_engine_each, context_for, one
 from paceline.settings import Configuration, EngineSettings
 
 ENGINE_FLAGS = "engine_flags"
-"""Where :func:`main` puts what stands behind ``--``."""
+"""Where ``commands.py`` puts what stands behind ``--``."""
 SLOTS = 4
 MAX_SLOTS = 256
 """llama.cpp's ``LLAMA_MAX_SEQ``."""
