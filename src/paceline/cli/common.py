@@ -74,8 +74,8 @@ def own_command() -> str:
     """How this program is called from a shell here."""
     called = Path(sys.argv[0])
     if called.name == "paceline":
-        found = shutil.which("paceline")
-        if found and Path(found).resolve() == called.resolve():
+        on_path = shutil.which("paceline")
+        if on_path and Path(on_path).resolve() == called.resolve():
             return "paceline"
         return shlex.quote(_from_here(called))
     return f"{shlex.quote(_from_here(Path(sys.executable)))} -m paceline"
