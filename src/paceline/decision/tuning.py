@@ -53,8 +53,8 @@ slower than plain ones by 1 to 2 %, seen at a cap below the engine's shortest dr
 
 EXPLORATION = 0.01
 """Share of decode time that may be spent on lanes that are not predicted to be the fastest. The setting
-``routing.exploration`` is for operators to change it. Sensitivity: halved +0.19, doubled -0.35; what it buys is proof, and that
-changes are noticed."""
+``routing.exploration`` is for operators to change it. Sensitivity: halved +0.19, doubled -0.35; what it buys is proof,
+and that changes are noticed."""
 FAR_WORSE = 1.4
 """A lane is not explored that would take so many times the best one's time even if it were a standard deviation faster
 than predicted. Sensitivity: halved -0.41, doubled -0.06."""
