@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": set(),
     "decision": set(),
     "inside": set(),
-    "engines": {"settings", "wire"},
+    "engines": {"settings", "wire", "inside"},
     "configuration": {"settings", "engines"},
     "processes": {"settings", "engines", "wire"},
     "planning": {"settings", "configuration", "engines"},

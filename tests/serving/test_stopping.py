@@ -25,9 +25,10 @@ async def test_a_gateway_that_stops_ends_its_streams_with_an_error_event(
     async with running.http.stream("POST", "/v1/messages", json=CHAT | {"stream": True}) as answer:
         pieces = answer.aiter_raw()
         content = await anext(pieces)
-        running.gateway.ask_to_stop()
+        stopping = asyncio.create_task(running.gateway.stop())
         async for piece in pieces:
             content += piece
+    await stopping
     assert content.startswith(token("one") + b"event: error\n")
     assert b"the gateway is stopping" in content
 
@@ -71,5 +72,5 @@ async def test_an_engine_on_its_way_out_ends_with_the_gateway(start_gateway: Sta
     assert (await running.http.post("/paceline/reload")).json()["stopped"] == ["out"]
     assert [one["lane"] for one in (await running.http.get("/paceline/lanes")).json()["lanes"]] == ["other"]
     assert psutil.pid_exists(pid)
-    running.gateway.ask_to_stop()
-    await until(lambda: not psutil.pid_exists(pid))
+    await running.gateway.stop()
+    assert not psutil.pid_exists(pid)
