@@ -249,3 +249,19 @@ async def test_the_docs_example_runs(start_engine: StartEngine, tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         _, errors = await process.communicate()
     assert errors.rstrip().endswith(b"KeyboardInterrupt"), "as of any program that Ctrl-C ends"
+
+
+async def test_asking_it_to_stop_is_enough(start_engine: StartEngine) -> None:
+    """Nobody has to wait in ``serve_forever``; and who asks while it starts is heard when it has."""
+    engine = await start_engine()
+    gateway = Gateway(configuration(lane("a", engine.url)))
+    await gateway.start()
+    gateway.ask_to_stop()
+    await gateway.stop()
+    await gateway.serve_forever()  # which does not start it again
+    starting = asyncio.create_task(gateway.start())
+    await asyncio.sleep(0)
+    gateway.ask_to_stop()
+    await starting
+    async with asyncio.timeout(20):
+        await gateway.serve_forever()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.model_files import ARRAY, F32, STRING, UINT32, model_file, pair, small_model, strings, text
 from tests.patient import shortest_s
 
+from paceline.machine import available_memory_bytes, engine_threads
 from paceline.planning.gguf import TYPE_SIZES, BadModelFile, Header, Tensor, read_header, read_model
-from paceline.planning.machine import available_memory_bytes, engine_threads
 from paceline.planning.one_model import context_for
 
 

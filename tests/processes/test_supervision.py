@@ -16,11 +16,11 @@ from tests.conftest import StartEngine
 from tests.fake_engine import FakeEngine, Received, Wire
 from tests.patient import PATIENCE_S, until
 
-from paceline.engines import ENGINES
+from paceline.engines import ENGINES, examiner
 from paceline.engines.interface import Examination, Facts
 from paceline.engines.llama_cpp import LlamaCpp, LlamaCppSettings
 from paceline.engines.openai import OpenAI, OpenAISettings
-from paceline.processes import Health, Supervisor, examiner
+from paceline.processes import Health, Supervisor, launched_process
 from paceline.processes import supervisor as module
 from paceline.processes.supervisor import Timing
 from paceline.types import AS_STARTED, LOGPROBS
@@ -424,7 +424,8 @@ async def test_a_launched_engine_that_hangs_is_killed_and_started_again(supervis
 async def test_a_silent_launched_engine_that_works_is_left_alone(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_SILENCE_S", 0.3)
+    monkeypatch.setattr(module, "BUSY_SILENCE_S", 0.6)
+    monkeypatch.setattr(launched_process, "WORKING_SHARE", 0.01)  # of a processor that others want, too
     script = (
         "import http.server, json, time\n"
         "class Handler(http.server.BaseHTTPRequestHandler):\n"

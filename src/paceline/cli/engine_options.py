@@ -15,11 +15,11 @@ from paceline.engines.embedded import EMBEDDED
 from paceline.engines.interface import LaunchError
 from paceline.engines.llama_cpp_build import usable
 from paceline.engines.llama_cpp_flags import CONTEXT, HOST, PORT, THREADS, flag_values
+from paceline.machine import available_memory_bytes, engine_threads
 from paceline.paths import cache_directory
 from paceline.planning.drafters import FoundDrafter, find_drafter
 from paceline.planning.gguf import Header, read_model
 from paceline.planning.launch_check import launch_problems
-from paceline.planning.machine import available_memory_bytes, engine_threads
 from paceline.planning.one_model import Wanted, an_engine_each, context_for, one_engine
 from paceline.settings import Configuration, EngineSettings
 

@@ -16,8 +16,10 @@ from msgspec import Struct
 HALF_LIVES_S = tuple(30.0 * 6.0**number for number in range(7))
 """Half a minute to two weeks."""
 LONGEST = len(HALF_LIVES_S) - 1
+"""Index of the longest half-life."""
 CONTRADICTION = 3.0
-"""Standard deviations by which a quicker mean must differ from a slower one to be believed instead."""
+"""Standard deviations by which a quicker mean must differ from a slower one to be believed instead. Sensitivity, as in
+``tuning.py``: halved +0.10, doubled -0.43."""
 MIN_WEIGHT = 0.3
 """A sum that has faded below this no longer has a say."""
 

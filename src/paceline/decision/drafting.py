@@ -3,7 +3,8 @@
 from math import exp, log
 
 MAX_LOGIT = 4.5
-"""Probabilities are kept within 0.011 and 0.989: beyond, counts say nothing that would change a choice."""
+"""Probabilities are kept within 0.011 and 0.989: beyond, counts say nothing that would change a choice. Sensitivity, as
+in ``tuning.py``: halved -0.25, doubled +0.08."""
 
 
 def accepted_per_draft(acceptance: float, length: float) -> float:

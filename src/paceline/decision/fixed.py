@@ -10,7 +10,7 @@ from paceline.types import Prediction
 LaneKey = tuple[str, str]
 """A fingerprint and the lane's name: of one engine with several lanes, each is known apart."""
 HALF_LIFE_S = 7 * 86_400.0
-"""After which a request counts half: a week has all that a week brings."""
+"""After which a request counts half; set by hand."""
 
 
 class Always(Struct, frozen=True):
@@ -21,7 +21,7 @@ class Always(Struct, frozen=True):
     lane_s: float
     """Decode time, had the lane served them all."""
     taken_s: float
-    """The same of the lanes that did."""
+    """Decode time of the lanes that did serve them."""
 
     @property
     def ratio(self) -> float:

@@ -13,12 +13,14 @@ from msgspec import Struct
 
 PRIOR_MEAN = (0.4, 0.12, 0.2, 0.01)
 PRIOR_DEVIATION = (0.5, 0.12, 0.2, 0.02)
-"""Between a GPU, where a batch of eight costs little more than one token, and a small quantized model on a CPU, where
-it costs three times as much."""
+"""Of jump, draft, other and context, in plain steps: between a GPU, where a batch of eight costs little more than one
+token, and a small quantized model on a CPU, where it costs three times as much."""
 HALF_LIFE_S = 8 * 3600.0
+"""After which a request counts half; set by hand."""
 NOISE = 0.15
 """Relative standard deviation of a request's mean step time."""
 SIZE = len(PRIOR_MEAN)
+"""Coefficients."""
 _PRIOR_PRECISION = [deviation**-2 for deviation in PRIOR_DEVIATION]
 _PRIOR_PRODUCTS = [precision * mean for precision, mean in zip(_PRIOR_PRECISION, PRIOR_MEAN, strict=True)]
 

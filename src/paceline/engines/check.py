@@ -15,8 +15,8 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from paceline.engines.examiner import Examiner
 from paceline.engines.interface import AnyEngine, Examination, Facts, LaunchError, NotReady
-from paceline.processes.examiner import Examiner
 from paceline.settings import EngineSettings, LocalEngineSettings, StrategyKind
 from paceline.types import AS_STARTED, Abilities, Api, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost

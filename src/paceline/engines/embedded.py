@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from paceline.engines import llama_cpp_flags as flags
 from paceline.engines.interface import LaunchError
-from paceline.planning.machine import engine_threads
+from paceline.machine import engine_threads
 
 EMBEDDED = "embedded"
 """The first word of a ``launch`` that means this engine."""

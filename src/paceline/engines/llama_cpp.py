@@ -17,10 +17,10 @@ from paceline.engines import embedded
 from paceline.engines.body import with_fields
 from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, has_bare_tokens
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, assumed, put_port
+from paceline.engines.launch_environment import engine_environment
 from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
-from paceline.processes.launch_environment import engine_environment
 from paceline.settings import Caps, LocalEngineSettings
 from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client

@@ -5,12 +5,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from paceline.configuration import ConfigurationError
-from paceline.decision import State
 from paceline.paths import DECISION_LOG, KNOWLEDGE
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
-from paceline.routing.store import Memory
+from paceline.routing.store import Memory, State
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
 

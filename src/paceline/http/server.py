@@ -146,15 +146,17 @@ class Gateway:
             self._phase, self._server = _Phase.STOPPED, None
             raise
         self._phase = _Phase.RUNNING
+        if self._asked_to_stop.is_set():
+            self._begin_to_close()
 
     async def serve_forever(self) -> None:
-        """Serve until :meth:`ask_to_stop` is called or this is cancelled, and stop. Starts the gateway if it does not
-        run.
+        """Serve until :meth:`ask_to_stop` is called or this is cancelled, and stop. Starts the gateway if that was not
+        done before; of one that was stopped meanwhile it returns at once.
 
         Raises:
             CannotListen, ConfigurationError: as :meth:`start`.
         """
-        if self._phase is _Phase.STOPPED:
+        if self._phase is _Phase.STOPPED and not self._asked_to_stop.is_set():
             await self.start()
         try:
             await self._asked_to_stop.wait()
@@ -162,8 +164,8 @@ class Gateway:
             await self.stop()
 
     def ask_to_stop(self, drains: bool = False) -> None:
-        """End :meth:`serve_forever`: at the first call when the running answers are out, or their grace is over, at the
-        second at once.
+        """Begin to stop, which ends :meth:`serve_forever`: at the first call when the running answers are out, or their
+        grace is over, at the second at once. Returns at once.
 
         Args:
             drains: whether requests are still taken for ``server.drain_s``, while ``/readyz`` says 503.
@@ -172,18 +174,24 @@ class Gateway:
             self._is_stopping_now = True
             if self._server is not None:
                 self._server.stop_now()
-        self._drains = drains
-        self._asked_to_stop.set()
+        else:
+            self._drains = drains
+            self._asked_to_stop.set()
+            self._begin_to_close()
 
     async def stop(self) -> None:
         """Let the running answers finish, for ``server.shutdown_grace_s`` at most, and stop the engines. May be called
         again, also meanwhile; one that is cancelled goes on."""
-        if self._phase is _Phase.RUNNING:
-            self._phase = _Phase.STOPPING
-            self._asked_to_stop.set()
-            self._closing = asyncio.get_running_loop().create_task(self._close())
+        if not self._asked_to_stop.is_set():
+            self.ask_to_stop()
         if self._closing is not None:
             await asyncio.shield(self._closing)
+
+    def _begin_to_close(self) -> None:
+        """Unless it is starting still: then its start does so at the end."""
+        if self._phase is _Phase.RUNNING:
+            self._phase = _Phase.STOPPING
+            self._closing = asyncio.get_running_loop().create_task(self._close())
 
     async def _open(self, opened: AsyncExitStack) -> None:
         """What is opened is closed in the opposite order."""

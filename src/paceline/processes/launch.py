@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct
 
 from paceline.engines.interface import AnyEngine
-from paceline.processes.launch_environment import engine_environment, key_in
+from paceline.engines.launch_environment import engine_environment, key_in
 from paceline.settings import LocalEngineSettings
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from paceline.api_keys import resolved
+from paceline.engines.examiner import Examiner
 from paceline.engines.interface import AnyEngine, Facts, LaunchError, NotReady
-from paceline.processes.examiner import Examiner
+from paceline.engines.launch_environment import masked
 from paceline.processes.launch import prepare_launch
-from paceline.processes.launch_environment import masked
 from paceline.processes.launched_process import LaunchedProcess
 from paceline.processes.process_log import ProcessLog
 from paceline.settings import EngineSettings, LocalEngineSettings

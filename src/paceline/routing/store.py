@@ -21,6 +21,8 @@ import msgspec
 from paceline.decision import ENTRY_TYPES, Key, Row, State, merge
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
 
+__all__ = ["Memory", "State", "load", "save"]
+
 FORMAT = 2
 """Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the
 same is kept."""

@@ -43,15 +43,21 @@ def to_engine(
     sent = list(headers)
     fields = dict(sent)
     keeps_key = keep_key and api_key is None
-    dropped = _not_to_engine(_joined(sent, b"connection"), keeps_key, plain, is_unpacked)
+    connection = _joined(sent, b"connection") if b"connection" in fields else b""
+    dropped = _not_to_engine(connection, keeps_key, plain, is_unpacked)
     kept = [(name, value) for name, value in sent if name not in dropped]
-    forwarded_for = [part for part in (_joined(sent, b"x-forwarded-for"), client.encode("latin-1", "replace")) if part]
-    if forwarded_for:
-        kept.append((b"x-forwarded-for", b", ".join(forwarded_for)))
+    if forwarded_for := _forwarded_for(sent if b"x-forwarded-for" in fields else (), client):
+        kept.append((b"x-forwarded-for", forwarded_for))
     if host := fields.get(b"x-forwarded-host") or fields.get(b"host"):
         kept.append((b"x-forwarded-host", host))
     kept.append((b"x-forwarded-proto", fields.get(b"x-forwarded-proto", b"http")))
     return [*kept, *bearer(api_key)]
+
+
+def _forwarded_for(headers: Iterable[tuple[bytes, bytes]], client: str) -> bytes:
+    """Through whom the request came, the client last."""
+    before, own = _joined(headers, b"x-forwarded-for"), client.encode("latin-1", "replace")
+    return b", ".join(part for part in (before, own) if part)
 
 
 def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[bytes, bytes]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paceline.processes.launch_environment import engine_environment, key_in, masked
+from paceline.engines.launch_environment import engine_environment, key_in, masked
 
 
 @pytest.mark.parametrize(
