@@ -168,6 +168,7 @@ def test_items_that_a_way_did_not_answer_are_left_out() -> None:
     assert slices(Results(found.about, [sample for sample in broken if sample.error])) == []
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = 0
     for seed in range(100):
