@@ -56,7 +56,7 @@ _TOKENS = {  # of an answer
 }
 
 
-class Drafter(NamedTuple):
+class DrafterPrior(NamedTuple):
     """What is believed of a kind of drafter."""
 
     acceptance_shift: float
@@ -68,14 +68,15 @@ class Drafter(NamedTuple):
 
 
 DRAFTERS = {
-    "ngram": Drafter(0.0, 8, lookup=True),
-    "mtp": Drafter(0.0, 3),
-    "eagle3": Drafter(-0.3, 4),
-    "draft": Drafter(-0.4, 8),
-    "dflash": Drafter(-0.3, 8),
-    "dspark": Drafter(-0.3, 8),
+    "ngram": DrafterPrior(acceptance_shift=0.0, default_length=8, lookup=True),
+    "mtp": DrafterPrior(acceptance_shift=0.0, default_length=3),
+    "eagle3": DrafterPrior(acceptance_shift=-0.3, default_length=4),
+    "draft": DrafterPrior(acceptance_shift=-0.4, default_length=8),
+    "dflash": DrafterPrior(acceptance_shift=-0.3, default_length=8),
+    "dspark": DrafterPrior(acceptance_shift=-0.3, default_length=8),
 }
-UNKNOWN_DRAFTER = Drafter(-0.5, 4)
+UNKNOWN_DRAFTER = DrafterPrior(acceptance_shift=-0.5, default_length=4)
+"""Lengths are the usual settings of engines; the shifts are guesses, which the first reports of a drafter outweigh."""
 _LOOKUP_ACCEPTANCE = 0.75
 """Probability that a token that lookup drafts is accepted, where nothing is to copy; a guess."""
 _COPY_ACCEPTANCE = 1.5
@@ -94,7 +95,7 @@ _STRUCTURED = 0.4
 """Logits by which a demand for a structured answer raises acceptance; a guess."""
 
 
-def drafter(kind: str) -> Drafter:
+def drafter(kind: str) -> DrafterPrior:
     """What is believed of a kind of strategy; all that begin with ``ngram`` look up."""
     return DRAFTERS.get("ngram" if kind.startswith("ngram") else kind, UNKNOWN_DRAFTER)
 
