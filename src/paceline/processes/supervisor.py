@@ -346,17 +346,33 @@ class Supervisor:
                 self._not_up(when_down, f"its answer can't be understood: {error!r}")
                 return None
             missed += 1
-            if self.health is not Health.UP:
-                self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
-                self._not_up(when_down, problem, may_be_another=False)
+            if not await self._is_to_be_asked_again(client, when_down, problem, missed, began_s):
                 return None
-            if client.last_heard_s > began_s:
-                return None  # busy, not dead
-            is_working = await self._is_working()
-            if missed >= TIMEOUTS_TO_BE_DOWN and not self._may_be_busy(client, is_working):
-                self._set(Health.DOWN, problem)
-                client.close(f"{DECLARED_DOWN}: {problem}")
-                return None
+
+    async def _is_to_be_asked_again(
+        self, client: Client, when_down: Health, problem: str, missed: int, began_s: float
+    ) -> bool:
+        """Whether a look goes on that an engine did not answer in time; else it was noted as down, or is busy.
+
+        Args:
+            missed: how often in this look.
+            began_s: when this look began.
+        """
+        # 1. One that was not up gets no more time; one that has hung is to be killed.
+        if self.health is not Health.UP:
+            self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
+            self._not_up(when_down, problem, may_be_another=False)
+            return False
+        # 2. One that answered something else meanwhile is busy, not dead.
+        if client.last_heard_s > began_s:
+            return False
+        # 3. One that was silent often enough is down, unless requests on it may be the cause.
+        is_working = await self._is_working()
+        if missed < TIMEOUTS_TO_BE_DOWN or self._may_be_busy(client, is_working):
+            return True
+        self._set(Health.DOWN, problem)
+        client.close(f"{DECLARED_DOWN}: {problem}")
+        return False
 
     def _not_up(self, health: Health, problem: str, may_be_another: bool = True) -> None:
         """It said so itself, or nobody is there. What runs on it may still end well, as where an engine finishes its
