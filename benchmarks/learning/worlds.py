@@ -117,7 +117,7 @@ def embedded() -> World:
     """SmolLM2-135M Q8_0 on two CPU cores, n-gram lookup at three caps: ``python -m benchmarks.learning.measure``.
 
     What each prompt drafts and accepts at each cap is as measured. Its times are one run each on a shared machine, so
-    the machine's side is their median: a plain step's, and by cap a drafting step's.
+    the machine's side is their median: a plain step's, and by cap a verification step's.
     """
     measured = json.loads(MEASURED.read_text())
     plain_s = median(row["decode_s"] / row["tokens"] for row in measured if not row["cap"])
