@@ -130,7 +130,7 @@ def _choice(state: LaneState, prediction: Prediction, load: Load, in_seconds: bo
         cost=cost,
         in_flight=state.running + state.waiting,
     )
-    return Choice(state=state, prediction=prediction, cost=cost, rank=rank)
+    return Choice(state, prediction, cost, rank)
 
 
 def _rank(choice: Choice) -> Rank:
