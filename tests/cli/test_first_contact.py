@@ -176,7 +176,7 @@ def test_check_looks_at_programs_flags_and_models(paceline: Paceline, tmp_path: 
     here = f"{file}:4: engine[1].launch: "
     assert "fine, 1 engine;" in said("embedded", "-m", str(model), "--port", "{port}")
     assert here in said("embedded", "-m", str(model), "--port", "{port}", "--no-such-flag")
-    assert "there is no file" in said("embedded", "-m", str(tmp_path / "nowhere.gguf"), "--port", "{port}")
+    assert said("embedded", "-m", str(tmp_path / "nowhere.gguf"), "--port", "{port}").count("there is no file") == 1
     assert "is cut short" in said("embedded", "-m", str(cut), "--port", "{port}")
     assert "is cut short" in said(sys.executable, f"--model={cut}", "--port", "{port}")
     assert "there is no program 'nosuch'" in said("nosuch", "--port", "{port}")

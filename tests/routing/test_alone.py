@@ -82,9 +82,14 @@ def imports_of(module: Path) -> list[tuple[str, str]]:
     ]
 
 
-def test_the_command_runs_from_its_source_without_being_installed(tmp_path: Path) -> None:
-    done = run(["-m", "paceline", "--version"], tmp_path, "msgspec", *OF_THE_GATEWAY)
+def test_the_library_alone_tells_its_version(tmp_path: Path) -> None:
+    done = run(["-m", "paceline", "--version"], tmp_path, "msgspec")
     assert (done.returncode, done.stdout) == (0, "paceline from source\n"), done.stderr
+
+
+def test_the_command_runs_from_its_source_without_being_installed(tmp_path: Path) -> None:
+    done = run(["-m", "paceline", "check", "--help"], tmp_path, "msgspec", *OF_THE_GATEWAY)
+    assert (done.returncode, "usage: paceline check" in done.stdout) == (0, True), done.stderr
 
 
 def test_it_runs_as_a_module() -> None:
