@@ -87,7 +87,7 @@ _TYPICAL_COPY, _UNTYPICAL_COPY = 0.35, 0.1
 """Shares of the answer to copy at which the coverage is the task's: of tasks that usually copy, and of others."""
 _COPYING_COVERAGE = 0.3
 """From this coverage on, a task is one that usually copies."""
-_HOT = -0.4
+_BY_TEMPERATURE = -0.4
 """Logits per unit of temperature: the hotter, the less likely is the drafted token; a guess."""
 _USUAL_TEMPERATURE, _MAX_TEMPERATURE = 0.7, 2.0
 """Where a request gives none, and beyond which it changes no more."""
@@ -106,7 +106,9 @@ def acceptance_logit(kind: str, task: Task, signals: Signals) -> float:
     base = _LOOKUP_LOGIT + _COPY_ACCEPTANCE * signals.copy if believed.lookup else _MODEL_LOGIT[task]
     given = signals.temperature
     temperature = _USUAL_TEMPERATURE if given is None else min(_MAX_TEMPERATURE, max(0.0, given))
-    return base + believed.acceptance_shift + _HOT * temperature + (_STRUCTURED if signals.structure else 0.0)
+    return (
+        base + believed.acceptance_shift + _BY_TEMPERATURE * temperature + (_STRUCTURED if signals.structure else 0.0)
+    )
 
 
 def coverage_logit(task: Task, signals: Signals) -> float:

@@ -19,7 +19,7 @@ HEAD_BYTES = 8 * 1024
 """Of an answer's beginning, that are kept: its identifier and model stand there."""
 TAIL_BYTES = 32 * 1024
 """Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at a document's end."""
-REPORT_BYTES = 8 * 1024
+MAX_REPORT_BYTES = 8 * 1024
 """No report is longer."""
 MAX_REPORTS_TRIED = 64
 """Places where a report may begin, from the end on; an answer that only looks like reports costs no more."""
@@ -381,7 +381,7 @@ def _last_report(data: bytes, name: bytes) -> dict[str, Any]:
         if at < 0:
             break
         end = at
-        text = data[at + len(name) : at + len(name) + REPORT_BYTES].decode("utf-8", "replace").lstrip()
+        text = data[at + len(name) : at + len(name) + MAX_REPORT_BYTES].decode("utf-8", "replace").lstrip()
         if not text.startswith(":"):
             continue
         try:

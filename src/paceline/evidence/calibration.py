@@ -13,7 +13,7 @@ from paceline.evidence.usable import LoggedRequest
 
 Item = TypeVar("Item")
 
-BINS = 8
+MAX_BINS = 8
 """Groups of like predictions at most: as many dots as a figure shows apart."""
 MIN_REQUESTS_IN_BIN = 10
 """Of a group; with fewer, its mean is mostly noise."""
@@ -93,5 +93,5 @@ def _drafts(requests: Sequence[LoggedRequest]) -> list[_Drafts]:
 
 def _parts(ordered: Sequence[Item]) -> list[Sequence[Item]]:
     """About equal ones."""
-    count = min(BINS, len(ordered) // MIN_REQUESTS_IN_BIN) or min(1, len(ordered))
+    count = min(MAX_BINS, len(ordered) // MIN_REQUESTS_IN_BIN) or min(1, len(ordered))
     return [ordered[len(ordered) * k // count : len(ordered) * (k + 1) // count] for k in range(count)]

@@ -43,9 +43,9 @@ its threads for HTTP taken."""
 HUNG_AFTER_S = 30.0
 """A launched engine that is down and has been silent for this long without working is killed: a machine that swaps may
 hold one up for a while. One that is as idle while it starts no longer keeps others of its device from starting."""
-STARTS_TO_BE_HOPELESS = 3
+MAX_STARTS_IN_VAIN = 3
 """An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
-LOOK_AGAIN_LIMIT_S = 5.0
+MAX_LOOK_AGAIN_S = 5.0
 """A request that names an unknown model waits no longer than this for engines to be asked anew."""
 DECLARED_DOWN = "the engine was declared down"
 
@@ -156,7 +156,7 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Not up, but it may be soon: it is starting, or will be started again."""
-        will_start = bool(self._settings.launch) and self._starts_in_vain <= STARTS_TO_BE_HOPELESS
+        will_start = bool(self._settings.launch) and self._starts_in_vain <= MAX_STARTS_IN_VAIN
         return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
     def start(self) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
         wanted = self._looks_begun + 1
         self._look_now.set()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN_LIMIT_S):
+            async with asyncio.timeout(MAX_LOOK_AGAIN_S):
                 while self._looks_done < wanted:
                     await self._looked.wait()
 
