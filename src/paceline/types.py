@@ -74,6 +74,8 @@ class Task(StrEnum):
     TRANSLATE = "translate"
     CHAT = "chat"
     CREATE = "create"
+    UNKNOWN = "unknown"
+    """It can't be told; what such requests are like is learned by who sends them."""
 
 
 class Signals(Struct, frozen=True):
@@ -108,6 +110,12 @@ class Signals(Struct, frozen=True):
     """Keyed hash of what names the conversation, or else of how it began; the same for all its turns."""
     conversation_is_named: bool = False
     """Whether the client gave the conversation an identifier, on which the hash then stands."""
+    application: str = ""
+    """Keyed hash of what stays the same in a program's requests: the beginning of its system prompt, names of tools,
+    schema, API, key; empty where nothing tells."""
+    turn: str = ""
+    """What the answer follows, by :class:`paceline.inspection.loop.Turn`: ``"first"`` or ``"user"`` message, a tool
+    that ``"read"``, ``"wrote"``, ``"ran"`` or ``"failed"``, ``"prompt"``, ``"assistant"``; empty where not looked at."""
 
     @property
     def task(self) -> Task:

@@ -62,7 +62,7 @@ class TaskModel:
         best = max(scores)
         least = best + _MIN_SCORE
         odds = [(exp(score - best), task) for score, task in zip(scores, self._tasks, strict=True) if score >= least]
-        return _ranked(odds)
+        return ranked(odds)
 
 
 @cache
@@ -78,10 +78,10 @@ def tasks_of(text: str) -> dict[Task, float]:
 
 def mixed(one: Mapping[Task, float], other: Mapping[Task, float], share: float) -> dict[Task, float]:
     """``1 - share`` of the one and ``share`` of the other, the likeliest first."""
-    return _ranked([((1 - share) * one.get(task, 0) + share * other.get(task, 0), task) for task in {**one, **other}])
+    return ranked([((1 - share) * one.get(task, 0) + share * other.get(task, 0), task) for task in {**one, **other}])
 
 
-def _ranked(odds: list[tuple[float, Task]]) -> dict[Task, float]:
+def ranked(odds: list[tuple[float, Task]]) -> dict[Task, float]:
     if len(odds) > 1:
         odds.sort(reverse=True)
     total = sum([value for value, _ in odds])
