@@ -18,7 +18,7 @@ from paceline.types import Request, Task
 Tasks = Mapping[Task, float]
 
 ENOUGH = 0.5
-"""A task that the words make less likely than this gives the rest to ``unknown``."""
+"""A task that the words make at least so likely is taken into account in a tool loop."""
 FOLLOW_UP_CHARS = 80
 """A later message no longer than this is understood with the conversation's first."""
 FIRST_MESSAGE_SHARE = 0.4
@@ -250,8 +250,10 @@ def _ranked(shares: Mapping[Task, float]) -> Tasks:
 
 
 def _honest(told: Tasks) -> Tasks:
-    """With the more of ``unknown`` the less likely the likeliest task is."""
+    """With the more of ``unknown`` the less likely the likeliest task is. The words' model is too sure of itself on
+    programs that it was not trained on: where it says 0.6 it is right in half of the cases, where 0.85 nearly always.
+    """
     best = next(iter(told))
-    if best is Task.UNKNOWN or told[best] >= ENOUGH:
+    if best is Task.UNKNOWN:
         return told
-    return mixed(told, {Task.UNKNOWN: 1.0}, 1 - told[best] / ENOUGH)
+    return mixed(told, {Task.UNKNOWN: 1.0}, 1 - told[best])
