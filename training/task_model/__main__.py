@@ -41,7 +41,7 @@ SCALE = 100
 """Weights are written as integers, in hundredths."""
 MASKED = 0.5
 KEPT_WORDS = (0.0, 0.0, 0.1, 0.2)
-WORDS = (*PLACES, "lexicon", "asks", "ends", "signs")
+WORDS = (*PLACES, "lexicon", "asks", "ends")
 """Features that a masked copy loses."""
 Feature = tuple[str | int, ...]
 """A place and a word, a property of the whole, or a lexicon at a place."""
@@ -75,7 +75,9 @@ def masked(prompts: Sequence[Prompt], rows: Sequence[Row]) -> tuple[list[Prompt]
             continue
         share = random.choice(KEPT_WORDS)
         copies.append(Prompt(Task.UNKNOWN, prompt.text, f"masked {prompt.wish}"))
-        kept.append({key: value for key, value in features_of.items() if key[0] not in WORDS or random.random() < share})
+        in_order = sorted(features_of, key=repr)  # sets have another order in every run
+        stays = [key for key in in_order if key[0] not in WORDS or random.random() < share]
+        kept.append({key: features_of[key] for key in stays})
     return copies, kept
 
 

@@ -61,10 +61,6 @@ def features(text: str, asked: tuple[str, str] | None = None) -> Features:
         ("numbers", min(sum(map(str.isdigit, words)), 15).bit_length()),
     ]
     others += [("asks", *asks[: count + 1]) for count in range(len(asks))]
-    signs = begun.count("\\") + begun.count("^") + begun.count("$") + begun.count("=")
-    if signs > 1 or not begun.isascii():
-        signs += sum(map(begun.count, "√∑∫≤≥±×÷π∞∈∀∃→θαβ²³")) if not begun.isascii() else 0
-        others.append(("signs", min(signs, 40).bit_length()))
     if "```" in begun:
         others += (("fenced",), ("code",))
     elif holds_code(begun):

@@ -152,7 +152,8 @@ def who_asks(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = ()) -> str
     metadata = fields.get("metadata")
     told = [fields.get("user"), fields.get("safety_identifier")]
     told.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
-    return "\n".join([*[value[:MAX_IDENTIFIER_CHARS] for value in told if isinstance(value, str)], client_key(headers)])
+    names = [value[:MAX_IDENTIFIER_CHARS] for value in told if isinstance(value, str)]
+    return "\n".join([*names, client_key(headers)] if headers else names)
 
 
 def tool_names(fields: Fields) -> list[str]:

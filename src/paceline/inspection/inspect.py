@@ -7,6 +7,7 @@ request: names come from fixed lists, and the conversation is a hash that only t
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from secrets import token_bytes
 from typing import Any
@@ -27,6 +28,7 @@ APPLICATION_CHARS = 200
 """So much of a system prompt's beginning tells a program: further on stand dates and names."""
 FENCED_WITHIN_CHARS = 1000
 """So much of an earlier message's beginning and end is searched for code."""
+MIN_SETUP_TURNS = 3
 MAX_SETUP_TURNS = 16
 ACKNOWLEDGED_CHARS = 80
 _ACKNOWLEDGED = re.compile(r"\s*(?:ok(?:ay)?|understood|got it|i see|sure|yes|noted|alright)\b", re.IGNORECASE)
@@ -123,7 +125,7 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
         images=holds_media(request),
         agent=read.agent(system, has_tool_results),
         turns=max(1, len(messages)),
-        conversation=_conversation(request, name, system, messages, turns, key),
+        conversation=_conversation(request, name or _beginning(system, first, messages, turns), key),
         conversation_is_named=bool(name),
         application=_application(request, system, names, evidence, key),
         turn=str(place.turn),
@@ -145,15 +147,16 @@ def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: s
     return share * min(1, given_chars / ENOUGH_GIVEN_CHARS)
 
 
-def _conversation(
-    request: Request, name: str, system: str, messages: Sequence[Sequence[str]], turns: Sequence[Any], key: bytes
-) -> str:
-    begun = name
-    if not begun:
-        first = unwrapped(messages[_first_of_its_own(turns, len(messages))]) if messages else ""
-        # Templates begin alike, and what is theirs stands at the end.
-        begun = f"{system[:HASHED_CHARS]}\n{first[:HASHED_CHARS]}\n{first[-HASHED_CHARS:]}\n{len(first)}"
+def _conversation(request: Request, begun: str, key: bytes) -> str:
     return _hash(f"{read.who_asks(request.fields, request.headers)}\0{begun}", key)
+
+
+def _beginning(system: str, first: str, messages: Sequence[Sequence[str]], turns: Sequence[Any]) -> str:
+    """How a conversation began that has no name, the same for all its turns."""
+    if len(turns) >= MIN_SETUP_TURNS and (number := _first_of_its_own(turns, len(messages))):
+        first = unwrapped(messages[number])
+    # Templates begin alike, and what is theirs stands at the end.
+    return f"{system[:HASHED_CHARS]}\n{first[:HASHED_CHARS]}\n{first[-HASHED_CHARS:]}\n{len(first)}"
 
 
 def _first_of_its_own(turns: Sequence[Any], messages: int) -> int:
@@ -174,20 +177,21 @@ def _first_of_its_own(turns: Sequence[Any], messages: int) -> int:
 
 
 def _application(request: Request, system: str, tool_names: Sequence[str], evidence: str, key: bytes) -> str:
-    fields = request.fields
-    told = (
-        request.client or "",
-        read.client_key(request.headers),
-        system[:APPLICATION_CHARS],
-        *tool_names,
-        "\1",
-        *read.schema_names(fields),
-        "infill" if evidence == "infill" else "",
-    )
-    if not any(said for said in told if said != "\1"):
+    schema = read.schema_names(request.fields)
+    api_key = read.client_key(request.headers) if request.headers else ""
+    if not (system or tool_names or schema or api_key or request.client or evidence == "infill"):
         return ""
-    return _hash("\0".join((request.api, request.path[:APPLICATION_CHARS], *told)), key)
+    told = (request.api, request.path[:APPLICATION_CHARS], request.client or "", api_key, system[:APPLICATION_CHARS])
+    return _hash("\0".join((*told, *tool_names, "\1", *schema)), key)
 
 
 def _hash(text: str, key: bytes) -> str:
-    return blake2b(text.encode("utf-8", "replace"), digest_size=8, key=key).hexdigest()
+    hasher = _keyed(key).copy()
+    hasher.update(text.encode("utf-8", "replace"))
+    return hasher.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _keyed(key: bytes) -> blake2b:
+    """A hash that has taken in the key already, which is half of the work."""
+    return blake2b(digest_size=8, key=key)

@@ -32,22 +32,44 @@ class Turn(StrEnum):
     """A command or a test."""
     FAILED = "failed"
     """A tool reports an error."""
+    NOT_WRITTEN = "not written"
+    """The same of a tool that was to change something."""
+    CREATED = "created"
+    """A new file is there, and empty."""
     ASSISTANT = "assistant"
     """The beginning of the answer itself."""
 
 
-_TOOLS = re.compile(
-    r"\b(?:tool use|(?:access to|use) (?:a set of |the following |these )?(?:special )?(?:tools|commands|functions)"
-    r"|commands:|one (?:tool|command) (?:at a time|per)|tool calls?|function calls?|action input)",
-    re.IGNORECASE,
+_TOOLS = (
+    "tool use",
+    "access to tools",
+    "access to the following",
+    "access to a set of",
+    "access to special",
+    "the following tools",
+    "the following commands",
+    "the following functions",
+    "use these tools",
+    "special commands",
+    "commands:",
+    "one tool",
+    "one command",
+    "tool call",
+    "function call",
+    "action input",
 )
+"""What system prompts say that describe tools or commands, in lower case. Substrings: a pattern takes ten times as
+long."""
 SPEAKS_OF_TOOLS_CHARS = 3_000
 """How far into a system prompt tools and commands are looked for."""
 
 
 def speaks_of_tools(system: str) -> bool:
     """Whether a system prompt describes tools or commands."""
-    return bool(system) and _TOOLS.search(system[:SPEAKS_OF_TOOLS_CHARS]) is not None
+    if not system:
+        return False
+    begun = system[:SPEAKS_OF_TOOLS_CHARS].lower()
+    return any([phrase in begun for phrase in _TOOLS])
 
 
 class Place(NamedTuple):
@@ -69,12 +91,18 @@ _RUNS = frozenset(
     "bash shell sh execute exec run command terminal test tests pytest python python3 node npm make cargo go java gcc"
     " calculate powershell".split()
 )
+_CREATES = frozenset(("create", "touch", "new"))
+"""Commands that make an empty file."""
 _FAILED = re.compile(
     r"\b(?:error|failed|failure|traceback|exception|not found|no such|invalid|denied|cannot|did not match|failures)\b",
     re.IGNORECASE,
 )
-_WENT_WELL = re.compile(r"\b(?:0 (?:errors?|failed|failures)|no errors?|passed|success(?:ful(?:ly)?)?)\b", re.IGNORECASE)
-_CALL_TAG = re.compile(r"<(?:function[=_ ]?|invoke name=\"|tool_call>\s*\{\"name\": ?\")?([a-z][a-z0-9]*(?:[_-][a-z0-9]+)+|bash|command|execute|tool|invoke)\b[^<>\n]{0,120}>?")
+_WENT_WELL = re.compile(
+    r"\b(?:0 (?:errors?|failed|failures)|no errors?|passed|success(?:ful(?:ly)?)?)\b", re.IGNORECASE
+)
+_CALL_TAG = re.compile(
+    r"<(?:function[=_ ]?|invoke name=\"|tool_call>\s*\{\"name\": ?\")?([a-z][a-z0-9]*(?:[_-][a-z0-9]+)+|bash|command|execute|tool|invoke)\b[^<>\n]{0,120}>?"
+)
 _ACTION = re.compile(r"^(?:Action|ACTION|Tool|Command): ?`?([\w.-]{2,40})", re.MULTILINE)
 _FENCED = re.compile(r"```(?:bash|sh|shell|console|powershell)?\n\s*([\w./-]{1,40})[^`]{0,2000}```\s*$")
 _OBSERVED = re.compile(
@@ -103,7 +131,12 @@ def place_of(turns: Sequence[Any], last_texts: Sequence[str], user_turns: int, s
     if role == "tool" or role == "function" or last.get("type") == "function_call_output" or _holds_result(last):
         results, name = _results(turns)
         return Place(_after(name, last_texts, bool(last.get("is_error"))), results)
-    if user_turns > 1 and len(turns) > 1 and isinstance(before := turns[-2], dict) and before.get("role") == "assistant":
+    if (
+        user_turns > 1
+        and len(turns) > 1
+        and isinstance(before := turns[-2], dict)
+        and before.get("role") == "assistant"
+    ):
         called = _called_in_text(before.get("content"), system, last_texts)
         if called:
             return Place(_after(called, last_texts, False), 1, True)
@@ -119,8 +152,12 @@ def _after(name: str, texts: Sequence[str], is_error: bool) -> Turn:
     words = {word.lower() for word in _WORDS.findall(name)} or {name}
     ends = said[:LOOKED_AT_CHARS] if len(said) <= LOOKED_AT_CHARS else said[:LOOKED_AT_CHARS] + said[-LOOKED_AT_CHARS:]
     runs, writes = bool(words & _RUNS), bool(words & _WRITES)
-    if is_error or ((runs or writes or len(said) < LOOKED_AT_CHARS) and _FAILED.search(ends) and not _WENT_WELL.search(ends)):
-        return Turn.FAILED
+    if is_error or (
+        (runs or writes or len(said) < LOOKED_AT_CHARS) and _FAILED.search(ends) and not _WENT_WELL.search(ends)
+    ):
+        return Turn.NOT_WRITTEN if writes else Turn.FAILED
+    if name in _CREATES:
+        return Turn.CREATED
     return Turn.WROTE if writes else Turn.RAN if runs else Turn.READ
 
 
@@ -193,7 +230,7 @@ def _called_in_text(content: Any, system: str, result: Sequence[str]) -> str:
     if tags and (tag := tags[0]) and (observed or f"</{tag}>" in end):
         if tag in ("command", "bash", "execute", "tool", "invoke"):
             inner = end.partition(f"<{tag}>")[2].split(None, 1)
-            return inner[0][:MAX_CALLS * 8] if inner else tag
+            return inner[0][: MAX_CALLS * 8] if inner else tag
         return tag
     for pattern in (_ACTION, _FENCED):
         found = pattern.search(end)

@@ -12,7 +12,6 @@ from paceline.inspection import fields as read
 from paceline.inspection.features import Features, features, holds_code
 from paceline.inspection.loop import Place, Turn, speaks_of_tools
 from paceline.inspection.task_model import mixed, ranked, task_model
-from paceline.inspection.wrappings import of_template
 from paceline.types import Request, Task
 
 Tasks = Mapping[Task, float]
@@ -20,21 +19,21 @@ Tasks = Mapping[Task, float]
 ENOUGH = 0.5
 """A task that the words make at least so likely is taken into account in a tool loop."""
 FOLLOW_UP_CHARS = 80
-"""A later message no longer than this is understood with the conversation's first."""
+"""A later message no longer than this, and not clear in itself, is understood with the conversation's first."""
 FIRST_MESSAGE_SHARE = 0.4
 SYSTEM_PROMPT_CHARS = 1500
 """A system prompt no longer than this may be the wish, with the user's message as its material; longer ones describe
 a program."""
 SYSTEM_PROMPT_SHARE = 0.75
-STRUCTURED_IS_EXTRACT = 0.35
-"""Probability that a request for a structured answer extracts, where the words tell something else."""
+STRUCTURED_IS_EXTRACT = 0.7
+"""Probability that a request for a structured answer extracts, where the words tell nothing; where they do, they
+outvote the field."""
 MARKERS_WITHIN_CHARS = 4_000
-_MARKERS = (
-    "<|fim_prefix|>", "<|fim_suffix|>", "<fim_prefix>", "<fim_suffix>", "<PRE>", "<SUF>", "[SUFFIX]", "[PREFIX]",
-    "<|fim_begin|>", "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<fim-prefix>", "<|fim_hole|>", "<|code_prefix|>",
-    "<FILL_ME>", "<|cursor|>", "<|user_cursor_is_here|>", "<|editable_region_start|>", "{{FILL_HERE}}",
+_MARKER = re.compile(
+    r"<(?:\|?(?:fim[_-](?:prefix|suffix|middle|begin|hole)|code_prefix|cursor|user_cursor_is_here|editable_region_start)\|?"
+    r"|PRE|SUF|FILL_ME|｜fim▁(?:begin|hole|end)｜)>"
 )
-_MAY_BE_MARKERS = re.compile("|".join(map(re.escape, _MARKERS)))
+_BRACKETED_MARKERS = ("[SUFFIX]", "[PREFIX]", "{{FILL_HERE}}")
 """Of fill-in-the-middle, in the forms of Qwen, StarCoder, CodeLlama, Codestral, DeepSeek, Granite and editors."""
 _FILES = frozenset(
     "bash shell exec execute command terminal file files edit editor grep glob ls patch apply_patch read write repo git "
@@ -48,7 +47,7 @@ _AGREES = re.compile(
 )
 _IDENTIFIER = re.compile(r"\b(?=[A-Za-z_]*\d)\w{5,}\b|\b\w+_\w+\b|#\w+|\S@\S")
 _CLOSES = re.compile(r"\b(?:thank(?:s| you)|that(?:'s| is|’s) all|good ?bye|never ?mind)\b", re.IGNORECASE)
-_PROGRAMMER = re.compile(r"\b(?:software|cod(?:e|ing)|program(?:mer|ming)|developer|engineer)\b", re.IGNORECASE)
+_PROGRAMMER = ("software", "code", "coding", "programm", "developer", "engineer")
 PROGRAMMER_WITHIN_CHARS = 400
 _CONVERSATION = re.compile(r"\b(?:chat|conversation|session|thread|dialog(?:ue)?|messages?|history)\b", re.IGNORECASE)
 _BACKGROUND = re.compile(
@@ -56,15 +55,23 @@ _BACKGROUND = re.compile(
     r"|(?P<follow>\bfollow-?ups?\b(?! (?:question, )?(?:re|in))|\bsuggest(?:ed|ions)\b|\bimage (?:model|prompt|generat\w+)\b)",
     re.IGNORECASE,
 )
+_BACKGROUND_WORDS = frozenset(
+    "title headline tags keywords search follow up ups followup followups suggest suggested suggestions image".split()
+)
+"""One of them is among the words where the patterns are worth the time."""
 _BACKGROUND_TASKS: Mapping[str, Tasks] = {
     "title": {Task.SUMMARISE: 0.8, Task.EXTRACT: 0.1, Task.CREATE: 0.1},
     "tags": {Task.EXTRACT: 0.8, Task.SUMMARISE: 0.2},
     "follow": {Task.CREATE: 0.7, Task.CHAT: 0.15, Task.EXTRACT: 0.15},
 }
 BACKGROUND_WITHIN_CHARS = 250
-CLEARLY = 0.7
+SURE = 0.96
+LONG_CHARS = 16_000
+SURE_OF_LONG = 0.8
+"""Longer texts than any that the model was trained on: what it makes of them counts less."""
+CLEARLY = 0.75
 """Words that tell a task so clearly outvote the tools that are offered."""
-LIKELY_CALL = 0.55
+LIKELY_CALL = 0.48
 MANY_RESULTS = 3
 SHORT_CHARS = 300
 FITS_WITHIN_CHARS = 1000
@@ -72,9 +79,22 @@ MIN_FITTING_CHARS = 4
 STEM_CHARS = 5
 LINE_CHARS = 240
 _NEED_NO_TOOL = frozenset((Task.CREATE, Task.TRANSLATE, Task.CODE, Task.CHAT, Task.SUMMARISE, Task.EDIT, Task.REASON))
+_NO_WISH = (Task.UNKNOWN, Task.CHAT, Task.ANSWER)
+"""What a system prompt seems to ask for that only says who answers."""
+_ABOUT_SOMETHING = frozenset((Task.ANSWER, Task.REASON, Task.RETRIEVE, Task.SUMMARISE))
 ON_FILES_IN_CHAT: Mapping[Task, float] = {
-    Task.EDIT: 5.0, Task.CODE: 1.2, Task.ANSWER: 1.5, Task.UNKNOWN: 0.8, Task.TRANSLATE: 0.1, Task.MATH: 0.2,
-    Task.REASON: 0.3, Task.CREATE: 0.3, Task.EXTRACT: 0.3, Task.CHAT: 0.5, Task.SUMMARISE: 0.3, Task.RETRIEVE: 0.5,
+    Task.EDIT: 5.0,
+    Task.CODE: 1.2,
+    Task.ANSWER: 1.5,
+    Task.UNKNOWN: 0.8,
+    Task.TRANSLATE: 0.1,
+    Task.MATH: 0.2,
+    Task.REASON: 0.3,
+    Task.CREATE: 0.3,
+    Task.EXTRACT: 0.3,
+    Task.CHAT: 0.5,
+    Task.SUMMARISE: 0.3,
+    Task.RETRIEVE: 0.5,
 }
 """How much commoner tasks are where a program has put files into the chat; estimates."""
 AFTER_CODE: Mapping[Task, float] = {Task.EDIT: 2.5, Task.CODE: 2.0, Task.TRANSLATE: 0.5}
@@ -87,6 +107,8 @@ IN_LOOP: Mapping[Turn, Tasks] = {
     Turn.READ: {Task.TOOL_CALL: 0.48, Task.EDIT: 0.12, Task.ANSWER: 0.05, Task.UNKNOWN: 0.35},
     Turn.RAN: {Task.TOOL_CALL: 0.48, Task.EDIT: 0.1, Task.ANSWER: 0.07, Task.UNKNOWN: 0.35},
     Turn.FAILED: {Task.TOOL_CALL: 0.48, Task.EDIT: 0.2, Task.UNKNOWN: 0.32},
+    Turn.NOT_WRITTEN: {Task.EDIT: 0.42, Task.TOOL_CALL: 0.25, Task.UNKNOWN: 0.33},
+    Turn.CREATED: {Task.EDIT: 0.48, Task.CODE: 0.12, Task.TOOL_CALL: 0.1, Task.UNKNOWN: 0.3},
     Turn.WROTE: {Task.TOOL_CALL: 0.42, Task.SUMMARISE: 0.1, Task.ANSWER: 0.1, Task.CHAT: 0.03, Task.UNKNOWN: 0.35},
 }
 """What follows in the loop of a program that works on files; estimates."""
@@ -116,10 +138,15 @@ def is_to_fill(request: Request, text: str) -> bool:
         return True
     if isinstance(suffix := fields.get("suffix"), str) and suffix:
         return True
-    begun = text[:MARKERS_WITHIN_CHARS]
-    if _MAY_BE_MARKERS.search(begun):
+    if _holds_marker(text[:MARKERS_WITHIN_CHARS]):
         return True
-    return len(text) > MARKERS_WITHIN_CHARS and _MAY_BE_MARKERS.search(text[-MARKERS_WITHIN_CHARS:]) is not None
+    return len(text) > MARKERS_WITHIN_CHARS and _holds_marker(text[-MARKERS_WITHIN_CHARS:])
+
+
+def _holds_marker(text: str) -> bool:
+    if "<" in text and _MARKER.search(text):
+        return True
+    return ("[" in text or "{{" in text) and any([marker in text for marker in _BRACKETED_MARKERS])
 
 
 def tasks_of(request: Request, asked: Asked) -> tuple[Tasks, str]:
@@ -137,27 +164,36 @@ def tasks_of(request: Request, asked: Asked) -> tuple[Tasks, str]:
     if len(asked.system) > SYSTEM_PROMPT_CHARS and speaks_of_tools(asked.system):
         return _on_files(told, asked), "tools"
     if asked.place.turn is Turn.PROMPT:
-        return _honest(_of_prompt(told, asked.text)), ""
+        return _honest(_of_prompt(told, asked.text), len(asked.text)), ""
     if asked.holds_code:
-        works_on_code = len(asked.system) > SYSTEM_PROMPT_CHARS and _PROGRAMMER.search(asked.system[:PROGRAMMER_WITHIN_CHARS])
+        works_on_code = len(asked.system) > SYSTEM_PROMPT_CHARS and _is_programmer(asked.system)
         told = _shifted(told, ON_FILES_IN_CHAT if works_on_code else AFTER_CODE)
     if asked.structure:
-        return _honest(mixed(told, {Task.EXTRACT: 1.0}, STRUCTURED_IS_EXTRACT)), asked.structure
-    return _honest(told), ""
+        best = next(iter(told))
+        unclear = 1 - told[best] if best is not Task.UNKNOWN else 1.0
+        return mixed(_honest(told, len(asked.text)), {Task.EXTRACT: 1.0}, STRUCTURED_IS_EXTRACT * unclear), asked.structure
+    return _honest(told, len(asked.text)), ""
 
 
 def _of_words(asked: Asked) -> Tasks:
     """What the words say: of the last message, of a conversation's first if that one is short, of a system prompt."""
     model = task_model()
-    if background := _background(asked.text):
+    if not _BACKGROUND_WORDS.isdisjoint(asked.found.words) and (background := _background(asked.text)):
         return background
     told = model.probabilities(asked.found)
-    if asked.first and len(asked.text) <= FOLLOW_UP_CHARS:
-        told = mixed(told, model.probabilities(features(asked.first)), FIRST_MESSAGE_SHARE)
+    if asked.first and len(asked.text) <= FOLLOW_UP_CHARS and told[next(iter(told))] < CLEARLY:
+        began = model.probabilities(features(asked.first))
+        told = mixed(told, began, FIRST_MESSAGE_SHARE * (1 - began.get(Task.UNKNOWN, 0.0)))
     if asked.system and len(asked.system) <= SYSTEM_PROMPT_CHARS:
         wanted = model.probabilities(features(asked.system))
-        told = mixed(told, wanted, SYSTEM_PROMPT_SHARE * (1 - wanted.get(Task.UNKNOWN, 0.0)))
+        says_nothing = sum([wanted.get(task, 0.0) for task in _NO_WISH])
+        told = mixed(told, wanted, SYSTEM_PROMPT_SHARE * (1 - says_nothing))
     return told
+
+
+def _is_programmer(system: str) -> bool:
+    begun = system[:PROGRAMMER_WITHIN_CHARS].lower()
+    return any([word in begun for word in _PROGRAMMER])
 
 
 def _background(text: str) -> Tasks | None:
@@ -173,31 +209,47 @@ def _background(text: str) -> Tasks | None:
 
 def _with_tools(told: Tasks, asked: Asked) -> Tasks:
     """Where tools may be called: by programs that work on files on their own, or to serve a user."""
-    if asked.place.in_text or any(not _FILES.isdisjoint(map(str.lower, _NAME_WORD.findall(name))) for name in asked.tool_names):
+    if asked.place.in_text or any(
+        not _FILES.isdisjoint(map(str.lower, _NAME_WORD.findall(name))) for name in asked.tool_names
+    ):
         return _on_files(told, asked)
     turn, results, _ = asked.place
     text, best = asked.text, next(iter(told))
     if turn in (Turn.FIRST, Turn.USER):
-        wanted = best in _NEED_NO_TOOL and told[best] >= CLEARLY
+        wanted = (
+            best in _NEED_NO_TOOL and told[best] >= CLEARLY and (best is not Task.CHAT or len(text) <= FOLLOW_UP_CHARS)
+        )
         if turn is Turn.USER and (_AGREES.match(text) or (len(text) < SHORT_CHARS and _IDENTIFIER.search(text))):
-            call = 0.65
-        elif turn is Turn.USER and (_CLOSES.search(text) or (best is Task.CHAT and told[best] >= ENOUGH)):
+            call = 0.49
+        elif (
+            turn is Turn.USER
+            and len(text) <= FOLLOW_UP_CHARS
+            and (_CLOSES.search(text) or (best is Task.CHAT and wanted))
+        ):
             return {Task.CHAT: 0.45, Task.TOOL_CALL: 0.2, Task.ANSWER: 0.1, Task.UNKNOWN: 0.25}
         elif turn is Turn.FIRST and len(asked.system) <= SYSTEM_PROMPT_CHARS:
             fits = _fits(text, asked.tool_names)
             if wanted and not fits:
-                return mixed(_honest(told), {Task.TOOL_CALL: 1.0}, 0.2)
-            call = 0.7 if fits else 0.5
+                return mixed(_honest(told, len(text)), {Task.TOOL_CALL: 1.0}, 0.2)
+            call = 0.7 if fits else 0.48
         else:
             call = 0.4
-    elif turn is Turn.FAILED or results >= MANY_RESULTS:
-        call = 0.62
+    elif turn in (Turn.FAILED, Turn.NOT_WRITTEN) or results >= MANY_RESULTS:
+        call = 0.49
     else:
         call = 0.45
     if call >= LIKELY_CALL:
-        return _ranked({Task.TOOL_CALL: call, Task.UNKNOWN: (1 - call) / 2, Task.CHAT: (1 - call) / 4, Task.ANSWER: (1 - call) / 4})
+        return _ranked(
+            {Task.TOOL_CALL: call, Task.UNKNOWN: (1 - call) / 2, Task.CHAT: (1 - call) / 4, Task.ANSWER: (1 - call) / 4}
+        )
     return _ranked(
-        {Task.UNKNOWN: 0.5, Task.TOOL_CALL: call / 2, Task.CHAT: (1 - call) / 4, Task.ANSWER: (1 - call) / 6, Task.RETRIEVE: (1 - call) / 12}
+        {
+            Task.UNKNOWN: 0.5,
+            Task.TOOL_CALL: call / 2,
+            Task.CHAT: (1 - call) / 4,
+            Task.ANSWER: (1 - call) / 6,
+            Task.RETRIEVE: (1 - call) / 12,
+        }
     )
 
 
@@ -208,9 +260,11 @@ def _on_files(told: Tasks, asked: Asked) -> Tasks:
     if turn in (Turn.FIRST, Turn.USER):
         if likely and best is Task.CHAT:
             return mixed(told, IN_LOOP[Turn.USER], 0.5)
+        if likely and best in _ABOUT_SOMETHING:
+            return IN_LOOP[Turn.USER]
     elif turn in (Turn.READ, Turn.RAN) and likely and best in (Task.EDIT, Task.CODE):
         return {Task.UNKNOWN: 0.45, best: 0.3, Task.TOOL_CALL: 0.25}
-    elif turn is not Turn.FAILED and likely and best in (Task.ANSWER, Task.REASON, Task.RETRIEVE, Task.SUMMARISE):
+    elif turn in (Turn.READ, Turn.RAN, Turn.WROTE) and likely and best in _ABOUT_SOMETHING:
         return {Task.UNKNOWN: 0.4, Task.TOOL_CALL: 0.3, Task.ANSWER: 0.2, Task.SUMMARISE: 0.1}
     return IN_LOOP.get(turn, IN_LOOP[Turn.USER])
 
@@ -249,11 +303,14 @@ def _ranked(shares: Mapping[Task, float]) -> Tasks:
     return ranked([(share, task) for task, share in shares.items()])
 
 
-def _honest(told: Tasks) -> Tasks:
+def _honest(told: Tasks, chars: int) -> Tasks:
     """With the more of ``unknown`` the less likely the likeliest task is. The words' model is too sure of itself on
     programs that it was not trained on: where it says 0.6 it is right in half of the cases, where 0.85 nearly always.
     """
     best = next(iter(told))
     if best is Task.UNKNOWN:
         return told
-    return mixed(told, {Task.UNKNOWN: 1.0}, 1 - told[best])
+    likely = told[best] * (SURE if chars <= LONG_CHARS else SURE_OF_LONG)
+    shares: list[tuple[float, Task]] = [(likely * share, task) for task, share in told.items() if task is not Task.UNKNOWN]
+    shares.append((1 - likely + likely * told.get(Task.UNKNOWN, 0.0), Task.UNKNOWN))
+    return ranked(shares)

@@ -125,4 +125,6 @@ def _without_tags(text: str) -> str:
 
 def _joined(texts: Sequence[str]) -> str:
     """One message of several; of long ones no more than is read."""
-    return "\n".join([text if len(text) <= 2 * SEARCHED_CHARS else text[:SEARCHED_CHARS] + text[-SEARCHED_CHARS:] for text in texts])
+    return "\n".join(
+        [text if len(text) <= 2 * SEARCHED_CHARS else text[:SEARCHED_CHARS] + text[-SEARCHED_CHARS:] for text in texts]
+    )
