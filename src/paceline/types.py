@@ -116,8 +116,9 @@ class Signals(Struct, frozen=True):
     """Keyed hash of what stays the same in a program's requests: the beginning of its system prompt, names of tools,
     schema, API, key; empty where nothing tells."""
     turn: str = ""
-    """What the answer follows, by :class:`paceline.inspection.loop.Turn`: ``"first"`` or ``"user"`` message, a tool
-    that ``"read"``, ``"wrote"``, ``"ran"`` or ``"failed"``, ``"prompt"``, ``"assistant"``; empty where not looked at."""
+    """What the answer follows, by ``inspection/loop.py``: the ``"first"`` or a later message of the ``"user"``; a tool
+    that ``"read"``, ``"wrote"``, ``"ran"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare ``"prompt"``;
+    its own beginning, ``"assistant"``. Empty where nobody looked."""
 
     @property
     def task(self) -> Task:

@@ -2,8 +2,8 @@
 
     python -m training.task_model                      write src/paceline/inspection/task_model.json
     python -m training.task_model --evaluate           cross-validate
-    python -m training.task_model --evaluate FILE      the same with the prompts of FILE beside our own; or, if FILE holds
-                                                       recorded requests, what inspection finds in them, by source
+    python -m training.task_model --evaluate FILE      the same with the prompts of FILE beside our own; or, where FILE
+                                                       holds recorded requests, what is found in them, by source
 
 Multinomial logistic regression on the features of ``paceline.inspection.features``. A word that stands in one of the
 lexicons has, in training, the lexicon as a feature too; the lexicon's weights are added to those of its words when the
@@ -33,7 +33,7 @@ from training.task_model.traffic import holds_traffic, report, told_of
 
 OUTPUT = Path(paceline.inspection.__file__).parent / "task_model.json"
 STRENGTH = 10.0
-"""Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60; at the lower end it is less sure of itself."""
+"""Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60; the lower, the less sure of itself."""
 MIN_WISHES = 2
 """A feature that fewer wishes have is not learned."""
 FOLDS = 10
@@ -69,7 +69,8 @@ def masked(prompts: Sequence[Prompt], rows: Sequence[Row]) -> tuple[list[Prompt]
     """Copies of every second prompt without most of its words, which nobody could tell the task of: what the model
     does not know, it is to call unknown."""
     random = Random(1)
-    copies, kept = [], []
+    copies: list[Prompt] = []
+    kept: list[Row] = []
     for prompt, features_of in zip(prompts, rows, strict=True):
         if prompt.task == Task.UNKNOWN or random.random() > MASKED:
             continue

@@ -18,6 +18,10 @@ STEM_CHARS = 5
 _NO_SPACES = "\u0e00"
 """From Thai on, scripts put no spaces between words, or glue particles to them: pairs of characters stand for words."""
 
+DENSE_CHARS = 40
+"""In such scripts a longer paragraph than this has its wish in the first or the last sentence."""
+_DENSE_END = re.compile(r"[。！？：:]")
+
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.?!:;]\s|\n")
 _CODE = ("\ndef ", "\nclass ", "\nimport ", "\npublic ", "#include", "function ", "return ", ");\n", "{\n")
@@ -99,6 +103,9 @@ def wish(text: str) -> tuple[str, str]:
     is the whole."""
     text = text.strip() if len(text) < 100_000 else text
     if len(text) <= WHOLE_CHARS and "\n" not in text:
+        if len(text) > DENSE_CHARS and text[0] >= _NO_SPACES:
+            sentences = _DENSE_END.split(text.rstrip("。！？"))
+            return sentences[0], sentences[-1] if len(sentences) > 1 else ""
         return text, ""
     head = text[: LINE_CHARS + 1].partition("\n")[0]
     if len(head) > LINE_CHARS:

@@ -15,7 +15,7 @@ from typing import Any
 from paceline.inspection import fields as read
 from paceline.inspection.features import features, wish
 from paceline.inspection.language import language
-from paceline.inspection.loop import place_of
+from paceline.inspection.loop import Place, Turn, place_of
 from paceline.inspection.tasks import Asked, tasks_of
 from paceline.inspection.text import holds_media, parts, turns_of
 from paceline.inspection.wrappings import of_template, unwrapped
@@ -67,6 +67,7 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
     fields = request.fields
     messages: list[list[str]] = []  # of users, by their blocks
     asked_in = -1
+    last_texts: list[str] = []
     system = ""
     prompt_chars, system_chars = request.elided_chars, 0
     has_tool_results = holds_code = False
@@ -74,7 +75,9 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
     last_turn = len(turns) - 1
     for role, text, turn in parts(request):
         prompt_chars += len(text)
-        if turn >= 0 and not holds_code and turn < last_turn:
+        if turn == last_turn >= 0:
+            last_texts.append(text)
+        elif turn >= 0 and not holds_code:
             holds_code = "```" in text[:FENCED_WITHIN_CHARS] or "```" in text[-FENCED_WITHIN_CHARS:]
         if role == "user":
             if messages and turn == asked_in and turn >= 0:
@@ -88,11 +91,13 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
         elif role == "tool":
             has_tool_results = True
     first = unwrapped(messages[0]) if messages else ""
-    place = place_of(turns, messages[-1] if messages else (), len(messages), system)
+    place = place_of(turns, last_texts, len(messages), system)
     asked = first if len(messages) < 2 or place.in_text else unwrapped(messages[-1])
     template = asked_in < 0 and asked and of_template(asked)
     if template:
         asked = template
+    elif messages and asked_in < 0:
+        place = Place(Turn.PROMPT)
     head, tail = wish(asked)
     found = features(asked, (head, tail))
     structure = read.structure(fields)
@@ -155,8 +160,11 @@ def _beginning(system: str, first: str, messages: Sequence[Sequence[str]], turns
     """How a conversation began that has no name, the same for all its turns."""
     if len(turns) >= MIN_SETUP_TURNS and (number := _first_of_its_own(turns, len(messages))):
         first = unwrapped(messages[number])
-    # Templates begin alike, and what is theirs stands at the end.
-    return f"{system[:HASHED_CHARS]}\n{first[:HASHED_CHARS]}\n{first[-HASHED_CHARS:]}\n{len(first)}"
+    else:
+        number = 0
+    # Templates begin alike, and what is theirs stands at the end; other blocks of a message may be fixed reminders.
+    end = messages[number][0] if messages and len(messages[number]) == 1 else first
+    return f"{system[:HASHED_CHARS]}\n{first[:HASHED_CHARS]}\n{end[-HASHED_CHARS:]}\n{len(end)}"
 
 
 def _first_of_its_own(turns: Sequence[Any], messages: int) -> int:

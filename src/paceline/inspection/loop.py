@@ -13,6 +13,7 @@ LOOKED_AT_TURNS = 8
 LOOKED_AT_CHARS = 600
 """At either end of a result."""
 MAX_CALLS = 8
+MAX_TAG_INDENT = 40
 
 
 class Turn(StrEnum):
@@ -69,7 +70,7 @@ def speaks_of_tools(system: str) -> bool:
     if not system:
         return False
     begun = system[:SPEAKS_OF_TOOLS_CHARS].lower()
-    return any([phrase in begun for phrase in _TOOLS])
+    return any(phrase in begun for phrase in _TOOLS)
 
 
 class Place(NamedTuple):
@@ -97,17 +98,19 @@ _FAILED = re.compile(
     r"\b(?:error|failed|failure|traceback|exception|not found|no such|invalid|denied|cannot|did not match|failures)\b",
     re.IGNORECASE,
 )
+_COUNTED = re.compile(r"\b[1-9]\d* (?:failed|failures?|errors?)\b", re.IGNORECASE)
 _WENT_WELL = re.compile(
     r"\b(?:0 (?:errors?|failed|failures)|no errors?|passed|success(?:ful(?:ly)?)?)\b", re.IGNORECASE
 )
 _CALL_TAG = re.compile(
-    r"<(?:function[=_ ]?|invoke name=\"|tool_call>\s*\{\"name\": ?\")?([a-z][a-z0-9]*(?:[_-][a-z0-9]+)+|bash|command|execute|tool|invoke)\b[^<>\n]{0,120}>?"
+    r"<(?:function[=_ ]?|invoke name=\"|tool_call>\s*\{\"name\": ?\")?"
+    r"([a-z][a-z0-9]*(?:[_-][a-z0-9]+)+|bash|command|execute|tool|invoke)\b"
 )
 _ACTION = re.compile(r"^(?:Action|ACTION|Tool|Command): ?`?([\w.-]{2,40})", re.MULTILINE)
 _FENCED = re.compile(r"```(?:bash|sh|shell|console|powershell)?\n\s*([\w./-]{1,40})[^`]{0,2000}```\s*$")
 _OBSERVED = re.compile(
-    r"^\s*(?:\[?[\w .'\"/-]{2,80}\]? ?(?:result|output):?|observation:|execution result|tool result|<(?:tool|function)_(?:result|response)"
-    r"|<returncode>|<output>|exit code)",
+    r"^\s*(?:\[?[\w .'\"/-]{2,80}\]? ?(?:result|output):?|observation:|execution result|tool result"
+    r"|<(?:tool|function)_(?:result|response)|<returncode>|<output>|exit code)",
     re.IGNORECASE,
 )
 _PROMPT_LINE = re.compile(r"(?:\$|#|>|>>>)\s*$")
@@ -144,17 +147,13 @@ def place_of(turns: Sequence[Any], last_texts: Sequence[str], user_turns: int, s
 
 
 def _after(name: str, texts: Sequence[str], is_error: bool) -> Turn:
-    said = texts[-1] if texts else ""
-    for text in texts:
-        if text.strip()[:1] != "<" or len(texts) == 1:
-            said = text
-            break
+    said = next((text for text in texts if not _is_tagged(text)), texts[-1] if texts else "")
     words = {word.lower() for word in _WORDS.findall(name)} or {name}
     ends = said[:LOOKED_AT_CHARS] if len(said) <= LOOKED_AT_CHARS else said[:LOOKED_AT_CHARS] + said[-LOOKED_AT_CHARS:]
     runs, writes = bool(words & _RUNS), bool(words & _WRITES)
-    if is_error or (
-        (runs or writes or len(said) < LOOKED_AT_CHARS) and _FAILED.search(ends) and not _WENT_WELL.search(ends)
-    ):
+    may_fail = runs or writes or len(said) < LOOKED_AT_CHARS  # longer texts that were read speak of errors, too
+    fails = _COUNTED.search(ends) or (_FAILED.search(ends) and not _WENT_WELL.search(ends))
+    if is_error or (may_fail and fails):
         return Turn.NOT_WRITTEN if writes else Turn.FAILED
     if name in _CREATES:
         return Turn.CREATED
@@ -172,9 +171,13 @@ def _holds_result(turn: Mapping[str, Any]) -> bool:
             if block.get("type") == "tool_result":
                 return True
             text = block.get("text")
-            if isinstance(text, str) and not text.lstrip()[:1] == "<":
+            if isinstance(text, str) and not _is_tagged(text):
                 return False
     return False
+
+
+def _is_tagged(text: str) -> bool:
+    return text[:MAX_TAG_INDENT].lstrip().startswith("<")
 
 
 def _results(turns: Sequence[Any]) -> tuple[int, str]:
@@ -231,11 +234,11 @@ def _called_in_text(content: Any, system: str, result: Sequence[str]) -> str:
         if tag in ("command", "bash", "execute", "tool", "invoke"):
             inner = end.partition(f"<{tag}>")[2].split(None, 1)
             return inner[0][: MAX_CALLS * 8] if inner else tag
-        return tag
+        return str(tag)
     for pattern in (_ACTION, _FENCED):
         found = pattern.search(end)
         if found:
-            return found[1]
+            return str(found[1])
     return "unnamed" if observed else ""
 
 

@@ -30,14 +30,14 @@ STRUCTURED_IS_EXTRACT = 0.7
 outvote the field."""
 MARKERS_WITHIN_CHARS = 4_000
 _MARKER = re.compile(
-    r"<(?:\|?(?:fim[_-](?:prefix|suffix|middle|begin|hole)|code_prefix|cursor|user_cursor_is_here|editable_region_start)\|?"
+    r"<(?:\|?(?:fim[_-](?:prefix|suffix|middle|begin|hole)|code_prefix|cursor"
+    r"|user_cursor_is_here|editable_region_start)\|?"
     r"|PRE|SUF|FILL_ME|｜fim▁(?:begin|hole|end)｜)>"
 )
 _BRACKETED_MARKERS = ("[SUFFIX]", "[PREFIX]", "{{FILL_HERE}}")
 """Of fill-in-the-middle, in the forms of Qwen, StarCoder, CodeLlama, Codestral, DeepSeek, Granite and editors."""
 _FILES = frozenset(
-    "bash shell exec execute command terminal file files edit editor grep glob ls patch apply_patch read write repo git "
-    "directory search_files codebase code workspace".split()
+    "bash shell exec command terminal file files editor grep glob patch repo git directory codebase workspace".split()
 )
 """Words in the names of tools that act on files: programs that work in many steps on their own."""
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
@@ -49,10 +49,15 @@ _IDENTIFIER = re.compile(r"\b(?=[A-Za-z_]*\d)\w{5,}\b|\b\w+_\w+\b|#\w+|\S@\S")
 _CLOSES = re.compile(r"\b(?:thank(?:s| you)|that(?:'s| is|’s) all|good ?bye|never ?mind)\b", re.IGNORECASE)
 _PROGRAMMER = ("software", "code", "coding", "programm", "developer", "engineer")
 PROGRAMMER_WITHIN_CHARS = 400
-_CONVERSATION = re.compile(r"\b(?:chat|conversation|session|thread|dialog(?:ue)?|messages?|history)\b", re.IGNORECASE)
+_CONVERSATION = re.compile(
+    r"\b(?:chat|conversation|message)[ _]history\b|<(?:conversation|messages|transcript)>"
+    r"|\b(?:this|the|our|following|above) (?:chat|conversation|session|thread|dialog(?:ue)?|messages?|discussion)\b",
+    re.IGNORECASE,
+)
 _BACKGROUND = re.compile(
     r"(?P<title>\b(?:title|headline)\b)|(?P<tags>\btags\b|\bkeywords\b|\bsearch quer(?:y|ies)\b)"
-    r"|(?P<follow>\bfollow-?ups?\b(?! (?:question, )?(?:re|in))|\bsuggest(?:ed|ions)\b|\bimage (?:model|prompt|generat\w+)\b)",
+    r"|(?P<follow>\bfollow-?ups?\b(?! (?:question, )?(?:re|in))|\bsuggest(?:ed|ions)\b"
+    r"|\bimage (?:model|prompt|generat\w+)\b)",
     re.IGNORECASE,
 )
 _BACKGROUND_WORDS = frozenset(
@@ -146,7 +151,7 @@ def is_to_fill(request: Request, text: str) -> bool:
 def _holds_marker(text: str) -> bool:
     if "<" in text and _MARKER.search(text):
         return True
-    return ("[" in text or "{{" in text) and any([marker in text for marker in _BRACKETED_MARKERS])
+    return ("[" in text or "{{" in text) and any(marker in text for marker in _BRACKETED_MARKERS)
 
 
 def tasks_of(request: Request, asked: Asked) -> tuple[Tasks, str]:
@@ -171,7 +176,9 @@ def tasks_of(request: Request, asked: Asked) -> tuple[Tasks, str]:
     if asked.structure:
         best = next(iter(told))
         unclear = 1 - told[best] if best is not Task.UNKNOWN else 1.0
-        return mixed(_honest(told, len(asked.text)), {Task.EXTRACT: 1.0}, STRUCTURED_IS_EXTRACT * unclear), asked.structure
+        return mixed(
+            _honest(told, len(asked.text)), {Task.EXTRACT: 1.0}, STRUCTURED_IS_EXTRACT * unclear
+        ), asked.structure
     return _honest(told, len(asked.text)), ""
 
 
@@ -193,7 +200,7 @@ def _of_words(asked: Asked) -> Tasks:
 
 def _is_programmer(system: str) -> bool:
     begun = system[:PROGRAMMER_WITHIN_CHARS].lower()
-    return any([word in begun for word in _PROGRAMMER])
+    return any(word in begun for word in _PROGRAMMER)
 
 
 def _background(text: str) -> Tasks | None:
@@ -216,9 +223,10 @@ def _with_tools(told: Tasks, asked: Asked) -> Tasks:
     turn, results, _ = asked.place
     text, best = asked.text, next(iter(told))
     if turn in (Turn.FIRST, Turn.USER):
-        wanted = (
-            best in _NEED_NO_TOOL and told[best] >= CLEARLY and (best is not Task.CHAT or len(text) <= FOLLOW_UP_CHARS)
-        )
+        if best is Task.CHAT:
+            wanted = told[best] >= ENOUGH and len(text) <= FOLLOW_UP_CHARS
+        else:
+            wanted = told[best] >= CLEARLY and best in _NEED_NO_TOOL
         if turn is Turn.USER and (_AGREES.match(text) or (len(text) < SHORT_CHARS and _IDENTIFIER.search(text))):
             call = 0.49
         elif (
@@ -311,6 +319,8 @@ def _honest(told: Tasks, chars: int) -> Tasks:
     if best is Task.UNKNOWN:
         return told
     likely = told[best] * (SURE if chars <= LONG_CHARS else SURE_OF_LONG)
-    shares: list[tuple[float, Task]] = [(likely * share, task) for task, share in told.items() if task is not Task.UNKNOWN]
+    shares: list[tuple[float, Task]] = [
+        (likely * share, task) for task, share in told.items() if task is not Task.UNKNOWN
+    ]
     shares.append((1 - likely + likely * told.get(Task.UNKNOWN, 0.0), Task.UNKNOWN))
     return ranked(shares)

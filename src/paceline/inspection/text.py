@@ -78,7 +78,7 @@ def turns_of(request: Request) -> Sequence[Any]:
 
 def _of_turns(turns: Sequence[Any], budget: _Budget) -> list[Part]:
     """Those of the last turn first, then of the first ones, then backwards, as far as the budget goes; in order."""
-    if all([isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns]):
+    if all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
         # No lists: nothing to budget.
         return [part for number, turn in enumerate(turns) for part in _of_turn(turn, number, budget)]
     last = len(turns) - 1
