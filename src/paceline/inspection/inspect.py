@@ -119,7 +119,7 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
         tasks=tasks,
         evidence=evidence,
         structure=structure,
-        copy=_copy(evidence, tasks, given_chars, f"{head} {tail}"),
+        copy=_copy(evidence, tasks, given_chars, head, tail),
         prompt_chars=prompt_chars,
         given_chars=given_chars,
         temperature=read.number(fields, "temperature", read.MAX_TEMPERATURE),
@@ -132,19 +132,19 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
         turns=max(1, len(messages)),
         conversation=_conversation(request, name or _beginning(system, first, messages, turns), key),
         conversation_is_named=bool(name),
-        application=_application(request, system, names, evidence, key),
+        application=_application(request, system, names, structure, evidence, key),
         turn=str(place.turn),
     )
 
 
-def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: str) -> float:
+def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, head: str, tail: str) -> float:
     if evidence in COPIED_OUTRIGHT:
         return COPIED_OUTRIGHT[evidence]
     if given_chars <= 0:
         return 0.0
     share = sum([COPIED.get(task, 0.0) * probability for task, probability in tasks.items()])
     if tasks.get(Task.EDIT, 0) + tasks.get(Task.EXTRACT, 0) > 0.5:
-        asked = asked.lower()
+        asked = f"{head} {tail}".lower()
         if _WHOLE.search(asked):
             share = max(share, WHOLE_COPIED)
         elif _PART.search(asked):
@@ -184,8 +184,10 @@ def _first_of_its_own(turns: Sequence[Any], messages: int) -> int:
     return 0
 
 
-def _application(request: Request, system: str, tool_names: Sequence[str], evidence: str, key: bytes) -> str:
-    schema = read.schema_names(request.fields)
+def _application(
+    request: Request, system: str, tool_names: Sequence[str], structure: str, evidence: str, key: bytes
+) -> str:
+    schema = read.schema_names(request.fields) if structure else ()
     api_key = read.client_key(request.headers) if request.headers else ""
     if not (system or tool_names or schema or api_key or request.client or evidence == "infill"):
         return ""

@@ -7,6 +7,7 @@ result coming back as a user's message. Only the last entries of the conversatio
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 LOOKED_AT_TURNS = 8
@@ -67,9 +68,13 @@ SPEAKS_OF_TOOLS_CHARS = 3_000
 
 def speaks_of_tools(system: str) -> bool:
     """Whether a system prompt describes tools or commands."""
-    if not system:
-        return False
-    begun = system[:SPEAKS_OF_TOOLS_CHARS].lower()
+    return bool(system) and _describes_tools(system[:SPEAKS_OF_TOOLS_CHARS])
+
+
+@lru_cache(maxsize=64)
+def _describes_tools(begun: str) -> bool:
+    """A program sends the same system prompt again and again."""
+    begun = begun.lower()
     return any(phrase in begun for phrase in _TOOLS)
 
 
@@ -94,10 +99,20 @@ _RUNS = frozenset(
 )
 _CREATES = frozenset(("create", "touch", "new"))
 """Commands that make an empty file."""
-_FAILED = re.compile(
-    r"\b(?:error|failed|failure|traceback|exception|not found|no such|invalid|denied|cannot|did not match|failures)\b",
-    re.IGNORECASE,
+_FAILURES = (
+    "error",
+    "failed",
+    "failure",
+    "traceback",
+    "exception",
+    "not found",
+    "no such",
+    "invalid",
+    "denied",
+    "cannot",
+    "did not match",
 )
+"""What failing tools say, in lower case."""
 _COUNTED = re.compile(r"\b[1-9]\d* (?:failed|failures?|errors?)\b", re.IGNORECASE)
 _WENT_WELL = re.compile(
     r"\b(?:0 (?:errors?|failed|failures)|no errors?|passed|success(?:ful(?:ly)?)?)\b", re.IGNORECASE
@@ -149,15 +164,23 @@ def place_of(turns: Sequence[Any], last_texts: Sequence[str], user_turns: int, s
 def _after(name: str, texts: Sequence[str], is_error: bool) -> Turn:
     said = next((text for text in texts if not _is_tagged(text)), texts[-1] if texts else "")
     words = {word.lower() for word in _WORDS.findall(name)} or {name}
-    ends = said[:LOOKED_AT_CHARS] if len(said) <= LOOKED_AT_CHARS else said[:LOOKED_AT_CHARS] + said[-LOOKED_AT_CHARS:]
     runs, writes = bool(words & _RUNS), bool(words & _WRITES)
     may_fail = runs or writes or len(said) < LOOKED_AT_CHARS  # longer texts that were read speak of errors, too
-    fails = _COUNTED.search(ends) or (_FAILED.search(ends) and not _WENT_WELL.search(ends))
-    if is_error or (may_fail and fails):
+    if is_error or (may_fail and _fails(said)):
         return Turn.NOT_WRITTEN if writes else Turn.FAILED
     if name in _CREATES:
         return Turn.CREATED
     return Turn.WROTE if writes else Turn.RAN if runs else Turn.READ
+
+
+def _fails(said: str) -> bool:
+    """Whether a tool's result tells of a failure."""
+    if len(said) > 2 * LOOKED_AT_CHARS:
+        said = said[:LOOKED_AT_CHARS] + said[-LOOKED_AT_CHARS:]
+    said = said.lower()
+    if not any([sign in said for sign in _FAILURES]):  # noqa: C419 - quicker than a generator
+        return False
+    return _COUNTED.search(said) is not None or _WENT_WELL.search(said) is None
 
 
 def _holds_result(turn: Mapping[str, Any]) -> bool:

@@ -40,7 +40,7 @@ class TaskModel:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
         self._tasks = [Task(name) for name in file.tasks]
         self._scale = file.scale
-        self._bias = file.bias
+        self._bias = [bias / file.scale for bias in file.bias]
         self._unpack = Struct(f"<{len(self._tasks)}I").unpack
         self._middle = _pack([_HALF] * len(self._tasks))
         self._bytes = 4 * len(self._tasks)
@@ -56,9 +56,10 @@ class TaskModel:
             map(self._others.get, found.others),
         )
         total = sum(filter(None, said), self._middle)
-        norm = sqrt(found.size)
+        share = 1 / (sqrt(found.size) * self._scale)
         sums = self._unpack(total.to_bytes(self._bytes, "little"))
-        scores = [(bias + (value - _HALF) / norm) / self._scale for bias, value in zip(self._bias, sums, strict=True)]
+        # All sums are too high by the middle, which shifts all scores alike.
+        scores = [bias + value * share for bias, value in zip(self._bias, sums, strict=True)]
         best = max(scores)
         least = best + _MIN_SCORE
         odds = [(exp(score - best), task) for score, task in zip(scores, self._tasks, strict=True) if score >= least]

@@ -6,7 +6,8 @@ words it does not know or that ask for nothing, and a task that is hardly likeli
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from paceline.inspection import fields as read
 from paceline.inspection.features import Features, features, holds_code
@@ -119,7 +120,7 @@ IN_LOOP: Mapping[Turn, Tasks] = {
 """What follows in the loop of a program that works on files; estimates."""
 
 
-class Asked(NamedTuple):
+class Asked(Struct, frozen=True, gc=False):
     """What the tasks are told by."""
 
     text: str
@@ -223,17 +224,11 @@ def _with_tools(told: Tasks, asked: Asked) -> Tasks:
     turn, results, _ = asked.place
     text, best = asked.text, next(iter(told))
     if turn in (Turn.FIRST, Turn.USER):
-        if best is Task.CHAT:
-            wanted = told[best] >= ENOUGH and len(text) <= FOLLOW_UP_CHARS
-        else:
-            wanted = told[best] >= CLEARLY and best in _NEED_NO_TOOL
+        is_short = len(text) <= FOLLOW_UP_CHARS
+        wanted = is_short if best is Task.CHAT else best in _NEED_NO_TOOL and told[best] >= CLEARLY
         if turn is Turn.USER and (_AGREES.match(text) or (len(text) < SHORT_CHARS and _IDENTIFIER.search(text))):
             call = 0.49
-        elif (
-            turn is Turn.USER
-            and len(text) <= FOLLOW_UP_CHARS
-            and (_CLOSES.search(text) or (best is Task.CHAT and wanted))
-        ):
+        elif turn is Turn.USER and is_short and (_CLOSES.search(text) or (best is Task.CHAT and wanted)):
             return {Task.CHAT: 0.45, Task.TOOL_CALL: 0.2, Task.ANSWER: 0.1, Task.UNKNOWN: 0.25}
         elif turn is Turn.FIRST and len(asked.system) <= SYSTEM_PROMPT_CHARS:
             fits = _fits(text, asked.tool_names)
@@ -319,8 +314,13 @@ def _honest(told: Tasks, chars: int) -> Tasks:
     if best is Task.UNKNOWN:
         return told
     likely = told[best] * (SURE if chars <= LONG_CHARS else SURE_OF_LONG)
-    shares: list[tuple[float, Task]] = [
-        (likely * share, task) for task, share in told.items() if task is not Task.UNKNOWN
-    ]
-    shares.append((1 - likely + likely * told.get(Task.UNKNOWN, 0.0), Task.UNKNOWN))
-    return ranked(shares)
+    unknown = 1 - likely + likely * told.get(Task.UNKNOWN, 0.0)
+    doubted: dict[Task, float] = {}
+    for task, share in told.items():
+        if task is not Task.UNKNOWN:
+            share *= likely
+            if share < unknown and Task.UNKNOWN not in doubted:
+                doubted[Task.UNKNOWN] = unknown
+            doubted[task] = share
+    doubted.setdefault(Task.UNKNOWN, unknown)
+    return doubted
