@@ -58,18 +58,19 @@ def features(text: str, asked: tuple[str, str] | None = None) -> Features:
         words = first + last
     begun = text[:LOOKED_AT_CHARS]
     asks = _WORD.findall(_SENTENCE_END.split((tail or head).rstrip(" \n.?!:\"'”"))[-1][:EDGE_CHARS].lower())[:3]
+    distinct = set(words)
     others: list[tuple[str | int, ...]] = [
         ("ends", *last[-1:]),
         ("length", len(text).bit_length()),
         ("lines", min(begun.count("\n"), 40).bit_length()),
-        ("numbers", min(sum(map(str.isdigit, words)), 15).bit_length()),
+        ("numbers", min(sum(map(str.isdigit, distinct)), 15).bit_length()),
     ]
     others += [("asks", *asks[: count + 1]) for count in range(len(asks))]
     if "```" in begun:
         others += (("fenced",), ("code",))
     elif holds_code(begun):
         others.append(("code",))
-    return Features(set(words), set(first[:FIRST_WORDS]), set(last[-LAST_WORDS:]), others)
+    return Features(distinct, set(first[:FIRST_WORDS]), set(last[-LAST_WORDS:]), others)
 
 
 def _words(text: str) -> list[str]:
