@@ -25,7 +25,7 @@ FIRST_MESSAGE_SHARE = 0.4
 SYSTEM_PROMPT_CHARS = 1500
 """A system prompt no longer than this may be the wish, with the user's message as its material; longer ones describe
 a program."""
-SYSTEM_PROMPT_SHARE = 0.75
+SYSTEM_PROMPT_SHARE = 0.85
 STRUCTURED_IS_EXTRACT = 0.7
 """Probability that a request for a structured answer extracts, where the words tell nothing; where they do, they
 outvote the field."""
@@ -71,9 +71,9 @@ _BACKGROUND_TASKS: Mapping[str, Tasks] = {
     "follow": {Task.CREATE: 0.7, Task.CHAT: 0.15, Task.EXTRACT: 0.15},
 }
 BACKGROUND_WITHIN_CHARS = 250
-SURE = 0.96
-LONG_CHARS = 16_000
-SURE_OF_LONG = 0.8
+SURE = 0.92
+LONG_CHARS = 8_000
+SURE_OF_LONG = 0.75
 """Longer texts than any that the model was trained on: what it makes of them counts less."""
 CLEARLY = 0.75
 """Words that tell a task so clearly outvote the tools that are offered."""
