@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 OWN_FOLDER = "paceline"
-"""Name of the folders that are Paceline's own (:func:`paceline.cli.common.user_directory`); only their mode is
+"""Name of the folders that are Paceline's own (``paceline/paths.py``); only their mode is
 changed, never that of a folder that others may use, too."""
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
