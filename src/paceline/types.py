@@ -63,7 +63,7 @@ class Request(Struct, frozen=True):
     @classmethod
     def of(cls, fields: Mapping[str, Any], model: str | None = None, api: Api = Api.OPENAI_CHAT) -> "Request":
         """A request to decide on, where somebody else sends it: ``fields`` are those of its body."""
-        return cls(api, "", b"", fields, model)
+        return cls(api=api, path="", body=b"", fields=fields, model=model)
 
 
 class Task(StrEnum):
@@ -187,15 +187,15 @@ class Abilities(Struct, frozen=True):
         draft, the half of it, a quarter and an eighth. Empty where there is no choice."""
         if not self.drafters:
             return []
-        found = [Strategy()]
+        strategies = [Strategy()]
         for drafter in self.drafters:
             longest = drafter.n_max
             if longest is None:
-                found.append(Strategy(drafter.kind))
+                strategies.append(Strategy(drafter.kind))
                 continue
             wanted = caps or tuple(-(-longest // divisor) for divisor in (8, 4, 2, 1))
-            found += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
-        return found
+            strategies += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
+        return strategies
 
 
 AS_STARTED = Abilities()

@@ -9,7 +9,7 @@ import msgspec
 from paceline.wire.client import Client
 
 MAX_TOKENS = 96
-"""Of each answer: some dozen steps, also where most of them verify long drafts."""
+"""Of each answer: enough steps to be timed, also where they verify long drafts."""
 MIN_TIMEOUT_S = 60.0
 """Of each answer, however little time is left."""
 CONCURRENCIES = (1, 1, 2, 4)

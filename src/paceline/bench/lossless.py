@@ -14,7 +14,7 @@ from paceline.bench.asking import Asker
 from paceline.bench.results import Sample
 from paceline.bench.workload import Item
 
-NEAR_TIE = 0.3
+MAX_NEAR_TIE = 0.3
 """Difference of two tokens' log probabilities below which rounding may decide between them. On the bundled model in
 Q8_0, batching moves log probabilities by up to 0.15."""
 ALTERNATIVES = 5
@@ -34,7 +34,7 @@ class Parting(Struct, frozen=True):
 
     @property
     def is_near_tie(self) -> bool:
-        return self.gap is not None and self.gap <= NEAR_TIE
+        return self.gap is not None and self.gap <= MAX_NEAR_TIE
 
     def __str__(self) -> str:
         where = f"{self.lane}, {self.item}: parts after {self.at} characters"

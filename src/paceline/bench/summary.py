@@ -16,7 +16,7 @@ from paceline.bench.results import ROUTED, Results, Sample
 from paceline.decision.drafting import acceptance_of
 
 RESAMPLES = 1000
-"""Of a bootstrap: the ends of a 95 % interval are then known to within a few of their own percentiles."""
+"""Of a bootstrap, as is usual for intervals of 95 %."""
 ORACLE = "oracle"
 """The way of the fastest lane of each item, in hindsight."""
 

@@ -13,7 +13,7 @@ from paceline.text_table import NEVER_PAYS, columns, shown_number
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 SECONDS = 60.0
-"""How long it lasts by default: some dozen requests down each lane, alone and in company."""
+"""How long it lasts by default; set by hand."""
 
 
 def register(commands: Subparsers) -> None:

@@ -28,9 +28,9 @@ class Always(Struct, frozen=True):
         return self.lane_s / self.taken_s if self.taken_s > 0 else float("inf")
 
 
-def merged(one: Always, other: Always) -> Always:
+def merged(first: Always, second: Always) -> Always:
     """Both sums. Commutative and associative, up to rounding."""
-    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    early, late = (first, second) if first.at_s <= second.at_s else (second, first)
     fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
     return Always(late.at_s, early.lane_s * fade + late.lane_s, early.taken_s * fade + late.taken_s)
 
