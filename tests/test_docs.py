@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
@@ -115,6 +116,13 @@ def test_every_command_is_in_the_docs() -> None:
     for name in COMMANDS:
         if name not in ("", "engine"):  # its own commands are
             assert f"paceline {name}" in text, name
+
+
+@every_page
+def test_programs_need_no_package_that_an_installation_does_not_bring(page: Path) -> None:
+    for program in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for package in re.findall(r"^(?:import|from) (\w+)", program, re.MULTILINE):
+            assert package == "paceline" or package in sys.stdlib_module_names, package
 
 
 # Files and functions

@@ -6,7 +6,7 @@ SmolLM2-135M (docs/decisions/0004), and the speed-ups of prompt lookup on Spec-B
 answers' lengths are guesses.
 """
 
-from math import log
+from math import exp, log
 from typing import NamedTuple
 
 from paceline.decision.drafting import logit
@@ -54,6 +54,12 @@ _TOKENS = {  # of an answer
     Task.CHAT: 120.0,
     Task.CREATE: 500.0,
 }
+
+
+for _of_tasks in (_MODEL_ACCEPTANCE, _NGRAM_COVERAGE):
+    _of_tasks[Task.UNKNOWN] = sum(_of_tasks.values()) / len(_of_tasks)
+_TOKENS[Task.UNKNOWN] = exp(sum(map(log, _TOKENS.values())) / len(_TOKENS))
+"""An unknown task is like the mean of all."""
 
 
 class DrafterPrior(NamedTuple):
