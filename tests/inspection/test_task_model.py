@@ -37,7 +37,7 @@ def test_it_tells_the_prompts_it_was_made_of() -> None:
         ("A crate holds 18 jars. How many jars are in 7 crates?", Task.MATH),
     ],
 )
-def test_it_tells_wishes_that_it_never_saw(text: str, task: Task) -> None:
+def test_it_tells_instructions_that_it_never_saw(text: str, task: Task) -> None:
     assert text not in {prompt.text for prompt in own_prompts()}
     assert next(iter(tasks_of(text))) is task
 
@@ -58,7 +58,7 @@ def test_packed_weights_add_up_like_plain_ones() -> None:
             assert probability == pytest.approx(odds[task] / sum(odds.values()), rel=0.2, abs=0.01)
 
 
-def test_the_wish_stands_before_or_after_what_is_pasted() -> None:
+def test_the_instruction_stands_before_or_after_what_is_pasted() -> None:
     pasted = "word " * 200
     assert instruction_of(f"Sum this up.\n\n{pasted}")[0] == "Sum this up."
     assert instruction_of(f"{pasted}\n\nSum this up.")[1] == "Sum this up."

@@ -40,7 +40,9 @@ FOLDS = 10
 SCALE = 100
 """Weights are written as integers, in hundredths."""
 MASKED = 0.5
+"""Share of the prompts of which a masked copy is learned as unknown. Chosen by hand."""
 KEPT_WORDS = (0.0, 0.0, 0.1, 0.2)
+"""Shares of its words that such a copy keeps, one of them by chance. Chosen by hand."""
 WORDS = (*PLACES, "lexicon", "asks", "ends")
 """Features that a masked copy loses."""
 Feature = tuple[str | int, ...]

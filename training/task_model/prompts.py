@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 FORMS = 12
 """Most prompts made of one instruction."""
 LONG = ("prose", "passages")
+"""Kinds of given texts of which several may come in a row."""
 _FILLED = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
 

@@ -13,12 +13,12 @@ LINE_CHARS = 240
 EDGE_CHARS = 60
 """Of a longer line, only so much is read at the beginning, or the last sentence."""
 FIRST_WORDS = 10
-"""How many words count as the beginning of the instruction. How much it matters was not measured."""
+"""How many words count as the beginning of the instruction. No measurement of it is on record."""
 LAST_WORDS = 14
-"""How many words count as its end. How much it matters was not measured."""
+"""How many words count as its end. No measurement of it is on record."""
 LOOKED_AT_CHARS = 1000
-"""How far into a text lines and code are looked for; 600 cost 0.02 on the 422 benchmark prompts (docs/decisions/0005).
-"""
+"""How far into a text lines and code are looked for; 600 cost 0.02 of the 422 benchmark prompts
+(docs/decisions/0005)."""
 
 STEM_CHARS = 5
 """Of a longer word in another alphabet or with accents, its beginning counts, too: such languages inflect theirs."""

@@ -106,7 +106,7 @@ def reasoning(fields: Fields) -> bool | None:
 def agent(system: str, has_tool_results: bool) -> str:
     """The agent framework by its telltales; ``"unnamed"`` where only tool results give one away, else empty."""
     beginning = system[:TELLTALE_CHARS]
-    for sign, name, pattern in _NAMES:
+    for sign, name, pattern in _NAMES if beginning else ():
         if sign in beginning and pattern.search(beginning):
             return name
     return "unnamed" if has_tool_results else ""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-# All of these are chosen by hand, so that inspection takes bounded time; none was measured by itself.
+# All of these are chosen by hand, so that inspection takes bounded time; no measurement of a single one is on record.
 LOOKED_AT_TURNS = 8
 """Blocks of a message that are read from its end; of the conversation, three times as many entries. They are to hold
 ``tasks.MANY_RESULTS`` results; more make no difference."""

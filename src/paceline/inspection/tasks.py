@@ -18,9 +18,9 @@ from paceline.types import Request, Task
 
 Tasks = Mapping[Task, float]
 
-# All of these but SURE are chosen by hand, and none was measured by itself. The whole was measured on recorded requests
-# (docs/learning.md). Layouts and mistakes of half of their sources were looked at while the rules were written, so the
-# constants fit those sources better than others.
+# All of these but SURE are chosen by hand; no measurement of a single one is on record. The whole was measured on
+# recorded requests (docs/learning.md). Layouts and mistakes of half of their sources were looked at while the rules
+# were written, so the constants fit those sources better than others.
 ENOUGH = 0.5
 """A task that the words make at least so likely is taken into account in a tool loop."""
 FOLLOW_UP_CHARS = 80
@@ -32,7 +32,8 @@ SYSTEM_PROMPT_CHARS = 1500
 describe a program."""
 SYSTEM_PROMPT_SHARE = 0.85
 """A short system prompt's part beside the user's message, 0 to 1; less where it only says who answers. It matters much
-where programs put the task there: of 30 such requests 1 was recognised without it, and all are with it."""
+where programs put the task there: of 30 such requests 1 was recognised before system prompts were read for it, and all
+are since (docs/learning.md)."""
 STRUCTURED_IS_EXTRACT = 0.7
 """Probability that a request for a structured answer extracts, where the words tell nothing; where they do, they
 outvote the field. A guess."""
@@ -84,9 +85,10 @@ _BACKGROUND_TASKS: Mapping[str, Tasks] = {
 BACKGROUND_WITHIN_CHARS = 250
 """How far into a text their patterns are looked for: their instruction stands first."""
 SURE = 0.92
-"""By how much the words' probability of the likeliest task is lowered before it counts as its own doubt. It matters
-most of all: a task is named from 0.65 on. It was chosen by the recorded requests, and once more for each of their 19
-sources from the other eighteen, which came to the same (docs/learning.md)."""
+"""By this factor the words' probability of the likeliest task is lowered; the result is the part of that probability
+that is believed, and ``unknown`` gets the rest. So a task is named from 0.65 on. It decides how many requests are
+unknown. It was chosen by the recorded requests; chosen for each of their 19 sources from the other eighteen, it makes
+nearly the same of them (docs/learning.md)."""
 LONG_CHARS = 8_000
 """Longer than any text that the model was trained on."""
 SURE_OF_LONG = 0.75
