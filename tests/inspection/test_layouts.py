@@ -6,6 +6,7 @@ import pytest
 
 from paceline.inspection import inspect
 from paceline.inspection.loop import Turn
+from paceline.inspection.tasks import IN_LOOP
 from paceline.types import Api, Request, Signals, Task
 
 KEY = b"k" * 32
@@ -138,6 +139,12 @@ def test_the_place_in_a_tool_loop_is_told(name: str, result: str, turn: Turn) ->
     items = [instruction, {"type": "function_call", "name": name}, {"type": "function_call_output", "output": result}]
     responses = Request(Api.OPENAI_RESPONSES, "/v1/responses", b"", {"input": items, "tools": FILE_TOOLS})
     assert inspect(responses, KEY).turn == turn
+
+
+def test_the_likeliest_task_stands_first_in_every_turn() -> None:
+    for turn, shares in IN_LOOP.items():
+        assert list(shares.values()) == sorted(shares.values(), reverse=True), turn
+        assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_tools_are_called_in_the_text_of_answers_too() -> None:
