@@ -1,6 +1,7 @@
 """What the gateway adds to a request, beside other gateways, in one run against one mock engine.
 
     python -m benchmarks.gateway_overhead [--starts N] [--rounds N] [--seconds S] [--other-python PATH] [--log-only]
+                                         [--beside CHECKOUT]
 
 Needs ``wrk``. Gateways that are not installed are left out and named. Each round measures every gateway once in
 every load, so that drift of the machine hits all alike; the figures are medians over the rounds. Two processes of one
@@ -70,6 +71,7 @@ def main() -> None:
         "--other-python", default=sys.executable, help="Python of an environment with vllm-router, litellm, aiohttp"
     )
     parser.add_argument("--log-only", action="store_true", help="only what the decision log costs, at 32 connections")
+    parser.add_argument("--beside", type=Path, help="another checkout of Paceline, measured in the same run")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed (Debian: apt-get install wrk)")
@@ -104,7 +106,7 @@ def _start_all(
     options: argparse.Namespace, engine_port: int, folder: Path, gateways: "dict[str, Gateway]", backwards: bool
 ) -> None:
     """Adds to ``gateways`` those that start."""
-    commands = list(_gateways(options.other_python, engine_port, folder).items())
+    commands = list(_gateways(options.other_python, engine_port, folder, options.beside).items())
     for name, command in commands[:: -1 if backwards else 1]:
         if options.log_only and not name.startswith("Paceline"):
             continue
@@ -116,7 +118,7 @@ def _start_all(
             gateways.pop(name).end()
 
 
-def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str]]:
+def _gateways(python: str, engine_port: int, folder: Path, beside: Path | None) -> dict[str, list[str]]:
     url = f"http://127.0.0.1:{engine_port}"
     lanes = "".join(
         f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n'
@@ -129,8 +131,10 @@ def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str
         f"    model: openai/m\n    api_base: {url}/v1\n    api_key: none\n"
     )
     other = Path(python).parent
+    checkout = {f"Paceline at {beside.name}": _paceline(folder / "paceline.toml", beside)} if beside else {}
     return {
         "Paceline": _paceline(folder / "paceline.toml"),
+        **checkout,
         "Paceline without its decision log": _paceline(folder / "no-log.toml"),
         "bare relay": [python, str(HERE / "bare_relay.py"), "PORT", url],
         "vllm-router": [str(other / "vllm-router"), "--worker-urls", url, "--host", "127.0.0.1", "--port", "PORT"],
@@ -146,8 +150,19 @@ def _gateways(python: str, engine_port: int, folder: Path) -> dict[str, list[str
     }
 
 
-def _paceline(configuration: Path) -> list[str]:
-    return [sys.executable, "-m", "paceline.cli", "serve", "--config", str(configuration), "--port", "PORT"]
+def _paceline(configuration: Path, checkout: Path | None = None) -> list[str]:
+    other_source = ["env", f"PYTHONPATH={checkout.resolve() / 'src'}"] if checkout else []
+    return [
+        *other_source,
+        sys.executable,
+        "-m",
+        "paceline.cli",
+        "serve",
+        "--config",
+        str(configuration),
+        "--port",
+        "PORT",
+    ]
 
 
 def _start(command: list[str], log: Path) -> "subprocess.Popen[bytes]":
