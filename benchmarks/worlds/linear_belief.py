@@ -1,0 +1,137 @@
+"""A Gaussian belief about unknowns that are added as they come up, and what an observation changes of it."""
+
+from math import log, log1p
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.worlds.published import Floats
+
+Indexes: TypeAlias = NDArray[np.intp]
+
+GROWS_BY = 48
+"""Unknowns that room is made for at a time."""
+TAILS = 4.0
+"""Degrees of freedom of Student's t: how far off single requests may be. Between 3 and 8 nothing changes."""
+USUAL_SCORE = 1.5
+"""Standard deviations within which an observation is taken at its word."""
+
+
+class Belief:
+    """Mean and covariance of all unknowns. What is observed is a weighted sum of some of them, with noise."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: Floats = np.zeros(0)
+        self._covariance: Floats = np.zeros((0, 0))
+
+    @property
+    def mean(self) -> Floats:
+        return self._mean[: self.count]
+
+    @property
+    def covariance(self) -> Floats:
+        return self._covariance[: self.count, : self.count]
+
+    def add(self, mean: Floats, covariance: Floats) -> int:
+        """Adds unknowns, of which nothing that was observed tells; the index of the first."""
+        first, self.count = self.count, self.count + len(mean)
+        if self.count > len(self._mean):
+            room = self.count + GROWS_BY
+            mean_before, covariance_before = self._mean, self._covariance
+            self._mean, self._covariance = np.zeros(room), np.zeros((room, room))
+            self._mean[:first] = mean_before[:first]
+            self._covariance[:first, :first] = covariance_before[:first, :first]
+        self._mean[first : self.count] = mean
+        self._covariance[first : self.count, first : self.count] = covariance
+        return first
+
+    def forget(self, first: int, mean: Floats, variances: Floats) -> None:
+        """Lets unknowns stand for something else, of which nothing is known."""
+        for offset, variance in enumerate(variances):
+            index = first + offset
+            self._covariance[index, :] = self._covariance[:, index] = 0.0
+            self._covariance[index, index] = variance
+            self._mean[index] = mean[offset]
+
+    def widen(self, index: int, variance: float) -> None:
+        """Says that an unknown may have changed."""
+        self._covariance[index, index] += variance
+
+    def of(self, indexes: Indexes, factors: Floats) -> tuple[Floats, Floats]:
+        """Mean and covariance of weighted sums: a row of factors for each."""
+        covariance: Floats = factors @ self._covariance[indexes[:, None], indexes] @ factors.T
+        return factors @ self._mean[indexes], covariance
+
+    def miss(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
+        """What one sum's value is off by, and the variance that is expected of this."""
+        variance = float(factors @ self._covariance[indexes[:, None], indexes] @ factors)
+        return value - float(factors @ self._mean[indexes]), variance + noise
+
+    def observe(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
+        """Learns the value of one sum (a Kalman filter's update); what it was off by, and the variance that this was
+        expected to have. An odd value counts less: its noise is taken for as large as Student's t says."""
+        known = self._covariance[: self.count, : self.count]
+        across = known[:, indexes] @ factors
+        of_sum = float(factors @ across[indexes])
+        miss = value - float(factors @ self._mean[indexes])
+        expected = of_sum + noise
+        square = miss * miss / expected
+        if square > USUAL_SCORE**2:
+            noise *= (TAILS + square) / (TAILS + 1)
+        gain = across / (of_sum + noise)
+        self._mean[: self.count] += gain * miss
+        known -= gain[:, None] * across
+        return miss, expected
+
+    def observe_together(self, indexes: Indexes, factors: Floats, values: Floats, noise: Floats) -> None:
+        """Learns several sums whose noise is correlated: a row of factors for each, and the noise's covariance. A
+        vector's odd value counts less as a whole."""
+        known = self._covariance[: self.count, : self.count]
+        across = known[:, indexes] @ factors.T
+        of_sums = factors @ across[indexes]
+        misses = values - factors @ self._mean[indexes]
+        expected = of_sums + noise
+        square = float(misses @ np.linalg.solve(expected, misses)) / len(misses)
+        if square > USUAL_SCORE**2:
+            expected = of_sums + noise * (TAILS + square) / (TAILS + 1)
+        gains = np.linalg.solve(expected, across.T).T
+        self._mean[: self.count] += gains @ misses
+        known -= gains @ across.T
+
+
+class Changes:
+    """Tells by repeated misses that something changed (a cumulative sum of log likelihood ratios, Page 1954, Biometrika
+    41): each observation's, of "it may be anything again" over "it is as it was", in Student's t."""
+
+    def __init__(self, needed: float) -> None:
+        self._needed = needed
+        """Logarithm of how much likelier a change must be."""
+        self._sums: dict[object, float] = {}
+
+    def has(self, key: object, miss: float, expected: float, changed: float) -> bool:
+        """Whether this miss, among those before under the same key, says so; ``expected`` and ``changed`` are the
+        variances of a miss as it was, and if it changed."""
+        square = miss * miss
+        narrow, wide = log1p(square / expected / TAILS), log1p(square / changed / TAILS)
+        ratio = 0.5 * ((TAILS + 1) * (narrow - wide) - log(changed / expected))
+        total = max(0.0, self._sums.get(key, 0.0) + ratio)
+        self._sums[key] = 0.0 if total > self._needed else total
+        return total > self._needed
+
+
+class Variances:
+    """Variances by key that are learned from squares, each from a believed one that counts as so many squares."""
+
+    def __init__(self, weight: float, fading: float) -> None:
+        self._weight, self._fading = weight, fading
+        self._sums: dict[object, tuple[float, float]] = {}
+
+    def of(self, key: object, believed: float) -> float:
+        total, weight = self._sums.get(key, (0.0, 0.0))
+        return (self._weight * believed + total) / (self._weight + weight)
+
+    def learn(self, key: object, square: float) -> None:
+        total, weight = self._sums.get(key, (0.0, 0.0))
+        self._sums[key] = self._fading * total + square, self._fading * weight + 1
