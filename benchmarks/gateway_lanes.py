@@ -8,9 +8,9 @@ from paceline.wire.client import Client
 
 async def lanes(gateway: Client) -> dict[str, Any]:
     """The document of ``GET /paceline/lanes``."""
-    status, told = await gateway.fetch("GET", "/paceline/lanes")
+    status, answer = await gateway.fetch("GET", "/paceline/lanes")
     assert status == 200
-    document: dict[str, Any] = json.loads(told)
+    document: dict[str, Any] = json.loads(answer)
     return document
 
 

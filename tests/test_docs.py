@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
@@ -117,6 +118,13 @@ def test_every_command_is_in_the_docs() -> None:
             assert f"paceline {name}" in text, name
 
 
+@every_page
+def test_programs_need_no_package_that_an_installation_does_not_bring(page: Path) -> None:
+    for program in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for package in re.findall(r"^(?:import|from) (\w+)", program, re.MULTILINE):
+            assert package == "paceline" or package in sys.stdlib_module_names, package
+
+
 # Files and functions
 
 
@@ -128,7 +136,8 @@ def test_files_and_folders_that_are_named_exist(page: Path) -> None:
             continue
         places = (ROOT, SOURCE, page.parent)
         is_there = any((place / name).exists() for place in places)
-        assert is_there or ("/" not in name and any(SOURCE.rglob(name))), name
+        is_somewhere = "/" not in name and any(any(folder.rglob(name)) for folder in (SOURCE, ROOT / "tests"))
+        assert is_there or is_somewhere, name
 
 
 def test_the_trace_of_a_request_names_functions_that_exist() -> None:

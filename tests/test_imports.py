@@ -171,3 +171,12 @@ def test_contributing_says_the_same() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
     assert ("cli", "everything") in rows
     assert {name: set(re.findall(r"`(\w+)`", others)) for name, others in rows if name != "cli"} == MAY_IMPORT
+
+
+def test_no_test_imports_another() -> None:
+    """What they share stands in a module of its own, such as ``conftest.py`` or ``fake_engine.py``."""
+    paths = (ROOT / "tests").rglob("*.py")
+    wrong = [
+        path for path in paths if re.search(r"^(from|import) tests\b.*\btest_", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert not wrong

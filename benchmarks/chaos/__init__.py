@@ -38,10 +38,10 @@ class Report:
     @property
     def is_good(self) -> bool:
         """Whether every request that could be served was, and nothing was left behind. The sizes are not judged."""
-        lost = sum(one.failed + one.wrong for one in self.results) + sum(
-            one.beside.get(verdict, 0) for one in self.results for verdict in (Verdict.FAILED, Verdict.WRONG)
+        lost = sum(result.failed + result.wrong for result in self.results) + sum(
+            result.beside.get(verdict, 0) for result in self.results for verdict in (Verdict.FAILED, Verdict.WRONG)
         )
-        is_back = all(one.back_s is not None for one in self.results)
+        is_back = all(result.back_s is not None for result in self.results)
         left = self.in_flight or self.tracebacks or self.routing_failures or self.engines_running != 1
         return not lost and is_back and not left
 

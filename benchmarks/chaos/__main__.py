@@ -60,7 +60,7 @@ def say(result: Result) -> None:
 
 def tell(report: Report, took_s: float) -> None:
     """What remains to be said after the table."""
-    asked = sum(one.requests + sum(one.beside.values()) for one in report.results)
+    asked = sum(result.requests + sum(result.beside.values()) for result in report.results)
     print(f"\n{asked} requests in {took_s:.0f} s; skipped: {', '.join(report.skipped) or 'nothing'}")
     print(f"still in flight: {report.in_flight}; engines running: {report.engines_running}")
     print(f"open files: {report.fds_before} before, {report.fds_after} after")

@@ -82,7 +82,7 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
         in_trouble += await clients.ask_until(_never, left_s, PAUSE_S) if left_s > 0 else []
         noticed.cancel()
         if phase.launched:
-            reached = await stage.failures(ill) + sum(_was_served_by(one, ill) for one in in_trouble)
+            reached = await stage.failures(ill) + sum(_was_served_by(asked, ill) for asked in in_trouble)
         else:
             reached = await stage.reached() - reached_before
     ended_s = time.monotonic()
@@ -95,10 +95,10 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
         return bool(back_s)
 
     await clients.ask_until(is_back, BACK_WITHIN_S, PAUSE_S)
-    during = {id(one) for one in in_trouble}
-    beside = [one for one in clients.asked[first:] if id(one) not in during]
-    counts = Counter(one.verdict for one in in_trouble)
-    took = sorted(one.took_s for one in in_trouble)
+    during = {id(asked) for asked in in_trouble}
+    beside = [asked for asked in clients.asked[first:] if id(asked) not in during]
+    counts = Counter(asked.verdict for asked in in_trouble)
+    took = sorted(asked.took_s for asked in in_trouble)
     cuts = quantiles(took, n=100)
     return Result(
         phase.name,
@@ -113,12 +113,12 @@ async def run(phase: Phase, stage: Stage, clients: Clients, requests: int) -> Re
         slowest_s=took[-1],
         left_alone_s=noticed.result() if noticed.done() and not noticed.cancelled() else None,
         back_s=next(iter(back_s), None),
-        beside=dict(Counter(str(one.verdict) for one in beside)),
+        beside=dict(Counter(str(asked.verdict) for asked in beside)),
         done=dict(done),
         problems=[
-            f"{one.verdict}: {one.problem}"
-            for one in (*in_trouble, *beside)
-            if one.verdict is not Verdict.SERVED and one.verdict is not Verdict.BROKEN
+            f"{asked.verdict}: {asked.problem}"
+            for asked in (*in_trouble, *beside)
+            if asked.verdict is not Verdict.SERVED and asked.verdict is not Verdict.BROKEN
         ][:PROBLEMS_KEPT],
     )
 
@@ -135,8 +135,8 @@ async def _until_noticed(stage: Stage, name: str, began_s: float) -> float:
         await asyncio.sleep(0.05)
 
 
-def _was_served_by(one: Asked, name: str) -> bool:
-    return one.lane == name and one.verdict is Verdict.SERVED
+def _was_served_by(asked: Asked, name: str) -> bool:
+    return asked.lane == name and asked.verdict is Verdict.SERVED
 
 
 # Troubles

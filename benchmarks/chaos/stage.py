@@ -100,8 +100,8 @@ class Stage:
 
     async def reached(self) -> int:
         """Clients' requests that have reached ``remote`` so far."""
-        _, told = await self._remote.fetch("GET", "/chaos")
-        return int(json.loads(told)["reached"])
+        _, answer = await self._remote.fetch("GET", "/chaos")
+        return int(json.loads(answer)["reached"])
 
     async def lanes(self) -> dict[str, Any]:
         """The gateway's word on all lanes."""

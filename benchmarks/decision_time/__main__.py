@@ -21,7 +21,7 @@ PARTS = ("inspect", "decide", "inspect + decide", "learn")
 
 def requests_of(chars: int) -> list[Request]:
     """Chat requests of our own prompts with pasted text, lengthened or cut in the middle to a length."""
-    found = []
+    requests = []
     for prompt in own_prompts():
         text = prompt.text
         if len(text) < 300:
@@ -33,8 +33,8 @@ def requests_of(chars: int) -> list[Request]:
         else:
             text = text[: chars // 2] + text[-chars // 2 :]
         fields = {"messages": [{"role": "user", "content": text}], "temperature": 0.7, "max_tokens": 256}
-        found.append(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields))
-    return found
+        requests.append(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", fields))
+    return requests
 
 
 def measure(requests: list[Request], count: int) -> dict[str, list[float]]:

@@ -93,8 +93,8 @@ def checked(path: Path) -> set[str]:
         SystemExit: it is corrupt.
     """
     with closing(sqlite3.connect(path)) as connection:
-        if (said := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-            raise SystemExit(f"the log is corrupt: {said}")
+        if (verdict := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
+            raise SystemExit(f"the log is corrupt: {verdict}")
     return {record.id for record in LogReader(path) if record.id is not None}
 
 

@@ -90,8 +90,8 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
                 _start_all(options, engine_port, folder, gateways, backwards=number % 2 == 1)
                 _measure(options, {"direct": Gateway(engine_port)} | gateways, folder, results, cpu_s)
             finally:
-                for one in gateways.values():
-                    one.end()
+                for gateway in gateways.values():
+                    gateway.end()
             print(f"start {number + 1} of {options.starts} done", file=sys.stderr)
     finally:
         engine.kill()
@@ -196,22 +196,22 @@ def _measure(
                         continue
                     url = f"http://127.0.0.1:{gateway.port}/v1/chat/completions"
                     before_s = gateway.cpu_s()
-                    found = _wrk(url, scripts[load], connections, options.seconds)
-                    results[name, load, connections].append(found)
+                    measured = _wrk(url, scripts[load], connections, options.seconds)
+                    results[name, load, connections].append(measured)
                     if connections > 1:
-                        cpu_s[name, load].append((gateway.cpu_s() - before_s) / (found[1] * options.seconds))
+                        cpu_s[name, load].append((gateway.cpu_s() - before_s) / (measured[1] * options.seconds))
         print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
 
 
 def _wrk(url: str, script: Path, connections: int, seconds: int) -> tuple[float, float]:
     """Median latency in ms, and requests/s."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s", str(script), url]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said:
-        raise SystemExit(f"{url} answers with errors:\n{said}")
-    half = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert half and rate, said
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in output:
+        raise SystemExit(f"{url} answers with errors:\n{output}")
+    half = re.search(r"50%\s+([\d.]+)(us|ms|s)", output)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    assert half and rate, output
     return float(half[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[half[2]], float(rate[1])
 
 
@@ -241,10 +241,13 @@ def _print_log(results: Results, cpu_s: CpuTimes) -> None:
     that runs on the machine; the process's own time, less."""
     on, off = "Paceline", "Paceline without its decision log"
     for load in ("json", "stream"):
-        rates = [(one[1], other[1]) for one, other in zip(results[on, load, 32], results[off, load, 32], strict=True)]
+        rates = [
+            (with_log[1], without[1])
+            for with_log, without in zip(results[on, load, 32], results[off, load, 32], strict=True)
+        ]
         own = list(zip(cpu_s[off, load], cpu_s[on, load], strict=True))
         for what, pairs in (("requests/s", rates), ("requests per second of its own CPU time", own)):
-            ratios = sorted(one / other for one, other in pairs)
+            ratios = sorted(with_log / without for with_log, without in pairs)
             low, high = _around_median(len(ratios))
             spread = f"{ratios[low]:.3f} to {ratios[high]:.3f}, {len(ratios)} pairs"
             print(f"{what} at 32, {load}: with the decision log {median(ratios):.3f} of without ({spread})")

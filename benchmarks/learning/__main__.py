@@ -70,11 +70,11 @@ def run(
 
 def speed_ups(world: World) -> dict[Task, float]:
     """By task: the plain lane's time over the best drafting lane's."""
-    found = {}
+    gains = {}
     for task, rows in world.rows.items():
-        times = {one.lane.name: mean(row[one.lane.name][0] for row in rows) for one in world.lanes}
-        found[task] = times["plain"] / min(time for name, time in times.items() if name != "plain")
-    return found
+        times = {state.lane.name: mean(row[state.lane.name][0] for row in rows) for state in world.lanes}
+        gains[task] = times["plain"] / min(time for name, time in times.items() if name != "plain")
+    return gains
 
 
 def main() -> None:
@@ -100,18 +100,20 @@ def main() -> None:
                 back[name].append(run(world, make, signals, options.requests, seed, (worst_task, best_task)))
             print(f"{world.name}: {name} done", file=sys.stderr)
         fixed = {name: done for name, done in runs.items() if name.startswith("always")}
-        first = {name: mean(one.share(0, 20) for one in done) for name, done in fixed.items()}
+        first = {name: mean(learned.share(0, 20) for learned in done) for name, done in fixed.items()}
         best_first = max(first.values())
         print(f"\n**{world.name}**: {best_task} falls, {worst_task} rises\n")
         print("| share of the oracle | first 20 | 51-100 | 201-400 | falls: 1-30 | 31-60 | rises: 1-30 | 31-60 |")
         print("|---|---|---|---|---|---|---|---|")
         for name, done in runs.items():
-            cells = [mean(one.share(*span) for one in done) for span in ((0, 20), (50, 100), (200, 400))]
-            for task, some in ((best_task, done), (worst_task, back[name])):
+            cells = [mean(learned.share(*span) for learned in done) for span in ((0, 20), (50, 100), (200, 400))]
+            for task, its_runs in ((best_task, done), (worst_task, back[name])):
                 spans = ((0, RECOVERY), (RECOVERY, 2 * RECOVERY))
-                cells += [mean(one.share_of_task(task, changed_at, *span) for one in some) for span in spans]
+                cells += [
+                    mean(learned.share_of_task(task, changed_at, *span) for learned in its_runs) for span in spans
+                ]
             print(f"| {name} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
-        ours = mean(one.share(0, 20) for one in runs["Paceline"])
+        ours = mean(learned.share(0, 20) for learned in runs["Paceline"])
         print(f"\nfirst 20 requests: {ours / best_first:.3f} of the best fixed lane", flush=True)
         regrets[world.name] = runs
     if options.figures:

@@ -25,12 +25,12 @@ def draw_regret(runs: Mapping[str, Mapping[str, Sequence[Any]]], changed_at: int
         panel.axis("off")
     for panel, (world, policies) in zip(panels, runs.items(), strict=False):
         fixed = {name: done for name, done in policies.items() if name.startswith("always")}
-        best = min(fixed, key=lambda name: np.mean([sum(one.taken_s) for one in fixed[name]]))
+        best = min(fixed, key=lambda name: np.mean([sum(done_run.taken_s) for done_run in fixed[name]]))
         for name, done in policies.items():
             if name in fixed and name != best:
                 continue
-            length = min(len(one.taken_s) for one in done)
-            beyond = [np.subtract(one.taken_s[:length], one.oracle_s[:length]) for one in done]
+            length = min(len(done_run.taken_s) for done_run in done)
+            beyond = [np.subtract(done_run.taken_s[:length], done_run.oracle_s[:length]) for done_run in done]
             regret = np.cumsum(beyond, axis=1)[:, ::DRAWN_EVERY]
             requests: Any = np.arange(regret.shape[1]) * DRAWN_EVERY
             low, high = np.percentile(regret, (10, 90), axis=0)

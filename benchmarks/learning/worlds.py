@@ -64,39 +64,39 @@ class World(Struct):
 
     def draw(self, signals: dict[Task, list[Signals]], rng: Random) -> Draw:
         task = rng.choice(list(self.rows))
-        told = rng.choice(list(self.rows)) if rng.random() < MISTOLD else task
+        reported = rng.choice(list(self.rows)) if rng.random() < MISTOLD else task
         source = self.behaves_as.get(task, task)
         number = rng.randrange(len(self.rows[source]))
         row = self.rows[source][number]
-        is_own = told is task is source and task in self.own_signals
-        seen = self.own_signals[task][number] if is_own else rng.choice(signals[told])
+        is_own = reported is task is source and task in self.own_signals
+        its_signals = self.own_signals[task][number] if is_own else rng.choice(signals[reported])
         tokens = rng.choice((64, 128, 256))
         factor = exp(rng.gauss(0, DIFFERENCE if len(self.rows[source]) == 1 else 0.0))
         expected_s, observed = {}, {}
-        for one in self.lanes:
-            s_per_token, drafted, accepted = row[one.lane.name]
-            drafts = one.lane.strategy.drafts
-            expected_s[one.lane.name] = tokens * s_per_token * (factor if drafts else 1.0)
-            took_s = expected_s[one.lane.name] * exp(rng.gauss(0, NOISE))
+        for state in self.lanes:
+            s_per_token, drafted, accepted = row[state.lane.name]
+            drafts = state.lane.strategy.drafts
+            expected_s[state.lane.name] = tokens * s_per_token * (factor if drafts else 1.0)
+            took_s = expected_s[state.lane.name] * exp(rng.gauss(0, NOISE))
             counts = (
                 None if drafted is None or accepted is None else (round(tokens * drafted), round(tokens * accepted))
             )
-            observed[one.lane.name] = Observation(
+            observed[state.lane.name] = Observation(
                 completion_tokens=tokens,
                 decode_tokens=tokens,
                 decode_s=took_s,
                 drafted=counts[0] if counts and drafts else None,
                 accepted=counts[1] if counts and drafts else None,
             )
-        return Draw(task, seen, expected_s, observed)
+        return Draw(task, its_signals, expected_s, observed)
 
 
 def signals_by_task() -> dict[Task, list[Signals]]:
     """Signals of our own prompts, greedy."""
-    found: dict[Task, list[Signals]] = {}
+    by_task: dict[Task, list[Signals]] = {}
     for prompt in own_prompts():
-        found.setdefault(Task(prompt.task), []).append(_signals(prompt.text))
-    return found
+        by_task.setdefault(Task(prompt.task), []).append(_signals(prompt.text))
+    return by_task
 
 
 def _signals(text: str) -> Signals:
@@ -117,7 +117,7 @@ def embedded() -> World:
     """SmolLM2-135M Q8_0 on two CPU cores, n-gram lookup at three caps: ``python -m benchmarks.learning.measure``.
 
     What each prompt drafts and accepts at each cap is as measured. Its times are one run each on a shared machine, so
-    the machine's side is their median: a plain step's, and by cap a drafting step's.
+    the machine's side is their median: a plain step's, and by cap a verification step's.
     """
     measured = json.loads(MEASURED.read_text())
     plain_s = median(row["decode_s"] / row["tokens"] for row in measured if not row["cap"])

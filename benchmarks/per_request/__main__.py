@@ -49,14 +49,21 @@ def main() -> None:
     prompts = prompts_of(options.prompts, first=0)
     plain = LlamaServer(built.server, model)
     fixed = {cap: LlamaServer(built.server, model, *NGRAM[:-1], str(cap)) for cap in CAPS}
-    one = LlamaServer(built.server, model, *NGRAM)
+    by_request = LlamaServer(built.server, model, *NGRAM)
     drafting = LlamaServer(built.server, model, "--spec-type", "draft-simple", "--spec-draft-model", str(model))
     none = {"speculative.n_max": 0}
-    ways = [Way("fixed: plain", plain, {}), Way("by request: 0", one, none), Way("draft model: 0", drafting, none)]
+    ways = [
+        Way("fixed: plain", plain, {}),
+        Way("by request: 0", by_request, none),
+        Way("draft model: 0", drafting, none),
+    ]
     for cap in CAPS:
-        ways += [Way(f"fixed: {cap}", fixed[cap], {}), Way(f"by request: {cap}", one, {"speculative.n_max": cap})]
+        ways += [
+            Way(f"fixed: {cap}", fixed[cap], {}),
+            Way(f"by request: {cap}", by_request, {"speculative.n_max": cap}),
+        ]
     guarded = {"speculative.n_max": NGRAM_DRAFT, "speculative.min_yield": MIN_YIELD}
-    ways.append(Way(f"by request: {NGRAM_DRAFT}, guarded", one, guarded))
+    ways.append(Way(f"by request: {NGRAM_DRAFT}, guarded", by_request, guarded))
     samples: dict[tuple[Prompt, str], list[float]] = defaultdict(list)
     try:
         for number in range(options.rounds):
@@ -68,17 +75,17 @@ def main() -> None:
                     seconds = timings["predicted_ms"] / 1000 / (timings["predicted_n"] - 1)
                     samples[prompt, way.name].append(seconds)
             print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
-        one_mb = one.memory_bytes() / 1e6
+        one_mb = by_request.memory_bytes() / 1e6
         fixed_mb = sum(server.memory_bytes() for server in (plain, *fixed.values())) / 1e6
     finally:
-        for server in (plain, one, drafting, *fixed.values()):
+        for server in (plain, by_request, drafting, *fixed.values()):
             server.stop()
     taken_s = {key: median(values) for key, values in samples.items()}
     print("| tokens/s | " + " | ".join(way.name for way in ways) + " |")
     print("|---" * (1 + len(ways)) + "|")
     for task in (*dict.fromkeys(prompt.task for prompt in prompts), None):
-        some = [prompt for prompt in prompts if task in (prompt.task, None)]
-        cells = [f"{len(some) / sum(taken_s[prompt, way.name] for prompt in some):.1f}" for way in ways]
+        alike = [prompt for prompt in prompts if task in (prompt.task, None)]
+        cells = [f"{len(alike) / sum(taken_s[prompt, way.name] for prompt in alike):.1f}" for way in ways]
         print(f"| {task or 'all'} | {' | '.join(cells)} |")
     print("\nspeed of the first over the second, median over the prompts:")
     for first, second in (

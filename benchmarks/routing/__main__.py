@@ -102,7 +102,7 @@ def main() -> None:
         configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT)
     with tempfile.TemporaryDirectory() as folder, gateway(configuration, Path(folder)) as running:
         with urllib.request.urlopen(f"{running.url}/paceline/lanes") as answer:
-            lanes = [one["lane"] for one in json.load(answer)["lanes"]]
+            lanes = [lane["lane"] for lane in json.load(answer)["lanes"]]
         ways = [*lanes, ROUTED]
         taken_s, routed_to = asyncio.run(
             measure(running.url, teaching, prompts, ways, options.rounds, options.max_tokens)
@@ -111,11 +111,11 @@ def main() -> None:
     print("|---" * (len(ways) + 3) + "|")
     best = {prompt: min(taken_s[prompt, lane] for lane in lanes) for prompt in prompts}
     for task in dict.fromkeys(prompt.task for prompt in prompts):
-        some = [prompt for prompt in prompts if prompt.task == task]
-        cells = [len(some) / sum(taken_s[prompt, way] for prompt in some) for way in ways]
-        cells.append(len(some) / sum(best[prompt] for prompt in some))
-        told = ", ".join(f"{lane.rpartition('/')[2]} {count}" for lane, count in routed_to[task].most_common())
-        print(f"| {task} | {' | '.join(f'{cell:.0f}' for cell in cells)} | {told} |")
+        alike = [prompt for prompt in prompts if prompt.task == task]
+        cells = [len(alike) / sum(taken_s[prompt, way] for prompt in alike) for way in ways]
+        cells.append(len(alike) / sum(best[prompt] for prompt in alike))
+        lanes_taken = ", ".join(f"{lane.rpartition('/')[2]} {count}" for lane, count in routed_to[task].most_common())
+        print(f"| {task} | {' | '.join(f'{cell:.0f}' for cell in cells)} | {lanes_taken} |")
     mix = {way: len(prompts) / sum(taken_s[prompt, way] for prompt in prompts) for way in ways}
     oracle = len(prompts) / sum(best.values())
     print(f"| all, weighted by tokens | {' | '.join(f'{mix[way]:.1f}' for way in ways)} | {oracle:.1f} | |")

@@ -31,7 +31,7 @@ from training.drafters.gguf_file import ModelFile, converted
 from training.drafters.models import model_with_mtp
 
 from benchmarks import vllm_server
-from benchmarks.the_finding.machine import AT_ONCE, Machine, measure
+from benchmarks.the_finding.machine import CONCURRENCIES, Machine, measure
 from benchmarks.the_finding.show import draw_machine, machine_table
 from paceline.bench import results
 from paceline.cli import main as paceline
@@ -92,17 +92,17 @@ def main() -> None:
         raise SystemExit("nothing is built; run `paceline engine build`")
     options.out.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
-    told = []
+    sections = []
     with tempfile.TemporaryDirectory() as scratch:
         models = _models(Path(scratch), None if options.quick else built.server)
-        told += [
+        sections += [
             _bench(name, PARTS[name], built.server, models, options.out, Path(scratch), options.quick)
             for name in parts
             if name != "machine"
         ]
         if "machine" in parts:
-            told.append(_machine(built.server, models, options.out, options.quick))
-    (options.out / "tables.md").write_text("\n".join(told))
+            sections.append(_machine(built.server, models, options.out, options.quick))
+    (options.out / "tables.md").write_text("\n".join(sections))
     print(f"{options.out}/tables.md, after {(time.monotonic() - began_s) / 60:.0f} min")
 
 
@@ -113,10 +113,10 @@ def _models(folder: Path, program: str | None) -> dict[str, Path]:
         weights, share = projection(program, path, FITTED_ON)
         print(f"the MTP layer predicts {share:.0%} of the tokens of answers that it was not fitted on", file=sys.stderr)
     target = ModelFile(path)
-    found = {name: folder / f"{name}.gguf" for name in QUANTIZATIONS}
+    files = {name: folder / f"{name}.gguf" for name in QUANTIZATIONS}
     for name, kind in QUANTIZATIONS.items():
-        model_with_mtp(converted(target, kind), found[name], weights)
-    return found
+        model_with_mtp(converted(target, kind), files[name], weights)
+    return files
 
 
 def _bench(name: str, part: Part, program: str, models: dict[str, Path], out: Path, scratch: Path, quick: bool) -> str:
@@ -125,13 +125,13 @@ def _bench(name: str, part: Part, program: str, models: dict[str, Path], out: Pa
     file = out / f"{name}.jsonl"
     file.unlink(missing_ok=True)
     words = [*(part.quick_words if quick else part.words), "--figures", str(out / name)]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         status = paceline(["bench", "--config", str(configuration), "--results", str(file), *words])
     if status:
-        raise SystemExit(f"{part.title} failed:\n{said.getvalue()}")
-    print(f"{part.title}: {said.getvalue().splitlines()[-1]}", file=sys.stderr)
-    return f"## {part.title}\n\n`paceline bench {' '.join(words)}`\n\n```\n{said.getvalue()}```\n"
+        raise SystemExit(f"{part.title} failed:\n{printed.getvalue()}")
+    print(f"{part.title}: {printed.getvalue().splitlines()[-1]}", file=sys.stderr)
+    return f"## {part.title}\n\n`paceline bench {' '.join(words)}`\n\n```\n{printed.getvalue()}```\n"
 
 
 def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:
@@ -157,7 +157,7 @@ def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:
 def _machine(program: str, models: dict[str, Path], out: Path, quick: bool) -> str:
     names = ["q8"] if quick else list(QUANTIZATIONS)
     machines: list[Machine] = [
-        measure(program, name, models[name], (1,) if quick else AT_ONCE, 24 if quick else 32, say_in_place)
+        measure(program, name, models[name], (1,) if quick else CONCURRENCIES, 24 if quick else 32, say_in_place)
         for name in names
     ]
     tasks = results.read(out / "q8.jsonl") if (out / "q8.jsonl").exists() else None

@@ -28,20 +28,21 @@ def machine_table(machines: Sequence[Machine]) -> str:
     """Cost of a drafting step and the acceptance from which it pays; and the measured speed-ups beside the formula."""
     rows = [("", "at once", "cap", "plain step", "drafting step", "break-even", *(f"at {a}" for a in ACCEPTANCES))]
     for machine in machines:
-        for at_once in machine.numbers:
+        for concurrency in machine.concurrencies:
             for cap in CAPS:
-                needed = machine.break_even(cap, at_once)
+                needed = machine.break_even(cap, concurrency)
                 rows.append(
                     (
                         machine.name,
-                        str(at_once),
+                        str(concurrency),
                         str(cap),
-                        f"{1000 * machine.plain_s(at_once):.1f} ms",
-                        f"{machine.step_cost(cap, at_once):.2f}",
+                        f"{1000 * machine.plain_s(concurrency):.1f} ms",
+                        f"{machine.step_cost(cap, concurrency):.2f}",
                         "none" if needed is None else f"{needed:.2f}",
                         *(
-                            f"{machine.speed_up(a, cap, at_once):.2f} ({machine.predicted(a, cap, at_once):.2f})"
-                            for a in ACCEPTANCES
+                            f"{machine.speed_up(acceptance, cap, concurrency):.2f} "
+                            f"({machine.predicted(acceptance, cap, concurrency):.2f})"
+                            for acceptance in ACCEPTANCES
                         ),
                     )
                 )
@@ -58,20 +59,20 @@ def draw_machine(machines: Sequence[Machine], tasks: Results | None, folder: Pat
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    across = len(machines[0].numbers)
+    across = len(machines[0].concurrencies)
     figure, grid = pyplot.subplots(
         len(machines), across, figsize=(4 * across, 3.2 * len(machines)), squeeze=False, sharey=True
     )
     steps = [place / 50 for place in range(50)]
     for row, machine in zip(grid, machines, strict=True):
-        for axes, at_once in zip(row, machine.numbers, strict=True):
+        for axes, concurrency in zip(row, machine.concurrencies, strict=True):
             for place, cap in enumerate(CAPS):
-                line = [machine.predicted(acceptance, cap, at_once) for acceptance in steps]
+                line = [machine.predicted(acceptance, cap, concurrency) for acceptance in steps]
                 axes.plot(steps, line, color=f"C{place}", label=f"{cap} drafted")
-                points = [machine.speed_up(acceptance, cap, at_once) for acceptance in ACCEPTANCES]
+                points = [machine.speed_up(acceptance, cap, concurrency) for acceptance in ACCEPTANCES]
                 axes.plot(ACCEPTANCES, points, "o", color=f"C{place}")
             axes.axhline(1, color="#222222", linewidth=0.8)
-            axes.set_title(f"{machine.name}, {at_once} at once", fontsize=9)
+            axes.set_title(f"{machine.name}, {concurrency} at once", fontsize=9)
             axes.set_xlabel("acceptance of each drafted token")
             _mark(axes, tasks)
         row[0].set_ylabel("speed over plain")
@@ -91,12 +92,12 @@ def _mark(axes: Any, tasks: Results | None) -> None:
         )
     if tasks is None:
         return
-    (one, *_) = slices(tasks)
-    for task, cells in one.tasks.items():
-        lane = next((lane for lane in one.break_even if "/mtp-" in lane), None)
+    (part, *_) = slices(tasks)
+    for task, cells in part.tasks.items():
+        lane = next((lane for lane in part.break_even if "/mtp-" in lane), None)
         if lane is None or cells[lane].acceptance is None:
             continue
-        draft = one.break_even[lane].draft
+        draft = part.break_even[lane].draft
         at = acceptance_of((cells[lane].acceptance or 0) * draft, draft)
         _write(axes, task, at, 0.02, "bottom")
 

@@ -20,7 +20,7 @@ from paceline.types import Lane, Signals, Strategy, Task
 FILE = Path(__file__).parent / "embedded.json"
 CAPS = (4, 8, 12)
 MIN_DRAFTS = 6
-"""Of a prompt whose time shows what a drafting step takes."""
+"""Of a prompt whose time shows what a verification step takes."""
 
 
 class Measured(Struct, frozen=True):
@@ -78,7 +78,7 @@ def lookup_acceptance(longest: int) -> Floats:
 
 @cache
 def lookup_coverage(task: str) -> Floats:
-    """By prompt of the task: the share of its tokens that come out of drafting steps."""
+    """By prompt of the task: the share of its tokens that come out of verification steps."""
     rows = [row for row in measured() if row.task == task and row.cap == CAPS[1]]
     return np.array([min(0.98, (row.drafts + row.accepted) / row.tokens) for row in rows])
 
@@ -142,7 +142,7 @@ def _signals_of(text: str) -> Signals:
 
 @cache
 def _table() -> tuple[list[tuple[str, str]], tuple[Floats, Floats, Floats, Floats]]:
-    """The prompts with their tasks; by prompt and lane seconds, drafted, accepted and drafting steps per token."""
+    """The prompts with their tasks; by prompt and lane seconds, drafted, accepted and verification steps per token."""
     prompts = list(dict.fromkeys((row.task, row.prompt) for row in measured()))
     parts = tuple(np.zeros((len(prompts), len(CAPS) + 1)) for _ in range(4))
     for row in measured():

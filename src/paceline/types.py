@@ -63,12 +63,14 @@ class Request(Struct, frozen=True):
     @classmethod
     def of(cls, fields: Mapping[str, Any], model: str | None = None, api: Api = Api.OPENAI_CHAT) -> "Request":
         """A request to decide on, where somebody else sends it: ``fields`` are those of its body."""
-        return cls(api, "", b"", fields, model)
+        return cls(api=api, path="", body=b"", fields=fields, model=model)
 
 
 class Task(StrEnum):
     """What a request asks for, as far as it matters to drafting."""
 
+    __hash__ = str.__hash__
+    """Enum's own is written in Python, and tasks are looked up a lot: inspecting is a tenth quicker with this one."""
     CODE = "code"
     EDIT = "edit"
     EXTRACT = "extract"
@@ -81,6 +83,8 @@ class Task(StrEnum):
     TRANSLATE = "translate"
     CHAT = "chat"
     CREATE = "create"
+    UNKNOWN = "unknown"
+    """It can't be told; what such requests are like is learned by who sends them."""
 
 
 class Signals(Struct, frozen=True):
@@ -115,6 +119,13 @@ class Signals(Struct, frozen=True):
     """Keyed hash of what names the conversation, or else of how it began; the same for all its turns."""
     conversation_is_named: bool = False
     """Whether the client gave the conversation an identifier, on which the hash then stands."""
+    application: str = ""
+    """Keyed hash of what stays the same in a program's requests: the beginning of its system prompt, names of tools,
+    schema, API, key; empty where nothing tells."""
+    turn: str = ""
+    """What the answer follows, by ``inspection/loop.py``: the ``"first"`` or a later message of the ``"user"``; a tool
+    that ``"read"``, ``"wrote"``, ``"ran"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare ``"prompt"``;
+    its own beginning, ``"assistant"``. Empty where nobody looked."""
 
     @property
     def task(self) -> Task:
@@ -176,15 +187,15 @@ class Abilities(Struct, frozen=True):
         draft, the half of it, a quarter and an eighth. Empty where there is no choice."""
         if not self.drafters:
             return []
-        found = [Strategy()]
+        strategies = [Strategy()]
         for drafter in self.drafters:
             longest = drafter.n_max
             if longest is None:
-                found.append(Strategy(drafter.kind))
+                strategies.append(Strategy(drafter.kind))
                 continue
             wanted = caps or tuple(-(-longest // divisor) for divisor in (8, 4, 2, 1))
-            found += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
-        return found
+            strategies += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
+        return strategies
 
 
 AS_STARTED = Abilities()

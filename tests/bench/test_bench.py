@@ -168,6 +168,7 @@ def test_items_that_a_way_did_not_answer_are_left_out() -> None:
     assert slices(Results(found.about, [sample for sample in broken if sample.error])) == []
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = 0
     for seed in range(100):
@@ -233,7 +234,7 @@ def test_a_results_file_goes_on_where_it_ended(tmp_path: Path) -> None:
     with pytest.raises(BadResults, match="other settings"):
         Writer(file, about | {"settings": {"rounds": 9}}, resume=True)
     again = Writer(file, about, resume=True)
-    assert again.known == [sample]  # what failed is tried again
+    assert again.measured == [sample]  # what failed is tried again
     again.add(Sample("b", "code", "plain", 0.0, 1, 0, decode_tokens=5, decode_s=1.0))
     again.close()
     assert [one.item for one in results.read(file).samples] == ["a", "b"]

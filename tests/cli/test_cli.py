@@ -70,6 +70,7 @@ def test_check_says_what_is_wrong(configuration: Path) -> None:
 
 def test_explain_a_prompt(configuration: Path) -> None:
     done = paceline("explain", "Tell me a story.")
+    assert "  conversation_is_named False" in done.stdout
     assert done.returncode == 0
     assert "lane           plain" in done.stdout
     assert "task           create" in done.stdout

@@ -15,7 +15,7 @@ from paceline.decision.cells import HALF_LIVES_S, Cell, estimate, mean_of, merge
 from paceline.decision.decide import faster_than_first
 from paceline.decision.drafting import acceptance_of, accepted_per_draft
 from paceline.decision.step_cost import NOTHING, PRIOR_DEVIATION, cost, drafting_variance, inputs, with_request
-from paceline.decision.tuning import COMPARED, FAR_WORSE
+from paceline.decision.tuning import FAR_WORSE, MAX_COMPARED
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 
 PLAIN = LaneState(Lane("plain", "plain", Strategy(), "cpu"), model="m")
@@ -299,7 +299,7 @@ def test_the_best_fixed_lane_is_compared_with() -> None:
     assert ratios[best] > 1
     other = code if choose(code, *lanes, state=state).lane != best else STORY
     state = replace(state, exploring_s=0.0)
-    assert 0.001 < decide(other, lanes, state, Random(0)).propensities[best] <= COMPARED
+    assert 0.001 < decide(other, lanes, state, Random(0)).propensities[best] <= MAX_COMPARED
     assert best not in decide(other, lanes, state, Random(0), exploration=0).propensities
 
 

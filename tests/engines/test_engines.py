@@ -98,6 +98,12 @@ def test_the_embedded_engines_command_is_checked_too(flags: list[str], message: 
         LlamaCpp().launch(("embedded", *flags), 1)
 
 
+def test_the_embedded_engines_help_says_how_it_is_called() -> None:
+    words = [sys.executable, "-m", "paceline.engines.embedded", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("usage: python -m paceline.engines.embedded ")
+
+
 # Supervision
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fake_engine import ANSWER
 from tests.patient import shortest_s
@@ -230,6 +230,7 @@ def delta(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["tabbyapi", "vllm", "ollama", "sglang", "lmstudio", "mlx-lm"])
 @pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=20)  # for each of 72 kinds and forms
 @given(borders=st.lists(st.integers(0, 1500), max_size=8))
 def test_usage_is_taken_out_however_it_is_written_and_cut(kind: str, form: tuple[str, str], borders: list[int]) -> None:
     texts = [written(delta(content=word), *form) for word in "abcde"]

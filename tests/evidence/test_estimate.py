@@ -65,6 +65,7 @@ def test_a_lane_that_nothing_is_known_of_is_an_error() -> None:
         estimate(samples, always("x"))
 
 
+@pytest.mark.slow
 def test_estimates_hold_on_a_simulated_machine() -> None:
     """`python -m benchmarks.evidence` does this with 200 logs."""
     signals, held = signals_by_task(), 0

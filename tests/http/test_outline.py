@@ -12,10 +12,10 @@ from tests.patient import TRIES, shortest_s
 
 from paceline.http.errors import ApiError
 from paceline.http.outline import outlined
-from paceline.http.parse import WHOLE_BYTES, parse_request
+from paceline.http.parse import MAX_WHOLE_BYTES, parse_request
 from paceline.types import Api, Request
 
-LARGE = WHOLE_BYTES + 1
+LARGE = MAX_WHOLE_BYTES + 1
 
 
 async def parsed(body: bytes) -> Request:

@@ -34,11 +34,11 @@ def look(fields: dict[str, Any], api: Api = Api.OPENAI_CHAT, path: str = "/v1/ch
     ],
 )
 def test_structure_is_found_in_every_dialect(fields: dict[str, Any]) -> None:
-    signals = chat("Tell me a story.", **fields)
+    signals = chat("Jane, 34, Oslo; Tom, 28, Rome", **fields)
     assert signals.task is Task.EXTRACT
     assert signals.structure
     assert signals.evidence == signals.structure
-    assert signals.tasks[Task.CREATE] > 0.1, "the words still count"
+    assert chat("Tell me a story.", **fields).task is Task.CREATE, "the words count more"
 
 
 def test_a_plain_text_format_is_no_structure() -> None:
@@ -47,7 +47,9 @@ def test_a_plain_text_format_is_no_structure() -> None:
 
 
 def test_tools_count_unless_they_are_turned_off() -> None:
-    assert chat("hi", tools=[{"name": "x"}]).task is Task.TOOL_CALL
+    weather = [{"name": "get_weather"}]
+    assert chat("What will the weather be in Oslo?", tools=weather).task is Task.TOOL_CALL
+    assert chat("hi", tools=[{"name": "x"}]).task is not Task.TOOL_CALL
     assert chat("hi", tools=[{"name": "x"}], tool_choice={"type": "function"}).tasks == {Task.TOOL_CALL: 1.0}
     assert chat("hi", tools=[{"name": "x"}], tool_choice="none").task is Task.CHAT
     assert chat("hi", tools=[]).task is Task.CHAT

@@ -47,6 +47,33 @@ MONSTERS: dict[str, Any] = {
         "tool_choice": {"type": list(range(1_000_000))},
         "tools": [1],
     },
+    "openings": {"messages": [user("<aaaa " * 3_000_000)]},
+    "tags": {"messages": [user("<note_a>x" * 2_000_000)]},
+    "headings": {"messages": [user("#### task" * 2_000_000), user("\n# " * 5_000_000)]},
+    "fences": {
+        "messages": [{"role": "assistant", "content": "```\na" * 4_000_000}, user("observation: " + "$ " * 9_000_000)]
+    },
+    "calls in text": {
+        "messages": [
+            {"role": "system", "content": "tool use " + "tools " * 4_000_000},
+            user("x"),
+            {"role": "assistant", "content": "<a_a" * 5_000_000 + "_a" * 5_000_000},
+            user("[" + "a " * 9_000_000),
+        ]
+    },
+    "tools": HI | {"tools": [{"function": {"name": "get_" * 1_000_000}}] * 100_000},
+    "properties": HI | {"json_schema": {"properties": {f"name {number}" * 10: 1 for number in range(300_000)}}},
+    "results": {"messages": [{"role": "tool", "content": " " * 20_000_000, "name": "n" * 10_000_000}] * 10_000},
+    "calls": {
+        "messages": [{"role": "assistant", "tool_calls": [{}] * 1_000_000}, {"role": "tool", "content": "x"}] * 5_000
+    },
+    "a prompt of markers": {"prompt": "<|fim" * 10_000_000, "suffix": ""},
+    "templates": {"prompt": "[INST]" * 10_000_000},
+    "numbers and underscores": {
+        "messages": [user("hi"), {"role": "assistant", "content": "?"}, user("_1" * 10_000_000)],
+        "tools": [1],
+    },
+    "no spaces": {"messages": [user("海" * 10_000_000)]},
     "depth": {"messages": [user([deep(400)])], "system": [deep(400)], "metadata": deep(400), "thinking": deep(400)},
 }
 

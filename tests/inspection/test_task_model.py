@@ -20,7 +20,8 @@ def test_it_tells_the_prompts_it_was_made_of() -> None:
     right: dict[str, list[bool]] = defaultdict(list)
     for prompt in own_prompts():
         right[prompt.task].append(next(iter(tasks_of(prompt.text))) == prompt.task)
-    assert set(right) == set(Task) - {Task.TOOL_CALL}
+    assert set(right) == set(Task)
+    del right[Task.UNKNOWN]  # a text alone, without a wish, may well be taken for something
     for task, hits in right.items():
         assert sum(hits) / len(hits) > 0.95, task
 

@@ -47,6 +47,7 @@ def test_drafters_are_found(folders: dict[str, Path], model: Path) -> None:
     assert find_drafter(read_header(model)) is None
 
 
+@pytest.mark.slow
 def test_a_head_goes_before_a_draft_model(folders: dict[str, Path], tmp_path: Path) -> None:
     for kind in ("draft", "eagle3"):
         (tmp_path / f"a-{kind}.gguf").symlink_to(folders[kind].with_name(f"model-{kind}.gguf"))

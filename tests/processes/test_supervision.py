@@ -450,7 +450,7 @@ async def test_an_engine_that_came_up_is_waited_for_however_often_it_crashes(
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF_S", (0.05,))
     one = supervise(**launched())
-    for crash in range(module.STARTS_TO_BE_HOPELESS + 2):
+    for crash in range(module.MAX_STARTS_IN_VAIN + 2):
         await becomes(one, Health.UP, restarts=crash)
         assert one.pid is not None
         os.kill(one.pid, signal.SIGKILL)
@@ -463,7 +463,7 @@ async def test_an_engine_that_never_comes_up_is_not_waited_for_any_more(
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF_S", (0.05,))
     one = supervise(**launched("--behave", "crash"))
-    await becomes(one, Health.DOWN, restarts=module.STARTS_TO_BE_HOPELESS + 1)
+    await becomes(one, Health.DOWN, restarts=module.MAX_STARTS_IN_VAIN + 1)
     assert not one.is_coming
 
 

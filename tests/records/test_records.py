@@ -182,6 +182,7 @@ def test_no_text_of_a_request_is_kept_wherever_it_stands(
             assert word not in kept, (word, request)
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_with_names_of_a_megabyte_leave_nothing_behind() -> None:
     recent, metrics = Recent(), Metrics()
     before: int | None = None

@@ -59,6 +59,7 @@ def test_saving_writes_what_changed(tmp_path: Path) -> None:
     assert memory._connection.total_changes - before <= 3  # the totals
 
 
+@pytest.mark.slow
 def test_what_two_gateways_learned_is_kept_when_the_first_lets_go_of_the_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

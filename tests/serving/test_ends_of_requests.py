@@ -133,7 +133,7 @@ async def test_traces_that_fail_keep_the_record_from_nothing(
     def fail(*_: object) -> None:
         raise ValueError("a defect of the exporter")
 
-    monkeypatch.setattr("paceline.http.kept.Traces", lambda _: SimpleNamespace(add=fail, close=lambda: None))
+    monkeypatch.setattr("paceline.http.storage.Traces", lambda _: SimpleNamespace(record=fail, close=lambda: None))
     engine = await start_engine()
     running = await start_gateway('[evidence]\ntraces = "http://127.0.0.1:9/v1/traces"\n' + lane("a", engine.url))
     reply = await running.http.post("/v1/chat/completions", json=CHAT)

@@ -12,6 +12,11 @@ from tests.conftest import CHAT, PATHS, StartEngine, StartGateway, lane, measure
 from tests.fake_engine import ANSWER, Received, Wire, event, token
 
 ODD: list[Any] = [None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role": 5, "content": [{"text": 5}]}]]
+TOLD_OF_A_REQUEST = set(
+    "number id path model task client reason propensity predicted_ms_per_token drafts break_even_share lane status "
+    "total_s queue_s decision_s first_byte_s observed beside at_s error answered fingerprint failed".split()
+)
+"""Other people's programs read these by name, whatever the code calls them."""
 
 
 # Bytes are sacred
@@ -323,6 +328,7 @@ async def test_the_last_requests_are_told_without_their_text(
     assert [(entry["number"], entry["id"], entry["lane"]) for entry in told["requests"]] == [
         (number + 1, f"mine-{number}", "plain") for number in range(3)
     ]
+    assert set(told["requests"][0]) == TOLD_OF_A_REQUEST
     assert "secret" not in str(told)
     later = (await running.http.get("/paceline/requests?after=2")).json()
     assert [entry["id"] for entry in later["requests"]] == ["mine-2"]

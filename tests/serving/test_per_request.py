@@ -10,7 +10,7 @@ from tests.patient import until
 from paceline.engines.body import with_fields
 from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.vllm import Vllm
-from paceline.inside.yield_guard import FIRST_PAUSE, LONGEST_PAUSE, STEPS_IN_FULL, YieldGuard
+from paceline.inside.yield_guard import MAX_PAUSE, MIN_PAUSE, STEPS_IN_FULL, YieldGuard
 from paceline.types import AS_STARTED, Abilities, Api, Drafter, Request, Strategy
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Print the file again."}]}
@@ -87,8 +87,8 @@ def test_the_guard_pauses_for_longer_and_longer_until_drafting_pays() -> None:
             guard.decoded(1)
             length += 1
         pauses.append(length)
-    assert pauses[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
-    assert max(pauses) == LONGEST_PAUSE
+    assert pauses[:4] == [MIN_PAUSE, 2 * MIN_PAUSE, 4 * MIN_PAUSE, 8 * MIN_PAUSE]
+    assert max(pauses) == MAX_PAUSE
     for _ in range(50):
         guard.drafted(4)
         assert guard.limit(12) == 12

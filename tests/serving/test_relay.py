@@ -15,7 +15,7 @@ from tests.patient import jumping_clock
 from paceline.engines import ENGINES, Observer
 from paceline.http.errors import api_error
 from paceline.serving.errors import ServingError
-from paceline.serving.relay import PING_HELD_S, WHOLE_BYTES, EngineSilent, Relay
+from paceline.serving.relay import MAX_PING_HELD_S, MAX_WHOLE_BYTES, EngineSilent, Relay
 from paceline.types import Api, Request, Strategy
 from paceline.wire.client import Answer, ConnectionLost
 from paceline.wire.headers import Headers
@@ -180,10 +180,10 @@ async def test_a_stream_without_an_event_is_an_error() -> None:
 
 async def test_pings_are_held_for_a_second_and_not_longer() -> None:
     client = Client()
-    one = relay([b": 1\n\n", 0.3, b": 2\n\n", 2 * PING_HELD_S, ERROR], client)
+    one = relay([b": 1\n\n", 0.3, b": 2\n\n", 2 * MAX_PING_HELD_S, ERROR], client)
     assert await one.begin() is None
     assert one.began and client.body == b": 1\n\n: 2\n\n"
-    assert client.at_s[0] == pytest.approx(PING_HELD_S, abs=0.001)
+    assert client.at_s[0] == pytest.approx(MAX_PING_HELD_S, abs=0.001)
     await one.run()
     assert client.body == b": 1\n\n: 2\n\n" + ERROR
 
@@ -210,7 +210,7 @@ async def test_json_is_held_until_it_is_known_whether_it_is_an_error(content_typ
 @pytest.mark.parametrize("extra", [-1, 0, 1, 100_000])
 async def test_json_of_any_length_passes(extra: int) -> None:
     client = Client()
-    body = b'{"a": "' + b"x" * (WHOLE_BYTES + extra - 9) + b'"}'
+    body = b'{"a": "' + b"x" * (MAX_WHOLE_BYTES + extra - 9) + b'"}'
     one = relay([body[:100_000], body[100_000:700_000], body[700_000:]], client, JSON, content_length=b"%d" % len(body))
     assert await one.begin() is None
     assert not one.began
@@ -282,7 +282,7 @@ async def test_a_loss_within_a_long_event_ends_it_first() -> None:
 
 @pytest.mark.parametrize(
     ("content_type", "steps"),
-    [(JSON, [b"x" * (WHOLE_BYTES + 1), LOST]), (OTHER, [b"{}\n", LOST]), (None, [b"x", LOST])],
+    [(JSON, [b"x" * (MAX_WHOLE_BYTES + 1), LOST]), (OTHER, [b"{}\n", LOST]), (None, [b"x", LOST])],
 )
 async def test_what_can_not_carry_an_error_is_cut(content_type: bytes | None, steps: list[Step]) -> None:
     client = Client()

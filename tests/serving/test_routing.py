@@ -66,6 +66,7 @@ async def test_the_decision_is_explained_with_what_was_learned(
     assert before["predictions"]["plain"]["ms_per_token"] is None
     asked = len(engine.requests)
     await running.http.post("/v1/chat/completions", json=STORY, headers={"x-paceline-lane": "plain"})
+    await running.outcome_number(1)  # it is learned from when it has been answered
     after = (await running.http.post(explain, json=STORY)).json()
     assert after["predictions"]["plain"]["ms_per_token"] == pytest.approx(0.05, rel=0.3)
     assert "ms/token" in after["decision"]["reason"]

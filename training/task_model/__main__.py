@@ -1,7 +1,9 @@
 """Train the task model, or tell how well it can be trained.
 
     python -m training.task_model                      write src/paceline/inspection/task_model.json
-    python -m training.task_model --evaluate [FILE]    cross-validate, with the prompts of FILE beside our own
+    python -m training.task_model --evaluate           cross-validate
+    python -m training.task_model --evaluate FILE      the same with the prompts of FILE beside our own; or, where FILE
+                                                       holds recorded requests, what is found in them, by source
 
 Multinomial logistic regression on the features of ``paceline.inspection.features``. A word that stands in one of the
 lexicons has, in training, the lexicon as a feature too; the lexicon's weights are added to those of its words when the
@@ -12,6 +14,7 @@ import argparse
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -24,16 +27,22 @@ from sklearn.model_selection import GroupKFold
 import paceline.inspection
 from paceline.inspection.features import features
 from paceline.inspection.task_model import PLACES
+from paceline.types import Task
 from training.task_model.prompts import Prompt, lexicons, own_prompts, read_prompts
+from training.task_model.traffic import holds_traffic, report, told_of
 
 OUTPUT = Path(paceline.inspection.__file__).parent / "task_model.json"
-STRENGTH = 18.0
-"""Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60."""
+STRENGTH = 10.0
+"""Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60; the lower, the less sure of itself."""
 MIN_WISHES = 2
 """A feature that fewer wishes have is not learned."""
 FOLDS = 10
 SCALE = 100
 """Weights are written as integers, in hundredths."""
+MASKED = 0.5
+KEPT_WORDS = (0.0, 0.0, 0.1, 0.2)
+WORDS = (*PLACES, "lexicon", "asks", "ends")
+"""Features that a masked copy loses."""
 Feature = tuple[str | int, ...]
 """A place and a word, a property of the whole, or a lexicon at a place."""
 Row = Mapping[Feature, float]
@@ -56,10 +65,29 @@ def row(text: str) -> Row:
     return {feature: count / found.size**0.5 for feature, count in counted.items()}
 
 
+def masked(prompts: Sequence[Prompt], rows: Sequence[Row]) -> tuple[list[Prompt], list[Row]]:
+    """Copies of every second prompt without most of its words, which nobody could tell the task of: what the model
+    does not know, it is to call unknown."""
+    random = Random(1)
+    copies: list[Prompt] = []
+    kept: list[Row] = []
+    for prompt, features_of in zip(prompts, rows, strict=True):
+        if prompt.task == Task.UNKNOWN or random.random() > MASKED:
+            continue
+        share = random.choice(KEPT_WORDS)
+        copies.append(Prompt(Task.UNKNOWN, prompt.text, f"masked {prompt.wish}"))
+        in_order = sorted(features_of, key=repr)  # sets have another order in every run
+        stays = [key for key in in_order if key[0] not in WORDS or random.random() < share]
+        kept.append({key: features_of[key] for key in stays})
+    return copies, kept
+
+
 class Trained:
     """A fitted model with its vocabulary."""
 
     def __init__(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
+        copies, kept = masked(prompts, rows)
+        prompts, rows = [*prompts, *copies], [*rows, *kept]
         wishes: dict[Feature, set[str]] = {}
         for prompt, one in zip(prompts, rows, strict=True):
             for feature in one:
@@ -157,6 +185,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluate", nargs="?", const="", metavar="FILE", help="cross-validate instead")
     options = parser.parse_args()
+    if options.evaluate and holds_traffic(Path(options.evaluate)):
+        report(told_of(Path(options.evaluate)))
+        return
     prompts = own_prompts()
     if options.evaluate is None:
         size_bytes = Trained(prompts, [row(prompt.text) for prompt in prompts]).write(OUTPUT)

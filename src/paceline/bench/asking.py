@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from paceline.bench.results import ROUTED, Key, Sample
 from paceline.bench.workload import Item
@@ -24,6 +24,13 @@ POOLED = {"ngram-mod", "ngram-cache"}
 ENDS_BY_ITSELF = ("response_format", "tools")
 """Fields of requests whose answer has a form, and ends where the form ends."""
 TIMEOUT_S = 600.0
+"""Of one answer: a large model on a processor, behind others."""
+TEACHING_ROUND = -1
+"""Of requests that are not measured."""
+OUTCOME_TIMEOUT_S = 30.0
+"""Of the gateway's own document of what it measured."""
+MAX_OUTCOME_LOOKS, OUTCOME_INTERVAL_S = 100, 0.01
+"""How often the gateway is asked for what it measured, which it notes within milliseconds, and how long between."""
 
 
 class Settings(Struct, frozen=True):
@@ -38,12 +45,14 @@ class Settings(Struct, frozen=True):
     rounds: int = 2
     max_tokens: int = 64
     temperatures: tuple[float, ...] = (0.0,)
-    at_once: tuple[int, ...] = (1,)
+    concurrencies: tuple[int, ...] = field(default=(1,), name="at_once")
+    """Requests in flight, in turn. Results files have it under an older name."""
     seed: int = 0
     keep_text: bool = False
 
     @property
     def ways(self) -> tuple[str, ...]:
+        """The lanes, and the routing if it is measured."""
         return (*self.lanes, ROUTED) if self.routed else self.lanes
 
 
@@ -53,23 +62,32 @@ class Group(Struct, frozen=True):
     items: tuple[Item, ...]
     way: str
     temperature: float
-    at_once: int
+    concurrency: int
     round: int
 
     def key(self, item: Item) -> Key:
-        return Key(item.id, self.way, self.temperature, self.at_once, self.round)
+        """Of the sample that this item brings here."""
+        return Key(
+            item=item.id, way=self.way, temperature=self.temperature, concurrency=self.concurrency, round=self.round
+        )
 
 
-class _Told(Struct):
-    """What the client saw of an answer."""
+class _Received(Struct, frozen=True, kw_only=True):
+    """What the client got of an answer."""
 
-    text: str
-    first_token_s: float | None
+    text: str = ""
+    first_token_s: float | None = None
     total_s: float
     error: str | None = None
 
 
 class Asker:
+    """A client of one gateway.
+
+    Args:
+        lanes: as ``/paceline/lanes`` tells them.
+    """
+
     def __init__(self, client: Client, lanes: Sequence[dict[str, Any]], settings: Settings) -> None:
         self._client = client
         self._settings = settings
@@ -80,33 +98,37 @@ class Asker:
         self._last = 0
 
     async def teach(self, item: Item) -> None:
-        group = Group((item,), ROUTED, self._settings.temperatures[0], 1, -1)
+        """Have an item routed, for the gateway to learn from."""
+        group = Group(
+            items=(item,), way=ROUTED, temperature=self._settings.temperatures[0], concurrency=1, round=TEACHING_ROUND
+        )
         await self._ask(item, group, str(uuid4()), learn=True)
 
     async def measure(self, group: Group) -> list[Sample]:
+        """Send a group, from which nothing is learned, and say what was measured of each of its items."""
         names = [str(uuid4()) for _ in group.items]
-        told = await asyncio.gather(
+        answers = await asyncio.gather(
             *(self._ask(item, group, name, learn=False) for item, name in zip(group.items, names, strict=True))
         )
         outcomes = await self._outcomes(names)
         return [
-            self._sample(item, group, one, outcomes.get(name))
-            for item, one, name in zip(group.items, told, names, strict=True)
+            self._sample(item, group, received, outcomes.get(name))
+            for item, received, name in zip(group.items, answers, names, strict=True)
         ]
 
     async def likeliest_tokens(self, item: Item, lane: str, how_many: int) -> list[Any]:
         """Of a lane's answer at temperature 0, each token with its likeliest alternatives, as OpenAI's ``logprobs``
         have them; empty where it does not tell."""
-        group = Group((item,), lane, 0.0, 1, 0)
+        group = Group(items=(item,), way=lane, temperature=0.0, concurrency=1, round=0)
         name = str(uuid4())
-        asked = self._body(item, group, name) | {"logprobs": True, "top_logprobs": how_many, "stream": False}
-        del asked["stream_options"]
+        fields = self._body(item, group, name) | {"logprobs": True, "top_logprobs": how_many, "stream": False}
+        del fields["stream_options"]
         headers = self._headers(group, name, learn=False)
         status, answer = await self._client.fetch(
-            "POST", "/v1/chat/completions", headers, json.dumps(asked).encode(), TIMEOUT_S
+            "POST", "/v1/chat/completions", headers, json.dumps(fields).encode(), TIMEOUT_S
         )
-        told = (json.loads(answer)["choices"][0].get("logprobs") or {}) if status == 200 else {}
-        return told.get("content") or []
+        logprobs = (json.loads(answer)["choices"][0].get("logprobs") or {}) if status == 200 else {}
+        return logprobs.get("content") or []
 
     def _headers(self, group: Group, name: str, learn: bool) -> Headers:
         lane = [] if group.way == ROUTED else [(b"x-paceline-lane", group.way.encode())]
@@ -117,7 +139,7 @@ class Asker:
             *lane,
         ]
 
-    async def _ask(self, item: Item, group: Group, name: str, learn: bool) -> _Told:
+    async def _ask(self, item: Item, group: Group, name: str, learn: bool) -> _Received:
         headers = self._headers(group, name, learn)
         body = json.dumps(self._body(item, group, name)).encode()
         sent_s = time.perf_counter()
@@ -132,10 +154,10 @@ class Asker:
                         pieces.append(piece)
                     status = answer.status
         except (ConnectionLost, TimeoutError) as error:
-            return _Told("", None, time.perf_counter() - sent_s, str(error) or "no answer in time")
+            return _Received(total_s=time.perf_counter() - sent_s, error=str(error) or "no answer in time")
         total_s, whole = time.perf_counter() - sent_s, b"".join(pieces)
         refusal = None if status == 200 else whole[:300].decode("utf-8", "replace")
-        return _Told(_text(whole), first_s, total_s, refusal)
+        return _Received(text=_text(whole), first_token_s=first_s, total_s=total_s, error=refusal)
 
     def _body(self, item: Item, group: Group, name: str) -> dict[str, Any]:
         kinds = self._all_kinds if group.way == ROUTED else {self._kinds[group.way]}
@@ -158,22 +180,28 @@ class Asker:
 
     async def _outcomes(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the gateway measured; it notes that after the answer has gone out."""
-        found: dict[str, dict[str, Any]] = {}
-        for _ in range(100):
-            _, answer = await self._client.fetch("GET", f"/paceline/requests?after={self._last}", [], b"", 30.0)
+        outcomes: dict[str, dict[str, Any]] = {}
+        for _ in range(MAX_OUTCOME_LOOKS):
+            path = f"/paceline/requests?after={self._last}"
+            _, answer = await self._client.fetch("GET", path, [], b"", OUTCOME_TIMEOUT_S)
             document = json.loads(answer)
             self._last = document["last"]
-            found |= {entry["id"]: entry for entry in document["requests"] if entry["id"] in names}
-            if len(found) == len(names):
+            outcomes |= {entry["id"]: entry for entry in document["requests"] if entry["id"] in names}
+            if len(outcomes) == len(names):
                 break
-            await asyncio.sleep(0.01)
-        return found
+            await asyncio.sleep(OUTCOME_INTERVAL_S)
+        return outcomes
 
-    def _sample(self, item: Item, group: Group, told: _Told, outcome: dict[str, Any] | None) -> Sample:
+    def _sample(self, item: Item, group: Group, received: _Received, outcome: dict[str, Any] | None) -> Sample:
         observed = outcome["observed"] if outcome else {}
-        error = told.error or (outcome["error"] if outcome else "the gateway told no outcome")
+        error = received.error or (outcome["error"] if outcome else "the gateway told no outcome")
         return Sample(
-            *(item.id, item.task, group.way, group.temperature, group.at_once, group.round),
+            item=item.id,
+            task=item.task,
+            way=group.way,
+            temperature=group.temperature,
+            concurrency=group.concurrency,
+            round=group.round,
             lane=outcome["lane"] if outcome else "",
             tokens=observed.get("completion_tokens"),
             decode_tokens=observed.get("decode_tokens"),
@@ -181,9 +209,9 @@ class Asker:
             drafted=observed.get("drafted"),
             accepted=observed.get("accepted"),
             drafting_steps=observed.get("drafting_steps"),
-            first_token_s=told.first_token_s,
-            total_s=told.total_s,
-            text=told.text if self._settings.keep_text else "",
+            first_token_s=received.first_token_s,
+            total_s=received.total_s,
+            text=received.text if self._settings.keep_text else "",
             error=error,
         )
 

@@ -8,9 +8,12 @@ import msgspec
 
 from paceline.wire.client import Client
 
-TOKENS = 96
-AT_ONCE = (1, 1, 2, 4)
-"""Requests at a time, in turn: a step's cost grows with them."""
+MAX_TOKENS = 96
+"""Of each answer: enough steps to be timed, also where they verify long drafts."""
+MIN_TIMEOUT_S = 60.0
+"""Of each answer, however little time is left."""
+CONCURRENCIES = (1, 1, 2, 4)
+"""Requests in flight, in turn: a step's cost grows with them."""
 NAMES = ("Ada", "Boris", "Chen", "Dora", "Emil", "Fay", "Gus", "Hana")
 LIST = "\n".join(
     f"- {name} lives at {number} Mill Street and can be reached under {number}-00{number}."
@@ -39,20 +42,20 @@ async def calibrate(client: Client, lanes: Sequence[str], seconds: float, report
     """
     ends_s, sent = time.monotonic() + seconds, 0
     while True:
-        for at_once in AT_ONCE:
+        for concurrency in CONCURRENCIES:
             for lane in lanes:
                 if time.monotonic() >= ends_s:
                     return sent
-                prompts = [PROMPTS[(number + sent) % len(PROMPTS)] for number in range(at_once)]
+                prompts = [PROMPTS[(number + sent) % len(PROMPTS)] for number in range(concurrency)]
                 await asyncio.gather(*(_send(client, lane, prompt, ends_s) for prompt in prompts))
-                sent += at_once
+                sent += concurrency
                 report(sent, max(0.0, ends_s - time.monotonic()))
 
 
 async def _send(client: Client, lane: str, prompt: str, ends_s: float) -> None:
-    fields = {"messages": [{"role": "user", "content": prompt}], "max_tokens": TOKENS, "temperature": 0}
+    fields = {"messages": [{"role": "user", "content": prompt}], "max_tokens": MAX_TOKENS, "temperature": 0}
     headers = [(b"x-paceline-lane", lane.encode()), (b"content-type", b"application/json")]
-    timeout_s = max(60.0, 2 * (ends_s - time.monotonic()))
+    timeout_s = max(MIN_TIMEOUT_S, 2 * (ends_s - time.monotonic()))
     status, answer = await client.fetch("POST", "/v1/chat/completions", headers, msgspec.json.encode(fields), timeout_s)
     if status != 200:
         raise Refused(f"{lane} answers {status}: {answer[:200].decode('utf-8', 'replace')}")

@@ -14,10 +14,11 @@ from paceline.bench.asking import Asker
 from paceline.bench.results import Sample
 from paceline.bench.workload import Item
 
-NEAR_TIE = 0.3
+MAX_NEAR_TIE = 0.3
 """Difference of two tokens' log probabilities below which rounding may decide between them. On the bundled model in
 Q8_0, batching moves log probabilities by up to 0.15."""
 ALTERNATIVES = 5
+"""Tokens that a lane is asked to name at each place, as many as OpenAI's API gave at first."""
 
 
 class Parting(Struct, frozen=True):
@@ -33,7 +34,7 @@ class Parting(Struct, frozen=True):
 
     @property
     def is_near_tie(self) -> bool:
-        return self.gap is not None and self.gap <= NEAR_TIE
+        return self.gap is not None and self.gap <= MAX_NEAR_TIE
 
     def __str__(self) -> str:
         where = f"{self.lane}, {self.item}: parts after {self.at} characters"
@@ -51,7 +52,7 @@ async def partings(
         ConnectFailed, ConnectionLost: from the client.
     """
     texts = {(sample.item, sample.way): sample.text for sample in samples if sample.error is None}
-    found = []
+    parted = []
     for item in items:
         tokens: list[Any] | None = None
         first = texts.get((item.id, lanes[0]))
@@ -65,8 +66,9 @@ async def partings(
                 (place for place, pair in enumerate(zip(first, other, strict=False)) if len({*pair}) == 2),
                 min(len(first), len(other)),
             )
-            found.append(Parting(item.id, lane, at, _gap(tokens, first, other, at)))
-    return found
+            gap = _gap(tokens, first, other, at)
+            parted.append(Parting(item=item.id, lane=lane, at=at, gap=gap))
+    return parted
 
 
 def _gap(tokens: Sequence[Any], first: str, other: str, at: int) -> float | None:
@@ -76,10 +78,10 @@ def _gap(tokens: Sequence[Any], first: str, other: str, at: int) -> float | None
         if end > at:
             rest = other[begin:]
             # of tokens that begin alike, the longest is the one that was taken
-            fitting = [one for one in token["top_logprobs"] if one["token"] and rest.startswith(one["token"])]
-            fitting = [one for one in fitting if one["token"] != token["token"]]
+            others = [entry for entry in token["top_logprobs"] if entry["token"] not in ("", token["token"])]
+            fitting = [entry for entry in others if rest.startswith(entry["token"])]
             if not first.startswith(token["token"], begin) or not fitting:
                 return None
-            return float(token["logprob"] - max(fitting, key=lambda one: len(one["token"]))["logprob"])
+            return float(token["logprob"] - max(fitting, key=lambda entry: len(entry["token"]))["logprob"])
         begin = end
     return None

@@ -15,6 +15,9 @@ from typing import NamedTuple
 from paceline.processes.launch import free_port
 
 START_TIMEOUT_S = 600.0
+"""Until no engine is starting any more: as long as a large model takes from a slow disk."""
+STOP_TIMEOUT_S = 30.0
+"""Until it has stopped its engines; then it is killed."""
 
 
 class NotStarted(Exception):
@@ -22,6 +25,8 @@ class NotStarted(Exception):
 
 
 class Running(NamedTuple):
+    """A gateway that was started."""
+
     url: str
     pid: int
 
@@ -55,7 +60,7 @@ def own_gateway(words: Sequence[str], folder: Path, state: Path | None = None) -
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
 

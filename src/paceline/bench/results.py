@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 ROUTED = "routed"
 """The way of requests that leave the lane to the gateway."""
@@ -21,7 +21,7 @@ class Key(NamedTuple):
     item: str
     way: str
     temperature: float
-    at_once: int
+    concurrency: int
     round: int
 
 
@@ -33,8 +33,8 @@ class Sample(Struct, frozen=True, omit_defaults=True):
     way: str
     """A lane's name, or :data:`ROUTED`."""
     temperature: float
-    at_once: int
-    """Requests that are kept in flight."""
+    concurrency: int = field(name="at_once")
+    """Requests that are kept in flight. Results files have it under an older name."""
     round: int
     lane: str = ""
     """That served."""
@@ -55,7 +55,13 @@ class Sample(Struct, frozen=True, omit_defaults=True):
 
     @property
     def key(self) -> Key:
-        return Key(self.item, self.way, self.temperature, self.at_once, self.round)
+        return Key(
+            item=self.item,
+            way=self.way,
+            temperature=self.temperature,
+            concurrency=self.concurrency,
+            round=self.round,
+        )
 
     @property
     def s_per_token(self) -> float | None:
@@ -64,6 +70,8 @@ class Sample(Struct, frozen=True, omit_defaults=True):
 
 
 class Results(Struct, frozen=True):
+    """A whole results file."""
+
     about: dict[str, Any]
     """Versions, machine, lanes with their engines, workload and settings: what is needed to repeat it."""
     samples: list[Sample]
@@ -109,17 +117,18 @@ class Writer:
     """
 
     def __init__(self, path: Path, about: dict[str, Any], resume: bool) -> None:
-        self.known: list[Sample] = []
+        self.measured: list[Sample] = []
+        """Those that stood in the file already."""
         try:
             if path.exists():
                 if not resume:
                     raise BadResults(f"{path} exists; --resume goes on with it")
-                found = read(path)
+                earlier = read(path)
                 for name in ("settings", "workload"):
-                    if found.about.get(name) != about[name]:
-                        raise BadResults(f"{path} was measured with other {name}: {found.about.get(name)}")
-                self.known = [sample for sample in found.samples if sample.error is None]
-                whole = [json.dumps(found.about).encode(), *(msgspec.json.encode(sample) for sample in self.known)]
+                    if earlier.about.get(name) != about[name]:
+                        raise BadResults(f"{path} was measured with other {name}: {earlier.about.get(name)}")
+                self.measured = [sample for sample in earlier.samples if sample.error is None]
+                whole = [json.dumps(earlier.about).encode(), *(msgspec.json.encode(sample) for sample in self.measured)]
                 path.write_bytes(b"\n".join(whole) + b"\n")
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +138,7 @@ class Writer:
             raise BadResults(f"{path}: {error}") from error
 
     def add(self, sample: Sample) -> None:
+        """Append one, at once: nothing is lost where the bench is broken off."""
         self._file.write(msgspec.json.encode(sample) + b"\n")
         self._file.flush()
 

@@ -14,7 +14,9 @@ from paceline.bench.workload import Item, Workload
 from paceline.wire.client import Client
 
 
-class Progress(Struct, frozen=True):
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far a bench is, in groups of requests."""
+
     done: int
     of: int
     left_s: float | None
@@ -25,16 +27,18 @@ def _groups(items: Sequence[Item], settings: Settings) -> Iterator[Group]:
     """Every way for one group of items before the next, beginning with another way each time: a machine that drifts
     is fair to all. A last group that is too small is filled up from the beginning."""
     for temperature in settings.temperatures:
-        for at_once in settings.at_once:
+        for concurrency in settings.concurrencies:
             for number in range(settings.rounds):
                 order = list(items)
                 Random(f"{settings.seed} {number}").shuffle(order)
-                for place in range(0, len(order), at_once):
-                    group = tuple((order * at_once)[place : place + at_once])
+                for place in range(0, len(order), concurrency):
+                    group = tuple((order * concurrency)[place : place + concurrency])
                     ways = settings.ways
-                    shift = (number + place // at_once) % len(ways)
+                    shift = (number + place // concurrency) % len(ways)
                     for way in ways[shift:] + ways[:shift]:
-                        yield Group(group, way, temperature, at_once, number)
+                        yield Group(
+                            items=group, way=way, temperature=temperature, concurrency=concurrency, round=number
+                        )
 
 
 async def run_bench(
@@ -42,39 +46,44 @@ async def run_bench(
     lanes: Sequence[dict[str, Any]],
     workload: Workload,
     settings: Settings,
-    known: Sequence[Sample],
+    measured: Sequence[Sample],
     note: Callable[[Sample], None],
     report: Callable[[Progress], None],
 ) -> None:
-    """Measure what is not known yet.
+    """Measure what was not measured yet.
 
     Args:
         lanes: as ``/paceline/lanes`` tells them.
+        measured: samples of a bench that was broken off.
         note: told of each new sample.
 
     Raises:
         ConnectFailed: there is no gateway any more.
     """
     asker = Asker(client, lanes, settings)
-    measured, teaching = workload.part(settings.prompts), workload.part(settings.teach, skip=settings.prompts)
-    done_keys = {sample.key for sample in known}
+    # 1. What is left to do.
+    items, teaching = workload.part(settings.prompts), workload.part(settings.teach, skip=settings.prompts)
+    done_keys = {sample.key for sample in measured}
     groups = [
-        group for group in _groups(measured, settings) if not all(group.key(item) in done_keys for item in group.items)
+        group for group in _groups(items, settings) if not all(group.key(item) in done_keys for item in group.items)
     ]
     learning = teaching if any(group.way == ROUTED for group in groups) else ()
     total, done, began_s = len(learning) + len(groups), 0, time.monotonic()
 
     def progress() -> None:
         took_s = time.monotonic() - began_s
-        report(Progress(done, total, took_s / done * (total - done) if done else None))
+        report(Progress(done=done, of=total, left_s=took_s / done * (total - done) if done else None))
 
+    # 2. The gateway learns.
     progress()
     for item in learning:
         await asker.teach(item)
         done += 1
         progress()
-    if groups:  # what is slow the first time is not measured
+    # 3. What is slow the first time is not measured.
+    if groups:
         await asker.measure(msgspec.structs.replace(groups[0], way=settings.lanes[0]))
+    # 4. Measure.
     for group in groups:
         for sample in await asker.measure(group):
             if sample.key not in done_keys:

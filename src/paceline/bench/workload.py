@@ -28,6 +28,8 @@ class Item(Struct, frozen=True):
 
 
 class Workload(Struct, frozen=True):
+    """What is sent, in its order."""
+
     name: str
     items: tuple[Item, ...]
 
@@ -44,10 +46,11 @@ class Workload(Struct, frozen=True):
     def part(self, per_task: int, skip: int = 0) -> tuple[Item, ...]:
         """So many items of each task after the first ``skip``, the tasks in turn; fewer where a task has fewer."""
         by_task = [[item for item in self.items if item.task == task][skip : skip + per_task] for task in self.tasks]
-        return tuple(some[place] for place in range(per_task) for some in by_task if place < len(some))
+        return tuple(items[place] for place in range(per_task) for items in by_task if place < len(items))
 
 
 def shipped() -> Workload:
+    """The one that comes along."""
     text = (files("paceline.bench") / "workloads" / f"{SHIPPED}.jsonl").read_text("utf-8")
     return Workload(SHIPPED, tuple(_items(text.splitlines(), SHIPPED)))
 
@@ -118,15 +121,16 @@ def _item(document: Any, number: int) -> Item | None:
 
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "system": "system"}
+"""By ShareGPT's names."""
 
 
 def _sharegpt(conversations: Any) -> list[dict[str, str]]:
     if not isinstance(conversations, list):
         raise TypeError("conversations: is no list")
     messages = [
-        {"role": ROLES[said["from"]], "content": said["value"]}
-        for said in conversations
-        if isinstance(said, dict) and said.get("from") in ROLES and isinstance(said.get("value"), str)
+        {"role": ROLES[turn["from"]], "content": turn["value"]}
+        for turn in conversations
+        if isinstance(turn, dict) and turn.get("from") in ROLES and isinstance(turn.get("value"), str)
     ]
     while messages and messages[-1]["role"] != "user":
         messages.pop()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from paceline import __version__
 from paceline.bench import results, workload
@@ -56,6 +56,9 @@ PROBLEMS = (
     ConnectionLost,
 )
 QUICK: dict[str, Any] = {"prompts": 1, "teach": 1, "rounds": 1, "max_tokens": 48}
+"""Settings of ``--quick``: two minutes with the bundled model on two cores."""
+PROGRESS_CHARS = 30
+"""Of the bar that shows how far it is."""
 
 
 def register(commands: Subparsers) -> None:
@@ -123,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
             print(comparison(*(results.read(path) for path in options.compare)), end="")
             return 0
         if options.show:
-            return _told(results.read(options.show), options.figures)
+            return _show(results.read(options.show), options.figures)
         if options.calibrate:
             with _gateway(options, state_directory().parent) as to:
                 print(calibrated(to))
@@ -140,7 +143,7 @@ def _bench(options: argparse.Namespace, to: Address) -> int:
     settings = _settings(options, lanes)
     about = _about(lanes, load, settings)
     writer = Writer(options.results, about, options.resume) if options.results else None
-    samples = list(writer.known) if writer else []
+    samples = list(writer.measured) if writer else []
 
     def note(sample: Sample) -> None:
         samples.append(sample)
@@ -159,7 +162,7 @@ def _bench(options: argparse.Namespace, to: Address) -> int:
     if stopped:
         kept = f", kept in {options.results}: --resume goes on from there" if writer else ""
         say(f"stopped after {len(samples)} measured requests{kept}")
-    status = _told(Results(about, samples), options.figures) if samples or not stopped else INTERRUPTED
+    status = _show(Results(about, samples), options.figures) if samples or not stopped else INTERRUPTED
     return INTERRUPTED if stopped else status
 
 
@@ -184,34 +187,34 @@ def _check_lossless(options: argparse.Namespace, to: Address) -> int:
         finally:
             client.close()
 
-    found = asyncio.run(compare())
+    differences = asyncio.run(compare())
     failed = [sample for sample in samples if sample.error is not None]
     for sample in failed:
         print(f"{sample.way}, {sample.item}: {sample.error}")
     for lane in names[1:]:
-        parted = sum(parting.lane == lane for parting in found)
+        parted = sum(parting.lane == lane for parting in differences)
         print(f"{lane}: {len(items) - parted} of {len(items)} texts are the same as {names[0]}'s")
-    for parting in found:
+    for parting in differences:
         print(f"  {parting}{': rounding decides there' if parting.is_near_tie else ': THIS IS NO ROUNDING'}")
-    return 0 if not failed and all(parting.is_near_tie for parting in found) else 1
+    return 0 if not failed and all(parting.is_near_tie for parting in differences) else 1
 
 
 async def _run(
-    to: Address, lanes: list[dict[str, Any]], load: Workload, settings: Settings, known: list[Sample], note: Any
+    to: Address, lanes: list[dict[str, Any]], load: Workload, settings: Settings, measured: list[Sample], note: Any
 ) -> None:
     client = Client(to.url, fetch_headers=to.headers)
     try:
-        await run_bench(client, lanes, load, settings, known, note, _say_progress)
+        await run_bench(client, lanes, load, settings, measured, note, _say_progress)
     finally:
         client.close()
 
 
-def _told(found: Results, figures: Path | None) -> int:
-    """Print what was found, and draw it."""
-    parts = slices(found)
-    errors = [sample for sample in found.samples if sample.error is not None]
-    for one in parts:
-        print(table(one))
+def _show(measured: Results, figures: Path | None) -> int:
+    """Print what was measured, and draw it."""
+    parts = slices(measured)
+    errors = [sample for sample in measured.samples if sample.error is not None]
+    for part in parts:
+        print(table(part))
     if errors:
         print(f"{len(errors)} requests failed; the first, {errors[0].way}: {errors[0].error}")
     if not parts:
@@ -219,7 +222,7 @@ def _told(found: Results, figures: Path | None) -> int:
     if figures:
         from paceline.bench.figures import draw
 
-        for path in draw(found, parts, figures):
+        for path in draw(measured, parts, figures):
             print(path)
     print(advice(parts[0]))
     return 0
@@ -240,19 +243,19 @@ def _gateway(options: argparse.Namespace, state: Path | None) -> Iterator[Addres
             yield Address(running.url, shown_key)
 
 
-def _lanes(told: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+def _lanes(all_lanes: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
     """Those that are up, or are asked for; those that draft nothing first.
 
     Raises:
         Unanswered: a lane that is asked for is not up, or none is.
     """
-    up = {lane["lane"]: lane for lane in told if lane["health"] == "up"}
+    up = {lane["lane"]: lane for lane in all_lanes if lane["health"] == "up"}
     names = wanted.split(",") if wanted else list(up)
     for name in names:
         if name not in up:
             raise Unanswered(f"no lane {name!r} is up; up are: {', '.join(up) or 'none'}")
     if not names:
-        problems = "; ".join(f"{lane['lane']}: {lane['problem']}" for lane in told)
+        problems = "; ".join(f"{lane['lane']}: {lane['problem']}" for lane in all_lanes)
         raise Unanswered(f"no lane is up: {problems}")
     return sorted((up[name] for name in names), key=lambda lane: bool(lane["strategy"]["drafts"]))
 
@@ -264,9 +267,9 @@ def _settings(options: argparse.Namespace, lanes: list[dict[str, Any]]) -> Setti
         if (value := getattr(options, name)) is not None
     }
     usual = Settings(
-        tuple(lane["lane"] for lane in lanes),
+        lanes=tuple(lane["lane"] for lane in lanes),
         temperatures=options.temperature,
-        at_once=options.concurrency,
+        concurrencies=options.concurrency,
         seed=options.seed,
         **(QUICK if options.quick else {}),
     )
@@ -290,7 +293,7 @@ def _about(lanes: list[dict[str, Any]], load: Workload, settings: Settings) -> d
         "command": sys.argv[1:],
         "machine": {"platform": platform.platform(), "processor": _processor(), "processors": os.cpu_count()},
         "workload": {"name": load.name, "hash": load.hash, "tasks": load.tasks},
-        "settings": structs.asdict(settings),
+        "settings": to_builtins(settings),
         "lanes": [{key: lane[key] for key in keys} for lane in lanes],
     }
     read_again: dict[str, Any] = json.loads(json.dumps(about))
@@ -306,10 +309,9 @@ def _processor() -> str:
 
 
 def _say_progress(progress: Progress) -> None:
-    width = 30
-    full = width * progress.done // max(1, progress.of)
+    full = PROGRESS_CHARS * progress.done // max(1, progress.of)
     left = "" if progress.left_s is None else f", {progress.left_s / 60:.1f} min left"
-    say_in_place(f"[{'#' * full}{'.' * (width - full)}] {progress.done} of {progress.of}{left}")
+    say_in_place(f"[{'#' * full}{'.' * (PROGRESS_CHARS - full)}] {progress.done} of {progress.of}{left}")
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from paceline.text_table import NEVER_PAYS, columns, shown_number
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 SECONDS = 60.0
+"""How long it lasts by default; set by hand."""
 
 
 def register(commands: Subparsers) -> None:
@@ -47,8 +48,8 @@ def calibrated(to: Address, seconds: float = SECONDS) -> str:
     if not lanes:
         raise Unanswered("no lane is up")
     sent = asyncio.run(_calibrate(to, lanes, seconds))
-    told = ask(to, "GET", "/paceline/lanes")["lanes"]
-    return f"{sent} requests down {len(lanes)} lanes\n{break_even_table(told)}"
+    learned = ask(to, "GET", "/paceline/lanes")["lanes"]
+    return f"{sent} requests down {len(lanes)} lanes\n{break_even_table(learned)}"
 
 
 def break_even_table(lanes: Sequence[dict[str, Any]]) -> str:

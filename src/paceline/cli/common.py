@@ -74,8 +74,8 @@ def own_command() -> str:
     """How this program is called from a shell here."""
     called = Path(sys.argv[0])
     if called.name == "paceline":
-        found = shutil.which("paceline")
-        if found and Path(found).resolve() == called.resolve():
+        on_path = shutil.which("paceline")
+        if on_path and Path(on_path).resolve() == called.resolve():
             return "paceline"
         return shlex.quote(_from_here(called))
     return f"{shlex.quote(_from_here(Path(sys.executable)))} -m paceline"
@@ -103,7 +103,3 @@ def say_what_is_unreadable(log: LogReader) -> None:
     """How many entries were left out when it was read."""
     if log.unreadable:
         say(f"{log.path}: {log.unreadable} entries can't be read; they are left out")
-
-
-def log_directory() -> Path:
-    return state_directory() / "log"

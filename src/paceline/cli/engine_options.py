@@ -24,14 +24,17 @@ from paceline.planning.one_model import Wanted, an_engine_each, context_for, one
 from paceline.settings import Configuration, EngineSettings
 
 ENGINE_FLAGS = "engine_flags"
-"""Where :func:`main` puts what stands behind ``--``."""
+"""Where ``commands.py`` puts what stands behind ``--``."""
 SLOTS = 4
+"""Requests decoded at once by default; set by hand, for the programs of one person."""
 MAX_SLOTS = 256
 """llama.cpp's ``LLAMA_MAX_SEQ``."""
 MAX_THREADS = 512
 """ggml's ``GGML_MAX_N_THREADS``."""
 MAX_CONTEXT_TOKENS = 1 << 26
+"""For each request, and more than any model has: a larger number is a slip."""
 OF_ONE_MODEL = ("draft_model", "llama_server", "slots", "context_tokens", "threads")
+"""Options that go with ``--model`` alone."""
 GATEWAYS_OWN = (PORT, HOST)
 """Flags of the engine that Paceline sets."""
 

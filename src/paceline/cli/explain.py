@@ -107,7 +107,7 @@ def _line(name: str, value: Any) -> None:
         value = ", ".join(value) or "none"
     elif isinstance(value, float):
         value = f"{value:g}"
-    print(f"  {name:<15}{value}")
+    print(f"  {name:<14} {value}")
 
 
 class _NoRequest(Exception):

@@ -52,12 +52,12 @@ def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
         shown_number(engine["context_tokens"]),
     )
     rows = []
-    for number, known in enumerate(lane["by_model"]):
-        measured = known["measured"]
+    for number, of_model in enumerate(lane["by_model"]):
+        measured = of_model["measured"]
         rows.append(
             (
                 *(about if number == 0 else [""] * len(about)),
-                shown_name(known["model"] or UNKNOWN),
+                shown_name(of_model["model"] or UNKNOWN),
                 shown_number(measured["requests"]),
                 shown_number(measured["tokens_per_s"], ".1f"),
                 shown_number(measured["acceptance"], ".0%"),

@@ -18,6 +18,8 @@ KEY_VARIABLE = "PACELINE_API_KEY"
 """A key of the gateway's, for those who don't want it in a list of processes."""
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """By the address that stands for all, the one at which this machine reaches what listens there."""
+ANSWER_TIMEOUT_S = 30.0
+"""Of a gateway: a report over a large log takes seconds."""
 
 
 class Unanswered(Exception):
@@ -25,6 +27,8 @@ class Unanswered(Exception):
 
 
 class Address(NamedTuple):
+    """Of a gateway, and the key to show it."""
+
     url: str
     key: str | None
 
@@ -89,15 +93,15 @@ def key(given: str | None, configuration: Configuration) -> str | None:
     server = configuration.server
     keys = (
         server.admin_key,
-        *(one.key for one in configuration.key if one.admin),
+        *(client.key for client in configuration.key if client.admin),
         *server.api_keys,
-        *(one.key for one in configuration.key),
+        *(client.key for client in configuration.key),
     )
-    found = next((one for one in keys if one is not None), None)
-    if found is None:
+    best = next((configured for configured in keys if configured is not None), None)
+    if best is None:
         return None
     try:
-        return resolved(found)
+        return resolved(best)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"the key in the configuration: {error}; set it here, too, or give --api-key or {KEY_VARIABLE}"
@@ -114,7 +118,7 @@ def ask(to: Address, method: str, path: str, body: bytes = b"") -> Any:
     async def fetch() -> tuple[int, bytes]:
         client = Client(to.url, fetch_headers=to.headers)
         try:
-            return await client.fetch(method, path, [], body, 30.0)
+            return await client.fetch(method, path, [], body, ANSWER_TIMEOUT_S)
         finally:
             client.close()
 

@@ -28,8 +28,12 @@ from paceline.records.lines import Lines
 from paceline.settings import Configuration, ServerSettings
 
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
-LARGEST_PORT = 65_535
+"""Made and not freed since the last look for garbage; Python's own default is 700 to 2,000."""
+MAX_PORT = 65_535
 LOOK_TIMEOUT_S = 2.0
+"""For what listens on a port that is taken to say who it is."""
+MAX_LOOK_BYTES = 1 << 20
+"""Of what it says; a gateway's health has some hundred bytes."""
 
 EXAMPLES = """examples:
   paceline serve                                    the bundled model, one plain and one n-gram lane
@@ -53,7 +57,7 @@ def register(commands: Subparsers) -> None:
     parser.add_argument("--host", help="address to listen on (default: the configuration's, else 127.0.0.1)")
     parser.add_argument(
         "--port",
-        type=whole_number(0, LARGEST_PORT),
+        type=whole_number(0, MAX_PORT),
         help="port to listen on (default: the configuration's, else 8080)",
     )
     parser.add_argument(
@@ -143,7 +147,7 @@ def _hint(error: CannotListen, server: ServerSettings) -> str:
         return ""
     host, port = server.host, server.port
     who = "another Paceline runs there" if _is_paceline(host, port) else "another program listens there"
-    other = port + 1 if port < LARGEST_PORT else port - 1
+    other = port + 1 if port < MAX_PORT else port - 1
     return f'\n{who}; choose another port with --port {other} (make run ARGS="--port {other}"), or stop it'
 
 
@@ -152,9 +156,9 @@ def _is_paceline(host: str, port: int) -> bool:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{http_url(host, port)}/health", timeout=LOOK_TIMEOUT_S) as answer:
-            body = answer.read(1 << 20)
+            body = answer.read(MAX_LOOK_BYTES)
     except urllib.error.HTTPError as error:
-        body = error.read(1 << 20)  # 503: no lane is up
+        body = error.read(MAX_LOOK_BYTES)  # 503: no lane is up
     except (OSError, ValueError):
         return False
     try:

@@ -16,9 +16,13 @@ from paceline.configuration import ConfigurationError
 from paceline.text_table import UNKNOWN, columns, shown_name, shown_number
 
 INTERVAL_S = 1.0
+"""Between two looks at the gateway."""
 REPORT_EVERY = 10
+"""Looks between two at the report, which costs the gateway more and changes slowly."""
 MAX_REQUESTS = 1000
+"""That are remembered, as many as a gateway remembers (``records/recent.py``)."""
 OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
+"""Of xterm, which all terminals know (https://invisible-island.net/xterm/ctlseqs/ctlseqs.html)."""
 QUITTING = ("q", "Q")
 
 
@@ -80,12 +84,12 @@ class _Watched:
             Unanswered: the gateway does not answer.
         """
         self._lanes = ask(self._gateway, "GET", "/paceline/lanes")
-        found = ask(self._gateway, "GET", f"/paceline/requests?after={self._last}")
-        if found["last"] < self._last:  # it was started again
+        newer = ask(self._gateway, "GET", f"/paceline/requests?after={self._last}")
+        if newer["last"] < self._last:  # it was started again
             self._requests.clear()
-            found = ask(self._gateway, "GET", "/paceline/requests")
-        self._last = found["last"]
-        self._requests.extend(found["requests"])
+            newer = ask(self._gateway, "GET", "/paceline/requests")
+        self._last = newer["last"]
+        self._requests.extend(newer["requests"])
         if self._rounds % REPORT_EVERY == 0:
             self._report = ask(self._gateway, "GET", "/paceline/report")
         self._rounds += 1
@@ -121,19 +125,19 @@ def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
     """A row for each lane; of an engine that serves several models, one for each of them that was asked for."""
     rows = [("lane", "health", "model", "running", "waiting", "requests", "tokens/s", "accepted", "break-even")]
     for lane in lanes:
-        for number, known in enumerate(lane["by_model"]):
-            measured = known["measured"]
+        for number, of_model in enumerate(lane["by_model"]):
+            measured = of_model["measured"]
             rows.append(
                 (
                     "" if number else lane["lane"],
                     "" if number else lane["health"],
-                    shown_name(known["model"] or UNKNOWN),
+                    shown_name(of_model["model"] or UNKNOWN),
                     "" if number else str(lane["running"]),
                     "" if number else str(lane["waiting"]),
                     str(measured["requests"]),
                     shown_number(measured["tokens_per_s"], ".1f"),
                     shown_number(measured["acceptance"], ".2f"),
-                    shown_number(known["step"]["break_even_acceptance"], ".2f"),
+                    shown_number(of_model["step"]["break_even_acceptance"], ".2f"),
                 )
             )
     return columns(rows)
@@ -141,33 +145,37 @@ def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
 
 def task_tables(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> list[str]:
     """A table for each model, of the requests that its lanes served with their latest settings."""
-    newest = {(one["model"], one["lane"]): one["fingerprint"] for one in requests if one["fingerprint"]}
+    newest = {
+        (request["model"], request["lane"]): request["fingerprint"] for request in requests if request["fingerprint"]
+    }
     by_model: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
-    for one in requests:
-        if one["error"] is None and newest.get((one["model"], one["lane"])) == one["fingerprint"]:
-            by_model[one["model"]].append(one)
+    for request in requests:
+        is_current = newest.get((request["model"], request["lane"])) == request["fingerprint"]
+        if request["error"] is None and is_current:
+            by_model[request["model"]].append(request)
     return [
-        (f"{shown_name(model)}:\n" if model else "") + _tasks_of_one_model(some) for model, some in by_model.items()
+        (f"{shown_name(model)}:\n" if model else "") + _tasks_of_one_model(its_requests)
+        for model, its_requests in by_model.items()
     ]
 
 
 def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for one in requests:
-        by_task[one["task"]].append(one)
+    for request in requests:
+        by_task[request["task"]].append(request)
     rows = [("task", "requests", "tokens/s", "drafted for", "accepted", "break-even")]
-    for task, some in sorted(by_task.items(), key=lambda item: -len(item[1])):
-        seen = [one["observed"] for one in some]
+    for task, alike in sorted(by_task.items(), key=lambda task_and_requests: -len(task_and_requests[1])):
         tokens, seconds, drafted, accepted = (
-            sum(one[name] or 0 for one in seen) for name in ("decode_tokens", "decode_s", "drafted", "accepted")
+            sum(request["observed"][name] or 0 for request in alike)
+            for name in ("decode_tokens", "decode_s", "drafted", "accepted")
         )
-        needed = [one["break_even_share"] for one in some if one["break_even_share"] is not None]
+        needed = [request["break_even_share"] for request in alike if request["break_even_share"] is not None]
         rows.append(
             (
                 task,
-                str(len(some)),
+                str(len(alike)),
                 shown_number(tokens / seconds if seconds else None, ".1f"),
-                f"{sum(one['drafts'] for one in some) / len(some):.0%}",
+                f"{sum(request['drafts'] for request in alike) / len(alike):.0%}",
                 shown_number(accepted / drafted if drafted else None, ".2f"),
                 shown_number(median(needed) if needed else None, ".2f"),
             )
@@ -177,7 +185,7 @@ def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
 
 def _decisions(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
     lines = []
-    for one in reversed(requests):
-        at = time.strftime("%H:%M:%S", time.localtime(one["at_s"]))
-        lines.append(f"{at}  {one['status']}  {one['lane']}  {one['error'] or one['reason']}")
+    for request in reversed(requests):
+        at = time.strftime("%H:%M:%S", time.localtime(request["at_s"]))
+        lines.append(f"{at}  {request['status']}  {request['lane']}  {request['error'] or request['reason']}")
     return "\n".join(lines)

@@ -5,14 +5,13 @@ import inspect
 import textwrap
 import types
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import FieldInfo
 
-from paceline.configuration.toml import KIND, SETTINGS_BY_KIND
+from paceline.configuration.toml import KIND, SETTINGS_BY_KIND, allowed_words
 from paceline.settings import (
     CloudModel,
     Configuration,
@@ -115,7 +114,7 @@ def _row(info: FieldInfo, struct: type[Struct]) -> str:
 def _lists(infos: Iterable[FieldInfo], struct: type[Struct]) -> list[str]:
     """The words of keys that have too many for a cell, a paragraph for each key."""
     hints = get_type_hints(struct, include_extras=True)
-    words_by_key = {info.name: _words(hints[info.name]) for info in infos}
+    words_by_key = {info.name: allowed_words(hints[info.name]) for info in infos}
     return [
         _wrapped(f"`{key}` is one of {_quoted(words, ', ')}.")
         for key, words in words_by_key.items()
@@ -146,20 +145,9 @@ def _description(annotation: Any) -> str:
     return next(meta.description for meta in metas if meta.description)
 
 
-def _words(annotation: Any) -> list[str]:
-    """The words of which a string has to be one; none where it may be any."""
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return [str(word) for word in annotation]
-    if get_origin(annotation) is Literal:
-        return [str(word) for word in get_args(annotation)]
-    if get_origin(annotation) in (Annotated, Union, types.UnionType):
-        return [word for part in get_args(annotation) for word in _words(part)]
-    return []
-
-
 def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
-    if words := _words(annotation):
+    if words := allowed_words(annotation):
         return _quoted(words, " or ") if len(words) <= MAX_WORDS_IN_CELL else "string, see below"
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])

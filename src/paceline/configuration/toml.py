@@ -118,7 +118,7 @@ def _problems_of_value(value: Any, annotation: Any, at: KeyPath) -> Iterator[Pro
         try:
             msgspec.convert(value, annotation, strict=True)
         except msgspec.ValidationError as error:
-            yield at, _explained(str(error), value, _allowed(annotation))
+            yield at, _explained(str(error), value, allowed_words(annotation))
 
 
 def _problems_of_engine(table: Mapping[str, Any], at: KeyPath) -> Iterator[Problem]:
@@ -180,13 +180,13 @@ def _explained(error: str, value: Any, allowed: list[str]) -> str:
     return complaint
 
 
-def _allowed(annotation: Any) -> list[str]:
+def allowed_words(annotation: Any) -> list[str]:
     """The words of which a value has to be one; none where it may be any."""
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return [str(value) for value in annotation]
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
-    return [word for part in get_args(annotation) for word in _allowed(part)]
+    return [word for part in get_args(annotation) for word in allowed_words(part)]
 
 
 def _meant(word: str, choices: Iterable[str]) -> str:

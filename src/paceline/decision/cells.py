@@ -60,9 +60,9 @@ def with_value(cell: Cell | None, value: float, weight: float, at_s: float) -> C
     return _cell(at_s, tuple(weights), tuple(sums))
 
 
-def merged(one: Cell, other: Cell) -> Cell:
+def merged(first: Cell, second: Cell) -> Cell:
     """Both cells' evidence. Commutative and associative, up to rounding."""
-    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    early, late = (first, second) if first.at_s <= second.at_s else (second, first)
     fades = _fades(late.at_s - early.at_s)
     weights = tuple([a * fade + b for a, fade, b in zip(early.weights, fades, late.weights, strict=True)])
     sums = tuple([a * fade + b for a, fade, b in zip(early.sums, fades, late.sums, strict=True)])

@@ -11,13 +11,13 @@ from paceline.decision.load import Load
 from paceline.decision.predict import considered, draft_length, drafter_of, predict
 from paceline.decision.state import State
 from paceline.decision.tuning import (
-    COMPARED,
-    COMPARING,
+    COMPARING_PART,
     EXPLORATION,
     FAR_WORSE,
     HEAD_START,
     HEAD_START_REQUESTS,
     MAX_CANDIDATES,
+    MAX_COMPARED,
     MAX_CONCURRENT_TURNS,
     MAX_PROBED,
     MIN_SPREAD,
@@ -130,7 +130,7 @@ def _choice(state: LaneState, prediction: Prediction, load: Load, in_seconds: bo
         cost=cost,
         in_flight=state.running + state.waiting,
     )
-    return Choice(state=state, prediction=prediction, cost=cost, rank=rank)
+    return Choice(state, prediction, cost, rank)
 
 
 def _rank(choice: Choice) -> Rank:
@@ -199,7 +199,7 @@ def _compare(best: Choice, others: Sequence[Choice], contenders: Collection[str]
     """Give a chance to the lanes that may be the best static policy."""
     for choice in others if contenders else ():
         if choice.state.lane.name in contenders:
-            min_chance = min(COMPARED, COMPARING * _affordable(best, choice, exploration))
+            min_chance = min(MAX_COMPARED, COMPARING_PART * _affordable(best, choice, exploration))
             choice.chance = max(choice.chance, min_chance)
 
 

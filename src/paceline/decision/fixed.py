@@ -28,15 +28,11 @@ class Always(Struct, frozen=True):
         return self.lane_s / self.taken_s if self.taken_s > 0 else float("inf")
 
 
-def merged(one: Always, other: Always) -> Always:
+def merged(first: Always, second: Always) -> Always:
     """Both sums. Commutative and associative, up to rounding."""
-    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    early, late = (first, second) if first.at_s <= second.at_s else (second, first)
     fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
-    return Always(
-        at_s=late.at_s,
-        lane_s=early.lane_s * fade + late.lane_s,
-        taken_s=early.taken_s * fade + late.taken_s,
-    )
+    return Always(late.at_s, early.lane_s * fade + late.lane_s, early.taken_s * fade + late.taken_s)
 
 
 def with_request(
@@ -56,7 +52,7 @@ def with_request(
     for lane, prediction in predictions.items():
         if (s_per_token := prediction.s_per_token) is None:
             return past
-        new = Always(at_s=at_s, lane_s=tokens * s_per_token, taken_s=tokens * taken)
+        new = Always(at_s, tokens * s_per_token, tokens * taken)
         key = (prediction.fingerprint, lane)
         sums[key] = merged(sums[key], new) if key in sums else new
     return sums

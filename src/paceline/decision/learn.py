@@ -26,24 +26,29 @@ from paceline.decision.state import Key, Served, State, later
 from paceline.decision.tuning import (
     BLIND_NOISE,
     CHARS_PER_TOKEN,
+    CLOCK_SLACK_S,
     CORRECTION_NOISE,
     COVERAGE_SPREAD,
     LENGTH_SPREAD,
     MAX_CONVERSATIONS,
     MAX_DRAFTING_SHARE,
+    MAX_MISS,
+    MAX_STEP_COST,
+    MAX_TIMES_CLOCK,
+    MAX_TOKENS_PER_S,
     MIN_PROMPT_TOKENS,
     MIN_SHARE_OF_CLOCK,
     MIN_TOKENS,
+    MIN_TOKENS_PER_S,
     REQUEST_SPREAD,
-    SPEEDS,
     TIME_NOISE,
 )
 from paceline.types import Decision, Measured, Observation, Outcome, Prediction, Signals, Task, engine_of
 
 MAX_TOKENS = 10**9
-"""Counts of tokens from which on no report is believed."""
+"""Counts of tokens from which on no report is believed: more than any context holds."""
 MAX_ANSWER_TOKENS = 10**7
-"""Tokens from which on no answer's length is believed."""
+"""Tokens from which on no answer's length is believed: days of decoding on most machines."""
 
 
 class Decoding(Struct, frozen=True):
@@ -148,10 +153,10 @@ class _Learning:
             return
 
         # 3. How wrong the model was of a plain lane, or where times alone teach.
-        actual = min(1000.0, step_s / prediction.plain_step_s)
+        actual = min(MAX_STEP_COST, step_s / prediction.plain_step_s)
         lane = (prediction.fingerprint, kind, strategy.n_max)
         if is_blind or not strategy.drafts:
-            miss = max(-3.0, min(3.0, log(actual / relative)))
+            miss = max(-MAX_MISS, min(MAX_MISS, log(actual / relative)))
             self._add(("correct", *lane), miss, 1 / noise)
             if is_blind:
                 self._add(("correct", *lane, next(iter(tasks))), miss, 1 / noise)
@@ -266,7 +271,8 @@ def _is_sane(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
         return False
     if not isfinite(outcome.total_s) or tokens >= MAX_TOKENS:
         return False
-    return seconds <= 1.1 * outcome.total_s + 0.05 and SPEEDS[0] < tokens / seconds < SPEEDS[1]
+    fits_clock = seconds <= MAX_TIMES_CLOCK * outcome.total_s + CLOCK_SLACK_S
+    return fits_clock and MIN_TOKENS_PER_S < tokens / seconds < MAX_TOKENS_PER_S
 
 
 def _is_decoding(tokens: int, seconds: float | None, outcome: Outcome) -> bool:
@@ -293,8 +299,9 @@ def _with_sums(
     return new
 
 
-def _later(one_s: float, other_s: float) -> float:
-    return max(one_s, other_s) if isfinite(other_s) else one_s
+def _later(past_s: float, at_s: float) -> float:
+    """An outcome may be dated by anything."""
+    return max(past_s, at_s) if isfinite(at_s) else past_s
 
 
 def _measured(sums: Measured, outcome: Outcome) -> Measured:

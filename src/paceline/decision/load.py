@@ -19,14 +19,17 @@ class Load:
             self._in_flight[device] = self._in_flight.get(device, 0) + state.running + state.waiting
             if not state.has_turn:
                 self._held.add(device)
+        self._is_busy = any(self._running.values())
 
     def takes_turns(self, state: LaneState) -> bool:
         """Whether some engine holds the lane's device, so that others wait."""
-        return (state.lane.device or state.lane.engine) in self._held
+        return bool(self._held) and (state.lane.device or state.lane.engine) in self._held
 
     def concurrent(self, state: LaneState) -> int:
         """Other requests that would be decoded in the same batch as one sent down this lane: those on its device, or
         where engines take turns, its own."""
+        if not self._is_busy:
+            return 0
         device = state.lane.device or state.lane.engine
         return state.running if device in self._held else self._running[device]
 

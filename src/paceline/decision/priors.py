@@ -6,7 +6,7 @@ SmolLM2-135M (docs/decisions/0004), and the speed-ups of prompt lookup on Spec-B
 answers' lengths are guesses.
 """
 
-from math import log
+from math import exp, log
 from typing import NamedTuple
 
 from paceline.decision.drafting import logit
@@ -56,7 +56,13 @@ _TOKENS = {  # of an answer
 }
 
 
-class Drafter(NamedTuple):
+for _of_tasks in (_MODEL_ACCEPTANCE, _NGRAM_COVERAGE):
+    _of_tasks[Task.UNKNOWN] = sum(_of_tasks.values()) / len(_of_tasks)
+_TOKENS[Task.UNKNOWN] = exp(sum(map(log, _TOKENS.values())) / len(_TOKENS))
+"""An unknown task is like the mean of all."""
+
+
+class DrafterPrior(NamedTuple):
     """What is believed of a kind of drafter."""
 
     acceptance_shift: float
@@ -68,14 +74,15 @@ class Drafter(NamedTuple):
 
 
 DRAFTERS = {
-    "ngram": Drafter(0.0, 8, lookup=True),
-    "mtp": Drafter(0.0, 3),
-    "eagle3": Drafter(-0.3, 4),
-    "draft": Drafter(-0.4, 8),
-    "dflash": Drafter(-0.3, 8),
-    "dspark": Drafter(-0.3, 8),
+    "ngram": DrafterPrior(acceptance_shift=0.0, default_length=8, lookup=True),
+    "mtp": DrafterPrior(acceptance_shift=0.0, default_length=3),
+    "eagle3": DrafterPrior(acceptance_shift=-0.3, default_length=4),
+    "draft": DrafterPrior(acceptance_shift=-0.4, default_length=8),
+    "dflash": DrafterPrior(acceptance_shift=-0.3, default_length=8),
+    "dspark": DrafterPrior(acceptance_shift=-0.3, default_length=8),
 }
-UNKNOWN_DRAFTER = Drafter(-0.5, 4)
+UNKNOWN_DRAFTER = DrafterPrior(acceptance_shift=-0.5, default_length=4)
+"""Lengths are the usual settings of engines; the shifts are guesses, which the first reports of a drafter outweigh."""
 _LOOKUP_ACCEPTANCE = 0.75
 """Probability that a token that lookup drafts is accepted, where nothing is to copy; a guess."""
 _COPY_ACCEPTANCE = 1.5
@@ -86,7 +93,7 @@ _TYPICAL_COPY, _UNTYPICAL_COPY = 0.35, 0.1
 """Shares of the answer to copy at which the coverage is the task's: of tasks that usually copy, and of others."""
 _COPYING_COVERAGE = 0.3
 """From this coverage on, a task is one that usually copies."""
-_HOT = -0.4
+_BY_TEMPERATURE = -0.4
 """Logits per unit of temperature: the hotter, the less likely is the drafted token; a guess."""
 _USUAL_TEMPERATURE, _MAX_TEMPERATURE = 0.7, 2.0
 """Where a request gives none, and beyond which it changes no more."""
@@ -94,7 +101,7 @@ _STRUCTURED = 0.4
 """Logits by which a demand for a structured answer raises acceptance; a guess."""
 
 
-def drafter(kind: str) -> Drafter:
+def drafter(kind: str) -> DrafterPrior:
     """What is believed of a kind of strategy; all that begin with ``ngram`` look up."""
     return DRAFTERS.get("ngram" if kind.startswith("ngram") else kind, UNKNOWN_DRAFTER)
 
@@ -105,7 +112,9 @@ def acceptance_logit(kind: str, task: Task, signals: Signals) -> float:
     base = _LOOKUP_LOGIT + _COPY_ACCEPTANCE * signals.copy if believed.lookup else _MODEL_LOGIT[task]
     given = signals.temperature
     temperature = _USUAL_TEMPERATURE if given is None else min(_MAX_TEMPERATURE, max(0.0, given))
-    return base + believed.acceptance_shift + _HOT * temperature + (_STRUCTURED if signals.structure else 0.0)
+    return (
+        base + believed.acceptance_shift + _BY_TEMPERATURE * temperature + (_STRUCTURED if signals.structure else 0.0)
+    )
 
 
 def coverage_logit(task: Task, signals: Signals) -> float:

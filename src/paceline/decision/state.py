@@ -94,23 +94,23 @@ class State(Struct, frozen=True):
         return cls(**parts)
 
 
-def later(one: Served, other: Served) -> Served:
+def later(first: Served, second: Served) -> Served:
     """The later turn of the two."""
-    return max(one, other, key=lambda turn: (turn.at_s, turn.chars))
+    return max(first, second, key=lambda turn: (turn.at_s, turn.chars))
 
 
-def merge(one: State, other: State) -> State:
+def merge(first: State, second: State) -> State:
     """The state that saw the outcomes of both. Commutative and associative, up to rounding and to what was dropped
     where conversations are bounded in number."""
     return State(
-        measured=_merged(one.measured, other.measured, _added),
-        cells=_merged(one.cells, other.cells, cells.merged),
-        steps=_merged(one.steps, other.steps, step_cost.merged),
-        served=_merged(one.served, other.served, later),
-        always=_merged(one.always, other.always, fixed.merged),
-        at_s=max(one.at_s, other.at_s),
-        decode_s=one.decode_s + other.decode_s,
-        exploring_s=one.exploring_s + other.exploring_s,
+        measured=_merged(first.measured, second.measured, _added),
+        cells=_merged(first.cells, second.cells, cells.merged),
+        steps=_merged(first.steps, second.steps, step_cost.merged),
+        served=_merged(first.served, second.served, later),
+        always=_merged(first.always, second.always, fixed.merged),
+        at_s=max(first.at_s, second.at_s),
+        decode_s=first.decode_s + second.decode_s,
+        exploring_s=first.exploring_s + second.exploring_s,
     )
 
 
@@ -132,13 +132,13 @@ def _numbers(values: tuple[Any, ...]) -> Iterator[float]:
             yield value
 
 
-def _merged(one: Mapping[K, V], other: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:
-    merged = dict(one)
-    for key, value in other.items():
+def _merged(first: Mapping[K, V], second: Mapping[K, V], both: Callable[[V, V], V]) -> dict[K, V]:
+    merged = dict(first)
+    for key, value in second.items():
         merged[key] = both(merged[key], value) if key in merged else value
     return merged
 
 
-def _added(one: Measured, other: Measured) -> Measured:
-    sums = {name: getattr(one, name) + getattr(other, name) for name in Measured.__struct_fields__}
-    return Measured(**sums | {"at_s": max(one.at_s, other.at_s)})
+def _added(first: Measured, second: Measured) -> Measured:
+    sums = {name: getattr(first, name) + getattr(second, name) for name in Measured.__struct_fields__}
+    return Measured(**sums | {"at_s": max(first.at_s, second.at_s)})

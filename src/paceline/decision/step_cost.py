@@ -18,7 +18,7 @@ token, and a small quantized model on a CPU, where it costs three times as much.
 HALF_LIFE_S = 8 * 3600.0
 """After which a request counts half; set by hand."""
 NOISE = 0.15
-"""Relative standard deviation of a request's mean step time."""
+"""Relative standard deviation of a request's mean step time; set by hand, as ``TIME_NOISE`` in ``tuning.py``."""
 SIZE = len(PRIOR_MEAN)
 """Coefficients."""
 _PRIOR_PRECISION = [deviation**-2 for deviation in PRIOR_DEVIATION]
@@ -76,9 +76,9 @@ def with_request(past: StepCost, given: tuple[float, ...], relative_cost: float,
     return merged(past, StepCost(at_s=at_s, squares=squares, products=products, coefficients=PRIOR_MEAN))
 
 
-def merged(one: StepCost, other: StepCost) -> StepCost:
+def merged(first: StepCost, second: StepCost) -> StepCost:
     """Both sums. Commutative and associative, up to rounding."""
-    early, late = (one, other) if one.at_s <= other.at_s else (other, one)
+    early, late = (first, second) if first.at_s <= second.at_s else (second, first)
     fade = exp2(-(late.at_s - early.at_s) / HALF_LIFE_S)
     squares = tuple([a * fade + b for a, b in zip(early.squares, late.squares, strict=True)])
     products = tuple([a * fade + b for a, b in zip(early.products, late.products, strict=True)])

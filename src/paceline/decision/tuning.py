@@ -65,11 +65,11 @@ HEAD_START = 0.5
 :data:`HEAD_START_REQUESTS`. Sensitivity: halved -0.13, doubled -0.05."""
 HEAD_START_REQUESTS = 40.0
 """Requests after which half of the head start is over. Sensitivity: halved -0.10, doubled 0.00."""
-COMPARED = 0.05
+MAX_COMPARED = 0.05
 """Probability, at most, with which a lane is picked that would be best if it had to serve all requests, as a static
 policy: what it takes where another one is predicted to be faster is what shows whether choosing pays. Source:
 docs/decisions/0011."""
-COMPARING = 0.5
+COMPARING_PART = 0.5
 """Part of the share for exploration that comparing may be expected to cost. Source: docs/decisions/0011."""
 NEARLY_BEST = 1.02
 """Lanes that would take so many times as long may be the best static one as well. Source: docs/decisions/0011.
@@ -89,8 +89,11 @@ turn that keeps changing costs more than drafts bring. Source: measured, docs/de
 
 MIN_TOKENS = 4
 """Decoded tokens below which an answer shows nothing about speed."""
-SPEEDS = (0.01, 100_000.0)
-"""Tokens per second between which an engine's speed is believed."""
+MIN_TOKENS_PER_S, MAX_TOKENS_PER_S = 0.01, 100_000.0
+"""Between which an engine's speed is believed: slower than any user would wait for, and faster than any hardware."""
+MAX_TIMES_CLOCK, CLOCK_SLACK_S = 1.1, 0.05
+"""An engine may report to have worked for so many times what passed on the gateway's clock, and so many seconds more,
+to be believed: clocks differ a little, and are rounded. Sensitivity: the first halved -2.95, doubled 0.00 (2 seeds)."""
 MIN_SHARE_OF_CLOCK = 0.1
 """Share of the time that passed for which an engine must report to have worked, to be believed."""
 REQUEST_SPREAD = 0.5
@@ -107,6 +110,10 @@ BLIND_NOISE = 0.5
 As a logarithm."""
 MAX_DRAFTING_SHARE = 0.1
 """Share of verification steps beyond which a request does not show what a plain step takes."""
+MAX_STEP_COST = 1000.0
+"""Plain steps that a step is taken to cost at most: beyond, the machine stood still."""
+MAX_MISS = 3.0
+"""How far a time is taken to be off the model's, as a logarithm: 20 times as long, or a twentieth."""
 LENGTH_SPREAD = 0.8
 """Standard deviation of the logarithm of an answer's length, between requests of one task."""
 MIN_PROMPT_TOKENS = 16

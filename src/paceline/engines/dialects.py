@@ -12,6 +12,7 @@ from msgspec import Struct
 from paceline.printable import printable
 
 MAX_ERROR_CHARS = 300
+"""Of an error, that are kept: its first sentence or two."""
 MAX_DEPTH = 6
 """To which text is looked for within a delta."""
 MAX_ENTRIES = 64
@@ -75,13 +76,13 @@ def first_text(document: Any) -> Text | None:
         if not isinstance(kind, str):
             return _text(document.get("content"), "content")
         is_delta = kind == "content_block_delta" or (kind.startswith("response.") and kind.endswith(".delta"))
-        found = _text(document.get("delta"), "delta") if is_delta else None
-        return found._replace(is_thought=True) if found and _is_thought(kind) else found
+        text = _text(document.get("delta"), "delta") if is_delta else None
+        return text._replace(is_thought=True) if text and _is_thought(kind) else text
     for choice in choices[:MAX_ENTRIES] if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             for key in _TEXT_OF_CHOICE:
-                if (value := choice.get(key)) and (found := _text(value, key)):
-                    return found
+                if (value := choice.get(key)) and (text := _text(value, key)):
+                    return text
     return None
 
 
@@ -138,12 +139,12 @@ def _text(value: Any, key: str, depth: int = MAX_DEPTH) -> Text | None:
         return Text(key, value, _is_thought(key)) if value else None
     if depth and isinstance(value, dict):
         for inner_key, inner in value.items():
-            if inner_key not in _NO_TEXT and (found := _text(inner, inner_key, depth - 1)):
-                return found._replace(is_thought=True) if _is_thought(inner_key) else found
+            if inner_key not in _NO_TEXT and (text := _text(inner, inner_key, depth - 1)):
+                return text._replace(is_thought=True) if _is_thought(inner_key) else text
     elif depth and isinstance(value, list):
         for inner in value[:MAX_ENTRIES]:
-            if found := _text(inner, key, depth - 1):
-                return found
+            if text := _text(inner, key, depth - 1):
+                return text
     return None
 
 

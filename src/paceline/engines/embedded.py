@@ -45,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=f"python -m {__name__}",
+        prog="python -m paceline.engines.embedded",
         description=__doc__,
         epilog=f"Of llama-server's other flags none is offered; {NOT_OFFERED}.",
         allow_abbrev=False,

@@ -64,18 +64,18 @@ class EventReader:
         return left
 
     def _split(self, data: bytes) -> list[bytes]:
-        found: list[bytes] = []
+        events: list[bytes] = []
         if self._ended_with_cr and data:
             self._ended_with_cr = False
             if data.startswith(b"\n"):
-                found.append(Part(b"\n"))
+                events.append(Part(b"\n"))
                 data = data[1:]
         rest, begin = self._rest, 0
         search_from = max(0, len(rest) - 2)  # an end may have begun within what was searched before
         rest += data
         while match := _END.search(rest, search_from):
             end = match.end()
-            found.append(Part(rest[begin:end]) if self.is_inside else bytes(rest[begin:end]))
+            events.append(Part(rest[begin:end]) if self.is_inside else bytes(rest[begin:end]))
             self.is_inside = False
             begin = search_from = end
         if begin:
@@ -83,10 +83,10 @@ class EventReader:
             del rest[:begin]
         if len(rest) > (2 if self.is_inside else MAX_EVENT_BYTES):
             kind = Part if self.is_inside else Beginning
-            found.append(kind(rest[:-2]))  # the last bytes may be half of the end
+            events.append(kind(rest[:-2]))  # the last bytes may be half of the end
             del rest[:-2]
             self.is_inside = True
-        return found
+        return events
 
 
 def name_and_data(event: bytes) -> tuple[bytes, bytes]:

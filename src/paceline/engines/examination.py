@@ -27,7 +27,7 @@ TRIES: Mapping[str, Mapping[str, Any]] = {
     "best_of": {"best_of": 2, "temperature": 1},
 }
 """One completion each."""
-REFUSALS = (400, 422, 501)
+FIELD_REFUSALS = (400, 422, 501)
 """A field that is not taken. Other errors tell of keys, filters and load."""
 
 
@@ -42,7 +42,7 @@ async def lost_when_drafting(client: Client, model: str | None) -> frozenset[str
         lost |= LOGPROBS
     for name, fields in TRIES.items():
         status, _ = await _tried(client, {**base, **fields})
-        if status in REFUSALS:
+        if status in FIELD_REFUSALS:
             lost.add(name)
     return frozenset(lost)
 

@@ -13,7 +13,7 @@ started."""
 EXAMINE_AGAIN_AFTER_S = 60.0
 """Where the last examination could not tell, or found only what holds for now."""
 
-log = logging.getLogger("paceline.processes")
+log = logging.getLogger("paceline.engines")
 
 
 class Examiner:

@@ -27,7 +27,7 @@ from paceline.wire.client import Client
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
-DRAFT_LENGTH = 16
+DEFAULT_N_MAX = 16
 """Longest draft where neither the server nor the configuration tells it."""
 NO_SUCH_PATH = (404, 405, 501)
 """Of ``/props``: something stands before the server, or it is older than that."""
@@ -116,7 +116,7 @@ class LlamaCpp:
             return Abilities(not_when_drafting=lost)
         longest = await _longest_drafts(client)
         drafters = [
-            Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DRAFT_LENGTH) for name in loaded
+            Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DEFAULT_N_MAX) for name in loaded
         ]
         return Abilities(tuple(drafters), lost)
 

@@ -48,6 +48,8 @@ BACKENDS = {
 """What CMake is told beside :data:`OPTIONS`."""
 MIN_SHARE = 0.02
 """Done before that, nothing can be said of the time left."""
+MAX_LAST_LINES = 15
+"""Of what a program said before it failed, in the message."""
 _PROGRESS = re.compile(r"^\[\s*(\d+)(?:/(\d+)|%)\]")
 
 
@@ -93,9 +95,9 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
         CannotBuild: a program is missing, the source can't be had, the patch does not fit, or the compiler failed.
     """
     key = _key(backend)
-    for known in builds(cache):
-        if known.key == key:
-            return known
+    for built in builds(cache):
+        if built.key == key:
+            return built
     cmake = _program("cmake", "install CMake, or `pip install 'paceline[build]'`")
     git = _program("git", "install git, which applies the patch")
     folder = _folder(cache, key)
@@ -109,7 +111,7 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
         report(Progress("configure"))
         target = Path(scratch) / "build"
         options = [f"-D{name}={value}" for name, value in (OPTIONS | BACKENDS[backend]).items()]
-        ninja = _found("ninja")
+        ninja = _path_of("ninja")
         generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         _run([cmake, "-S", str(source), "-B", str(target), *generator, *options], log)
         number = str(jobs or os.cpu_count() or 1)
@@ -117,7 +119,7 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
             report(progress)
         server = folder / "llama-server"
         shutil.copy2(target / "bin" / "llama-server", server)
-    built = Build(key, str(server), backend, LLAMA_CPP, time.time())
+    built = Build(key=key, server=str(server), backend=backend, llama_cpp=LLAMA_CPP, built_at_s=time.time())
     (folder / "build.json").write_bytes(msgspec.json.encode(built))
     return built
 
@@ -138,7 +140,7 @@ def builds(cache: Path) -> list[Build]:
 def usable(cache: Path) -> Build | None:
     """The latest server in the cache that was built with this version's patch."""
     keys = {_key(backend) for backend in BACKENDS}
-    return next((known for known in builds(cache) if known.key in keys), None)
+    return next((built for built in builds(cache) if built.key in keys), None)
 
 
 def remove(cache: Path, key: str) -> None:
@@ -170,21 +172,21 @@ def apply_patch(source: Path, git: str = "git") -> None:
 
 
 def _key(backend: str) -> str:
-    told = [PACKAGE, VERSION, SHA256, PATCH.read_text("utf-8"), OPTIONS, backend, BACKENDS[backend]]
-    return f"llama.cpp-{LLAMA_CPP}-{backend}-{hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:10]}"
+    inputs = [PACKAGE, VERSION, SHA256, PATCH.read_text("utf-8"), OPTIONS, backend, BACKENDS[backend]]
+    return f"llama.cpp-{LLAMA_CPP}-{backend}-{hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:10]}"
 
 
 def _folder(cache: Path, key: str) -> Path:
     return cache / "engines" / key
 
 
-def _found(name: str) -> str | None:
+def _path_of(name: str) -> str | None:
     """The path of a program, which may be one that came with a Python package."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 def _program(name: str, advice: str) -> str:
-    path = _found(name)
+    path = _path_of(name)
     if path is None:
         raise CannotBuild(f"there is no program {name!r}: {advice}")
     return path
@@ -193,12 +195,12 @@ def _program(name: str, advice: str) -> str:
 def _downloaded(folder: Path, log: Path) -> Path:
     """The source package, checked against its hash. None of its code is run for that."""
     file = f"{PACKAGE.replace('-', '_')}-{VERSION}.tar.gz"
-    with log.open("a", encoding="utf-8") as told:
-        told.write(f"\nfetching {file}\n")
+    with log.open("a", encoding="utf-8") as log_file:
+        log_file.write(f"\nfetching {file}\n")
         try:
             return package_archive.fetch(PACKAGE, file, SHA256, folder)
         except package_archive.NotFetched as error:
-            told.write(f"{error}\n")
+            log_file.write(f"{error}\n")
             raise CannotBuild(str(error)) from error
 
 
@@ -219,8 +221,8 @@ def _compiling(command: Sequence[str], log: Path) -> Iterator[Progress]:
     """Runs the build; how far it is follows from what Ninja or Make print, the time left from the time so far."""
     began_s = time.monotonic()
     for line in _output(command, log):
-        if found := _PROGRESS.match(line):
-            share = int(found[1]) / int(found[2] or 100)
+        if progress := _PROGRESS.match(line):
+            share = int(progress[1]) / int(progress[2] or 100)
             took_s = time.monotonic() - began_s
             yield Progress("compile", share, took_s * (1 - share) / share if share > MIN_SHARE else None)
 
@@ -231,7 +233,7 @@ def _output(command: Sequence[str], log: Path) -> Iterator[str]:
     Raises:
         CannotBuild: it failed; with the last lines it said.
     """
-    last: deque[str] = deque(maxlen=15)
+    last: deque[str] = deque(maxlen=MAX_LAST_LINES)
     with log.open("a", encoding="utf-8", buffering=1) as file:
         file.write(f"\n$ {' '.join(command)}\n")
         process = subprocess.Popen(

@@ -16,7 +16,7 @@ from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
 N_MAX = "num_draft_tokens"
-DRAFT_LENGTH = 3
+DEFAULT_N_MAX = 3
 """Its default."""
 
 
@@ -57,7 +57,7 @@ class MlxLm(KnownServer[MlxLmSettings]):
                 abilities=assumed(strategy),
                 contradictions=(f"requests can't choose their {N_MAX}; it is used as it was started",),
             )
-        drafter = Drafter(strategy.kind, strategy.kind, strategy.n_max or DRAFT_LENGTH)
+        drafter = Drafter(strategy.kind, strategy.kind, strategy.n_max or DEFAULT_N_MAX)
         return Examination(abilities=Abilities((drafter,), LOGPROBS))
 
     def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:

@@ -16,15 +16,16 @@ from paceline.engines.token_clock import UNKNOWN, Times, TokenClock
 from paceline.types import Answered, Observation, Request
 
 HEAD_BYTES = 8 * 1024
+"""Of an answer's beginning, that are kept: its identifier and model stand there."""
 TAIL_BYTES = 32 * 1024
 """Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at a document's end."""
-REPORT_BYTES = 8 * 1024
+MAX_REPORT_BYTES = 8 * 1024
 """No report is longer."""
 MAX_REPORTS_TRIED = 64
 """Places where a report may begin, from the end on; an answer that only looks like reports costs no more."""
 MAX_COUNT = 10**9
-MAX_DECODE_TOKENS_PER_S = 1e5
-MAX_PREFILL_TOKENS_PER_S = 1e7
+"""Of tokens, or of a time's units; a larger number is none."""
+MAX_DECODE_TOKENS_PER_S, MAX_PREFILL_TOKENS_PER_S = 1e5, 1e7
 """Faster than any hardware; an engine that says so has measured nothing. (llama.cpp tells 0.001 ms for the decoding of
 answers with one token.)"""
 
@@ -212,8 +213,8 @@ class Observer:
                 break
         if dialects.has_several_choices(document):
             self._has_several = True
-        if found := dialects.first_text(document):
-            self._note_text(event, found, at_s)
+        if text := dialects.first_text(document):
+            self._note_text(event, text, at_s)
         else:
             self._clock.other(at_s)
             if self.hides_usage and dialects.is_usage_only(document):
@@ -232,14 +233,14 @@ class Observer:
                 self.error = "an error too long to be read"
         self._keep(part)
 
-    def _note_text(self, event: bytes, found: dialects.Text, at_s: float) -> None:
-        text = found.text
+    def _note_text(self, event: bytes, added: dialects.Text, at_s: float) -> None:
+        text = added.text
         text_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         self._clock.token(at_s, text_bytes)
         self._mark = self._before_text = b""
-        if found.is_thought:
+        if added.is_thought:
             self._saw_thought = True
-        for mark in _marks(found.key):
+        for mark in _marks(added.key):
             text_at = event.find(mark) + len(mark)
             if text_at >= len(mark) and event[text_at] != _QUOTE:
                 self._mark, self._around_text = mark, len(event) - text_bytes
@@ -380,15 +381,15 @@ def _last_report(data: bytes, name: bytes) -> dict[str, Any]:
         if at < 0:
             break
         end = at
-        text = data[at + len(name) : at + len(name) + REPORT_BYTES].decode("utf-8", "replace").lstrip()
+        text = data[at + len(name) : at + len(name) + MAX_REPORT_BYTES].decode("utf-8", "replace").lstrip()
         if not text.startswith(":"):
             continue
         try:
-            found, _ = _decoder.raw_decode(text[1:].lstrip())
+            report, _ = _decoder.raw_decode(text[1:].lstrip())
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(report, dict):
+            return report
     return {}
 
 

@@ -26,7 +26,9 @@ import msgspec
 from paceline.wire.client import without_credentials
 
 MAX_PAGE_BYTES = 64 * 1024 * 1024
+"""Of an index's page; that of a package with thousands of files has a few million."""
 MAX_ARCHIVE_BYTES = 1024 * 1024 * 1024
+"""Of the file, which has some tens of megabytes."""
 TIMEOUT_S = 60.0
 """Without a byte."""
 ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
@@ -94,7 +96,7 @@ def fetch(package: str, file: str, sha256: str, target: Path) -> Path:
     """
     sources = Sources()
     problems: list[str] = []
-    for url in _found(sources, package, file, problems):
+    for url in _urls(sources, package, file, problems):
         try:
             return _downloaded(sources, url, sha256, target / file)
         except (OSError, ValueError, NotFetched) as error:
@@ -110,7 +112,7 @@ def fetch(package: str, file: str, sha256: str, target: Path) -> Path:
     )
 
 
-def _found(sources: Sources, package: str, file: str, problems: list[str]) -> Iterator[str]:
+def _urls(sources: Sources, package: str, file: str, problems: list[str]) -> Iterator[str]:
     """The URLs of files of that name."""
     for place in sources.links:
         folder = Path(url2pathname(urlsplit(place).path) if place.startswith("file:") else place).expanduser()
@@ -138,15 +140,15 @@ def _links(sources: Sources, page: str, file: str, problems: list[str]) -> list[
     if not base.startswith("http"):
         base = page
     user, at, _ = urlsplit(page).netloc.rpartition("@")
-    found = []
+    urls = []
     for link in _hrefs(content):
         url = urldefrag(urljoin(base, link)).url
         if _normal(unquote(urlsplit(url).path.rpartition("/")[2])) == _normal(file):
             parts = urlsplit(url)
             if at and parts.hostname == urlsplit(page).hostname and "@" not in parts.netloc:
                 url = urlunsplit(parts._replace(netloc=f"{user}@{parts.netloc}"))
-            found.append(url)
-    return found
+            urls.append(url)
+    return urls
 
 
 def _hrefs(content: bytes) -> list[str]:
@@ -158,17 +160,17 @@ def _hrefs(content: bytes) -> list[str]:
             return []
     parser = _Hrefs()
     parser.feed(content.decode("utf-8", "replace"))
-    return parser.found
+    return parser.links
 
 
 class _Hrefs(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
-            self.found += [value for name, value in attrs if name == "href" and value]
+            self.links += [value for name, value in attrs if name == "href" and value]
 
 
 def _downloaded(sources: Sources, url: str, sha256: str, target: Path) -> Path:
@@ -192,24 +194,24 @@ def _downloaded(sources: Sources, url: str, sha256: str, target: Path) -> Path:
 def _pip_settings() -> Mapping[str, str]:
     """What pip is told for downloads: by files, in which a command's own section counts more, and by variables."""
     listed = _pip("config", "list")
-    found: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
+    by_section: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
     for line in listed.splitlines():
         key, equals, value = line.partition("=")
         section, _, name = key.rpartition(".")
-        if equals and section in found:
+        if equals and section in by_section:
             try:
-                found[section][name] = str(ast.literal_eval(value))
+                by_section[section][name] = str(ast.literal_eval(value))
             except (ValueError, SyntaxError):
                 continue
-    return found["global"] | found["download"] | found[":env:"]
+    return by_section["global"] | by_section["download"] | by_section[":env:"]
 
 
 def _default_index() -> str:
     """The index that pip looks at where it is told none, by its help text."""
-    told = _DEFAULT_INDEX.search(" ".join(_pip("download", "--help").split()))
-    if told is None:
+    default = _DEFAULT_INDEX.search(" ".join(_pip("download", "--help").split()))
+    if default is None:
         raise NotFetched("pip does not tell its index; name it in PIP_INDEX_URL")
-    return told[1]
+    return default[1]
 
 
 def _pip(*words: str) -> str:

@@ -22,16 +22,19 @@ that took many steps to collect tell when the prompt had been read.
 from typing import NamedTuple
 
 MIN_ARRIVALS = 4
+"""Fewer intervals than three tell no pace."""
 MIN_GAP_S = 0.0005
 """No engine makes steps this short: one of a model with 135 million parameters on a GPU takes about 0.7 ms."""
 PACED_GAP_S = 0.006
 """Replays through Python or a proxy take 0.1 to 1 ms per event, those that pretend to type a few more."""
 MIN_SHARE_OF_SILENCE = 0.5
+"""Of the time before the first arrival, that the others have to take where they come that close; set by hand."""
 MAX_EARLY_SHARE = 0.5
 """Of the events, in the first tenth of the time."""
 MIN_BYTES_PER_TOKEN = 0.5
 """Ordinary text has three to four; digits and blanks one; the markup of a tool call is counted and not sent."""
 MAX_EVENTS_PER_TOKEN = 2.0
+"""Set by hand: an event may hold less than a token, but hardly less than half of one."""
 LONG_FIRST_BYTES = 64
 """A first arrival with more text than this per event is looked at by its text."""
 MAX_PREFILL_ERROR = 0.2

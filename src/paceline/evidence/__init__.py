@@ -1,1 +1,1 @@
-"""What happened, kept: every request with its signals, decision and outcome; and what that proves."""
+"""What the records prove: estimates of what other policies would have taken, reports, replay, cost."""

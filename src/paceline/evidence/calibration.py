@@ -13,17 +13,23 @@ from paceline.evidence.usable import LoggedRequest
 
 Item = TypeVar("Item")
 
-BINS = 8
+MAX_BINS = 8
+"""Groups of like predictions at most: as many dots as a figure shows apart."""
 MIN_REQUESTS_IN_BIN = 10
+"""Of a group; with fewer, its mean is mostly noise."""
 
 
-class Bin(Struct, frozen=True):
+class Bin(Struct, frozen=True, kw_only=True):
+    """A group of like predictions: their mean, and what came."""
+
     requests: int
     predicted: float
     actual: float
 
 
-class Calibration(Struct, frozen=True):
+class Calibration(Struct, frozen=True, kw_only=True):
+    """How far predictions and outcomes are apart."""
+
     bias: float | None
     """Median of actual over predicted time; ``None`` where no second was known yet."""
     error: float | None
@@ -35,6 +41,7 @@ class Calibration(Struct, frozen=True):
 
 
 def calibration(requests: Sequence[LoggedRequest]) -> Calibration:
+    """Of requests that estimates can use."""
     samples = [request.sample for request in requests]
     times = [(sample.predicted[sample.lane], sample.s_per_token) for sample in samples if sample.in_seconds]
     ratios = [actual / predicted for predicted, actual in times]
@@ -86,5 +93,5 @@ def _drafts(requests: Sequence[LoggedRequest]) -> list[_Drafts]:
 
 def _parts(ordered: Sequence[Item]) -> list[Sequence[Item]]:
     """About equal ones."""
-    count = min(BINS, len(ordered) // MIN_REQUESTS_IN_BIN) or min(1, len(ordered))
+    count = min(MAX_BINS, len(ordered) // MIN_REQUESTS_IN_BIN) or min(1, len(ordered))
     return [ordered[len(ordered) * k // count : len(ordered) * (k + 1) // count] for k in range(count)]

@@ -5,8 +5,11 @@ from html import escape
 from math import floor, log10
 
 WIDTH, ROW, LEFT, RIGHT = 640, 26, 190, 30
+"""Of a chart with rows, in pixels: its width, a row's height, and the space beside the axis."""
 SIDE, MARGIN = 260, 48
+"""Of a square chart, in pixels."""
 MAX_TICKS = 6
+"""Numbers at an axis, so that they don't touch."""
 
 Scale = Callable[[float], float]
 

@@ -166,7 +166,7 @@ def _task(task: str, requests: Sequence[LoggedRequest], whole_s: float) -> TaskR
 
 
 def _break_even(requests: Sequence[LoggedRequest]) -> float | None:
-    """Of the requests that drafted: tokens that a drafting step must bring beyond one, per drafted token."""
+    """Of the requests that drafted: tokens that a verification step must bring beyond one, per drafted token."""
     shares = [
         (break_even - 1) * observed.drafting_steps / observed.drafted
         for request in requests

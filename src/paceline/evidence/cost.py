@@ -10,9 +10,10 @@ from paceline.types import Outcome
 
 JOULES_PER_KWH = 3.6e6
 MILLION = 1e6
+"""Tokens that prices are per."""
 
 
-class Elsewhere(Struct, frozen=True):
+class Elsewhere(Struct, frozen=True, kw_only=True):
     """What a cloud model would have taken for the same tokens."""
 
     name: str
@@ -21,7 +22,7 @@ class Elsewhere(Struct, frozen=True):
     """Per million generated tokens, the prompts that came with them included."""
 
 
-class Cost(Struct, frozen=True):
+class Cost(Struct, frozen=True, kw_only=True):
     """In the currency of the configuration."""
 
     currency: str

@@ -21,7 +21,10 @@ from statistics import median
 from msgspec import Struct
 
 MAX_WEIGHT = 50.0
+"""Requests that one request may stand for; set by hand: a larger one lets a single slow answer decide, a smaller one
+rests more on the predictions."""
 NORMAL_95 = 1.96
+"""Standard deviations of a normal distribution within which 95 % lie."""
 IN_COMMON = 0.4
 """Share of the variance of a lane's predictions that is one error for all tasks, such as what a step costs; the rest is
 one for each task, such as its acceptance. On the simulated machines of ``python -m benchmarks.evidence`` 0.3 was too

@@ -111,18 +111,18 @@ class Access:
         if not self._keys:
             return OWNER
         given = given_key(headers)
-        known: Client | None = None
+        sender: Client | None = None
         for key, client in self._keys:  # all are compared, so that the time tells nothing
             if hmac.compare_digest(given, key):
-                known = client
-        if known is None:
+                sender = client
+        if sender is None:
             raise ApiError(
                 401,
                 "a valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY",
                 "invalid_api_key",
                 headers=[CHALLENGE],
             )
-        return known
+        return sender
 
     def admit(self, client: Client, audience: Audience, path: str) -> None:
         """Whether a client may use a path.
@@ -182,14 +182,17 @@ def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
     server = configuration.server
     everything = compiled(CLIENT_PATHS)
     keys = [
-        (key.key, Client(key.name, key.admin, compiled(key.paths) or everything, key.paths))
+        (
+            key.key,
+            Client(name=key.name, is_admin=key.admin, paths=compiled(key.paths) or everything, named_paths=key.paths),
+        )
         for key in configuration.key
     ]
-    keys += [(key, Client(f"key {number}", False, everything)) for number, key in enumerate(server.api_keys, 1)]
+    keys += [(key, Client(name=f"key {number}", paths=everything)) for number, key in enumerate(server.api_keys, 1)]
     if server.admin_key is not None:
-        keys.append((server.admin_key, Client("admin", True)))
+        keys.append((server.admin_key, Client(name="admin", is_admin=True)))
     if len(keys) == 1 and server.api_keys:
-        keys = [(keys[0][0], Client("key 1", True))]  # one person's own
+        keys = [(keys[0][0], Client(name="key 1", is_admin=True))]  # one person's own
     return [(resolved(key).encode(), client) for key, client in keys]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-MEMBER_BYTES = 64_000
+MAX_MEMBER_BYTES = 64_000
 """A member of the document that is smaller is decoded whole."""
-LIST_BYTES = 200_000
+MAX_LIST_BYTES = 200_000
 """Of a longer list, decoded elements may have so many bytes; the newest are taken, and of the oldest one."""
 MAX_MEMBERS = 1000
 """Of a document; a larger one is no request."""
@@ -68,7 +68,7 @@ async def _list(raw: msgspec.Raw, depth: int) -> tuple[list[Any], int]:
     await _let_others_run(raw)
     elements = _elements.decode(raw)
     newest: list[Any] = []
-    left_bytes, left_out = LIST_BYTES, 0
+    left_bytes, left_out = MAX_LIST_BYTES, 0
     for element in reversed(elements[1:]):
         if left_bytes <= 0:
             left_out += len(element)
@@ -83,7 +83,7 @@ async def _list(raw: msgspec.Raw, depth: int) -> tuple[list[Any], int]:
 
 async def _value(raw: msgspec.Raw, depth: int) -> tuple[Any, int]:
     size = len(raw)
-    if size <= MEMBER_BYTES:
+    if size <= MAX_MEMBER_BYTES:
         return msgspec.json.decode(raw), 0
     view = memoryview(raw)
     first = bytes(view[:1])

@@ -12,7 +12,7 @@ from paceline.types import Api, Request
 _READ = frozenset((b"x-paceline-lane", b"x-paceline-learn", b"x-request-id", b"traceparent"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Windows' editors and PowerShell begin files with it; JSON must not, but engines take it."""
-WHOLE_BYTES = 300_000
+MAX_WHOLE_BYTES = 300_000
 """A larger body is not decoded whole: a million bytes of the most costly form (``[[],[], ...``) take up to 100 ms on a
 busy machine, in which nothing else happens."""
 
@@ -68,7 +68,7 @@ async def _decode(body: bytes) -> tuple[Any, int]:
     if document.endswith(b"\0"):
         document = document.rstrip(b"\0")  # C programs send it along; engines pass it over
     try:
-        if len(document) <= WHOLE_BYTES:
+        if len(document) <= MAX_WHOLE_BYTES:
             return msgspec.json.decode(document), 0
         return await outlined(document)
     except msgspec.DecodeError as error:

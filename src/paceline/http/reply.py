@@ -27,7 +27,7 @@ class ApiReply:
         self._api = api
         self._cors = cors
         self._incoming = incoming
-        self._is_stream = False
+        self._headers: Headers = ()
 
     @property
     def has_begun(self) -> bool:
@@ -41,9 +41,7 @@ class ApiReply:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer."""
-        self._is_stream = any(
-            name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
-        )
+        self._headers = headers
         await self._wire.start(status, [*headers, *self._cors])
 
     async def send(self, data: bytes) -> None:
@@ -95,7 +93,14 @@ class ApiReply:
         off: its client must not take it for whole."""
         if not self._wire.started:
             await self.whole(error.status, JSON, error.body(self._api), error.headers)
-        elif self._is_stream and not self._wire.ended:
+        elif not self._wire.ended and self._is_stream:
             await self.end(error.event(self._api))
         elif not self._wire.ended:
             self.abort()
+
+    @property
+    def _is_stream(self) -> bool:
+        """Whether the answer that has begun is a stream of events."""
+        return any(
+            name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in self._headers
+        )

@@ -14,7 +14,7 @@ from paceline.http.access import Access
 from paceline.http.answers import Answers
 from paceline.http.application import Application
 from paceline.http.changes import changes
-from paceline.http.kept import Kept
+from paceline.http.storage import Storage
 from paceline.inspection.task_model import task_model
 from paceline.processes import Health
 from paceline.records.record import Sink
@@ -98,7 +98,7 @@ class Gateway:
         self.pipeline: Pipeline
         self.url: str
         """Where it listens: ``http://127.0.0.1:8080``."""
-        self._kept: Kept
+        self._storage: Storage
         self._engine_logs: Path
         self._application: Application
         self._answers: Answers
@@ -200,21 +200,21 @@ class Gateway:
         opened.callback(listening.close)
         self.url = _url(listening)
         # 2. What is kept.
-        self._kept = kept = Kept(self._configuration, self._state_directory)
-        opened.push_async_callback(kept.close)
+        self._storage = storage = Storage(self._configuration, self._state_directory)
+        opened.push_async_callback(storage.close)
         # 3. The way of requests.
         await asyncio.to_thread(task_model)  # which reads its weights now, not in the first request's time
         self._engine_logs = self._log_directory or Path(opened.enter_context(tempfile.TemporaryDirectory()))
         access = Access(self._configuration)
         fleet = Fleet(self._configuration, self._engine_logs)
-        router = Router(fleet.offered, knowledge=await kept.knowledge(), conversation_key=kept.conversation_key)
+        router = Router(fleet.offered, knowledge=await storage.knowledge(), conversation_key=storage.conversation_key)
         self.pipeline = Pipeline(fleet, router)
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
-        kept.listen_to(self.pipeline)
+        storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
         opened.push_async_callback(self._stop_engines)
-        self._answers = Answers(self.pipeline, self.reload, kept.log)
+        self._answers = Answers(self.pipeline, self.reload, storage.log)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         # 4. Go.
@@ -305,7 +305,7 @@ class Gateway:
             await self.pipeline.close()
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             self._retiring.clear()
-            await self._kept.save(self.pipeline.router.knowledge)
+            await self._storage.save(self.pipeline.router.knowledge)
 
     async def _keep_house(self) -> None:
         rounds = 0
@@ -314,7 +314,7 @@ class Gateway:
             self.pipeline.keep_house()
             rounds += 1
             if rounds % SAVE_EVERY == 0:
-                await self._kept.save(self.pipeline.router.knowledge)
+                await self._storage.save(self.pipeline.router.knowledge)
 
 
 def _listen(configuration: Configuration) -> socket.socket:

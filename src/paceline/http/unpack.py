@@ -14,6 +14,7 @@ else:
     from backports import zstd
 
 PIECE_BYTES = 65_536
+"""That are unpacked at a time, so that a body that grows too large is noticed early."""
 MAX_MEMBERS = 10_000
 """Of a gzip file, or frames of zstd; bgzip begins a new one every 64 kB."""
 MAX_ENCODINGS = 4

@@ -3,8 +3,8 @@
     vllm serve MODEL --scheduler-cls paceline.inside.vllm_scheduler.scheduler --speculative-config ...
 
 A request that has ``"vllm_xargs": {"paceline_n_max": 4}`` gets no more than four drafted tokens verified per step, with
-0 none; ``"paceline_min_yield": 1.8`` pauses drafting while a drafting step yields fewer tokens. Without them all is as
-vLLM has it. Runs inside vLLM's engine process, so Paceline has to be installed beside vLLM.
+0 none; ``"paceline_min_yield": 1.8`` pauses drafting while a verification step yields fewer tokens. Without them all is
+as vLLM has it. Runs inside vLLM's engine process, so Paceline has to be installed beside vLLM.
 """
 
 import logging

@@ -7,21 +7,22 @@ that finding out costs little.
 
 STEPS_ON_PROBATION = 1
 STEPS_IN_FULL = 3
-"""Drafting steps until the yield is judged."""
+"""Verification steps until the yield is judged."""
 PROBATION_PART = 3
 """On probation, drafts have this part of their length, and this part of the gain is asked of them."""
 STEPS_OF_MEAN = 8
-"""Drafting steps over which the yield is averaged."""
-FIRST_PAUSE = 16
+"""Verification steps over which the yield is averaged."""
+MIN_PAUSE = 16
 """Tokens; each further pause in a row lasts twice as long."""
-LONGEST_PAUSE = 256
+MAX_PAUSE = 256
+"""Tokens."""
 
 
 class YieldGuard:
     """Of one request.
 
     Args:
-        min_yield: tokens per drafting step below which drafting pauses; 0 never pauses.
+        min_yield: tokens per verification step below which drafting pauses; 0 never pauses.
     """
 
     def __init__(self, min_yield: float) -> None:
@@ -50,7 +51,7 @@ class YieldGuard:
         elif not self._is_on_probation and self._mean >= self._min_yield:
             self._pause = 0
         else:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE) if self._pause else FIRST_PAUSE
+            self._pause = min(2 * self._pause, MAX_PAUSE) if self._pause else MIN_PAUSE
             self._left = self._pause
             self._begin(on_probation=True)
 

@@ -13,6 +13,15 @@ FIRST_WORDS = 10
 LAST_WORDS = 14
 LOOKED_AT_CHARS = 1000
 
+STEM_CHARS = 5
+"""Of a longer word in another alphabet or with accents, its beginning counts, too: such languages inflect theirs."""
+_NO_SPACES = "\u0e00"
+"""From Thai on, scripts put no spaces between words, or glue particles to them: pairs of characters stand for words."""
+
+DENSE_CHARS = 40
+"""In such scripts a longer paragraph than this has its wish in the first or the last sentence."""
+_DENSE_END = re.compile(r"[。！？：:]")
+
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.?!:;]\s|\n")
 _CODE = ("\ndef ", "\nclass ", "\nimport ", "\npublic ", "#include", "function ", "return ", ");\n", "{\n")
@@ -43,24 +52,42 @@ def features(text: str, asked: tuple[str, str] | None = None) -> Features:
         asked: ``wish(text)``, for who has it already.
     """
     head, tail = asked or wish(text)
-    first = last = words = _WORD.findall(head.lower())
+    first = last = words = _words(head)
     if tail:
-        last = _WORD.findall(tail.lower())
+        last = _words(tail)
         words = first + last
     begun = text[:LOOKED_AT_CHARS]
     asks = _WORD.findall(_SENTENCE_END.split((tail or head).rstrip(" \n.?!:\"'”"))[-1][:EDGE_CHARS].lower())[:3]
+    distinct = set(words)
     others: list[tuple[str | int, ...]] = [
         ("ends", *last[-1:]),
         ("length", len(text).bit_length()),
         ("lines", min(begun.count("\n"), 40).bit_length()),
-        ("numbers", min(sum(map(str.isdigit, words)), 15).bit_length()),
+        ("numbers", min(sum(map(str.isdigit, distinct)), 15).bit_length()),
     ]
     others += [("asks", *asks[: count + 1]) for count in range(len(asks))]
     if "```" in begun:
         others += (("fenced",), ("code",))
     elif holds_code(begun):
         others.append(("code",))
-    return Features(set(words), set(first[:FIRST_WORDS]), set(last[-LAST_WORDS:]), others)
+    return Features(distinct, set(first[:FIRST_WORDS]), set(last[-LAST_WORDS:]), others)
+
+
+def _words(text: str) -> list[str]:
+    words = _WORD.findall(text.lower())
+    if text.isascii():
+        return words
+    found = []
+    for word in words:
+        if word.isascii():
+            found.append(word)
+        elif word[0] >= _NO_SPACES:
+            found += [word[at : at + 2] for at in range(len(word) - 1)] or [word]
+        else:
+            found.append(word)
+            if len(word) > STEM_CHARS:
+                found.append(word[:STEM_CHARS] + "-")
+    return found
 
 
 def holds_code(begun: str) -> bool:
@@ -77,6 +104,9 @@ def wish(text: str) -> tuple[str, str]:
     is the whole."""
     text = text.strip() if len(text) < 100_000 else text
     if len(text) <= WHOLE_CHARS and "\n" not in text:
+        if len(text) > DENSE_CHARS and text[0] >= _NO_SPACES:
+            sentences = _DENSE_END.split(text.rstrip("。！？"))
+            return sentences[0], sentences[-1] if len(sentences) > 1 else ""
         return text, ""
     head = text[: LINE_CHARS + 1].partition("\n")[0]
     if len(head) > LINE_CHARS:

@@ -1,22 +1,26 @@
 """What the fields of a request say outright, in the dialects of OpenAI, Anthropic and llama.cpp."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 Fields = Mapping[str, Any]
 
 _TELLTALES = (
-    ("claude code", "claude-code"),
-    ("aider", "aider"),
-    ("cline", "cline"),
-    ("roo", "roo-code"),
-    ("opencode", "opencode"),
-    ("codex", "codex"),
-    ("cursor", "cursor"),
-    ("openhands", "openhands"),
-    ("search/replace", "aider"),
+    ("Claude Code", "claude-code", r"\bClaude Code\b"),
+    ("ider", "aider", r"\b[Aa]ider\b"),
+    ("SEARCH/REPLACE", "aider", r"\*?SEARCH/REPLACE\*? (?:block|edit)"),
+    ("Cline", "cline", r"\bCline\b"),
+    ("Roo", "roo-code", r"\bRoo(?: Code)?\b(?! [A-Z])"),
+    ("pen", "opencode", r"\b[Oo]pen[Cc]ode\b"),
+    ("Codex", "codex", r"\bCodex\b"),
+    ("Cursor", "cursor", r"\b(?:in|by|is|are|called|within) Cursor\b|\bCursor(?: IDE|, (?:the|an) )"),
+    ("Open", "openhands", r"\bOpen[Hh]ands\b"),
 )
-"""Names and habits in the system prompts of agent frameworks."""
+"""Names in the system prompts of agent frameworks: what is looked for first, since that is quick, the framework, and
+the whole name."""
+_NAMES = tuple((sign, name, re.compile(pattern)) for sign, name, pattern in _TELLTALES)
 TELLTALE_CHARS = 600
 _FORMATS = (
     ("response_format", "response_format", ""),
@@ -50,6 +54,8 @@ _SESSION = "session_"
 """Claude Code names its session in ``metadata.user_id``: ``user_..._account_..._session_...``."""
 MAX_IDENTIFIER_CHARS = 400
 """Of an identifier, only so much tells it from others."""
+MAX_TOOLS = 32
+MAX_NAME_CHARS = 64
 _KEYS = (b"authorization", b"x-api-key", b"api-key", b"x-forwarded-user")
 
 
@@ -93,9 +99,9 @@ def reasoning(fields: Fields) -> bool | None:
 
 def agent(system: str, has_tool_results: bool) -> str:
     """The agent framework by its telltales; ``"unnamed"`` where only tool results give one away, else empty."""
-    begun = system[:TELLTALE_CHARS].lower()
-    for telltale, name in _TELLTALES:
-        if telltale in begun:
+    begun = system[:TELLTALE_CHARS]
+    for sign, name, pattern in _NAMES:
+        if sign in begun and pattern.search(begun):
             return name
     return "unnamed" if has_tool_results else ""
 
@@ -146,8 +152,44 @@ def who_asks(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = ()) -> str
     metadata = fields.get("metadata")
     told = [fields.get("user"), fields.get("safety_identifier")]
     told.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
-    keys = [value[:MAX_IDENTIFIER_CHARS].decode("latin-1") for name, value in headers if name in _KEYS]
-    return "\n".join([value[:MAX_IDENTIFIER_CHARS] for value in told if isinstance(value, str)] + keys)
+    names = [value[:MAX_IDENTIFIER_CHARS] for value in told if isinstance(value, str)]
+    return "\n".join([*names, client_key(headers)] if headers else names)
+
+
+def tool_names(fields: Fields) -> list[str]:
+    """Names of the first tools that are offered."""
+    tools = fields.get("tools")
+    found = []
+    for tool in tools[:MAX_TOOLS] if isinstance(tools, list) else ():
+        if isinstance(tool, dict):
+            function = tool.get("function")
+            name = function.get("name") if isinstance(function, dict) else tool.get("name")
+            if isinstance(name, str):
+                found.append(name[:MAX_NAME_CHARS])
+    return found
+
+
+def schema_names(fields: Fields) -> list[str]:
+    """Names of the first properties in the schema of the answer, where there is one."""
+    schema: Any = fields.get("json_schema")
+    for _, key, inner in _FORMATS:
+        value = fields.get(key)
+        if inner and isinstance(value, dict):
+            value = value.get(inner)
+        if isinstance(value, dict):
+            schema = value.get("json_schema", value)
+            break
+    if isinstance(schema, dict) and isinstance(inner_schema := schema.get("schema"), dict):
+        schema = inner_schema
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return []
+    return [name[:MAX_NAME_CHARS] for name in islice(properties, MAX_TOOLS)]
+
+
+def client_key(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The key that the client gave. Only ever to be hashed."""
+    return "\n".join([value[:MAX_IDENTIFIER_CHARS].decode("latin-1") for name, value in headers if name in _KEYS])
 
 
 def _tool_choice(fields: Fields) -> Any:

@@ -6,27 +6,32 @@ request: names come from fixed lists, and the conversation is a hash that only t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from secrets import token_bytes
+from typing import Any
 
 from paceline.inspection import fields as read
-from paceline.inspection.features import Features, features, wish
+from paceline.inspection.features import features, wish
 from paceline.inspection.language import language
-from paceline.inspection.task_model import mixed, task_model
-from paceline.inspection.text import holds_media, parts
+from paceline.inspection.loop import Place, Turn, place_of
+from paceline.inspection.tasks import Asked, tasks_of
+from paceline.inspection.text import holds_media, parts, turns_of
+from paceline.inspection.wrappings import of_template, unwrapped
 from paceline.types import Request, Signals, Task
 
-STRUCTURED_IS_EXTRACT = 0.8
-"""Probability that a request for a structured answer extracts; the words share the rest."""
-OFFERED_IS_CALLED = 0.7
-"""Probability that a tool is called where some are offered; the words share the rest."""
-FOLLOW_UP_CHARS = 80
-"""A later message no longer than this is understood with the conversation's first."""
-FIRST_MESSAGE_SHARE = 0.4
 ENOUGH_GIVEN_CHARS = 200
 """With less given text than this there is in proportion less to copy."""
 HASHED_CHARS = 400
+APPLICATION_CHARS = 200
+"""So much of a system prompt's beginning tells a program: further on stand dates and names."""
+FENCED_WITHIN_CHARS = 1000
+"""So much of an earlier message's beginning and end is searched for code."""
+MIN_SETUP_TURNS = 3
+MAX_SETUP_TURNS = 16
+ACKNOWLEDGED_CHARS = 80
+_ACKNOWLEDGED = re.compile(r"\s*(?:ok(?:ay)?|understood|got it|i see|sure|yes|noted|alright)\b", re.IGNORECASE)
 PROCESS_KEY = token_bytes(32)
 """Of the hashes of conversations, where no other is given: for this process alone."""
 COPIED = {
@@ -56,34 +61,65 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
     """What a request asks for. Time is bounded however long the request is; unknown shapes are no error.
 
     Args:
-        key: of the hash of the conversation, up to 64 bytes; without it nobody can tell from the hash what was asked.
+        key: of the hashes of the conversation and the application, up to 64 bytes; without it nobody can tell from a
+            hash what was asked.
     """
     fields = request.fields
-    users: list[str] = []
+    messages: list[list[str]] = []  # of users, by their blocks
+    asked_in = -1
+    last_texts: list[str] = []
     system = ""
     prompt_chars, system_chars = request.elided_chars, 0
-    has_tool_results = False
-    for role, text in parts(request):
+    has_tool_results = holds_code = False
+    turns = turns_of(request)
+    last_turn = len(turns) - 1
+    for role, text, turn in parts(request):
         prompt_chars += len(text)
+        if turn == last_turn >= 0:
+            last_texts.append(text)
+        elif turn >= 0 and not holds_code:
+            holds_code = "```" in text[:FENCED_WITHIN_CHARS] or "```" in text[-FENCED_WITHIN_CHARS:]
         if role == "user":
-            users.append(text)
+            if messages and turn == asked_in and turn >= 0:
+                messages[-1].append(text)
+            else:
+                messages.append([text])
+                asked_in = turn
         elif role == "system":
             system = system or text
             system_chars += len(text)
         elif role == "tool":
             has_tool_results = True
-    asked = users[-1] if users else ""
+    first = unwrapped(messages[0]) if messages else ""
+    place = place_of(turns, last_texts, len(messages), system)
+    asked = first if len(messages) < 2 or place.in_text else unwrapped(messages[-1])
+    template = asked_in < 0 and asked and of_template(asked)
+    if template:
+        asked = template
+    elif messages and asked_in < 0:
+        place = Place(Turn.PROMPT)
     head, tail = wish(asked)
     found = features(asked, (head, tail))
     structure = read.structure(fields)
-    tasks, evidence = _tasks(request, users, found, structure)
+    names = read.tool_names(fields)
+    told = Asked(
+        text=asked,
+        found=found,
+        first=first if len(messages) > 1 and not place.in_text else "",
+        system=system,
+        place=place,
+        structure=structure,
+        tool_names=names,
+        holds_code=holds_code,
+    )
+    tasks, evidence = tasks_of(request, told)
     name = read.conversation_name(fields, request.headers)
     given_chars = max(0, prompt_chars - system_chars - len(head) - len(tail))
     return Signals(
         tasks=tasks,
         evidence=evidence,
         structure=structure,
-        copy=_copy(evidence, tasks, given_chars, f"{head} {tail}"),
+        copy=_copy(evidence, tasks, given_chars, head, tail),
         prompt_chars=prompt_chars,
         given_chars=given_chars,
         temperature=read.number(fields, "temperature", read.MAX_TEMPERATURE),
@@ -93,39 +129,22 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
         language=language(found.words, asked[:HASHED_CHARS]),
         images=holds_media(request),
         agent=read.agent(system, has_tool_results),
-        turns=max(1, len(users)),
-        conversation=_conversation(request, name, system, users, key),
+        turns=max(1, len(messages)),
+        conversation=_conversation(request, name or _beginning(system, first, messages, turns), key),
         conversation_is_named=bool(name),
+        application=_application(request, system, names, structure, evidence, key),
+        turn=str(place.turn),
     )
 
 
-def _tasks(request: Request, users: list[str], found: Features, structure: str) -> tuple[Mapping[Task, float], str]:
-    """Probabilities of the tasks, and the field that told them, if one did."""
-    fields = request.fields
-    if fields.get("prediction"):
-        return {Task.EDIT: 1.0}, "prediction"
-    if request.path.endswith("/infill"):
-        return {Task.CODE: 1.0}, "infill"
-    if read.must_call_tool(fields):
-        return {Task.TOOL_CALL: 1.0}, "tool_choice"
-    told = task_model().probabilities(found)
-    if len(users) > 1 and len(users[-1]) <= FOLLOW_UP_CHARS:
-        told = mixed(told, task_model().probabilities(features(users[0])), FIRST_MESSAGE_SHARE)
-    if read.offers_tools(fields):
-        return mixed(told, {Task.TOOL_CALL: 1.0}, OFFERED_IS_CALLED), "tools"
-    if structure:
-        return mixed(told, {Task.EXTRACT: 1.0}, STRUCTURED_IS_EXTRACT), structure
-    return told, ""
-
-
-def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: str) -> float:
+def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, head: str, tail: str) -> float:
     if evidence in COPIED_OUTRIGHT:
         return COPIED_OUTRIGHT[evidence]
     if given_chars <= 0:
         return 0.0
     share = sum([COPIED.get(task, 0.0) * probability for task, probability in tasks.items()])
     if tasks.get(Task.EDIT, 0) + tasks.get(Task.EXTRACT, 0) > 0.5:
-        asked = asked.lower()
+        asked = f"{head} {tail}".lower()
         if _WHOLE.search(asked):
             share = max(share, WHOLE_COPIED)
         elif _PART.search(asked):
@@ -133,7 +152,56 @@ def _copy(evidence: str, tasks: Mapping[Task, float], given_chars: int, asked: s
     return share * min(1, given_chars / ENOUGH_GIVEN_CHARS)
 
 
-def _conversation(request: Request, name: str, system: str, users: list[str], key: bytes) -> str:
-    begun = name or f"{system[:HASHED_CHARS]}\n{users[0][:HASHED_CHARS] if users else ''}"
-    whole = f"{read.who_asks(request.fields, request.headers)}\0{begun}"
-    return blake2b(whole.encode("utf-8", "replace"), digest_size=8, key=key).hexdigest()
+def _conversation(request: Request, begun: str, key: bytes) -> str:
+    return _hash(f"{read.who_asks(request.fields, request.headers)}\0{begun}", key)
+
+
+def _beginning(system: str, first: str, messages: Sequence[Sequence[str]], turns: Sequence[Any]) -> str:
+    """How a conversation began that has no name, the same for all its turns."""
+    if len(turns) >= MIN_SETUP_TURNS and (number := _first_of_its_own(turns, len(messages))):
+        first = unwrapped(messages[number])
+    else:
+        number = 0
+    # Templates begin alike, and what is theirs stands at the end; other blocks of a message may be fixed reminders.
+    end = messages[number][0] if messages and len(messages[number]) == 1 else first
+    return f"{system[:HASHED_CHARS]}\n{first[:HASHED_CHARS]}\n{end[-HASHED_CHARS:]}\n{len(end)}"
+
+
+def _first_of_its_own(turns: Sequence[Any], messages: int) -> int:
+    """Number of the user's message that a conversation begins with. Some clients put examples, files and reminders
+    before it, each with an answer of a few words ("Ok."): the first one after those that is not answered so."""
+    count, acknowledged = 0, -1
+    for number, turn in enumerate(turns[:MAX_SETUP_TURNS]):
+        if not isinstance(turn, dict) or turn.get("role") != "user":
+            continue
+        following = turns[number + 1] if number + 1 < len(turns) else None
+        said = following.get("content") if isinstance(following, dict) else None
+        if isinstance(said, str) and len(said) <= ACKNOWLEDGED_CHARS and _ACKNOWLEDGED.match(said):
+            acknowledged = count
+        elif acknowledged >= 0:
+            return min(count, messages - 1)
+        count += 1
+    return 0
+
+
+def _application(
+    request: Request, system: str, tool_names: Sequence[str], structure: str, evidence: str, key: bytes
+) -> str:
+    schema = read.schema_names(request.fields) if structure else ()
+    api_key = read.client_key(request.headers) if request.headers else ""
+    if not (system or tool_names or schema or api_key or request.client or evidence == "infill"):
+        return ""
+    told = (request.api, request.path[:APPLICATION_CHARS], request.client or "", api_key, system[:APPLICATION_CHARS])
+    return _hash("\0".join((*told, *tool_names, "\1", *schema)), key)
+
+
+def _hash(text: str, key: bytes) -> str:
+    hasher = _keyed(key).copy()
+    hasher.update(text.encode("utf-8", "replace"))
+    return hasher.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _keyed(key: bytes) -> blake2b:
+    """A hash that has taken in the key already, which is half of the work."""
+    return blake2b(digest_size=8, key=key)

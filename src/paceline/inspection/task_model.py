@@ -40,7 +40,7 @@ class TaskModel:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
         self._tasks = [Task(name) for name in file.tasks]
         self._scale = file.scale
-        self._bias = file.bias
+        self._bias = [bias / file.scale for bias in file.bias]
         self._unpack = Struct(f"<{len(self._tasks)}I").unpack
         self._middle = _pack([_HALF] * len(self._tasks))
         self._bytes = 4 * len(self._tasks)
@@ -56,13 +56,14 @@ class TaskModel:
             map(self._others.get, found.others),
         )
         total = sum(filter(None, said), self._middle)
-        norm = sqrt(found.size)
+        share = 1 / (sqrt(found.size) * self._scale)
         sums = self._unpack(total.to_bytes(self._bytes, "little"))
-        scores = [(bias + (value - _HALF) / norm) / self._scale for bias, value in zip(self._bias, sums, strict=True)]
+        # All sums are too high by the middle, which shifts all scores alike.
+        scores = [bias + value * share for bias, value in zip(self._bias, sums, strict=True)]
         best = max(scores)
         least = best + _MIN_SCORE
         odds = [(exp(score - best), task) for score, task in zip(scores, self._tasks, strict=True) if score >= least]
-        return _ranked(odds)
+        return ranked(odds)
 
 
 @cache
@@ -78,10 +79,10 @@ def tasks_of(text: str) -> dict[Task, float]:
 
 def mixed(one: Mapping[Task, float], other: Mapping[Task, float], share: float) -> dict[Task, float]:
     """``1 - share`` of the one and ``share`` of the other, the likeliest first."""
-    return _ranked([((1 - share) * one.get(task, 0) + share * other.get(task, 0), task) for task in {**one, **other}])
+    return ranked([((1 - share) * one.get(task, 0) + share * other.get(task, 0), task) for task in {**one, **other}])
 
 
-def _ranked(odds: list[tuple[float, Task]]) -> dict[Task, float]:
+def ranked(odds: list[tuple[float, Task]]) -> dict[Task, float]:
     if len(odds) > 1:
         odds.sort(reverse=True)
     total = sum([value for value, _ in odds])

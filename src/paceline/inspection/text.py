@@ -26,6 +26,8 @@ class Part(NamedTuple):
     role: str
     """``system``, ``user``, ``assistant`` or ``tool``."""
     text: str
+    turn: int = -1
+    """Which entry of the conversation it is from: texts of one message share it. Negative outside the conversation."""
 
 
 class _Budget:
@@ -53,20 +55,32 @@ def parts(request: Request) -> list[Part]:
     if turns is None:
         turns = fields.get("input")
     if isinstance(turns, str):
-        found.append(Part("user", turns))
+        found.append(Part("user", turns, 0))
     elif isinstance(turns, list):
-        if len(turns) > MAX_PARTS:
-            turns = (*turns[:FIRST_TURNS], *turns[FIRST_TURNS - MAX_PARTS :])
-        found += _of_turns(turns, budget)
+        found += _of_turns(bounded(turns), budget)
     for key in ("prompt", "input_prefix", "input_suffix"):
         found += [Part("user", text) for text in _texts(fields.get(key), budget)]
     return found
 
 
+def bounded(turns: list[Any]) -> Sequence[Any]:
+    """The first and the last entries of a long list, all of a short one."""
+    return turns if len(turns) <= MAX_PARTS else (*turns[:FIRST_TURNS], *turns[FIRST_TURNS - MAX_PARTS :])
+
+
+def turns_of(request: Request) -> Sequence[Any]:
+    """The entries of a conversation that :func:`parts` reads, by the numbers it gives them."""
+    turns = request.fields.get("messages")
+    if turns is None:
+        turns = request.fields.get("input")
+    return bounded(turns) if isinstance(turns, list) else ()
+
+
 def _of_turns(turns: Sequence[Any], budget: _Budget) -> list[Part]:
     """Those of the last turn first, then of the first ones, then backwards, as far as the budget goes; in order."""
     if all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
-        return [part for turn in turns for part in _of_turn(turn, budget)]  # no lists: nothing to budget
+        # No lists: nothing to budget.
+        return [part for number, turn in enumerate(turns) for part in _of_turn(turn, number, budget)]
     last = len(turns) - 1
     by_turn: dict[int, list[Part]] = {}
     for number in (last, *range(min(FIRST_TURNS, last)), *range(last - 1, FIRST_TURNS - 1, -1)):
@@ -80,7 +94,7 @@ def _of_turns(turns: Sequence[Any], budget: _Budget) -> list[Part]:
             own = budget.part(budget.left)
         turn = turns[number]
         if isinstance(turn, dict):
-            by_turn[number] = _of_turn(turn, own)
+            by_turn[number] = _of_turn(turn, number, own)
         budget.give_back(own)
     return [part for number in sorted(by_turn) for part in by_turn[number]]
 
@@ -100,15 +114,15 @@ def holds_media(request: Request) -> bool:
     return False
 
 
-def _of_turn(turn: dict[str, Any], budget: _Budget) -> list[Part]:
+def _of_turn(turn: dict[str, Any], number: int, budget: _Budget) -> list[Part]:
     if turn.get("type") == "function_call_output":
-        return [Part("tool", text) for text in _texts(turn.get("output"), budget)]
+        return [Part("tool", text, number) for text in _texts(turn.get("output"), budget)]
     role, content = turn.get("role"), turn.get("content")
     if not isinstance(role, str):
         return []
     role = "system" if role == "developer" else role
     if not isinstance(content, list):
-        return [Part(role, text) for text in _texts(content, budget)]
+        return [Part(role, text, number) for text in _texts(content, budget)]
     found: list[Part] = []  # backwards
     for block in reversed(content[-MAX_PARTS:]):
         if not budget.left:
@@ -116,11 +130,11 @@ def _of_turn(turn: dict[str, Any], budget: _Budget) -> list[Part]:
         budget.left -= 1
         if isinstance(block, dict):
             if block.get("type") == "tool_result":
-                found += [Part("tool", text) for text in reversed(_texts(block.get("content"), budget))]
+                found += [Part("tool", text, number) for text in reversed(_texts(block.get("content"), budget))]
                 continue
             block = block.get("text")
         if isinstance(block, str):
-            found.append(Part(role, block))
+            found.append(Part(role, block, number))
     found.reverse()
     return found
 

@@ -16,6 +16,8 @@ class NoDrafter(Exception):
 
 
 class FoundDrafter(Struct, frozen=True):
+    """A drafter that fits a model."""
+
     kind: Literal["mtp", "eagle3", "draft"]
     n_max: int
     """Longest draft worth making, in tokens: what llama.cpp's documentation and its users settle on; the lanes' caps
@@ -27,7 +29,8 @@ class FoundDrafter(Struct, frozen=True):
         return f"{self.kind} ({self.file.name if self.file else 'in the model'})"
 
 
-MTP_DRAFT, EAGLE3_DRAFT, MODEL_DRAFT = 4, 4, 8
+MTP_N_MAX, EAGLE3_N_MAX, DRAFT_MODEL_N_MAX = 4, 4, 8
+"""Longest drafts in tokens (:attr:`FoundDrafter.n_max`)."""
 
 
 def find_drafter(target: Header, given: Path | None = None) -> FoundDrafter | None:
@@ -45,7 +48,7 @@ def find_drafter(target: Header, given: Path | None = None) -> FoundDrafter | No
             raise NoDrafter(f"{given} does not draft for {target.path.name}: it has another vocabulary or hidden size")
         return drafter
     if target.own_number("nextn_predict_layers"):
-        return FoundDrafter("mtp", MTP_DRAFT)
+        return FoundDrafter("mtp", MTP_N_MAX)
     drafters = [drafter for path in _beside(target.path) if (drafter := _fitting_or_none(path, target))]
     return min(drafters, key=lambda drafter: drafter.kind != "eagle3", default=None)
 
@@ -72,8 +75,8 @@ def _fitting_or_none(path: Path, target: Header) -> FoundDrafter | None:
 def _fitting(drafter: Header, target: Header) -> FoundDrafter | None:
     if drafter.architecture == "eagle3":
         fits = drafter.own_number("target_hidden_size") == target.own_number("embedding_length")
-        return FoundDrafter("eagle3", EAGLE3_DRAFT, drafter.path) if fits else None
-    return FoundDrafter("draft", MODEL_DRAFT, drafter.path) if _words(drafter) == _words(target) else None
+        return FoundDrafter("eagle3", EAGLE3_N_MAX, drafter.path) if fits else None
+    return FoundDrafter("draft", DRAFT_MODEL_N_MAX, drafter.path) if _words(drafter) == _words(target) else None
 
 
 def _words(header: Header) -> tuple[str, int]:

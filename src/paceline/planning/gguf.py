@@ -19,6 +19,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 """Version 1 had counts of 32 bits; nothing has written it since August 2023."""
 STRING, ARRAY = 8, 9
+"""As in :data:`SCALAR_FORMATS`."""
 SCALAR_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """By the numbers of ``gguf_metadata_value_type``, as :mod:`struct` has them; all are little-endian."""
 # fmt: off
@@ -32,6 +33,7 @@ TYPE_SIZES = {
 # fmt: on
 """By the numbers of ``ggml_type``: values of a block, and its bytes (ggml.h; gguf-py's ``GGML_QUANT_SIZES``)."""
 DEFAULT_ALIGNMENT = 32
+"""Bytes: the format's, where a file names none."""
 BLOCK_BYTES = 1 << 20
 """Read at once."""
 MAX_STRING_BYTES = 1 << 20
@@ -41,6 +43,7 @@ MAX_NAME_BYTES = 1 << 16
 MAX_ENTRIES = 1 << 18
 """Keys, and tensors: the largest models have some 100 and 3,000."""
 MAX_ARRAY_DEPTH = 4
+"""Arrays within arrays: llama.cpp itself reads none."""
 MAX_DIMENSIONS = 8
 """ggml itself has four."""
 PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
@@ -159,10 +162,10 @@ def _parts(path: Path) -> list[Path]:
     Raises:
         BadModelFile: it is not the first part, or another one is missing.
     """
-    found = PART.search(path.name)
-    if found is None:
+    part_of = PART.search(path.name)
+    if part_of is None:
         return [path]
-    number, count = int(found[1]), int(found[2])
+    number, count = int(part_of[1]), int(part_of[2])
     if not 1 <= number <= count:
         return [path]
     parts = [path.with_name(PART.sub(f"-{part:05d}-of-{count:05d}", path.name)) for part in range(1, count + 1)]
@@ -260,6 +263,36 @@ class _Reader:
 
 
 def _read(path: Path, reader: _Reader) -> Header:
+    # 1. That it is a model, and how many keys and tensors it has.
+    _check_version(path, reader)
+    tensor_count, key_count = reader.number("Q"), reader.number("Q")
+    if max(tensor_count, key_count) > MAX_ENTRIES:
+        raise reader.damaged()
+    # 2. The keys.
+    metadata: dict[str, Scalar] = {}
+    lengths: dict[str, int] = {}
+    for _ in range(key_count):
+        key, kind = reader.name(), reader.number("I")
+        if kind == ARRAY:
+            lengths[key] = _skip_array(reader)
+        elif (value := _scalar(reader, kind)) is not None:
+            metadata[key] = value
+    # 3. The tensors, and where their bytes begin.
+    tensors = tuple(_tensor(reader) for _ in range(tensor_count))
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise reader.damaged()
+    return Header(
+        path=path,
+        metadata=metadata,
+        lengths=lengths,
+        tensors=tensors,
+        data_start=-(-reader.at // alignment) * alignment,
+        file_bytes=reader.size_bytes,
+    )
+
+
+def _check_version(path: Path, reader: _Reader) -> None:
     if reader.size_bytes == 0:
         raise BadModelFile(f"{path} is empty")
     if reader.size_bytes < 8 or reader.take(4) != MAGIC:
@@ -269,28 +302,16 @@ def _read(path: Path, reader: _Reader) -> Header:
         if version & 0xFFFF == 0:
             raise BadModelFile(f"{path} is a big-endian GGUF file; llama.cpp needs a little-endian one here")
         raise BadModelFile(f"{path} is GGUF version {version}; known are {' and '.join(map(str, VERSIONS))}")
-    tensor_count, key_count = reader.number("Q"), reader.number("Q")
-    if max(tensor_count, key_count) > MAX_ENTRIES:
+
+
+def _scalar(reader: _Reader, kind: int) -> Scalar | None:
+    """A key's value; ``None`` for a text that is too long to be kept."""
+    if kind == STRING:
+        text = reader.string(MAX_STRING_BYTES)
+        return None if text is None else text.decode("utf-8", "replace")
+    if kind not in SCALAR_FORMATS:
         raise reader.damaged()
-    metadata: dict[str, Scalar] = {}
-    lengths: dict[str, int] = {}
-    for _ in range(key_count):
-        key, kind = reader.name(), reader.number("I")
-        if kind == ARRAY:
-            lengths[key] = _skip_array(reader)
-        elif kind == STRING:
-            if (text := reader.string(MAX_STRING_BYTES)) is not None:
-                metadata[key] = text.decode("utf-8", "replace")
-        elif kind in SCALAR_FORMATS:
-            metadata[key] = reader.number(SCALAR_FORMATS[kind])
-        else:
-            raise reader.damaged()
-    tensors = tuple(_tensor(reader) for _ in range(tensor_count))
-    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise reader.damaged()
-    data_start = -(-reader.at // alignment) * alignment
-    return Header(path, metadata, lengths, tensors, data_start, reader.size_bytes)
+    return reader.number(SCALAR_FORMATS[kind])
 
 
 def _skip_array(reader: _Reader, depth: int = 1) -> int:

@@ -30,6 +30,7 @@ def _problems(engine: EngineSettings) -> Iterator[str]:
             embedded.check(words)
         except LaunchError as error:
             yield str(error)
+            return  # which may be about a model file
     elif shutil.which(program) is None:
         yield f"there is no program {program!r}"
     if isinstance(engine, LlamaCppSettings):  # other engines' --model may be a name in a hub

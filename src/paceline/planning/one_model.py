@@ -27,9 +27,11 @@ NGRAM = LoadedDrafter(Strategy("ngram", 12), match_tokens=4)
 AGENTS_CONTEXT_TOKENS = 16_384
 """First requests of coding agents have 8,000 to 20,000 tokens with the tools that they offer."""
 LARGE_MODEL_BYTES = 4_000_000_000
+"""Of weights; set by hand."""
 LARGE_MODEL_CONTEXT_TOKENS = 8_192
 """For models above that size, whose caches are larger, too."""
 MIN_CONTEXT_TOKENS = 4_096
+"""However short memory is; set by hand."""
 MAX_CACHE_SHARE = 0.25
 """Of the memory that can be had, for the key-value caches of all engines."""
 CACHE_VALUE_BYTES = 2

@@ -43,9 +43,9 @@ its threads for HTTP taken."""
 HUNG_AFTER_S = 30.0
 """A launched engine that is down and has been silent for this long without working is killed: a machine that swaps may
 hold one up for a while. One that is as idle while it starts no longer keeps others of its device from starting."""
-STARTS_TO_BE_HOPELESS = 3
+MAX_STARTS_IN_VAIN = 3
 """An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
-LOOK_AGAIN_LIMIT_S = 5.0
+MAX_LOOK_AGAIN_S = 5.0
 """A request that names an unknown model waits no longer than this for engines to be asked anew."""
 DECLARED_DOWN = "the engine was declared down"
 
@@ -156,7 +156,7 @@ class Supervisor:
     @property
     def is_coming(self) -> bool:
         """Not up, but it may be soon: it is starting, or will be started again."""
-        will_start = bool(self._settings.launch) and self._starts_in_vain <= STARTS_TO_BE_HOPELESS
+        will_start = bool(self._settings.launch) and self._starts_in_vain <= MAX_STARTS_IN_VAIN
         return self.health is Health.STARTING or (self.health is Health.DOWN and will_start)
 
     def start(self) -> None:
@@ -201,7 +201,7 @@ class Supervisor:
         wanted = self._looks_begun + 1
         self._look_now.set()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN_LIMIT_S):
+            async with asyncio.timeout(MAX_LOOK_AGAIN_S):
                 while self._looks_done < wanted:
                     await self._looked.wait()
 
@@ -346,17 +346,33 @@ class Supervisor:
                 self._not_up(when_down, f"its answer can't be understood: {error!r}")
                 return None
             missed += 1
-            if self.health is not Health.UP:
-                self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
-                self._not_up(when_down, problem, may_be_another=False)
+            if not await self._is_to_be_asked_again(client, when_down, problem, missed, began_s):
                 return None
-            if client.last_heard_s > began_s:
-                return None  # busy, not dead
-            is_working = await self._is_working()
-            if missed >= TIMEOUTS_TO_BE_DOWN and not self._may_be_busy(client, is_working):
-                self._set(Health.DOWN, problem)
-                client.close(f"{DECLARED_DOWN}: {problem}")
-                return None
+
+    async def _is_to_be_asked_again(
+        self, client: Client, when_down: Health, problem: str, missed: int, began_s: float
+    ) -> bool:
+        """Whether a look goes on that an engine did not answer in time; else it was noted as down, or is busy.
+
+        Args:
+            missed: how often in this look.
+            began_s: when this look began.
+        """
+        # 1. One that was not up gets no more time; one that has hung is to be killed.
+        if self.health is not Health.UP:
+            self._is_hung = self.health is Health.DOWN and await self._has_hung(client)
+            self._not_up(when_down, problem, may_be_another=False)
+            return False
+        # 2. One that answered something else meanwhile is busy, not dead.
+        if client.last_heard_s > began_s:
+            return False
+        # 3. One that was silent often enough is down, unless requests on it may be the cause.
+        is_working = await self._is_working()
+        if missed < TIMEOUTS_TO_BE_DOWN or self._may_be_busy(client, is_working):
+            return True
+        self._set(Health.DOWN, problem)
+        client.close(f"{DECLARED_DOWN}: {problem}")
+        return False
 
     def _not_up(self, health: Health, problem: str, may_be_another: bool = True) -> None:
         """It said so itself, or nobody is there. What runs on it may still end well, as where an engine finishes its

@@ -27,7 +27,9 @@ from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_da
 from paceline.types import Observation
 
 FORMAT = 2
+"""Of the file; one of another format is set aside."""
 INTERVAL_S = 0.5
+"""Between two writings: what a crash loses at most."""
 MAX_WAITING = 10_000
 """Entries that wait in memory while the file can't be written."""
 MAX_WAITING_BYTES = 16_000_000
@@ -41,6 +43,7 @@ PRUNED_SHARE = 10
 WAL_PAGES = 1000
 """SQLite's own measure of how large the write-ahead log may grow; of a file that may be small, a quarter of that."""
 MIN_WAL_PAGES = 16
+"""However small the file may be: a quarter of a megabyte."""
 COLUMNS = {
     **{name: f"outcome.{name}" for name in ("at_s", "lane")},
     **{name: name for name in ("id", "path", "model", "stream", "forced", "task", "strategy", "n_max", "signals")},
@@ -74,9 +77,13 @@ _Row = tuple[float, str]
 with a column for each, writing took more than twice as long, and the requests waited for a part of that."""
 
 
-class LogSettings(Struct, frozen=True):
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """How much is kept."""
+
     keep_days: float = 30.0
+    """Older entries are dropped."""
     max_bytes: int = 256 * 1024 * 1024
+    """Of a larger file, the oldest entries are dropped."""
 
 
 class DecisionLog:

@@ -14,9 +14,13 @@ from paceline.records.record import Parameters, Record
 from paceline.types import Answered, Decision, Outcome, Request, Signals
 
 MAX_NAME_CHARS = 120
+"""Of a model's name; the longest on hubs have some 100."""
 MAX_ID_CHARS = 128
+"""A UUID has 36; some programs put several identifiers into one."""
 MAX_PATH_CHARS = 200
+"""Of a path; those of the APIs have some 50, with an identifier in them."""
 MAX_ERROR_CHARS = 300
+"""The gateway's own sentences are shorter but for lists of names."""
 MAX_CHOICES = 16
 """Answers to one request of which the reason for ending is kept."""
 MAX_TEXT_BYTES = 4_000_000
@@ -24,9 +28,11 @@ MAX_TEXT_BYTES = 4_000_000
 MAX_INTEGER = 2**63 - 1
 """Of a client's number: what SQLite, Parquet and OpenTelemetry can hold; a larger one is left out."""
 MAX_STOPS = 4
+"""As many stop sequences as OpenAI's API takes; a longer list is left out."""
 MAX_STOP_CHARS = 4
 """Stop sequences are a client's text: they are kept only where they are too short to be any."""
 EFFORTS = frozenset(("none", "minimal", "low", "medium", "high", "xhigh", "max"))
+"""Of OpenAI's and Anthropic's interfaces."""
 MIN_CUT_CHARS = 12
 """A client's string is known again in an error by so many of its first characters, where it was cut."""
 NO_LANE = "none"
@@ -122,16 +128,16 @@ def kept_error(error: str | None, request: Request) -> str | None:
     """
     if error is None:
         return None
-    said = error[: 4 * MAX_ERROR_CHARS]
+    line = error[: 4 * MAX_ERROR_CHARS]
     for text in (request.model, request.forced_lane, request.id, request.path.partition("?")[2]):
         if text:
-            said = said.replace(text, "…").replace(repr(text)[1:-1], "…")
-            if len(text) > MIN_CUT_CHARS and (begun := said.find(text[:MIN_CUT_CHARS])) >= 0:
-                said = said[:begun] + "…"  # quoted in part
-    said = _APOSTROPHE.sub("’", said)
-    said = _QUOTED.sub("…", said).replace("’", "'")
-    said = _one_line(said.replace("…", "..."))
-    return said if len(said) <= MAX_ERROR_CHARS else said[: MAX_ERROR_CHARS - 3] + "..."
+            line = line.replace(text, "…").replace(repr(text)[1:-1], "…")
+            if len(text) > MIN_CUT_CHARS and (begun := line.find(text[:MIN_CUT_CHARS])) >= 0:
+                line = line[:begun] + "…"  # quoted in part
+    line = _APOSTROPHE.sub("’", line)
+    line = _QUOTED.sub("…", line).replace("’", "'")
+    line = _one_line(line.replace("…", "..."))
+    return line if len(line) <= MAX_ERROR_CHARS else line[: MAX_ERROR_CHARS - 3] + "..."
 
 
 def kept_outcome(outcome: Outcome, request: Request) -> Outcome:

@@ -19,15 +19,19 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 Lanes = Mapping[str, tuple[bool, int, int]]
 """By name, whether it is up, and the requests that it decodes, and that wait for it."""
 LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+"""Bounds of the histograms of requests: from the first byte of a short answer to the end of a long one."""
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+"""Bounds of the histogram of inspecting and deciding, which mostly takes less than a millisecond."""
 PARTS = ("inspection", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
 OTHER = "other"
+"""Label of what is none of a fixed set."""
 STATUSES = frozenset((*(status.value for status in HTTPStatus), CLIENT_LEFT, 529))
 """Those that are counted by their number: HTTP's own, a client that left, and Anthropic's overload."""
 MIN_TIMED_TOKENS = 2
+"""The first token of an answer comes out of the prefill, so that one alone tells no speed."""
 MIN_S_PER_TOKEN = 1e-5
 """No engine decodes faster. llama.cpp reports a microsecond for answers of one token, which comes with the prompt."""
 

@@ -12,6 +12,7 @@ from paceline.records.decision_log import FORMAT
 from paceline.records.record import Record
 
 _ALL = 2**62
+"""Entries; more than any file holds, and within SQLite's integers."""
 _QUERY = """
 SELECT number, CAST(entry AS BLOB) FROM entries
 WHERE at_s >= ? AND number > (SELECT coalesce(max(number), 0) FROM entries) - ? ORDER BY number

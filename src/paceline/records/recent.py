@@ -4,7 +4,7 @@ from collections import deque
 from itertools import dropwhile
 from typing import Any
 
-from msgspec import structs
+from msgspec import to_builtins
 
 from paceline.records.record import Record
 
@@ -48,6 +48,5 @@ def _document(number: int, record: Record) -> dict[str, Any]:
         "predicted_ms_per_token": None if s_per_token is None else 1000 * s_per_token,
         "drafts": bool(prediction and prediction.strategy.drafts),
         "break_even_share": break_even_share,
-        **structs.asdict(outcome),
-        "observed": structs.asdict(observed),
+        **to_builtins(outcome),
     }

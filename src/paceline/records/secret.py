@@ -10,6 +10,7 @@ from paceline.records.state_file import FILE_MODE, narrow, private_directory
 
 FILE = "conversation.key"
 KEY_BYTES = 32
+"""As long as BLAKE2b's keys need be for 256 bits of security."""
 log = logging.getLogger("paceline.records")
 
 

@@ -10,13 +10,14 @@ import stat
 from pathlib import Path
 
 OWN_FOLDER = "paceline"
-"""Name of the folders that are Paceline's own (:func:`paceline.cli.common.user_directory`); only their mode is
+"""Name of the folders that are Paceline's own (``paceline/paths.py``); only their mode is
 changed, never that of a folder that others may use, too."""
-DIRECTORY_MODE = 0o700
-FILE_MODE = 0o600
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
+"""For their owner only."""
 MAX_SET_ASIDE = 5
 """Files that are kept under the names of one kind; of more, the last is replaced, so that they don't fill the disk."""
 MAX_ERROR_CHARS = 200
+"""Of an error of the system's or of SQLite's, in a message."""
 COMPANIONS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite has beside its own (https://sqlite.org/tempfiles.html). Beside another file than
 theirs they would damage it."""

@@ -17,6 +17,7 @@ from paceline.records.record import Parameters, Record
 from paceline.types import Answered, Api
 
 NANOSECONDS = 1_000_000_000
+"""In a second: spans count in them."""
 CLOSING_MS = 3000
 """How long the last spans may take to be sent."""
 OPERATIONS = {Api.OPENAI_COMPLETIONS: "text_completion", Api.LLAMA_CPP: "text_completion"}

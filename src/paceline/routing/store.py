@@ -30,6 +30,7 @@ _BY_LANE_FORMAT = 1
 """Kept the sums of lanes by their name alone and the lengths of answers by their task alone, whatever model and
 settings stood behind: those begin anew. All else was under fingerprints already."""
 FORGOTTEN_AFTER_S = 90 * 86_400.0
+"""Older entries are dropped: that is more than five of the longest half-lives (``decision/cells.py``)."""
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"

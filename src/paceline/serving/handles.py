@@ -143,7 +143,8 @@ class EngineHandle:
         if facts is not self._identified:
             self._identified, self._identities = facts, {}
             self._described = {name: text for name, text in self._described.items() if name in self.models}
-        entry = self.models.get(model or "") or next(iter(self.models.values()), {})
+        models = facts.models if facts else {}
+        entry = models.get(model or "") or next(iter(models.values()), {})
         name = str(entry.get("id", ""))
         if name not in self._identities:
             settings = self.settings
@@ -198,19 +199,19 @@ class LaneHandle:
 
     def state(self, model: str | None) -> LaneState:
         """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
-        engine = self.engine
+        engine, device, is_up = self.engine, self.engine.device, self.engine.is_up
         fingerprint, model_hash = engine.identity(model)
         return LaneState(
             self.lane,
             fingerprint=fingerprint,
             model=model_hash,
-            healthy=engine.is_well,
-            is_up=engine.is_up,
+            healthy=is_up and not engine.illness.is_ejected,
+            is_up=is_up,
             running=self.running,
             waiting=self.waiting,
             cannot_keep=engine.supervisor.abilities.not_when_drafting if self.lane.strategy.drafts else frozenset(),
-            can_join=engine.device.can_start(engine.name, engine.slots),
-            has_turn=not engine.device.takes_turns or engine.device.holder in (engine.name, None),
+            can_join=not device.takes_turns or device.can_start(engine.name, engine.slots),
+            has_turn=not device.takes_turns or device.holder in (engine.name, None),
         )
 
 

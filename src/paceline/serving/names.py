@@ -54,7 +54,7 @@ class Names:
         """
         if (exact := self._exact.get(name.casefold())) is not None:
             return _configured(exact, ordered, named)
-        listed = {lane.engine: found for lane in ordered if (found := listed_name(lane.engine, name)) is not None}
+        listed = {lane.engine: own for lane in ordered if (own := listed_name(lane.engine, name)) is not None}
         if not listed:
             fitting = next((model for model, pattern in self._patterns if pattern.fullmatch(name)), None)
             return _configured(fitting, ordered, named) if fitting else None

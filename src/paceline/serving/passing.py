@@ -13,8 +13,8 @@ from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.model_in_body import named_model
 from paceline.serving.patience import (
-    CHARS_PER_TOKEN,
     MAX_UNKNOWN_STALL_S,
+    MIN_CHARS_PER_TOKEN,
     MIN_PREFILL_TOKENS_PER_S,
     MIN_STALLED_S,
 )
@@ -244,7 +244,7 @@ def _patience_s(passed: Passed) -> float:
     """How long an engine may be silent over it before others have the device."""
     if passed.path.rstrip("/") in GENERATING_IN_API:
         return MAX_UNKNOWN_STALL_S
-    prefill_s = len(passed.body) / CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
+    prefill_s = len(passed.body) / MIN_CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
     return min(MAX_UNKNOWN_STALL_S, max(MIN_STALLED_S, prefill_s))
 
 

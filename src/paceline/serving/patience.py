@@ -12,7 +12,7 @@ MIN_SUSPICIOUS_S = 1.0
 """Less silence than this is never suspicious: others' prompts are read meanwhile."""
 MIN_STALLED_S = 8.0
 """Of silence after which the device's turn is taken away at the earliest, and where an engine's pace is not known."""
-CHARS_PER_TOKEN = 3.0
+MIN_CHARS_PER_TOKEN = 3.0
 """Few, so that a prompt is not underestimated (code and Asian scripts)."""
 MIN_PREFILL_TOKENS_PER_S = 30.0
 """Of an engine whose pace is not known: a processor with a large model."""
@@ -48,7 +48,7 @@ def _generous_s(prediction: Prediction | None, request: Request, signals: Signal
     if prediction is not None and s_per_token is not None:
         answer_s = 0.0 if request.stream else _tokens(prediction, signals) * s_per_token
         return TIMES_EXPECTED * (prediction.prefill_s + answer_s)
-    prefill_s = signals.prompt_chars / CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
+    prefill_s = signals.prompt_chars / MIN_CHARS_PER_TOKEN / MIN_PREFILL_TOKENS_PER_S
     tokens = min(signals.max_tokens or MAX_UNKNOWN_ANSWER_TOKENS, MAX_UNKNOWN_ANSWER_TOKENS)
     return prefill_s + (0.0 if request.stream else tokens / MIN_TOKENS_PER_S)
 

@@ -8,8 +8,8 @@ from paceline.serving.names import Served
 from paceline.types import Decision, Prediction, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
-"""Of the tokens that a drafting step must bring beyond one to be as fast as plain steps. A guess: lower lets an engine
-draft through a few unlucky steps, higher makes it pause sooner."""
+"""Of the tokens that a verification step must bring beyond one to be as fast as plain steps. A guess: lower lets an
+engine draft through a few unlucky steps, higher makes it pause sooner."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -38,8 +38,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
 
     def min_yield(self, lane: LaneHandle) -> float:
-        """Tokens per drafting step below which the engine shall pause drafting: a part of what is needed to gain, since
-        a few steps may be unlucky. Who asks for this very lane has it as it is."""
+        """Tokens per verification step below which the engine shall pause drafting: a part of what is needed to gain,
+        since a few steps may be unlucky. Who asks for this very lane has it as it is."""
         if self.request.forced_lane == lane.lane.name:
             return 0.0
         prediction = self.prediction(lane)

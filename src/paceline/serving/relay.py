@@ -14,15 +14,15 @@ from paceline.serving.headers import to_client
 from paceline.serving.reply import Reply
 from paceline.wire.client import Answer, ConnectionLost
 
-WHOLE_BYTES = 1024 * 1024
+MAX_WHOLE_BYTES = 1024 * 1024
 """An answer that is no stream is held back until it is whole, so that an engine that dies can still be answered
 for with a proper error; up to this size."""
-SLICE_BYTES = 8 * 1024
+MAX_SLICE_BYTES = 8 * 1024
 """Of a larger piece of a stream, this much is looked at before others have their turn: it may hold thousands of events,
 which take up to 10 ms."""
 MAX_PINGS_BYTES = 64 * 1024
 """Of comments and pings before the first event, that are held."""
-PING_HELD_S = 1.0
+MAX_PING_HELD_S = 1.0
 """For so long comments and pings are held, in case the first event is an error. They are for the client's patience."""
 STALLED_S = 0.1
 """A client that takes longer to take a piece has slowed the relay down: what the clock says is not the engine's."""
@@ -97,8 +97,9 @@ class Relay:
 
     async def begin(self) -> str | None:
         """Read until it can be told whether the answer is one, and hold that: of a stream the first event, of JSON the
-        whole, up to :data:`WHOLE_BYTES`, else the first piece. Nothing goes to the client, but comments and pings that
-        were held for a second. Returns the error that it is, whatever its status; the caller may then drop this relay.
+        whole, up to :data:`MAX_WHOLE_BYTES`, else the first piece. Nothing goes to the client, but comments and pings
+        that were held for a second. Returns the error that it is, whatever its status; the caller may then drop this
+        relay.
 
         Raises:
             EngineSilent: it took too long.
@@ -110,7 +111,7 @@ class Relay:
             if self._kind is _Kind.EVENTS:
                 await self._first_event()
             elif self._kind is _Kind.JSON:
-                while self._held_bytes <= WHOLE_BYTES and await self._read_and_hold():
+                while self._held_bytes <= MAX_WHOLE_BYTES and await self._read_and_hold():
                     pass
                 if self._is_whole:
                     self._read_whole(b"".join(self._held))
@@ -180,7 +181,7 @@ class Relay:
                 if self._held_bytes > MAX_PINGS_BYTES:
                     raise TimeoutError
                 if self._held and held_until_s is None:
-                    held_until_s = asyncio.get_running_loop().time() + PING_HELD_S
+                    held_until_s = asyncio.get_running_loop().time() + MAX_PING_HELD_S
                 if held_until_s is None:
                     piece = self._arrived(await self._answer.read())
                 else:
@@ -223,7 +224,7 @@ class Relay:
         while piece := await read():
             self.last_byte_s = now_s = perf_counter()
             self._at_s = at_s = now_s - sent_s
-            shown = feed(piece, at_s) if len(piece) <= SLICE_BYTES else await self._shown(piece)
+            shown = feed(piece, at_s) if len(piece) <= MAX_SLICE_BYTES else await self._shown(piece)
             if shown:
                 if self._must_say_its_end:
                     self._note_last_event(shown)
@@ -248,11 +249,11 @@ class Relay:
 
     async def _shown(self, piece: bytes) -> bytes:
         """Of a large piece, with pauses for others."""
-        if len(piece) <= SLICE_BYTES:
+        if len(piece) <= MAX_SLICE_BYTES:
             return self._observer.feed(piece, self._at_s)
         shown = []
-        for at in range(0, len(piece), SLICE_BYTES):
-            shown.append(self._observer.feed(piece[at : at + SLICE_BYTES], self._at_s))
+        for at in range(0, len(piece), MAX_SLICE_BYTES):
+            shown.append(self._observer.feed(piece[at : at + MAX_SLICE_BYTES], self._at_s))
             await asyncio.sleep(0)
         return b"".join(shown)
 

@@ -53,12 +53,20 @@ _PATHS = {
 def tiny_request(api: Api, stream: bool, model: str | None) -> Request:
     """The request of a trial: one or two tokens, in a dialect."""
     fields: dict[str, object] = {"stream": stream, **({"model": model} if model else {})}
-    said = [{"role": "user", "content": "Say OK."}]
+    messages = [{"role": "user", "content": "Say OK."}]
     fields |= {
-        Api.OPENAI_CHAT: {"messages": said, "max_tokens": 2},
+        Api.OPENAI_CHAT: {"messages": messages, "max_tokens": 2},
         Api.OPENAI_COMPLETIONS: {"prompt": "1 2 3", "max_tokens": 2},
         Api.OPENAI_RESPONSES: {"input": "Say OK.", "max_output_tokens": 16, "store": False},
-        Api.ANTHROPIC_MESSAGES: {"messages": said, "max_tokens": 2},
+        Api.ANTHROPIC_MESSAGES: {"messages": messages, "max_tokens": 2},
         Api.LLAMA_CPP: {"prompt": "1 2 3", "n_predict": 2},
     }[api]
-    return Request(api, _PATHS[api], msgspec.json.encode(fields), fields, model, stream, teaches=False)
+    return Request(
+        api=api,
+        path=_PATHS[api],
+        body=msgspec.json.encode(fields),
+        fields=fields,
+        model=model,
+        stream=stream,
+        teaches=False,
+    )

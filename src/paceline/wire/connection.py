@@ -14,6 +14,7 @@ MAX_HEAD_BYTES = 128 * 1024
 """Of what the parser keeps to itself: an answer's head with all interim answers before it, a chunk's extension, the
 trailers. Twice what Envoy lets pass."""
 NO_BODY = (204, 304)
+"""Statuses whose answers have none (RFC 9110, sections 15.3.5 and 15.4.5)."""
 
 
 class ConnectionLost(Exception):

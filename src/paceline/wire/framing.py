@@ -52,6 +52,7 @@ class ChunkedBody:
         content = []
         position = 0
         while position < len(data) and not self.is_complete:
+            # 1. A chunk that begins with a size and nothing else.
             if self._left == 0 and not self._in_trailers and (plain := _PLAIN_CHUNK_SIZE.match(data, position)):
                 begin, size = plain.end(), int(plain[1], 16)
                 position = begin + size
@@ -60,16 +61,19 @@ class ChunkedBody:
                 if data.startswith(b"\r\n", position):  # the usual case, and the one that must be quick
                     position += 2
                     self._left = 0
+            # 2. The rest of a chunk that began in an earlier piece.
             elif self._left > 2:
                 piece = data[position : position + self._left - 2]
                 content.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
+            # 3. The line's end behind a chunk.
             elif self._left:
                 if data[position] != (13 if self._left == 2 else 10):
                     raise Refused(400, "a chunk of the body does not end where its size says")
                 position += 1
                 self._left -= 1
+            # 4. Any other line: a size with extensions, or a trailer.
             else:
                 end = data.find(b"\n", position) + 1
                 if (end or len(data)) - position > MAX_CHUNK_LINE_BYTES:

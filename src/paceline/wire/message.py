@@ -116,11 +116,12 @@ class RequestHead:
         self._check_target(parsed.url)
 
     def _check_framing(self) -> None:
+        # 1. What its headers say of it.
         self.content_length = 0
         self.is_chunked = self.expects_continue = False
         self.keep_alive = self.version == "1.1"
         hosts = 0
-        said = b""
+        connection = b""
         encodings = []
         for name, value in self.headers:
             if name not in _FRAMING:
@@ -134,9 +135,10 @@ class RequestHead:
                 if value.translate(None, _HOST_CHARACTERS):
                     raise Refused(400, "the Host header holds what no host's name can")
             elif name == b"connection":
-                said += b"," + value.lower()
+                connection += b"," + value.lower()
             elif name == b"expect":
                 self.expects_continue = value.lower() == b"100-continue" and self.version == "1.1"
+        # 2. Whether they agree (RFC 9112, sections 3.2 and 6.1).
         if hosts > 1 or (hosts == 0 and self.version == "1.1"):
             raise Refused(400, f"a request must have one Host header, this one has {hosts or 'none'}")
         if encodings:
@@ -145,8 +147,9 @@ class RequestHead:
             if encodings != [b"chunked"]:
                 raise Refused(501, "of transfer encodings only 'chunked' is understood")
             self.is_chunked = True
-        if said:
-            tokens = {token.strip() for token in said.split(b",")}
+        # 3. Whether the connection is kept (RFC 9112, section 9.3).
+        if connection:
+            tokens = {token.strip() for token in connection.split(b",")}
             self.keep_alive = b"close" not in tokens and (self.version == "1.1" or b"keep-alive" in tokens)
 
     def _check_target(self, url: bytes) -> None:

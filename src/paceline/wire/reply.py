@@ -37,6 +37,7 @@ class Reply:
         """
         if self.started:
             raise RuntimeError("the answer has been started")
+        # 1. Of the headers, those that are no framing, and the length.
         kept: list[tuple[bytes, bytes]] = []
         wants_close = False
         length: int | None = None
@@ -50,6 +51,7 @@ class Reply:
                 wants_close = wants_close or b"close" in header[1].lower()
             elif name not in (b"transfer-encoding", b"keep-alive"):
                 kept.append(header)
+        # 2. How the body ends: by its length, its last chunk, or the connection's end.
         old = self._asked.version == "1.0"
         self._has_body = self._asked.method != "HEAD" and status not in (204, 304)
         self._chunked = self._has_body and length is None and not old
@@ -58,6 +60,7 @@ class Reply:
             kept.append((b"content-length", b"%d" % length))
         elif self._chunked:
             kept.append((b"transfer-encoding", b"chunked"))
+        # 3. Whether the connection is kept after it.
         keep_alive = not wants_close and self._connection.may_be_kept
         if old and self._has_body and length is None:
             keep_alive = False
@@ -65,6 +68,7 @@ class Reply:
             kept.append((b"connection", b"close"))
         elif old:
             kept.append((b"connection", b"keep-alive"))
+        # 4. The head waits for the first piece.
         self._head = answer_head(status, kept)
         self.started, self.keep_alive = True, keep_alive
         if self._has_body and length is None:  # a stream, whose first piece may be long in coming

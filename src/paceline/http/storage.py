@@ -14,7 +14,7 @@ from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
 
 
-class Kept:
+class Storage:
     """What was learned, the decision log, the key by which conversations are known again; and the spans of requests.
 
     Args:
@@ -52,9 +52,9 @@ class Kept:
 
     async def close(self) -> None:
         """Write what waits, and let go of the files."""
-        for kept in (self._memory, self.log, self._traces):
-            if kept:
-                await asyncio.to_thread(kept.close)
+        for opened in (self._memory, self.log, self._traces):
+            if opened:
+                await asyncio.to_thread(opened.close)
 
 
 def _log(evidence: EvidenceSettings, directory: Path) -> DecisionLog:
