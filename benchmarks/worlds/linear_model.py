@@ -232,7 +232,7 @@ class LinearModel:
         tokens, seconds = seen.decode_tokens, seen.decode_s
         if lane is None or not tokens or tokens < 0 or not seconds or not 0 < seconds < inf:
             return
-        signals, beside = decision.asked, outcome.concurrent if outcome.concurrent > 0 else 0.0
+        signals, beside = decision.asked, outcome.concurrent if 0 < outcome.concurrent < inf else 0.0
         leaf = _leaf(signals, beside)
         rows = self._rows_of(signals, beside, shapes)
         self._seen += 1

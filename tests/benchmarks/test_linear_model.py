@@ -5,7 +5,6 @@ from math import inf, log, nan
 
 import numpy as np
 import pytest
-
 from benchmarks.worlds.catalogue import worlds
 from benchmarks.worlds.linear_belief import Belief, Changes
 from benchmarks.worlds.linear_exploring import MAX_SHARE, expected_gain, explored
@@ -13,6 +12,7 @@ from benchmarks.worlds.linear_model import MAX_CONVERSATIONS, MAX_GROUPS, Linear
 from benchmarks.worlds.linear_prior import Prior, Shapes, load_shapes
 from benchmarks.worlds.run import hindsight, run
 from benchmarks.worlds.traffic import CountedByPosition, Traffic
+
 from paceline.types import Api, Lane, LaneState, Observation, Outcome, Request, Signals, Strategy, Task
 
 REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
