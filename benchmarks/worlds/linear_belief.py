@@ -1,5 +1,6 @@
 """A Gaussian belief about unknowns that are added as they come up, and what an observation changes of it."""
 
+from collections.abc import Sequence
 from math import log, log1p
 from typing import TypeAlias
 
@@ -25,6 +26,7 @@ class Belief:
         self.count = 0
         self._mean: Floats = np.zeros(0)
         self._covariance: Floats = np.zeros((0, 0))
+        self._scratch: Floats = np.zeros((0, 0))
 
     @property
     def mean(self) -> Floats:
@@ -40,7 +42,11 @@ class Belief:
         if self.count > len(self._mean):
             room = self.count + GROWS_BY
             mean_before, covariance_before = self._mean, self._covariance
-            self._mean, self._covariance = np.zeros(room), np.zeros((room, room))
+            self._mean, self._covariance, self._scratch = (
+                np.zeros(room),
+                np.zeros((room, room)),
+                np.zeros((room, room)),
+            )
             self._mean[:first] = mean_before[:first]
             self._covariance[:first, :first] = covariance_before[:first, :first]
         self._mean[first : self.count] = mean
@@ -55,25 +61,21 @@ class Belief:
             self._covariance[index, index] = variance
             self._mean[index] = mean[offset]
 
-    def widen(self, index: int, variance: float) -> None:
-        """Says that an unknown may have changed."""
-        self._covariance[index, index] += variance
+    def widen(self, indexes: Sequence[int], variances: Sequence[float]) -> None:
+        """Says that unknowns may have changed."""
+        diagonal = self._covariance.reshape(-1)[:: len(self._mean) + 1]
+        diagonal[indexes] += variances
 
     def of(self, indexes: Indexes, factors: Floats) -> tuple[Floats, Floats]:
         """Mean and covariance of weighted sums: a row of factors for each."""
         covariance: Floats = factors @ self._covariance[indexes[:, None], indexes] @ factors.T
         return factors @ self._mean[indexes], covariance
 
-    def miss(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
-        """What one sum's value is off by, and the variance that is expected of this."""
-        variance = float(factors @ self._covariance[indexes[:, None], indexes] @ factors)
-        return value - float(factors @ self._mean[indexes]), variance + noise
-
     def observe(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
         """Learns the value of one sum (a Kalman filter's update); what it was off by, and the variance that this was
         expected to have. An odd value counts less: its noise is taken for as large as Student's t says."""
         known = self._covariance[: self.count, : self.count]
-        across = known[:, indexes] @ factors
+        across = factors @ known[indexes]
         of_sum = float(factors @ across[indexes])
         miss = value - float(factors @ self._mean[indexes])
         expected = of_sum + noise
@@ -82,23 +84,31 @@ class Belief:
             noise *= (TAILS + square) / (TAILS + 1)
         gain = across / (of_sum + noise)
         self._mean[: self.count] += gain * miss
-        known -= gain[:, None] * across
+        change = self._scratch[: self.count, : self.count]
+        np.multiply(gain[:, None], across, out=change)
+        known -= change
         return miss, expected
 
-    def observe_together(self, indexes: Indexes, factors: Floats, values: Floats, noise: Floats) -> None:
-        """Learns several sums whose noise is correlated: a row of factors for each, and the noise's covariance. A
-        vector's odd value counts less as a whole."""
+    def observe_together(
+        self, indexes: Indexes, factors: Floats, values: Floats, noise: Floats
+    ) -> tuple[Floats, Floats]:
+        """Learns several sums whose noise is correlated: a row of factors for each, and the noise's covariance; what
+        they were off by, and the variances that these were expected to have. Odd values count less as a whole."""
         known = self._covariance[: self.count, : self.count]
-        across = known[:, indexes] @ factors.T
-        of_sums = factors @ across[indexes]
+        across = factors @ known[indexes]
+        of_sums = across[:, indexes] @ factors.T
         misses = values - factors @ self._mean[indexes]
         expected = of_sums + noise
+        variances = expected.diagonal()
         square = float(misses @ np.linalg.solve(expected, misses)) / len(misses)
         if square > USUAL_SCORE**2:
             expected = of_sums + noise * (TAILS + square) / (TAILS + 1)
-        gains = np.linalg.solve(expected, across.T).T
+        gains = np.linalg.solve(expected, across).T
         self._mean[: self.count] += gains @ misses
-        known -= gains @ across.T
+        change = self._scratch[: self.count, : self.count]
+        np.matmul(gains, across, out=change)
+        known -= change
+        return misses, variances
 
 
 class Changes:

@@ -20,6 +20,7 @@ all shorter lanes, too; another engine gives their sum.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from math import inf, log, log2, sqrt
 from random import Random
 
@@ -42,6 +43,8 @@ MAX_MISS = 3.0
 """Standard deviations of a miss beyond which it teaches residuals and variances no more."""
 
 PRIOR, HORIZON = Prior(), Horizon()
+
+TERMS = ("machine", "cost", "load", "content", "length", "strength", "tilt", "conversation", "residual")
 
 Key = tuple[object, ...]
 
@@ -78,6 +81,8 @@ class Rows(Struct, frozen=True):
     """Of the logarithm of time."""
     split: int
     """Where the length's begin."""
+    terms: tuple[str, ...]
+    """Of the formula, each unknown's."""
 
     @property
     def cost_indexes(self) -> Indexes:
@@ -109,6 +114,8 @@ class LinearModel:
         self._prior, self._horizon = prior, horizon
         self._shapes: Shapes | None = None
         self._belief = Belief()
+        self._load: int | None = None
+        """First unknown of load; there is none before something was decoded beside something else."""
         self._starts: dict[Key, int] = {}
         """First unknown of each group, the one that was longest not met first."""
         self._conversations: dict[str, int] = {}
@@ -169,37 +176,19 @@ class LinearModel:
 
     def explain(self, signals: Signals, lanes: Sequence[LaneState]) -> Mapping[str, Mapping[str, float]]:
         """By lane, the terms of the logarithm of its seconds per token; changes nothing."""
-        shapes = self._shapes
-        if shapes is None:
-            shapes = Shapes([state.lane for state in lanes])
+        model = deepcopy(self)  # groups that were never met are added to it
+        shapes = model._shapes or model._start(lanes)
         beside = float(sum(state.running for state in lanes))
-        terms: dict[str, dict[str, float]] = {}
-        leaf, mean = _leaf(signals, beside), self._belief.mean
-        talk = self._conversations.get(signals.conversation)
+        rows = model._rows_of(signals, beside, shapes)
+        parts = rows.factors * model._belief.mean[rows.indexes]
+        terms = {name: dict.fromkeys(TERMS, 0.0) for name in shapes.names}
         for lane, name in enumerate(shapes.names):
-            feels_load = zip(*load_shapes(beside), strict=True)
-            started = len(mean) > 0
-            found = {
-                "machine": float(mean[0]) if started else self._prior.machine_mean,
-                "cost": float(mean[self._cost + lane] if started else shapes.cost[lane]),
-                "load": sum(
-                    share * float(mean[self._load + knot * len(shapes.names) + lane]) for knot, share in feels_load
-                )
-                if started
-                else 0.0,
-                "length": -float(mean[self._length + lane] if started else shapes.length[lane]),
-                "content": 0.0,
-                "strength": 0.0,
-                "conversation": 0.0 if talk is None else -float(shapes.strength[lane] * mean[talk]),
-                "residual": self._residual(leaf, lane, shapes)[0],
-            }
-            for group in self._groups(signals, shapes):
-                start = self._starts.get(group.key)
-                strength, tilt, content = (group.mean, 0.0, 0.0) if start is None else mean[start : start + 3]
-                feels, leans, costs = (column[lane] for column in shapes.felt(group.kind))
-                found["strength"] -= group.share * float(strength * feels + tilt * leans)
-                found["content"] += group.share * float(content * costs)
-            terms[name] = found
+            for term, part in zip(rows.terms, parts[lane].tolist(), strict=True):
+                terms[name][term] += part
+            if signals.conversation:
+                index = model._conversation(signals.conversation)
+                terms[name]["conversation"] = -float(shapes.strength[lane] * model._belief.mean[index])
+            terms[name]["residual"] = model._residual(_leaf(signals, beside), lane, shapes)[0]
         return terms
 
     def _numbers_of(self, lanes: Sequence[LaneState]) -> list[int]:
@@ -262,25 +251,25 @@ class LinearModel:
 
     def _drift(self, rows: Rows, lane: int, shapes: Shapes) -> None:
         """Whatever an observation tells of may have changed a little."""
-        belief, drift = self._belief, self._prior.drift**2
-        belief.widen(0, self._prior.machine_drift**2)
         if not shapes.drafts[lane]:
+            self._belief.widen([0], [self._prior.machine_drift**2])
             return
-        belief.widen(self._cost + lane, 0.2 * drift)
-        belief.widen(self._length + lane, 0.3 * drift)
+        drift, kind = self._prior.drift**2, shapes.kinds[lane]
+        indexes = [0, self._cost + lane, self._length + lane]
+        variances = [self._prior.machine_drift**2, 0.2 * drift, 0.3 * drift]
         for group, start in zip(rows.groups, rows.starts, strict=True):
-            if group.kind in ("", shapes.kinds[lane]):
-                belief.widen(start, drift * group.share**2)
-                belief.widen(start + 1, 0.2 * drift)
-                belief.widen(start + 2, 0.2 * drift)
+            if group.kind in ("", kind):
+                indexes += (start, start + 1, start + 2)
+                variances += (drift * group.share**2, 0.2 * drift, 0.2 * drift)
+        self._belief.widen(indexes, variances)
 
     def _learn_time(self, rows: Rows, lane: int, value: float, noise: float) -> tuple[float, float]:
         """Of a time without the length; what it was off by, and the variance expected of that."""
-        miss, expected = self._belief.miss(rows.cost_indexes, rows.cost(lane), value, noise)
-        wide = expected + self._prior.machine_changed**2
-        if self._changes.has(("machine",), miss, expected, wide):
-            self._belief.widen(0, self._prior.machine_changed**2)
-        miss, expected = self._belief.observe(rows.cost_indexes, rows.cost(lane), value, noise)
+        indexes, factors, changed = rows.cost_indexes, rows.cost(lane), self._prior.machine_changed**2
+        miss, expected = self._belief.observe(indexes, factors, value, noise)
+        if self._changes.has("machine", miss, expected, expected + changed):
+            self._belief.widen([0], [changed])
+            self._belief.observe(indexes, factors, value, noise)
         believed = self._noise.of("time", self._prior.time_noise**2)
         self._noise.learn("time", _without(miss, expected, believed))
         return miss, expected
@@ -294,19 +283,20 @@ class LinearModel:
         length = log(seen.decode_tokens / steps)
         indexes, factors = self._length_of(rows, lane, signals, shapes)
         spread = self._spread(leaf, lane, shapes)
-        noise = spread + 0.5 / steps + 0.02**2
-        miss, expected = self._watch(indexes, factors, length, noise, rows, lane, leaf, shapes)
         positions: Sequence[int] = getattr(seen, "accepted_by_position", ())
         if positions and min(positions) >= 0:
             lanes = shapes.shorter[lane]
-            values = np.array([log((steps + sum(positions[: shapes.drafted[other]])) / steps) for other in lanes])
+            values = np.log1p([sum(positions[: shapes.drafted[other]]) / steps for other in lanes])
             matrix = np.stack([self._length_of(rows, other, signals, shapes)[1] for other in lanes])
             feels = shapes.feels[lanes]
             together = (spread + 0.4 / steps) / float(shapes.feels[lane]) ** 2
             noises = together * np.outer(feels, feels) + (0.1 / steps + 0.02**2) * np.eye(len(lanes))
-            self._belief.observe_together(indexes, matrix, values, noises)
+            misses, variances = self._belief.observe_together(indexes, matrix, values, noises)
+            miss, expected = float(misses[-1]), float(variances[-1])
         else:
-            self._belief.observe(indexes, factors, length, noise)
+            miss, expected = self._belief.observe(indexes, factors, length, spread + 0.5 / steps + 0.02**2)
+        if self._has_changed(miss, expected, lane, leaf, shapes):
+            self._belief.observe(indexes, factors, length, spread + 0.5 / steps + 0.02**2)
         self._learn_spread(leaf, lane, miss, expected, spread, shapes)
         return length
 
@@ -318,32 +308,24 @@ class LinearModel:
         indexes = np.concatenate([rows.cost_indexes, length_indexes])
         factors = np.concatenate([rows.cost(lane), -length])
         spread = self._spread(leaf, lane, shapes)
-        self._watch(indexes, factors, value, noise + spread, rows, lane, leaf, shapes)
         miss, expected = self._belief.observe(indexes, factors, value, noise + spread)
+        if self._has_changed(miss, expected, lane, leaf, shapes):
+            self._belief.observe(indexes, factors, value, noise + spread)
         self._learn_spread(leaf, lane, miss, expected, spread, shapes)
         return miss, expected
 
-    def _watch(
-        self,
-        indexes: Indexes,
-        factors: Floats,
-        value: float,
-        noise: float,
-        rows: Rows,
-        lane: int,
-        leaf: Key,
-        shapes: Shapes,
-    ) -> tuple[float, float]:
-        """Looks whether a group has changed: of the task, in the application if there is one."""
-        miss, expected = self._belief.miss(indexes, factors, value, noise)
+    def _has_changed(self, miss: float, expected: float, lane: int, leaf: Key, shapes: Shapes) -> bool:
+        """Whether misses tell that a task has changed, in the application if there is one; what is known of it is then
+        less."""
         changed = self._prior.changed**2
         wide = expected + changed * float(shapes.feels[lane]) ** 2
-        if self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected, wide):
-            application, task = leaf[:2]
-            key: Key = ("leaf", application, task) if application else ("task", task)
-            if key in self._starts:
-                self._belief.widen(self._starts[key], changed)
-        return miss, expected
+        if not self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected, wide):
+            return False
+        application, task = leaf[:2]
+        start = self._starts.get(("leaf", application, task) if application else ("task", task))
+        if start is not None:
+            self._belief.widen([start], [changed])
+        return True
 
     def _spread(self, leaf: Key, lane: int, shapes: Shapes) -> float:
         """Variance between requests, as a lane feels it."""
@@ -365,7 +347,6 @@ class LinearModel:
         belief.add(np.full(1, prior.machine_mean), np.full((1, 1), prior.machine**2))
         self._cost = belief.add(shapes.cost, shapes.cost_covariance(prior))
         self._length = belief.add(shapes.length, shapes.length_covariance(prior))
-        self._load = belief.add(*shapes.load_prior(prior))
         self._shapes = shapes
         return shapes
 
@@ -401,23 +382,30 @@ class LinearModel:
         # 1. Time but for the acceptance length: machine, cost, load, content.
         indexes = [0, *range(self._cost, self._cost + lanes)]
         columns = [np.ones((lanes, 1)), each]
-        for knot, share in zip(*load_shapes(beside), strict=True):
+        terms = ["machine", *["cost"] * lanes]
+        for knot, share in load_shapes(beside):
+            if self._load is None:
+                self._load = self._belief.add(*shapes.load_prior(self._prior))
             indexes += range(self._load + knot * lanes, self._load + (knot + 1) * lanes)
             columns.append(share * each)
+            terms += ["load"] * lanes
         for group, start in zip(groups, starts, strict=True):
             indexes.append(start + 2)
             columns.append(group.share * shapes.felt(group.kind)[2][:, None])
+            terms.append("content")
         split = len(indexes)
 
         # 2. The acceptance length: its own, and the groups' strength and tilt.
         indexes += range(self._length, self._length + lanes)
         columns.append(-np.diag(shapes.drafts))
+        terms += ["length"] * lanes
         for group, start in zip(groups, starts, strict=True):
             indexes += [start, start + 1]
             columns.append(-group.share * np.stack(shapes.felt(group.kind)[:2], axis=1))
+            terms += ["strength", "tilt"]
         if len(self._rows) >= MAX_ROWS:
             self._rows.clear()
-        made = self._rows[key] = Rows(groups, starts, np.array(indexes), np.hstack(columns), split)
+        made = self._rows[key] = Rows(groups, starts, np.array(indexes), np.hstack(columns), split, tuple(terms))
         return made
 
     def _start_of(self, group: Group) -> int:

@@ -167,16 +167,9 @@ class Shapes:
         self.tilt: Floats = self.drafts * self.strength * (logarithms - middle) / scale
         """By how much with a tilt towards long drafts."""
 
-        self.shorter = [
-            [
-                other
-                for other in range(len(lanes))
-                if (self.kinds[other], self.engines[other]) == (self.kinds[lane], self.engines[lane])
-                and self.drafted[other] <= self.drafted[lane]
-            ]
-            for lane in range(len(lanes))
-        ]
-        """Lanes of the same drafter with drafts as long or shorter, whose lengths its counts by position tell."""
+        self.shorter = [self._shorter(lane) for lane in range(len(lanes))]
+        """Lanes of the same drafter with drafts as long or shorter, whose lengths its counts by position tell; the lane
+        itself is the last."""
         self._felt = {
             kind: (shape * mask, self.tilt * mask, self.cost * mask)
             for kind, shape, mask in [
@@ -193,6 +186,15 @@ class Shapes:
         elsewhere = np.array([float(engine != self.engines[0]) for engine in self.engines])
         same_engine = np.array([[float(a == b) for b in self.engines] for a in self.engines])
         self.elsewhere: Floats = np.outer(elsewhere, elsewhere) * same_engine
+
+    def _shorter(self, lane: int) -> list[int]:
+        alike = [
+            other
+            for other in range(len(self.names))
+            if (self.kinds[other], self.engines[other]) == (self.kinds[lane], self.engines[lane])
+            and self.drafted[other] < self.drafted[lane]
+        ]
+        return [*alike, lane]
 
     def cost_covariance(self, prior: Prior) -> Floats:
         costs = np.outer(self.cost, self.cost) * prior.cost**2 * (0.3 + 0.7 * self.same)
@@ -222,14 +224,13 @@ class Shapes:
         return self._felt[kind]
 
 
-def load_shapes(beside: float) -> tuple[list[int], list[float]]:
+def load_shapes(beside: float) -> list[tuple[int, float]]:
     """Which of the concurrencies that are told apart (1, 3, 7 ... others), and how much of each: between two of them in
     proportion to the logarithm; none where nothing else is decoded."""
     place = min(log2(1 + beside), float(LOADS))
     below = int(place)
     shares = ((below - 1, 1 - (place - below)), (below, place - below))
-    found = [(knot, share) for knot, share in shares if knot >= 0 and share > 0]
-    return [knot for knot, _ in found], [share for _, share in found]
+    return [(knot, share) for knot, share in shares if knot >= 0 and share > 0]
 
 
 def task_strength(task: Task) -> float:
