@@ -25,6 +25,8 @@ class Horizon(Struct, frozen=True):
     """Requests of all groups that are expected."""
     of_all: float = 0.5
     """Of all requests seen so far, that so many more may follow."""
+    lane_share: float = 0.1
+    """The same for a lane whose drafter is known at other lengths."""
     longest: float = 200.0
 
     def of_group(self, alike: int, seen: int) -> float:
@@ -34,6 +36,10 @@ class Horizon(Struct, frozen=True):
     def of_drafter(self, tries: int, seen: int) -> float:
         """For what the first tries of a kind of drafter teach of all requests."""
         return min(self.longest, self.all_at_first + self.of_all * seen) / (1 + tries**2)
+
+    def of_lane(self, tries: int, seen: int) -> float:
+        """For what the first tries of a lane do, beside that."""
+        return min(self.longest, self.lane_share * seen) / (1 + tries**2)
 
 
 MAX_SHARE = 0.5

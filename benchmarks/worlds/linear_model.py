@@ -159,8 +159,13 @@ class LinearModel:
             apart[best] = 0.0
             noise = self._noise.of("time", self._prior.time_noise**2) + spread
             alike = self._horizon.of_group(self._alike.get(leaf, 0), self._seen)
-            first = {kind: self._horizon.of_drafter(self._tries.get(kind, 0), self._seen) for kind in set(shapes.kinds)}
-            shares = explored(expected - expected[best], apart, noise, [alike + first[kind] for kind in shapes.kinds])
+            horizons = [
+                alike
+                + self._horizon.of_drafter(self._tries.get(kind, 0), self._seen)
+                + self._horizon.of_lane(self._lane_tries[lane], self._seen)
+                for lane, kind in enumerate(shapes.kinds)
+            ]
+            shares = explored(expected - expected[best], apart, noise, horizons)
             if len(numbers) < len(shapes.names):
                 shares = {lane: share for lane, share in shares.items() if lane in numbers}
         chosen, drawn = best, self._random.random()
@@ -226,6 +231,7 @@ class LinearModel:
         rows = self._rows_of(signals, beside, shapes)
         self._seen += 1
         self._alike[leaf] = self._alike.get(leaf, 0) + 1
+        self._lane_tries[lane] += 1
         self._tries[shapes.kinds[lane]] = self._tries.get(shapes.kinds[lane], 0) + 1
         time = log(seconds / tokens)
         self._drift(rows, lane, shapes)
@@ -347,6 +353,7 @@ class LinearModel:
         belief.add(np.full(1, prior.machine_mean), np.full((1, 1), prior.machine**2))
         self._cost = belief.add(shapes.cost, shapes.cost_covariance(prior))
         self._length = belief.add(shapes.length, shapes.length_covariance(prior))
+        self._lane_tries = [0] * len(lanes)
         self._shapes = shapes
         return shapes
 

@@ -24,8 +24,8 @@ class Prior(Struct, frozen=True):
     machine: float = 3.0
     cost: float = 0.6
     """Of a step cost's logarithm, as a share of it: published cards have 0.5 to 2.5 times the mean (published.toml)."""
-    jump: float = 0.35
-    """Of what verifying costs at all: 1.1 for a mixture of experts (GLM-4.5-Air), 0.5 on an R9700, 0 on most; half of
+    jump: float = 0.45
+    """Of what verifying costs at all: 1.1 for a mixture of experts (GLM-4.5-Air), 0.5 on an R9700, 0 on most; most of
     it common to all drafters, which also stands for a plain lane that is slower or faster than its engine could be.
     With 0.2 a mixture of experts is not understood (0.8 instead of 0.97)."""
     own_cost: float = 0.05
@@ -94,6 +94,8 @@ class Prior(Struct, frozen=True):
 ACCEPTED_FIRST, ACCEPTED_LESS, ACCEPTED_LAST = 0.80, 0.045, 0.3
 """Probability that a drafted token is accepted if all before it were: of the first, how much less of each further one,
 and the least. About the middle of published heads (published.toml) over all tasks."""
+JUMP_SHARED = 0.7
+"""Of what verifying costs at all, as variance: common to all drafters."""
 STEP_COST_SLOPE = 0.3
 """Of the logarithm of a step's cost: log(1 + 0.3 n) of n drafted tokens, an RTX 3090's."""
 ACCEPTED_AT = 0.72
@@ -198,7 +200,7 @@ class Shapes:
 
     def cost_covariance(self, prior: Prior) -> Floats:
         costs = np.outer(self.cost, self.cost) * prior.cost**2 * (0.3 + 0.7 * self.same)
-        jumps = prior.jump**2 * (0.5 * np.outer(self.drafts, self.drafts) + 0.5 * self.same)
+        jumps = prior.jump**2 * (JUMP_SHARED * np.outer(self.drafts, self.drafts) + (1 - JUMP_SHARED) * self.same)
         result: Floats = costs + jumps + np.diag(self.drafts * prior.own_cost**2) + self.elsewhere * prior.engine**2
         return result
 
