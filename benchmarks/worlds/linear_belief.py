@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import log, log1p
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,30 @@ USUAL_SCORE = 1.5
 """Standard deviations within which an observation is taken at its word."""
 
 
+MAX_KEYS = 4096
+"""That are remembered, of groups that clients can name as they like."""
+
+Value = TypeVar("Value")
+
+
+class Recent(dict[object, Value]):
+    """A dictionary of bounded size: what was not written for the longest time gives way."""
+
+    def __setitem__(self, key: object, value: Value) -> None:
+        self.pop(key, None)
+        if len(self) >= MAX_KEYS:
+            del self[next(iter(self))]
+        super().__setitem__(key, value)
+
+
 class Belief:
     """Mean and covariance of all unknowns. What is observed is a weighted sum of some of them, with noise."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._mean: Floats = np.zeros(0)
-        self._covariance: Floats = np.zeros((0, 0))
-        self._scratch: Floats = np.zeros((0, 0))
+        self._mean, self._prior_mean = np.zeros(0), np.zeros(0)
+        self._covariance, self._prior = np.zeros((0, 0)), np.zeros((0, 0))
+        self._scratch = np.zeros((0, 0))
 
     @property
     def mean(self) -> Floats:
@@ -40,26 +56,44 @@ class Belief:
         """Adds unknowns, of which nothing that was observed tells; the index of the first."""
         first, self.count = self.count, self.count + len(mean)
         if self.count > len(self._mean):
-            room = self.count + GROWS_BY
-            mean_before, covariance_before = self._mean, self._covariance
-            self._mean, self._covariance, self._scratch = (
-                np.zeros(room),
-                np.zeros((room, room)),
-                np.zeros((room, room)),
+            more = self.count + GROWS_BY - len(self._mean)
+            self._mean, self._prior_mean = (np.pad(values, (0, more)) for values in (self._mean, self._prior_mean))
+            self._covariance, self._prior, self._scratch = (
+                np.pad(matrix, (0, more)) for matrix in (self._covariance, self._prior, self._scratch)
             )
-            self._mean[:first] = mean_before[:first]
-            self._covariance[:first, :first] = covariance_before[:first, :first]
-        self._mean[first : self.count] = mean
+        self._mean[first : self.count] = self._prior_mean[first : self.count] = mean
         self._covariance[first : self.count, first : self.count] = covariance
+        self._prior[first : self.count, first : self.count] = covariance
         return first
 
     def forget(self, first: int, mean: Floats, variances: Floats) -> None:
         """Lets unknowns stand for something else, of which nothing is known."""
-        for offset, variance in enumerate(variances):
-            index = first + offset
-            self._covariance[index, :] = self._covariance[:, index] = 0.0
-            self._covariance[index, index] = variance
-            self._mean[index] = mean[offset]
+        last = first + len(mean)
+        self._mean[first:last] = self._prior_mean[first:last] = mean
+        for matrix in (self._covariance, self._prior):
+            matrix[first:last, :] = matrix[:, first:last] = 0.0
+            matrix[first:last, first:last] = np.diag(variances)
+
+    def evidence(self, indexes: Indexes) -> tuple[Floats, Floats]:
+        """What observations told of these unknowns, beside the prior: information (an inverse covariance), and the same
+        times the values. It is a sum over the observations, so that what several beliefs learned adds up."""
+        information, before = (
+            np.linalg.inv(self._of(self._covariance, indexes)),
+            np.linalg.inv(self._of(self._prior, indexes)),
+        )
+        return information - before, information @ self._mean[indexes] - before @ self._prior_mean[indexes]
+
+    def add_evidence(self, indexes: Indexes, information: Floats, values: Floats) -> None:
+        """Learns what another belief, or this one before it was saved, has learned."""
+        covariance = self._of(self._covariance, indexes)
+        inverse = np.linalg.inv(np.eye(len(indexes)) + information @ covariance)
+        across = self._covariance[: self.count, indexes]
+        self._mean[: self.count] += across @ inverse @ (values - information @ self._mean[indexes])
+        self.covariance[...] -= across @ inverse @ information @ across.T
+
+    @staticmethod
+    def _of(matrix: Floats, indexes: Indexes) -> Floats:
+        return matrix[indexes[:, None], indexes]
 
     def widen(self, indexes: Sequence[int], variances: Sequence[float]) -> None:
         """Says that unknowns may have changed."""
@@ -118,7 +152,7 @@ class Changes:
     def __init__(self, needed: float) -> None:
         self._needed = needed
         """Logarithm of how much likelier a change must be."""
-        self._sums: dict[object, float] = {}
+        self._sums: Recent[float] = Recent()
 
     def has(self, key: object, miss: float, expected: float, changed: float) -> bool:
         """Whether this miss, among those before under the same key, says so; ``expected`` and ``changed`` are the
@@ -136,7 +170,7 @@ class Variances:
 
     def __init__(self, weight: float, fading: float) -> None:
         self._weight, self._fading = weight, fading
-        self._sums: dict[object, tuple[float, float]] = {}
+        self._sums: Recent[tuple[float, float]] = Recent()
 
     def of(self, key: object, believed: float) -> float:
         total, weight = self._sums.get(key, (0.0, 0.0))

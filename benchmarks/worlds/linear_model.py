@@ -23,15 +23,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from math import inf, log, log2, sqrt
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
-from benchmarks.worlds.linear_belief import Belief, Changes, Indexes, Variances
+from benchmarks.worlds.linear_belief import Belief, Changes, Indexes, Recent, Variances
 from benchmarks.worlds.linear_exploring import Horizon, explored
-from benchmarks.worlds.linear_prior import Prior, Shapes, load_shapes, task_strength
+from benchmarks.worlds.linear_prior import LOADS, Prior, Shapes, load_shapes, task_strength
 from benchmarks.worlds.published import Floats
-from paceline.types import Decision, LaneState, Observation, Outcome, Request, Signals
+from paceline.types import Decision, LaneState, Observation, Outcome, Request, Signals, Task
 
 MAX_GROUPS, MAX_CONVERSATIONS = 60, 24
 """That are told apart; the one that was longest not met gives way. Bounds the time that learning takes."""
@@ -47,6 +48,26 @@ PRIOR, HORIZON = Prior(), Horizon()
 TERMS = ("machine", "cost", "load", "content", "length", "strength", "tilt", "conversation", "residual")
 
 Key = tuple[object, ...]
+Name = tuple[str, ...]
+
+
+class Leaf(NamedTuple):
+    """The finest group."""
+
+    application: str
+    task: Task
+    reasoning: bool | None
+    load: int
+    """Two doublings of concurrency are one."""
+
+
+class Evidence(Struct, frozen=True):
+    """What was observed of an unknown, or of two together; see :meth:`Belief.evidence`."""
+
+    name: Name
+    other: Name | None
+    """``None`` where it is information times the value."""
+    value: float
 
 
 class Chosen(Decision, frozen=True):
@@ -59,7 +80,7 @@ class Group(Struct, frozen=True):
     """Something that requests have in common, and how much of its unknowns a request feels: strength, tilt and content,
     in this order."""
 
-    key: Key
+    key: Name
     share: float
     """Probability that the request belongs to it."""
     mean: float
@@ -116,18 +137,18 @@ class LinearModel:
         self._belief = Belief()
         self._load: int | None = None
         """First unknown of load; there is none before something was decoded beside something else."""
-        self._starts: dict[Key, int] = {}
+        self._starts: dict[Name, int] = {}
         """First unknown of each group, the one that was longest not met first."""
         self._conversations: dict[str, int] = {}
         self._rows: dict[Key, Rows] = {}
-        self._residuals: dict[Key, tuple[float, float]] = {}
+        self._residuals: Recent[tuple[float, float]] = Recent()
         """By leaf and lane: mean and variance."""
         self._spreads = Variances(weight=10.0, fading=0.99)
         """By which requests of a leaf differ in the strength of a kind of drafter."""
         self._noise = Variances(weight=10.0, fading=0.99)
         """Of measured times."""
         self._changes = Changes(prior.change_odds)
-        self._alike: dict[Key, int] = {}
+        self._alike: Recent[int] = Recent()
         """Requests by leaf."""
         self._tries: dict[str, int] = {}
         """Requests by kind of drafter."""
@@ -203,7 +224,7 @@ class LinearModel:
         except KeyError as error:
             raise ValueError(f"lane {error.args[0]!r} was not there at the first request") from error
 
-    def _expected(self, rows: Rows, leaf: Key, shapes: Shapes) -> tuple[Floats, Floats, Floats]:
+    def _expected(self, rows: Rows, leaf: Leaf, shapes: Shapes) -> tuple[Floats, Floats, Floats]:
         """By lane, but for the conversation: logarithm of the mean time, the covariance of what is known of it, and the
         variance between requests. The mean of times is above the mean of logarithms by half that variance."""
         expected, covariance = self._belief.of(rows.indexes, rows.factors)
@@ -281,7 +302,7 @@ class LinearModel:
         return miss, expected
 
     def _learn_length(
-        self, rows: Rows, lane: int, seen: Observation, signals: Signals, leaf: Key, shapes: Shapes
+        self, rows: Rows, lane: int, seen: Observation, signals: Signals, leaf: Leaf, shapes: Shapes
     ) -> float:
         """The logarithm of the acceptance length that was counted."""
         assert seen.decode_tokens and seen.accepted is not None
@@ -307,7 +328,7 @@ class LinearModel:
         return length
 
     def _learn_sum(
-        self, rows: Rows, lane: int, value: float, noise: float, signals: Signals, leaf: Key, shapes: Shapes
+        self, rows: Rows, lane: int, value: float, noise: float, signals: Signals, leaf: Leaf, shapes: Shapes
     ) -> tuple[float, float]:
         """Of a time as a whole; what it was off by, and the variance expected of that."""
         length_indexes, length = self._length_of(rows, lane, signals, shapes)
@@ -320,31 +341,81 @@ class LinearModel:
         self._learn_spread(leaf, lane, miss, expected, spread, shapes)
         return miss, expected
 
-    def _has_changed(self, miss: float, expected: float, lane: int, leaf: Key, shapes: Shapes) -> bool:
+    def _has_changed(self, miss: float, expected: float, lane: int, leaf: Leaf, shapes: Shapes) -> bool:
         """Whether misses tell that a task has changed, in the application if there is one; what is known of it is then
         less."""
         changed = self._prior.changed**2
         wide = expected + changed * float(shapes.feels[lane]) ** 2
         if not self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected, wide):
             return False
-        application, task = leaf[:2]
-        start = self._starts.get(("leaf", application, task) if application else ("task", task))
+        name: Name = ("leaf", leaf.application, leaf.task) if leaf.application else ("task", leaf.task)
+        start = self._starts.get(name)
         if start is not None:
             self._belief.widen([start], [changed])
         return True
 
-    def _spread(self, leaf: Key, lane: int, shapes: Shapes) -> float:
+    def _spread(self, leaf: Leaf, lane: int, shapes: Shapes) -> float:
         """Variance between requests, as a lane feels it."""
         spread = self._spreads.of((leaf, shapes.kinds[lane]), self._prior.spread**2)
         return spread * float(shapes.feels[lane]) ** 2
 
-    def _learn_spread(self, leaf: Key, lane: int, miss: float, expected: float, spread: float, shapes: Shapes) -> None:
+    def _learn_spread(self, leaf: Leaf, lane: int, miss: float, expected: float, spread: float, shapes: Shapes) -> None:
         felt = max(0.2, float(shapes.feels[lane]) ** 2)
         self._spreads.learn((leaf, shapes.kinds[lane]), _without(miss, expected, spread) / felt)
 
-    def _residual(self, leaf: Key, lane: int, shapes: Shapes) -> tuple[float, float]:
+    def _residual(self, leaf: Leaf, lane: int, shapes: Shapes) -> tuple[float, float]:
         believed = self._prior.residual**2 if shapes.drafts[lane] else 0.0
         return self._residuals.get((leaf, lane), (0.0, believed))
+
+    # --- Saving ---
+
+    def evidence(self) -> list[Evidence]:
+        """What was learned of all but conversations, residuals and variances, as rows that add up with another's."""
+        if self._shapes is None:
+            return []
+        named = self._named(self._shapes)
+        names, indexes = list(named), np.array(list(named.values()))
+        information, values = self._belief.evidence(indexes)
+        rows = [Evidence(name, None, float(value)) for name, value in zip(names, values, strict=True)]
+        for number, name in enumerate(names):
+            rows += [Evidence(name, names[other], float(information[number, other])) for other in range(number + 1)]
+        return [row for row in rows if row.value]
+
+    def teach(self, rows: Sequence[Evidence], lanes: Sequence[LaneState]) -> None:
+        """Learns such rows; those of lanes that there are not are left out."""
+        shapes = self._shapes or self._start(lanes)
+        if self._load is None and any(row.name[0] == "load" for row in rows):
+            self._load = self._belief.add(*shapes.load_prior(self._prior))
+        for row in rows:
+            if row.other is None and row.name[-1] == "strength":
+                self._start_of(self._group(row.name[:-1], 1.0))
+        named = self._named(shapes)
+        numbers = {name: number for number, name in enumerate(named)}
+        information, values = np.zeros((len(named), len(named))), np.zeros(len(named))
+        for row in rows:
+            if row.name in numbers and row.other is None:
+                values[numbers[row.name]] += row.value
+            elif row.name in numbers and row.other in numbers:
+                first, second = numbers[row.name], numbers[row.other]
+                information[first, second] += row.value
+                information[second, first] = information[first, second]
+        self._belief.add_evidence(np.array(list(named.values())), information, values)
+        self._seen += 1
+
+    def _named(self, shapes: Shapes) -> dict[Name, int]:
+        """Unknowns by name, but for conversations and what a plain lane has none of."""
+        found: dict[Name, int] = {("machine",): 0}
+        for lane, name in enumerate(shapes.names):
+            if shapes.drafts[lane]:
+                found["cost", name] = self._cost + lane
+                found["length", name] = self._length + lane
+            if self._load is not None:
+                for knot in range(LOADS):
+                    found["load", str(2 ** (knot + 1) - 1), name] = self._load + knot * len(shapes.names) + lane
+        for key, start in self._starts.items():
+            for offset, part in enumerate(("strength", "tilt", "content")):
+                found[*key, part] = start + offset
+        return found
 
     # --- Unknowns ---
 
@@ -359,21 +430,34 @@ class LinearModel:
 
     def _groups(self, signals: Signals, shapes: Shapes) -> Iterator[Group]:
         """What a request belongs to."""
-        prior, application = self._prior, signals.application
+        application = signals.application
         for task, share in signals.tasks.items():
             if share < MIN_SHARE:
                 continue
-            yield Group(("task", task), share, task_strength(task), prior.of_group(prior.task))
+            yield self._group(("task", task), share)
             if len(shapes.drafting_kinds) > 1:
                 for kind in shapes.drafting_kinds:
-                    deviations = prior.of_drafter(is_lookup=kind.startswith("ngram"))
-                    yield Group(("drafter", task, kind), share, 0.0, deviations, kind)
+                    yield self._group(("drafter", task, kind), share)
             if application:
-                yield Group(("leaf", application, task), share, 0.0, prior.of_group(prior.leaf))
+                yield self._group(("leaf", application, task), share)
         if application:
-            yield Group(("application", application), 1.0, 0.0, prior.of_group(prior.application))
+            yield self._group(("application", application), 1.0)
         if signals.reasoning is not None:
-            yield Group(("reasoning", signals.reasoning), 1.0, 0.0, prior.of_group(prior.reasoning))
+            yield self._group(("reasoning", "on" if signals.reasoning else "off"), 1.0)
+
+    def _group(self, key: Name, share: float) -> Group:
+        prior = self._prior
+        match key:
+            case ("task", task):
+                return Group(key, share, task_strength(Task(task)), prior.of_group(prior.task))
+            case ("drafter", _, kind):
+                return Group(key, share, 0.0, prior.of_drafter(is_lookup=kind.startswith("ngram")), kind)
+            case ("leaf", _, _):
+                return Group(key, share, 0.0, prior.of_group(prior.leaf))
+            case ("application", _):
+                return Group(key, share, 0.0, prior.of_group(prior.application))
+            case _:
+                return Group(key, share, 0.0, prior.of_group(prior.reasoning))
 
     def _rows_of(self, signals: Signals, beside: float, shapes: Shapes) -> Rows:
         key = (*signals.tasks.items(), signals.application, signals.reasoning, beside)
@@ -450,9 +534,8 @@ class LinearModel:
         return np.append(rows.length_indexes, index), np.append(rows.length(lane), shapes.strength[lane])
 
 
-def _leaf(signals: Signals, beside: float) -> Key:
-    """The finest group; of loads, two doublings are one."""
-    return signals.application, signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2
+def _leaf(signals: Signals, beside: float) -> Leaf:
+    return Leaf(signals.application, signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
 
 
 def _without(miss: float, expected: float, part: float) -> float:

@@ -6,7 +6,7 @@ from math import inf, log, nan
 import numpy as np
 import pytest
 from benchmarks.worlds.catalogue import worlds
-from benchmarks.worlds.linear_belief import Belief, Changes
+from benchmarks.worlds.linear_belief import MAX_KEYS, Belief, Changes, Recent
 from benchmarks.worlds.linear_exploring import MAX_SHARE, expected_gain, explored
 from benchmarks.worlds.linear_model import MAX_CONVERSATIONS, MAX_GROUPS, LinearModel
 from benchmarks.worlds.linear_prior import Prior, Shapes, load_shapes
@@ -130,6 +130,32 @@ def test_garbage_does_no_harm() -> None:
     assert sum(model.choose(REQUEST, signals, states).propensities.values()) == pytest.approx(1.0)
 
 
+def test_what_was_learned_can_be_saved_as_rows() -> None:
+    for name in ("base", "load-trtllm", "drafters-imp"):
+        model, traffic = taught(name, 150)
+        states = traffic.lane_states(3)
+        restored = LinearModel(SEED)
+        restored.teach(model.evidence(), states)
+        for signals in traffic.signals[:5]:
+            learned, again = model.explain(signals, states), restored.explain(signals, states)
+            for lane, terms in learned.items():
+                for term in set(terms) - {"residual"}:
+                    assert again[lane][term] == pytest.approx(terms[term], abs=1e-6), (name, lane, term)
+
+
+def test_what_two_have_learned_adds_up() -> None:
+    """The surer one counts more, and both make it surer."""
+    first, traffic = taught("base", 100)
+    second, both = LinearModel(1), LinearModel(SEED)
+    go_on(second, worlds()["base"].traffic(100, SEED + 1))
+    states = traffic.lane_states(0)
+    both.teach([*first.evidence(), *second.evidence()], states)
+    terms = [model.explain(Signals(tasks={Task.MATH: 1.0}), states)["mtp-3"] for model in (first, second, both)]
+    low, high = sorted(sum(one.values()) - one["residual"] for one in terms[:2])
+    assert low - 0.05 <= sum(terms[2].values()) <= high + 0.05
+    assert both._belief.covariance[0, 0] < first._belief.covariance[0, 0]
+
+
 def test_what_it_remembers_is_bounded() -> None:
     model = LinearModel(0)
     for number in range(3 * MAX_GROUPS):
@@ -163,6 +189,16 @@ def test_an_unknown_is_learned_as_a_mean_is() -> None:
     together.add(np.zeros(1), np.eye(1))
     together.observe_together(np.array([0]), np.ones((3, 1)), np.array([1.0, 0.5, 0.9]), np.eye(3))
     assert together.mean[0] == pytest.approx(2.4 / 4)
+
+
+def test_a_dictionary_keeps_what_was_written_last() -> None:
+    recent: Recent[int] = Recent()
+    for number in range(MAX_KEYS + 5):
+        recent[number] = number
+        recent[0] = number
+    assert len(recent) == MAX_KEYS
+    assert 0 in recent
+    assert 1 not in recent
 
 
 def test_a_change_is_told_by_repeated_misses() -> None:
