@@ -134,10 +134,11 @@ class Belief:
         misses = values - factors @ self._mean[indexes]
         expected = of_sums + noise
         variances = expected.diagonal()
-        square = float(misses @ np.linalg.solve(expected, misses)) / len(misses)
+        inverse = np.linalg.inv(expected)
+        square = float(misses @ inverse @ misses) / len(misses)
         if square > USUAL_SCORE**2:
-            expected = of_sums + noise * (TAILS + square) / (TAILS + 1)
-        gains = np.linalg.solve(expected, across).T
+            inverse = np.linalg.inv(of_sums + noise * (TAILS + square) / (TAILS + 1))
+        gains = across.T @ inverse
         self._mean[: self.count] += gains @ misses
         change = self._scratch[: self.count, : self.count]
         np.matmul(gains, across, out=change)

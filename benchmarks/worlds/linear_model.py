@@ -314,7 +314,9 @@ class LinearModel:
         if positions and min(positions) >= 0:
             lanes = shapes.shorter[lane]
             values = np.log1p([sum(positions[: shapes.drafted[other]]) / steps for other in lanes])
-            matrix = np.stack([self._length_of(rows, other, signals, shapes)[1] for other in lanes])
+            matrix = -rows.factors[lanes, rows.split :]
+            if signals.conversation:
+                matrix = np.column_stack([matrix, shapes.strength[lanes]])
             feels = shapes.feels[lanes]
             together = (spread + 0.4 / steps) / float(shapes.feels[lane]) ** 2
             noises = together * np.outer(feels, feels) + (0.1 / steps + 0.02**2) * np.eye(len(lanes))
