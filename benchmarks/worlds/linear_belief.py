@@ -1,7 +1,7 @@
 """A Gaussian belief about unknowns that are added as they come up, and what an observation changes of it."""
 
 from collections.abc import Sequence
-from math import log, log1p
+from math import sqrt
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -19,6 +19,10 @@ USUAL_SCORE = 1.5
 """Standard deviations within which an observation is taken at its word."""
 
 
+SLACK = 0.5
+"""Standard deviations by which a miss may be off to one side again and again: half of the shift that is to be told."""
+MAX_SCORE = 7.0
+"""Standard deviations that one miss counts as at most; a single one of so many tells a change."""
 MAX_KEYS = 4096
 """That are remembered, of groups that clients can name as they like."""
 
@@ -147,23 +151,22 @@ class Belief:
 
 
 class Changes:
-    """Tells by repeated misses that something changed (a cumulative sum of log likelihood ratios, Page 1954, Biometrika
-    41): each observation's, of "it may be anything again" over "it is as it was", in Student's t."""
+    """Tells a change by misses that go on to one side (a two-sided cumulative sum, Page 1954, Biometrika 41)."""
 
-    def __init__(self, needed: float) -> None:
-        self._needed = needed
-        """Logarithm of how much likelier a change must be."""
-        self._sums: Recent[float] = Recent()
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        """Standard deviations that a sum has to reach; each miss adds what it is beyond :data:`SLACK`."""
+        self._sums: Recent[tuple[float, float]] = Recent()
 
-    def has(self, key: object, miss: float, expected: float, changed: float) -> bool:
-        """Whether this miss, among those before under the same key, says so; ``expected`` and ``changed`` are the
-        variances of a miss as it was, and if it changed."""
-        square = miss * miss
-        narrow, wide = log1p(square / expected / TAILS), log1p(square / changed / TAILS)
-        ratio = 0.5 * ((TAILS + 1) * (narrow - wide) - log(changed / expected))
-        total = max(0.0, self._sums.get(key, 0.0) + ratio)
-        self._sums[key] = 0.0 if total > self._needed else total
-        return total > self._needed
+    def has(self, key: object, miss: float, expected: float) -> bool:
+        """Whether this miss, of which the variance ``expected`` was expected, says so together with those before under
+        the same key."""
+        score = max(-MAX_SCORE, min(MAX_SCORE, miss / sqrt(expected)))
+        above, below = self._sums.get(key, (0.0, 0.0))
+        above, below = max(0.0, above + score - SLACK), max(0.0, below - score - SLACK)
+        told = max(above, below) > self._interval
+        self._sums[key] = (0.0, 0.0) if told else (above, below)
+        return told
 
 
 class Variances:

@@ -147,7 +147,7 @@ class LinearModel:
         """By which requests of a leaf differ in the strength of a kind of drafter."""
         self._noise = Variances(weight=10.0, fading=0.99)
         """Of measured times."""
-        self._changes = Changes(prior.change_odds)
+        self._changes = Changes(prior.change_interval)
         self._alike: Recent[int] = Recent()
         """Requests by leaf."""
         self._tries: dict[str, int] = {}
@@ -278,8 +278,14 @@ class LinearModel:
 
     def _drift(self, rows: Rows, lane: int, shapes: Shapes) -> None:
         """Whatever an observation tells of may have changed a little."""
-        if not shapes.drafts[lane]:
-            self._belief.widen([0], [self._prior.machine_drift**2])
+        if not shapes.drafts[lane]:  # what drafters would do with this task is not seen
+            changed = self._prior.changed**2 / self._prior.unseen_change
+            starts = [
+                start
+                for group, start in zip(rows.groups, rows.starts, strict=True)
+                if group.key[0] == "task" and group.share > 0.5
+            ]
+            self._belief.widen([0, *starts], [self._prior.machine_drift**2, *[changed] * len(starts)])
             return
         drift, kind = self._prior.drift**2, shapes.kinds[lane]
         indexes = [0, self._cost + lane, self._length + lane]
@@ -294,7 +300,7 @@ class LinearModel:
         """Of a time without the length; what it was off by, and the variance expected of that."""
         indexes, factors, changed = rows.cost_indexes, rows.cost(lane), self._prior.machine_changed**2
         miss, expected = self._belief.observe(indexes, factors, value, noise)
-        if self._changes.has("machine", miss, expected, expected + changed):
+        if self._changes.has("machine", miss, expected):
             self._belief.widen([0], [changed])
             self._belief.observe(indexes, factors, value, noise)
         believed = self._noise.of("time", self._prior.time_noise**2)
@@ -346,14 +352,12 @@ class LinearModel:
     def _has_changed(self, miss: float, expected: float, lane: int, leaf: Leaf, shapes: Shapes) -> bool:
         """Whether misses tell that a task has changed, in the application if there is one; what is known of it is then
         less."""
-        changed = self._prior.changed**2
-        wide = expected + changed * float(shapes.feels[lane]) ** 2
-        if not self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected, wide):
+        if not self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected):
             return False
         name: Name = ("leaf", leaf.application, leaf.task) if leaf.application else ("task", leaf.task)
         start = self._starts.get(name)
         if start is not None:
-            self._belief.widen([start], [changed])
+            self._belief.widen([start], [self._prior.changed**2])
         return True
 
     def _spread(self, leaf: Leaf, lane: int, shapes: Shapes) -> float:

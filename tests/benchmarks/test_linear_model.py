@@ -202,11 +202,18 @@ def test_a_dictionary_keeps_what_was_written_last() -> None:
 
 
 def test_a_change_is_told_by_repeated_misses() -> None:
-    changes = Changes(4.0)
-    assert not any(changes.has("task", 0.5 * (-1) ** number, 1.0, 5.0) for number in range(100))
-    told = [changes.has("task", 4.0, 1.0, 10.0) for _ in range(6)]
-    assert not told[0]
-    assert any(told)
+    changes = Changes(6.0)
+    assert not any(changes.has("task", 2.0 * (-1) ** number, 1.0) for number in range(100))
+    told = [changes.has("task", -2.5, 1.0) for _ in range(6)]
+    assert told == [False, False, False, True, False, False]
+    assert not changes.has("another", 5.0, 1.0)
+    assert changes.has("another", 900.0, 1.0)
+
+
+def test_a_task_that_changes_is_followed() -> None:
+    traffic = worlds()["falls"].traffic(600, SEED)
+    seconds, changed = run(traffic, LinearModel, SEED), [n for n in range(300, 600) if traffic.kinds[n] == "math"]
+    assert traffic.expected_s[changed].min(axis=1).sum() / seconds[changed].sum() > 0.95
 
 
 def test_only_what_may_turn_out_better_is_explored() -> None:
