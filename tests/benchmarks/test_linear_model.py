@@ -203,7 +203,7 @@ def test_a_dictionary_keeps_what_was_written_last() -> None:
 
 def test_a_change_is_told_by_repeated_misses() -> None:
     changes = Changes(6.0)
-    assert not any(changes.has("task", 2.0 * (-1) ** number, 1.0) for number in range(100))
+    assert not any(changes.has("noisy", 2.0 * (-1) ** number, 1.0) for number in range(100))
     told = [changes.has("task", -2.5, 1.0) for _ in range(6)]
     assert told == [False, False, False, True, False, False]
     assert not changes.has("another", 5.0, 1.0)
