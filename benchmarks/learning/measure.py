@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from training.task_model.prompts import Prompt, one_of_each_wish
+from training.task_model.prompts import Prompt, one_of_each_instruction
 
 from benchmarks.gateways import engine, gateway
 from benchmarks.prompts import chat
@@ -26,10 +26,10 @@ OUTPUT = Path(__file__).parent / "measured.json"
 
 
 def chosen_prompts(per_task: int) -> list[Prompt]:
-    """The same number of prompts of each task, each of another wish, spread over the task's wishes."""
+    """The same number of prompts of each task, each of another instruction, spread over the task's instructions."""
     return [
         prompts[number * len(prompts) // per_task]
-        for prompts in one_of_each_wish().values()
+        for prompts in one_of_each_instruction().values()
         for number in range(per_task)
     ]
 

@@ -48,16 +48,17 @@ class Fixed:
 
 class KnowsTasks:
     """Knows every lane's mean time for each task, before and after a change, but like the others only the reported
-    task: what no policy that looks at the task alone can beat."""
+    task: what no policy that looks at the task alone can beat. Of a task that is unknown it knows the mean of all."""
 
     def __init__(self, _seed: int, world: World) -> None:
         self._world = world
 
     def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision:
         task = signals.task
-        rows = self._world.rows.get(self._world.behaves_as.get(task, task), [])
+        of_all = [row for rows in self._world.rows.values() for row in rows]
+        rows = self._world.rows.get(self._world.behaves_as.get(task, task), of_all)
         names = [state.lane.name for state in lanes]
-        lane = min(names, key=lambda name: sum(row[name][0] for row in rows)) if rows else names[0]
+        lane = min(names, key=lambda name: sum(row[name][0] for row in rows))
         return Decision(lane, "the least mean time of the task", signals=signals)
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:

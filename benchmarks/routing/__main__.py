@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from training.task_model.prompts import Prompt, one_of_each_wish
+from training.task_model.prompts import Prompt, one_of_each_instruction
 
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
 from benchmarks.prompts import chat
@@ -35,8 +35,8 @@ CAPS = (4, 8, NGRAM_DRAFT)
 
 
 def prompts_of(per_task: int, first: int) -> list[Prompt]:
-    """So many prompts of each task, each of another wish, from the ``first``-th wish on; the tasks in turn."""
-    by_task = one_of_each_wish()
+    """So many prompts of each task, each of another instruction, from the ``first``-th on; the tasks in turn."""
+    by_task = one_of_each_instruction()
     stride = 7  # neighbours in a file are alike
     return [
         prompts[(first + number) * stride % len(prompts)] for number in range(per_task) for prompts in by_task.values()

@@ -44,7 +44,7 @@ def main() -> None:
             world = calls[done]
             by_world[world].append(done.result())
             if len(by_world[world]) == options.seeds:
-                by_world[world].sort(key=lambda one: one.seed)
+                by_world[world].sort(key=lambda seed_result: seed_result.seed)
                 print(f"{world} done", file=sys.stderr)
     ordered = {world: by_world[world] for world in chosen}
     kind = "tuning" if options.tuning else "reporting"

@@ -103,12 +103,14 @@ class CountedWorld(Struct, frozen=True):
         by_kind = [self.drafting[strategy.kind][kind.name] for kind in self.mix.kinds]
 
         # 1. What can be expected, given how this request deviates from its kind.
-        acceptance = shifted(np.stack([one.acceptance[:length] for one in by_kind])[true.behaves], true.deviation)
+        acceptance = shifted(
+            np.stack([drafting.acceptance[:length] for drafting in by_kind])[true.behaves], true.deviation
+        )
         covered = np.ones(requests)
-        for kind, one in enumerate(by_kind):
-            if one.coverage is not None:
+        for kind, drafting in enumerate(by_kind):
+            if drafting.coverage is not None:
                 here = true.behaves == kind
-                covered[here] = np.sort(one.coverage)[(true.rank[here] * len(one.coverage)).astype(int)]
+                covered[here] = np.sort(drafting.coverage)[(true.rank[here] * len(drafting.coverage)).astype(int)]
         content = np.array([self.machine.content.get(kind.name, 1.0) for kind in self.mix.kinds])[true.kinds]
         cost = (self.machine.costs[length] + true.extra_step_cost) * content
         steps_expected = true.tokens * covered / tokens_per_step(acceptance, length)

@@ -63,17 +63,17 @@ def step_cost(cap: int) -> float:
 @cache
 def lookup_acceptance(longest: int) -> Floats:
     """By position, over all prompts: constant between the lengths that were measured, and beyond."""
-    found: list[float] = []
+    acceptance: list[float] = []
     for cap, shorter in zip(CAPS, (0, *CAPS), strict=False):
         rows = [row for row in measured() if row.cap == cap]
         accepted = sum(row.accepted for row in rows) / sum(row.drafts for row in rows)
         low, high = 0.0, 1.0
         for _ in range(50):
             middle = (low + high) / 2
-            made = np.cumprod([*found, *[middle] * (cap - shorter)]).sum()
+            made = np.cumprod([*acceptance, *[middle] * (cap - shorter)]).sum()
             low, high = (middle, high) if made < accepted else (low, middle)
-        found += [low] * (cap - shorter)
-    return np.array((found + found[-1:] * longest)[:longest])
+        acceptance += [low] * (cap - shorter)
+    return np.array((acceptance + acceptance[-1:] * longest)[:longest])
 
 
 @cache

@@ -26,19 +26,19 @@ def curves() -> list[World]:
     """Acceptance by position as published for coding, other tasks moved by the logits that mtp-bench.py's prompts
     show, verified at an RTX 5090's costs. Right is the length where the curve's next position no longer pays: 2 on the
     steepest, 4 to 6 on the flattest, less for creative writing."""
-    told = {
+    shapes = {
         "dsv4-pro-mtp": "falls steeply: the fourth position accepts a fifth",
         "dsv4-pro-dspark": "flat up to 6, nothing beyond",
         "glm-52-mtp": "nearly geometric",
         "qwen35-397b-mtp": "starts high and falls slowly",
         "kimi-k25-eagle3": "an EAGLE-3 head, uneven",
     }
-    found: list[World] = []
-    for curve, shape in told.items():
+    worlds: list[World] = []
+    for curve, shape in shapes.items():
         acceptance = acceptance_by_position(curve)
         kind = numbers()["curves"][curve].get("kind", curve.rsplit("-", 1)[1])
         drafting = {task: Drafting(shifted(acceptance, shift)) for task, shift in task_shifts().items()}
-        found.append(
+        worlds.append(
             CountedWorld(
                 name=f"curve-{curve}",
                 about=f"{numbers()['curves'][curve]['source']}; {shape}. {curves.__doc__}",
@@ -48,7 +48,7 @@ def curves() -> list[World]:
                 machine=card("rtx-5090"),
             )
         )
-    return found
+    return worlds
 
 
 def thinking() -> list[World]:
@@ -109,10 +109,10 @@ def moe_laptop() -> list[World]:
 
 def drafters() -> list[World]:
     """Speeds of several drafters by task; the engine tells no counts. Right is the fastest drafter by task."""
-    found: list[World] = []
+    worlds: list[World] = []
     for name, table in numbers()["speeds"].items():
         loads, speeds = published_speeds("speeds", name)
-        found.append(
+        worlds.append(
             TimedWorld(
                 name=f"drafters-{name}",
                 about=f"{table['source']}. {drafters.__doc__}",
@@ -122,7 +122,7 @@ def drafters() -> list[World]:
                 tokens_per_s=speeds,
             )
         )
-    return found
+    return worlds
 
 
 # --- Load ---
@@ -131,10 +131,10 @@ def drafters() -> list[World]:
 def loads() -> list[World]:
     """Speeds by load, which stays for ten requests on average; the whole batch is decoded like the request. Right is to
     draft while little goes on, and less or not at all when much does."""
-    found: list[World] = []
+    worlds: list[World] = []
     for name, table in numbers()["load"].items():
         at_a_time, speeds = published_speeds("load", name)
-        found.append(
+        worlds.append(
             TimedWorld(
                 name=f"load-{name}",
                 about=f"{table['source']}. {loads.__doc__}",
@@ -144,7 +144,7 @@ def loads() -> list[World]:
                 tokens_per_s=speeds,
             )
         )
-    return found
+    return worlds
 
 
 def idle_drafter() -> list[World]:

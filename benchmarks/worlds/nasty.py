@@ -141,9 +141,9 @@ def upside_down() -> list[World]:
     """From request 300 on one task's acceptance is turned upside down: math falls to what stories have, or stories rise
     to what math has. Right is that task's other length, within 30 of its requests."""
     kinds = [kind.name for kind in base().mix.kinds]
-    found: list[World] = []
+    worlds: list[World] = []
     for name, changed, source in (("falls", "math", "create"), ("rises", "create", "math")):
-        found.append(
+        worlds.append(
             replace(
                 base(),
                 name=name,
@@ -162,7 +162,7 @@ def upside_down() -> list[World]:
             "The base world where from request 300 on math is hardly ever accepted any more (.04: colibri #8), or was "
             "not before and then is (.81: ggml-org/llama.cpp #22673). Right is plain or 4; plain shows no drafts."
         )
-        found.append(
+        worlds.append(
             replace(
                 base(),
                 name=name,
@@ -173,7 +173,7 @@ def upside_down() -> list[World]:
                 changes=(changed, TURNED_AT),
             )
         )
-    return found
+    return worlds
 
 
 def throttling() -> list[World]:

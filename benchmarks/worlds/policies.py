@@ -16,7 +16,7 @@ MakePolicy = Callable[[int], Policy]
 """A new policy that knows nothing; the argument seeds its random numbers."""
 
 
-class _Known(Decision, frozen=True):
+class _DecisionAbout(Decision, frozen=True):
     """A decision that remembers what it was made for."""
 
     about: tuple[str, ...] = ()
@@ -41,12 +41,12 @@ class _ByTask:
         names = [lane.lane.name for lane in lanes]
         untried = [name for name in names if (*about, name) not in self._sums]
         lane = untried[0] if untried else self._best(about, names)
-        return _Known(lane, "", about=about)
+        return _DecisionAbout(lane, "", about=about)
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:
-        seen = outcome.observed
-        if isinstance(decision, _Known) and seen.decode_s and seen.decode_tokens:
-            took = seen.decode_s / seen.decode_tokens
+        observation = outcome.observed
+        if isinstance(decision, _DecisionAbout) and observation.decode_s and observation.decode_tokens:
+            took = observation.decode_s / observation.decode_tokens
             key = (*decision.about, outcome.lane)
             total, least, count = self._sums.get(key, (0.0, took, 0))
             self._sums[key] = (total + took, min(least, took), count + 1)
@@ -119,15 +119,15 @@ class EmaByBatchSize:
         about = str(max(start for start in self.RANGES if start <= batch))
         lengths = default_drafter(lanes)
         if not lengths:
-            return _Known(lanes[0].lane.name, "", about=(about,))
+            return _DecisionAbout(lanes[0].lane.name, "", about=(about,))
         wanted = round(self._averages.get(about, DEFAULT_LENGTH - 1.0)) + 1
         enough = [length for length in lengths if length >= wanted]
-        return _Known(lengths[min(enough, default=max(lengths))], "", about=(about,))
+        return _DecisionAbout(lengths[min(enough, default=max(lengths))], "", about=(about,))
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:
-        seen = outcome.observed
-        if isinstance(decision, _Known) and seen.accepted is not None and seen.drafting_steps:
-            about, accepted = decision.about[0], seen.accepted / seen.drafting_steps
+        observation = outcome.observed
+        if isinstance(decision, _DecisionAbout) and observation.accepted is not None and observation.drafting_steps:
+            about, accepted = decision.about[0], observation.accepted / observation.drafting_steps
             before = self._averages.get(about, accepted)
             self._averages[about] = before + self.WEIGHT * (accepted - before)
 
@@ -162,12 +162,12 @@ DEFAULT_LENGTH = 3
 
 def default_drafter(lanes: Sequence[LaneState], is_lookup: bool | None = None) -> dict[int, str]:
     """Of the first drafter among the lanes: their names by draft length."""
-    found: dict[str, dict[int, str]] = {}
+    lengths_by_kind: dict[str, dict[int, str]] = {}
     for lane in lanes:
         strategy = lane.lane.strategy
         if strategy.drafts and is_lookup in (None, strategy.kind.startswith("ngram")):
-            found.setdefault(strategy.kind, {})[strategy.n_max or DEFAULT_LENGTH] = lane.lane.name
-    return next(iter(found.values()), {})
+            lengths_by_kind.setdefault(strategy.kind, {})[strategy.n_max or DEFAULT_LENGTH] = lane.lane.name
+    return next(iter(lengths_by_kind.values()), {})
 
 
 POLICIES: Mapping[str, MakePolicy] = {

@@ -86,19 +86,21 @@ def acceptance_by_task(prompts: str, curve: str) -> dict[str, Floats]:
     for prompt, share in table["accepted"].items():
         shares.setdefault(PROMPT_TASKS[prompt], []).append(share)
     shape = acceptance_by_position(curve)
-    return {task: with_share(shape, table["drafted"], sum(found) / len(found)) for task, found in shares.items()}
+    return {
+        task: with_share(shape, table["drafted"], sum(accepted) / len(accepted)) for task, accepted in shares.items()
+    }
 
 
 @cache
 def task_shifts() -> dict[str, float]:
     """By how many logits a task's acceptance deviates from code's: the mean over the published runs."""
-    found: dict[str, list[float]] = {}
+    shifts_by_task: dict[str, list[float]] = {}
     for table in numbers()["prompts"].values():
         accepted = table["accepted"]
         code = (logit(accepted["python"]) + logit(accepted["cpp"])) / 2
         for prompt, share in accepted.items():
-            found.setdefault(PROMPT_TASKS[prompt], []).append(logit(share) - code)
-    return {task: sum(shifts) / len(shifts) for task, shifts in found.items()}
+            shifts_by_task.setdefault(PROMPT_TASKS[prompt], []).append(logit(share) - code)
+    return {task: sum(shifts) / len(shifts) for task, shifts in shifts_by_task.items()}
 
 
 @cache
@@ -132,11 +134,11 @@ def content_costs(prompts: str, steps: str) -> dict[str, float]:
     table = numbers()["prompts"][prompts]
     drafted, plain = table["drafted"], table["plain_tokens_per_s"]
     usual = step_costs(steps, drafted)[drafted]
-    found: dict[str, list[float]] = {}
+    costs_by_task: dict[str, list[float]] = {}
     for prompt, share in table["accepted"].items():
         cost = (1 + drafted * share) * plain / table["tokens_per_s"][prompt]
-        found.setdefault(PROMPT_TASKS[prompt], []).append(log(cost / usual))
-    return {task: exp(sum(costs) / len(costs)) for task, costs in found.items()}
+        costs_by_task.setdefault(PROMPT_TASKS[prompt], []).append(log(cost / usual))
+    return {task: exp(sum(costs) / len(costs)) for task, costs in costs_by_task.items()}
 
 
 def time_noise() -> float:

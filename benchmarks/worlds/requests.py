@@ -15,8 +15,8 @@ from paceline.inspection import inspect
 from paceline.types import Api, Request, Signals, Task
 
 MISTOLD = 0.06
-"""Share of requests whose signals are those of another task, as often as the task model errs on wishes that it never
-saw (docs/learning.md): here it is asked about prompts that it was trained on."""
+"""Share of requests whose signals are those of another task, as often as the task model errs on instructions that it
+never saw (docs/learning.md): here it is asked about prompts that it was trained on."""
 LENGTHS = (64, 128, 256)
 """Tokens of an answer: around the 192 of mtp-bench.py, of which most of the published tables are made."""
 MIN_TOKENS, MAX_TOKENS = 4, 6000
@@ -73,7 +73,7 @@ def draw(mix: Mix, requests: int, rng: np.random.Generator) -> Arrivals:
     for number in range(requests):
         kind = mix.kinds[chosen[number]]
         bank = signals_by_task()[tasks[instead[number]] if is_mistold[number] else kind.task]
-        found = bank[int(prompt[number] * len(bank))]
+        prompt_signals = bank[int(prompt[number] * len(bank))]
         changes: dict[str, object] = {}
         if kind.reasoning is not None:
             changes["reasoning"] = kind.reasoning
@@ -84,7 +84,7 @@ def draw(mix: Mix, requests: int, rng: np.random.Generator) -> Arrivals:
             name, turn = (name, turn + 1) if turn < TURNS else (f"{kind.application} {number}", 1)
             turns[kind.application] = (name, turn)
             changes |= {"conversation": name, "conversation_is_named": True, "turns": turn}
-        signals.append(replace(found, **changes) if changes else found)
+        signals.append(replace(prompt_signals, **changes) if changes else prompt_signals)
     if mix.heavy_tailed:
         tokens = np.clip(20 * (1 + rng.pareto(0.9, requests)), MIN_TOKENS, MAX_TOKENS).round()
     else:
@@ -94,13 +94,14 @@ def draw(mix: Mix, requests: int, rng: np.random.Generator) -> Arrivals:
 
 @cache
 def signals_by_task() -> dict[Task, list[Signals]]:
-    """Signals of the project's own prompts, greedy; of tool calls, those of wishes for code to an agent's model."""
-    found: dict[Task, list[Signals]] = {}
+    """Signals of the project's own prompts, greedy; of tool calls, those of instructions to write code, sent to an
+    agent's model."""
+    by_task: dict[Task, list[Signals]] = {}
     for prompt in own_prompts():
-        found.setdefault(Task(prompt.task), []).append(signals_of(prompt.text))
+        by_task.setdefault(Task(prompt.task), []).append(signals_of(prompt.text))
         if prompt.task == Task.CODE:
-            found.setdefault(Task.TOOL_CALL, []).append(signals_of(prompt.text, {"tools": [TOOL]}))
-    return found
+            by_task.setdefault(Task.TOOL_CALL, []).append(signals_of(prompt.text, {"tools": [TOOL]}))
+    return by_task
 
 
 def signals_of(text: str, more: Mapping[str, object] = MappingProxyType({})) -> Signals:

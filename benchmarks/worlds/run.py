@@ -42,13 +42,13 @@ def hindsight(traffic: Traffic) -> Mapping[str, Floats]:
     """What can be said without learning: seconds by request of each static lane; of who knows from the start how the
     told tasks fare on average, or what the requests truly are, at any load and after any change; and of a gate inside
     the engine."""
-    found = {f"always {lane.name}": traffic.expected_s[:, number] for number, lane in enumerate(traffic.lanes)}
-    found["knows the tasks"] = _best_of_groups(traffic, [signals.task for signals in traffic.signals])
-    found["knows the kinds"] = _best_of_groups(traffic, traffic.kinds)
+    seconds = {f"always {lane.name}": traffic.expected_s[:, number] for number, lane in enumerate(traffic.lanes)}
+    seconds["knows the tasks"] = _best_of_groups(traffic, [signals.task for signals in traffic.signals])
+    seconds["knows the kinds"] = _best_of_groups(traffic, traffic.kinds)
     gated = _gated(traffic)
     if gated is not None:
-        found["acceptance gate (imp)"] = gated
-    return found
+        seconds["acceptance gate (imp)"] = gated
+    return seconds
 
 
 def _best_of_groups(traffic: Traffic, names: Sequence[str]) -> Floats:
@@ -71,7 +71,7 @@ def _gated(traffic: Traffic) -> Floats | None:
     if traffic.accepted is None or traffic.drafted is None or not lengths or not plain:
         return None
     name = lengths[min(lengths, key=lambda length: abs(length - DEFAULT_LENGTH))]
-    lane = [one.name for one in traffic.lanes].index(name)
+    lane = [candidate.name for candidate in traffic.lanes].index(name)
     accepted = traffic.accepted[:, lane] / np.maximum(1, traffic.drafted[:, lane])
     tried = np.minimum(1.0, GATED_AFTER / traffic.tokens[:, lane])
     drafting, stopped = traffic.expected_s[:, lane], traffic.expected_s[:, plain[0]]

@@ -68,7 +68,7 @@ def result(world: str, names: Sequence[str], requests: int, seed: int) -> Result
 def best_static(results: Sequence[Result]) -> str:
     """The lane that would have taken least over all seeds."""
     static = [name for name in results[0].seconds if name.startswith("always ")]
-    return min(static, key=lambda name: sum(float(one.seconds[name].sum()) for one in results))
+    return min(static, key=lambda name: sum(float(seed_result.seconds[name].sum()) for seed_result in results))
 
 
 def cell(values: Sequence[float]) -> str:
@@ -85,7 +85,7 @@ def table(results: Sequence[Result], names: Sequence[str]) -> str:
     about = worlds()[results[0].world].about
     head = ["share of the oracle", "0-50", "50-300", "300-", "of the best static, 0-50", "300-", f"of {UCB}, 300-"]
     rows = [*names, best, "knows the tasks", "knows the kinds", "acceptance gate (imp)"]
-    has_change = any(one.changed for one in results)
+    has_change = any(seed_result.changed for seed_result in results)
     if has_change:
         head += [f"changed: 1-{RECOVERY}", f"{RECOVERY + 1}-{2 * RECOVERY}"]
     lines = [
@@ -97,12 +97,15 @@ def table(results: Sequence[Result], names: Sequence[str]) -> str:
     for name in dict.fromkeys(rows):
         if name not in results[0].seconds:
             continue
-        cells = [cell([one.share(name, *phase) for one in results]) for phase in PHASES]
-        cells += [cell([one.beside(name, best, *phase) for one in results]) for phase in (PHASES[0], PHASES[2])]
-        cells.append(cell([one.beside(name, UCB, *PHASES[2]) for one in results]))
+        cells = [cell([seed_result.share(name, *phase) for seed_result in results]) for phase in PHASES]
+        cells += [
+            cell([seed_result.beside(name, best, *phase) for seed_result in results])
+            for phase in (PHASES[0], PHASES[2])
+        ]
+        cells.append(cell([seed_result.beside(name, UCB, *PHASES[2]) for seed_result in results]))
         if has_change:
             spans = ((0, RECOVERY), (RECOVERY, 2 * RECOVERY))
-            cells += [cell([one.recovered(name, *span) for one in results]) for span in spans]
+            cells += [cell([seed_result.recovered(name, *span) for seed_result in results]) for span in spans]
         label = f"{name} (best static)" if name == best else name
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -124,13 +127,16 @@ def summary(by_world: Mapping[str, Sequence[Result]], name: str) -> str:
     lines = [f"**{name}**", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for world, results in by_world.items():
         best = best_static(results)
-        means = [float(np.mean([one.share(name, *phase) for one in results])) for phase in PHASES]
+        means = [float(np.mean([seed_result.share(name, *phase) for seed_result in results])) for phase in PHASES]
         static, ucb, tasks, kinds = (
-            float(np.mean([one.share(other, *PHASES[2]) for one in results]))
+            float(np.mean([seed_result.share(other, *PHASES[2]) for seed_result in results]))
             for other in (best, UCB, "knows the tasks", "knows the kinds")
         )
-        early = float(np.mean([one.beside(name, best, *PHASES[0]) for one in results]))
-        late = min(float(np.mean([one.beside(name, other, *PHASES[2]) for one in results])) for other in (best, UCB))
+        early = float(np.mean([seed_result.beside(name, best, *PHASES[0]) for seed_result in results]))
+        late = min(
+            float(np.mean([seed_result.beside(name, other, *PHASES[2]) for seed_result in results]))
+            for other in (best, UCB)
+        )
         wanted = HIGH_AFTER_300 if tasks >= KNOWING_MAKES else AFTER_300
         goals = (
             ("50-300", means[1], AFTER_50),

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from benchmarks.llama_server import LlamaServer
 from tests.conftest import Serving
-from training.task_model.prompts import one_of_each_wish
+from training.task_model.prompts import one_of_each_instruction
 
 from paceline.engines import Observer
 from paceline.engines.llama_cpp_build import PATCH, CannotBuild, apply_patch, build
@@ -157,7 +157,7 @@ def drafted_in_all(server: LlamaServer) -> int:
 def test_the_text_is_the_same_at_every_cap(ngram: LlamaServer) -> None:
     """Greedily, over 50 prompts. Several tokens in one batch are computed in another order than one token, which moves
     logprobs a little; where two tokens are about equally likely, the texts may part."""
-    prompts = [prompt.text[-800:] for prompts in one_of_each_wish().values() for prompt in prompts[:5]][:50]
+    prompts = [prompt.text[-800:] for prompts in one_of_each_instruction().values() for prompt in prompts[:5]][:50]
     assert len(prompts) == 50
     asked = {"max_tokens": 48, "ignore_eos": True}
     parted = {}

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import lane
 
 from paceline.configuration import ConfigurationError, is_loopback, parse
-from paceline.http.access import Access, Client
+from paceline.http.access import Access, Caller
 from paceline.http.errors import ApiError
 from paceline.http.routes import Audience
 from paceline.settings import Configuration, KeySettings, ServerSettings
@@ -124,7 +124,7 @@ def bearer(key: str) -> Headers:
 
 
 def test_without_keys_who_reaches_it_runs_it() -> None:
-    assert access().identify([]) == Client(is_admin=True)
+    assert access().identify([]) == Caller(is_admin=True)
 
 
 @pytest.mark.parametrize(

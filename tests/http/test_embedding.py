@@ -245,7 +245,7 @@ async def test_the_docs_example_runs(start_engine: StartEngine, tmp_path: Path) 
     )
     assert process.stdout is not None
     async with asyncio.timeout(30):
-        assert b"'object': 'list'" in await process.stdout.readline()
+        assert b'"object":"list"' in await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, errors = await process.communicate()
     assert errors.rstrip().endswith(b"KeyboardInterrupt"), "as of any program that Ctrl-C ends"

@@ -75,7 +75,7 @@ def test_tools_count_unless_they_are_turned_off() -> None:
         ("Hi, how are you?", Task.CHAT),
     ],
 )
-def test_the_wish_and_the_given_text_tell_the_task(text: str, task: Task) -> None:
+def test_the_instruction_and_the_given_text_tell_the_task(text: str, task: Task) -> None:
     assert chat(text).task is task
     assert chat([{"type": "text", "text": text}]).task is task
     assert look({"prompt": text}, Api.LLAMA_CPP, "/completion").task is task
@@ -99,13 +99,13 @@ def test_a_short_message_is_understood_with_the_first_one() -> None:
 
 
 def test_given_text_may_stand_in_an_earlier_turn_or_a_tool_result() -> None:
-    wish = {"role": "user", "content": "Rename the function to plus and print the whole file."}
-    assert look({"messages": [{"role": "user", "content": CODE}, wish]}).copy > 0.2
+    instruction = {"role": "user", "content": "Rename the function to plus and print the whole file."}
+    assert look({"messages": [{"role": "user", "content": CODE}, instruction]}).copy > 0.2
     result = {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": TEXT}]}]}
-    anthropic = look({"messages": [result, wish]}, Api.ANTHROPIC_MESSAGES)
+    anthropic = look({"messages": [result, instruction]}, Api.ANTHROPIC_MESSAGES)
     assert (anthropic.given_chars, anthropic.agent, anthropic.turns) == (len(TEXT), "unnamed", 1)
     output = {"type": "function_call_output", "output": TEXT}
-    assert look({"input": [output, wish]}, Api.OPENAI_RESPONSES).given_chars == len(TEXT)
+    assert look({"input": [output, instruction]}, Api.OPENAI_RESPONSES).given_chars == len(TEXT)
 
 
 def test_how_much_there_is_to_copy() -> None:
@@ -213,7 +213,7 @@ def test_no_request_is_too_odd(fields: dict[str, Any]) -> None:
 
 def test_the_middle_of_a_long_request_is_not_read() -> None:
     far = "x" * 1_000_000
-    wish = "Rename the class to Store and print the whole file."
-    assert chat(f"{wish}\n{CODE}{far}").task is Task.EDIT
-    assert chat(f"{CODE}{far}\n{wish}").task is Task.EDIT
-    assert chat(f"{far}\n{wish}\n{CODE}\n{far}").tasks.get(Task.EDIT, 0) < 0.5
+    instruction = "Rename the class to Store and print the whole file."
+    assert chat(f"{instruction}\n{CODE}{far}").task is Task.EDIT
+    assert chat(f"{CODE}{far}\n{instruction}").task is Task.EDIT
+    assert chat(f"{far}\n{instruction}\n{CODE}\n{far}").tasks.get(Task.EDIT, 0) < 0.5

@@ -89,11 +89,13 @@ def test_the_number_of_texts_is_bounded(name: str) -> None:
     assert len(parts(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", MONSTERS[name]))) <= MAX_TEXTS
 
 
-def test_the_last_wish_and_the_first_ones_are_read_from_any_shape() -> None:
+def test_the_last_instruction_and_the_first_ones_are_read_from_any_shape() -> None:
     crowd = user([{"type": "tool_result", "content": [{"text": "x"}] * 64}] * 64)
-    wish = user([*crowd["content"], {"type": "text", "text": "Rename the class to Store and print the whole file."}])
+    instruction = user(
+        [*crowd["content"], {"type": "text", "text": "Rename the class to Store and print the whole file."}]
+    )
     first = [{"role": "system", "content": "You are aider."}, user("Tell me a story.")]
-    signals = inspect(Request(Api.OPENAI_CHAT, "/", b"", {"messages": [*first, *[crowd] * 64, wish]}))
+    signals = inspect(Request(Api.OPENAI_CHAT, "/", b"", {"messages": [*first, *[crowd] * 64, instruction]}))
     assert signals.agent == "aider"
     assert signals.task == "edit"
     assert signals.turns == 2

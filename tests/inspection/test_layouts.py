@@ -6,6 +6,7 @@ import pytest
 
 from paceline.inspection import inspect
 from paceline.inspection.loop import Turn
+from paceline.inspection.tasks import IN_LOOP
 from paceline.types import Api, Request, Signals, Task
 
 KEY = b"k" * 32
@@ -34,23 +35,24 @@ def prompt(text: str, path: str = "/v1/completions", **fields: Any) -> Signals:
     return inspect(Request(Api.OPENAI_COMPLETIONS, path, b"", {"prompt": text, **fields}), KEY)
 
 
-WISH = "Translate this sentence into French: the train leaves at eight."
+INSTRUCTION = "Translate this sentence into French: the train leaves at eight."
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        [{"type": "text", "text": WISH}, {"type": "text", "text": DETAILS}],
-        [{"type": "text", "text": REMINDER}, {"type": "text", "text": WISH}, {"type": "text", "text": REMINDER}],
-        f"{WISH}\n\n{REMINDER}",
-        f"<task>\n{WISH}\n</task>\n{DETAILS}",
-        f"<context>\nThe user looks at src/app.py.\n</context>\n<user_query>\n{WISH}\n</user_query>",
-        f"### Task:\n{WISH}\n### Guidelines:\n- Be exact.\n### Chat History:\n<chat_history>\nUSER: x\n</chat_history>",
-        f"# Question: {WISH}\n\n# Relevant docs:\n\n<doc>\nHow to write a function.\n</doc>",
-        f"<environment_context>\n{'x' * 60_000}\n</environment_context>\n{WISH}",
+        [{"type": "text", "text": INSTRUCTION}, {"type": "text", "text": DETAILS}],
+        [{"type": "text", "text": REMINDER}, {"type": "text", "text": INSTRUCTION}, {"type": "text", "text": REMINDER}],
+        f"{INSTRUCTION}\n\n{REMINDER}",
+        f"<task>\n{INSTRUCTION}\n</task>\n{DETAILS}",
+        f"<context>\nThe user looks at src/app.py.\n</context>\n<user_query>\n{INSTRUCTION}\n</user_query>",
+        f"### Task:\n{INSTRUCTION}\n"
+        "### Guidelines:\n- Be exact.\n### Chat History:\n<chat_history>\nUSER: x\n</chat_history>",
+        f"# Question: {INSTRUCTION}\n\n# Relevant docs:\n\n<doc>\nHow to write a function.\n</doc>",
+        f"<environment_context>\n{'x' * 60_000}\n</environment_context>\n{INSTRUCTION}",
     ],
 )
-def test_the_wish_is_found_in_its_wrappings(content: Any) -> None:
+def test_the_instruction_is_found_in_its_wrappings(content: Any) -> None:
     signals = look(user(content))
     assert signals.task is Task.TRANSLATE
     assert signals.turns == 1
@@ -59,12 +61,12 @@ def test_the_wish_is_found_in_its_wrappings(content: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        f"<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n{WISH}<|im_end|>\n<|im_start|>assistant\n",
-        f"[INST] {WISH} [/INST]",
-        f"Below is an instruction.\n\n### Instruction:\n{WISH}\n\n### Response:\n",
+        f"<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n",
+        f"[INST] {INSTRUCTION} [/INST]",
+        f"Below is an instruction.\n\n### Instruction:\n{INSTRUCTION}\n\n### Response:\n",
     ],
 )
-def test_the_wish_is_found_in_a_chat_template(text: str) -> None:
+def test_the_instruction_is_found_in_a_chat_template(text: str) -> None:
     assert prompt(text).task is Task.TRANSLATE
 
 
@@ -92,7 +94,7 @@ def test_the_task_may_stand_in_the_system_prompt(system: str, task: Task) -> Non
 
 
 def test_a_system_prompt_that_only_says_who_answers_asks_for_nothing() -> None:
-    assert look(user(WISH), system="You are a helpful assistant.").task is Task.TRANSLATE
+    assert look(user(INSTRUCTION), system="You are a helpful assistant.").task is Task.TRANSLATE
     assert look(user("Write a poem about rain."), system="You are Ada, an AI assistant.").task is Task.CREATE
 
 
@@ -128,15 +130,21 @@ def called(name: str, result: str, **fields: Any) -> tuple[dict[str, Any], dict[
     ],
 )
 def test_the_place_in_a_tool_loop_is_told(name: str, result: str, turn: Turn) -> None:
-    wish = user("Add a --json flag to the export command.")
-    assert look(wish, *called(name, result), tools=FILE_TOOLS).turn == turn
+    instruction = user("Add a --json flag to the export command.")
+    assert look(instruction, *called(name, result), tools=FILE_TOOLS).turn == turn
     block = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": result}]}
     use = {"type": "tool_use", "id": "1", "name": name, "input": {}}
-    anthropic = (wish, assistant([use]), user([block, {"type": "text", "text": REMINDER}]))
+    anthropic = (instruction, assistant([use]), user([block, {"type": "text", "text": REMINDER}]))
     assert look(*anthropic, tools=FILE_TOOLS, api=Api.ANTHROPIC_MESSAGES).turn == turn
-    items = [wish, {"type": "function_call", "name": name}, {"type": "function_call_output", "output": result}]
+    items = [instruction, {"type": "function_call", "name": name}, {"type": "function_call_output", "output": result}]
     responses = Request(Api.OPENAI_RESPONSES, "/v1/responses", b"", {"input": items, "tools": FILE_TOOLS})
     assert inspect(responses, KEY).turn == turn
+
+
+def test_the_likeliest_task_stands_first_in_every_turn() -> None:
+    for turn, shares in IN_LOOP.items():
+        assert list(shares.values()) == sorted(shares.values(), reverse=True), turn
+        assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_tools_are_called_in_the_text_of_answers_too() -> None:

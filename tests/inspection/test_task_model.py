@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from training.task_model.prompts import lexicons, own_prompts
 
-from paceline.inspection.features import features, wish
+from paceline.inspection.features import features, instruction_of
 from paceline.inspection.task_model import PLACES, WEIGHTS, TaskModel, tasks_of
 from paceline.types import Task
 
@@ -21,7 +21,7 @@ def test_it_tells_the_prompts_it_was_made_of() -> None:
     for prompt in own_prompts():
         right[prompt.task].append(next(iter(tasks_of(prompt.text))) == prompt.task)
     assert set(right) == set(Task)
-    del right[Task.UNKNOWN]  # a text alone, without a wish, may well be taken for something
+    del right[Task.UNKNOWN]  # a text alone, without an instruction, may well be taken for something
     for task, hits in right.items():
         assert sum(hits) / len(hits) > 0.95, task
 
@@ -37,7 +37,7 @@ def test_it_tells_the_prompts_it_was_made_of() -> None:
         ("A crate holds 18 jars. How many jars are in 7 crates?", Task.MATH),
     ],
 )
-def test_it_tells_wishes_that_it_never_saw(text: str, task: Task) -> None:
+def test_it_tells_instructions_that_it_never_saw(text: str, task: Task) -> None:
     assert text not in {prompt.text for prompt in own_prompts()}
     assert next(iter(tasks_of(text))) is task
 
@@ -58,12 +58,12 @@ def test_packed_weights_add_up_like_plain_ones() -> None:
             assert probability == pytest.approx(odds[task] / sum(odds.values()), rel=0.2, abs=0.01)
 
 
-def test_the_wish_stands_before_or_after_what_is_pasted() -> None:
+def test_the_instruction_stands_before_or_after_what_is_pasted() -> None:
     pasted = "word " * 200
-    assert wish(f"Sum this up.\n\n{pasted}")[0] == "Sum this up."
-    assert wish(f"{pasted}\n\nSum this up.")[1] == "Sum this up."
-    assert wish("Sum this up.") == ("Sum this up.", "")
-    assert len("".join(wish("x" * 10_000_000))) < 1000
+    assert instruction_of(f"Sum this up.\n\n{pasted}")[0] == "Sum this up."
+    assert instruction_of(f"{pasted}\n\nSum this up.")[1] == "Sum this up."
+    assert instruction_of("Sum this up.") == ("Sum this up.", "")
+    assert len("".join(instruction_of("x" * 10_000_000))) < 1000
 
 
 def test_every_lexicon_has_words() -> None:

@@ -29,18 +29,20 @@ from paceline.inspection.features import features
 from paceline.inspection.task_model import PLACES
 from paceline.types import Task
 from training.task_model.prompts import Prompt, lexicons, own_prompts, read_prompts
-from training.task_model.traffic import holds_traffic, report, told_of
+from training.task_model.traffic import holds_traffic, inspected, report
 
 OUTPUT = Path(paceline.inspection.__file__).parent / "task_model.json"
 STRENGTH = 10.0
 """Inverse of the L2 penalty; found by cross-validation, flat between 6 and 60; the lower, the less sure of itself."""
-MIN_WISHES = 2
-"""A feature that fewer wishes have is not learned."""
+MIN_INSTRUCTIONS = 2
+"""A feature that fewer instructions have is not learned."""
 FOLDS = 10
 SCALE = 100
 """Weights are written as integers, in hundredths."""
 MASKED = 0.5
+"""Share of the prompts of which a masked copy is learned as unknown. Chosen by hand."""
 KEPT_WORDS = (0.0, 0.0, 0.1, 0.2)
+"""Shares of its words that such a copy keeps, one of them by chance. Chosen by hand."""
 WORDS = (*PLACES, "lexicon", "asks", "ends")
 """Features that a masked copy loses."""
 Feature = tuple[str | int, ...]
@@ -55,14 +57,14 @@ for _name, _words in lexicons().items():
 
 def row(text: str) -> Row:
     """Features and lexicon counts of a text, over the square root of how many features it has."""
-    found = features(text)
-    counted: Counter[Feature] = Counter(dict.fromkeys(found.others, 1))
+    text_features = features(text)
+    counted: Counter[Feature] = Counter(dict.fromkeys(text_features.others, 1))
     for place in PLACES:
-        for word in getattr(found, place):
+        for word in getattr(text_features, place):
             counted[place, word] = 1
             for name in _lexicons_of.get(word, ()):
                 counted["lexicon", place, name] += 1
-    return {feature: count / found.size**0.5 for feature, count in counted.items()}
+    return {feature: count / text_features.size**0.5 for feature, count in counted.items()}
 
 
 def masked(prompts: Sequence[Prompt], rows: Sequence[Row]) -> tuple[list[Prompt], list[Row]]:
@@ -75,7 +77,7 @@ def masked(prompts: Sequence[Prompt], rows: Sequence[Row]) -> tuple[list[Prompt]
         if prompt.task == Task.UNKNOWN or random.random() > MASKED:
             continue
         share = random.choice(KEPT_WORDS)
-        copies.append(Prompt(Task.UNKNOWN, prompt.text, f"masked {prompt.wish}"))
+        copies.append(Prompt(Task.UNKNOWN, prompt.text, f"masked {prompt.instruction}"))
         in_order = sorted(features_of, key=repr)  # sets have another order in every run
         stays = [key for key in in_order if key[0] not in WORDS or random.random() < share]
         kept.append({key: features_of[key] for key in stays})
@@ -88,18 +90,18 @@ class Trained:
     def __init__(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
         copies, kept = masked(prompts, rows)
         prompts, rows = [*prompts, *copies], [*rows, *kept]
-        wishes: dict[Feature, set[str]] = {}
-        for prompt, one in zip(prompts, rows, strict=True):
-            for feature in one:
-                wishes.setdefault(feature, set()).add(prompt.wish)
-        known = sorted((feature for feature, held in wishes.items() if len(held) >= MIN_WISHES), key=repr)
-        self.vocabulary = {feature: index for index, feature in enumerate(known)}
-        forms = Counter(prompt.wish for prompt in prompts)
+        instructions: dict[Feature, set[str]] = {}
+        for prompt, features_of in zip(prompts, rows, strict=True):
+            for feature in features_of:
+                instructions.setdefault(feature, set()).add(prompt.instruction)
+        learned = sorted((feature for feature, held in instructions.items() if len(held) >= MIN_INSTRUCTIONS), key=repr)
+        self.vocabulary = {feature: index for index, feature in enumerate(learned)}
+        forms = Counter(prompt.instruction for prompt in prompts)
         in_task: dict[str, float] = defaultdict(float)
         for prompt in prompts:
-            in_task[prompt.task] += 1 / forms[prompt.wish]
-        # Every wish counts once, and a task with many wishes less than in proportion to them.
-        weights = np.array([in_task[prompt.task] ** -0.7 / forms[prompt.wish] for prompt in prompts])
+            in_task[prompt.task] += 1 / forms[prompt.instruction]
+        # Every instruction counts once, and a task with many instructions less than in proportion to them.
+        weights = np.array([in_task[prompt.task] ** -0.7 / forms[prompt.instruction] for prompt in prompts])
         self.model = LogisticRegression(C=STRENGTH, max_iter=300)
         self.model.fit(self._matrix(rows), [prompt.task for prompt in prompts], sample_weight=weights / weights.mean())
 
@@ -109,8 +111,8 @@ class Trained:
     def _matrix(self, rows: Sequence[Row]) -> csr_matrix:
         entries = [
             (number, self.vocabulary[feature], value)
-            for number, one in enumerate(rows)
-            for feature, value in one.items()
+            for number, features_of in enumerate(rows)
+            for feature, value in features_of.items()
             if feature in self.vocabulary
         ]
         at, column, values = zip(*entries, strict=True)
@@ -145,15 +147,15 @@ class Trained:
 
 
 def evaluate(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> None:
-    """Cross-validation in which no wish stands on both sides, and our prompts alone tried on the others."""
+    """Cross-validation in which no instruction stands on both sides, and our prompts alone tried on the others."""
     everything = [*prompts, *others]
     rows = [row(prompt.text) for prompt in everything]
     predicted: Any = np.empty(len(everything), dtype=object)
     folds = GroupKFold(FOLDS, shuffle=True, random_state=0)
-    for train, test in folds.split(rows, groups=[prompt.wish for prompt in everything]):
+    for train, test in folds.split(rows, groups=[prompt.instruction for prompt in everything]):
         trained = Trained([everything[i] for i in train], [rows[i] for i in train])
         predicted[test] = trained.predict([rows[i] for i in test])
-    print(f"{FOLDS}-fold cross-validation, no wish in two folds, every wish counted once\n")
+    print(f"{FOLDS}-fold cross-validation, no instruction in two folds, every instruction counted once\n")
     _report("all", everything, predicted)
     if others:
         _report("the given file's part", everything[len(prompts) :], predicted[len(prompts) :])
@@ -163,13 +165,15 @@ def evaluate(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> None:
 
 
 def _report(name: str, prompts: Sequence[Prompt], predicted: np.ndarray) -> None:
-    forms = Counter(prompt.wish for prompt in prompts)
-    weights = [1 / forms[prompt.wish] for prompt in prompts]
+    forms = Counter(prompt.instruction for prompt in prompts)
+    weights = [1 / forms[prompt.instruction] for prompt in prompts]
     truth = [prompt.task for prompt in prompts]
     labels = sorted(set(truth))
     accuracy = accuracy_score(truth, predicted, sample_weight=weights)
     f1 = f1_score(truth, predicted, labels=labels, average="macro", sample_weight=weights)
-    print(f"**{name}**: {len(prompts)} prompts of {len(forms)} wishes, accuracy {accuracy:.3f}, macro-F1 {f1:.3f}\n")
+    print(
+        f"**{name}**: {len(prompts)} prompts of {len(forms)} instructions, accuracy {accuracy:.3f}, macro-F1 {f1:.3f}\n"
+    )
     columns = sorted(set(truth) | set(predicted))
     table = confusion_matrix(truth, predicted, labels=columns, sample_weight=weights)
     print("| is \\ told | " + " | ".join(columns) + " | right |")
@@ -186,7 +190,7 @@ def main() -> None:
     parser.add_argument("--evaluate", nargs="?", const="", metavar="FILE", help="cross-validate instead")
     options = parser.parse_args()
     if options.evaluate and holds_traffic(Path(options.evaluate)):
-        report(told_of(Path(options.evaluate)))
+        report(inspected(Path(options.evaluate)))
         return
     prompts = own_prompts()
     if options.evaluate is None:

@@ -1,4 +1,4 @@
-"""The training prompts: wishes of each task, their alternatives chosen and their given texts filled in."""
+"""The training prompts: instructions of each task, their alternatives chosen and their given texts filled in."""
 
 import json
 import re
@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 FORMS = 12
-"""Most prompts made of one wish."""
+"""Most prompts made of one instruction."""
 LONG = ("prose", "passages")
+"""Kinds of given texts of which several may come in a row."""
 _FILLED = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
 
@@ -17,36 +18,38 @@ _CHOICE = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
 class Prompt(NamedTuple):
     task: str
     text: str
-    wish: str
-    """What it was made of; prompts of one wish must not stand on both sides of a split."""
+    instruction: str
+    """What it was made of; prompts of one instruction must not stand on both sides of a split."""
 
 
 def own_prompts(seed: int = 0) -> list[Prompt]:
-    """All wishes of ``prompts/*.txt``, in several forms where they have any.
+    """All instructions of ``prompts/*.txt``, in several forms where they have any.
 
-    A line is one wish: ``(a|b|)`` stands for one of the alternatives, ``{text}`` for one of the texts in
+    A line is one instruction: ``(a|b|)`` stands for one of the alternatives, ``{text}`` for one of the texts in
     ``given/text.txt``, ``\\n`` for a line break.
     """
     random = Random(seed)
     given = {path.stem: path.read_text("utf-8").strip("\n").split("\n---\n") for path in (HERE / "given").glob("*.txt")}
 
-    def form(wish: str) -> str:
-        chosen = _CHOICE.sub(lambda match: random.choice(match[1].split("|")), wish).replace("\\n", "\n")
+    def form(instruction: str) -> str:
+        chosen = _CHOICE.sub(lambda match: random.choice(match[1].split("|")), instruction).replace("\\n", "\n")
         return _FILLED.sub(lambda match: _text(match, given, random), chosen)
 
-    found = []
+    prompts = []
     for path in sorted((HERE / "prompts").glob("*.txt")):
-        for wish in path.read_text("utf-8").splitlines():
-            found += [Prompt(path.stem, text, wish) for text in sorted({form(wish) for _ in range(FORMS)})]
-    return found
+        for instruction in path.read_text("utf-8").splitlines():
+            prompts += [
+                Prompt(path.stem, text, instruction) for text in sorted({form(instruction) for _ in range(FORMS)})
+            ]
+    return prompts
 
 
-def one_of_each_wish() -> dict[str, list[Prompt]]:
-    """By task, the first form of every wish."""
-    found: dict[str, dict[str, Prompt]] = {}
+def one_of_each_instruction() -> dict[str, list[Prompt]]:
+    """By task, the first form of every instruction."""
+    by_task: dict[str, dict[str, Prompt]] = {}
     for prompt in own_prompts():
-        found.setdefault(prompt.task, {}).setdefault(prompt.wish, prompt)
-    return {task: list(wishes.values()) for task, wishes in found.items()}
+        by_task.setdefault(prompt.task, {}).setdefault(prompt.instruction, prompt)
+    return {task: list(instructions.values()) for task, instructions in by_task.items()}
 
 
 def _text(match: re.Match[str], given: dict[str, list[str]], random: Random) -> str:

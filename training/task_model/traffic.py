@@ -1,4 +1,5 @@
-"""How well the tasks of recorded requests are told: whole bodies as clients send them, each with its acceptable tasks.
+"""How well the tasks of recorded requests are recognised: whole bodies as clients send them, each with its acceptable
+tasks.
 
 A line of the file is one request: ``source``, ``id``, ``ok`` (the acceptable tasks), ``path``, ``body``.
 """
@@ -12,10 +13,10 @@ from paceline.inspection import inspect
 from paceline.types import Api, Request, Signals, Task
 
 CONFIDENT = 0.5
-"""A wrong task is told confidently where it is said to be at least so likely."""
+"""A wrong task is named confidently where it is said to be at least so likely."""
 
 
-class Told(NamedTuple):
+class Inspected(NamedTuple):
     """What was found of one request."""
 
     source: str
@@ -43,31 +44,31 @@ def holds_traffic(path: Path) -> bool:
         return "body" in json.loads(file.readline())
 
 
-def told_of(path: Path) -> list[Told]:
+def inspected(path: Path) -> list[Inspected]:
     """Inspect every request of a file."""
     rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-    return [Told(row["source"], row["id"], tuple(row["ok"]), inspect(request_of(row))) for row in rows]
+    return [Inspected(row["source"], row["id"], tuple(row["ok"]), inspect(request_of(row))) for row in rows]
 
 
 def request_of(row: Mapping[str, Any]) -> Request:
     return Request(_api(row["path"]), row["path"], b"", row["body"])
 
 
-def report(told: Iterable[Told]) -> None:
+def report(requests: Iterable[Inspected]) -> None:
     """Print, by source, the shares that are acceptable, unknown, either of both, and confidently wrong."""
-    by_source: dict[str, list[Told]] = {}
-    for one in told:
-        by_source.setdefault(one.source, []).append(one)
+    by_source: dict[str, list[Inspected]] = {}
+    for request in requests:
+        by_source.setdefault(request.source, []).append(request)
     print(f"| source | requests | acceptable | unknown | either | confidently wrong (≥ {CONFIDENT}) |")
     print("|---|---|---|---|---|---|")
-    everything = [one for group in by_source.values() for one in group]
+    everything = [request for group in by_source.values() for request in group]
     for name, group in (*by_source.items(), ("all", everything)):
         right, unknown, confident = (
             sum(flags) / len(group)
             for flags in (
-                [one.is_acceptable for one in group],
-                [one.is_unknown for one in group],
-                [one.is_confidently_wrong for one in group],
+                [request.is_acceptable for request in group],
+                [request.is_unknown for request in group],
+                [request.is_confidently_wrong for request in group],
             )
         )
         print(f"| {name} | {len(group)} | {right:.2f} | {unknown:.2f} | {right + unknown:.2f} | {confident:.3f} |")

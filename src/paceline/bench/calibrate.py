@@ -26,7 +26,7 @@ PROMPTS = (
 """One answer that repeats its prompt, so that drafts are accepted, and one that does not."""
 
 
-class Refused(Exception):
+class LaneRefused(Exception):
     """A lane answers with an error; ``str()`` says which."""
 
 
@@ -37,7 +37,7 @@ async def calibrate(client: Client, lanes: Sequence[str], seconds: float, report
         report: told the number of requests, and the seconds that are left.
 
     Raises:
-        Refused: a lane did not serve.
+        LaneRefused: a lane did not serve.
         ConnectFailed, ConnectionLost: from the client.
     """
     ends_s, sent = time.monotonic() + seconds, 0
@@ -58,4 +58,4 @@ async def _send(client: Client, lane: str, prompt: str, ends_s: float) -> None:
     timeout_s = max(MIN_TIMEOUT_S, 2 * (ends_s - time.monotonic()))
     status, answer = await client.fetch("POST", "/v1/chat/completions", headers, msgspec.json.encode(fields), timeout_s)
     if status != 200:
-        raise Refused(f"{lane} answers {status}: {answer[:200].decode('utf-8', 'replace')}")
+        raise LaneRefused(f"{lane} answers {status}: {answer[:200].decode('utf-8', 'replace')}")

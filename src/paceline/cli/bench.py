@@ -18,7 +18,7 @@ from msgspec import structs, to_builtins
 from paceline import __version__
 from paceline.bench import results, workload
 from paceline.bench.asking import POOLED, Asker, Settings
-from paceline.bench.calibrate import Refused
+from paceline.bench.calibrate import LaneRefused
 from paceline.bench.lossless import Parting, partings
 from paceline.bench.own_gateway import NotStarted, own_gateway
 from paceline.bench.results import BadResults, Results, Sample, Writer
@@ -50,7 +50,7 @@ PROBLEMS = (
     BadWorkload,
     ConfigurationError,
     NotStarted,
-    Refused,
+    LaneRefused,
     Unanswered,
     ConnectFailed,
     ConnectionLost,

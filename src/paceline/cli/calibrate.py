@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from paceline.bench.calibrate import Refused, calibrate
+from paceline.bench.calibrate import LaneRefused, calibrate
 from paceline.cli.common import Subparsers, add_command, fail, say_in_place
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
@@ -33,7 +33,7 @@ def register(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     try:
         print(calibrated(address(options), options.seconds))
-    except (ConfigurationError, Unanswered, Refused, ConnectFailed, ConnectionLost) as error:
+    except (ConfigurationError, Unanswered, LaneRefused, ConnectFailed, ConnectionLost) as error:
         return fail(str(error))
     return 0
 
@@ -42,7 +42,7 @@ def calibrated(to: Address, seconds: float = SECONDS) -> str:
     """Have the gateway calibrate; returns a table of what it knows now.
 
     Raises:
-        Unanswered, Refused, ConnectFailed, ConnectionLost: it could not.
+        Unanswered, LaneRefused, ConnectFailed, ConnectionLost: it could not.
     """
     lanes = [lane["lane"] for lane in ask(to, "GET", "/paceline/lanes")["lanes"] if lane["health"] == "up"]
     if not lanes:

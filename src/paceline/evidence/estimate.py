@@ -55,8 +55,8 @@ class Sample(Struct, frozen=True):
 
 Shares = Mapping[str, float]
 """With which probability a policy picks which lane for one request."""
-Policy = Callable[[Sample], Shares]
-"""It may only use what was known before the outcome."""
+LoggedPolicy = Callable[[Sample], Shares]
+"""A way to choose that a log can be asked about. It may only use what was known before the outcome."""
 
 
 class Estimate(Struct, frozen=True):
@@ -76,11 +76,11 @@ class Estimate(Struct, frozen=True):
     not narrow it. The two parts add as squares."""
 
 
-def always(lane: str) -> Policy:
+def always(lane: str) -> LoggedPolicy:
     return lambda _: {lane: 1.0}
 
 
-def estimate(samples: Sequence[Sample], policy: Policy) -> Estimate:
+def estimate(samples: Sequence[Sample], policy: LoggedPolicy) -> Estimate:
     """
     Raises:
         ValueError: there are no samples, or a policy picks a lane that a sample knows nothing of.

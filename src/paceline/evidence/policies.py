@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from paceline.evidence.estimate import Policy, Sample, Shares, always, estimate
+from paceline.evidence.estimate import LoggedPolicy, Sample, Shares, always, estimate
 from paceline.records.record import Record
 from paceline.routing.rules import fitting
 from paceline.settings import Configuration, Rule
@@ -13,7 +13,7 @@ MIN_REQUESTS_OF_A_TASK = 10
 """Requests of a task below which its best lane in hindsight is that of all requests."""
 
 
-def best_of_each_task(samples: Sequence[Sample], best: str) -> Policy:
+def best_of_each_task(samples: Sequence[Sample], best: str) -> LoggedPolicy:
     """In hindsight: the lane with the least estimated time for each task, the first of those that are equal; ``best``
     is that of all requests. As the least of several estimates it is a little too good."""
     by_task: dict[str, list[Sample]] = defaultdict(list)

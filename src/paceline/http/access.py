@@ -35,7 +35,7 @@ _IPV4_IN_SHORT = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))
 _DEFAULT_PORT = re.compile(r"(?<=.):(?:80|443)\Z")
 
 
-class Client(Struct, frozen=True):
+class Caller(Struct, frozen=True):
     """Who sent a request, as far as its key tells."""
 
     name: str | None = None
@@ -47,8 +47,8 @@ class Client(Struct, frozen=True):
     """As configured: an administrators' address is opened by its own name alone, such as ``/metrics``."""
 
 
-ANYONE = Client()
-OWNER = Client(is_admin=True)
+ANYONE = Caller()
+OWNER = Caller(is_admin=True)
 """Where no key is asked for, who reaches the gateway is who runs it."""
 
 
@@ -102,7 +102,7 @@ class Access:
         ):
             raise ApiError(403, "pages of other origins may not use this gateway (server.cors)", "foreign_origin")
 
-    def identify(self, headers: Headers) -> Client:
+    def identify(self, headers: Headers) -> Caller:
         """Who sends a request.
 
         Raises:
@@ -111,10 +111,10 @@ class Access:
         if not self._keys:
             return OWNER
         given = given_key(headers)
-        sender: Client | None = None
-        for key, client in self._keys:  # all are compared, so that the time tells nothing
+        sender: Caller | None = None
+        for key, caller in self._keys:  # all are compared, so that the time tells nothing
             if hmac.compare_digest(given, key):
-                sender = client
+                sender = caller
         if sender is None:
             raise ApiError(
                 401,
@@ -124,20 +124,20 @@ class Access:
             )
         return sender
 
-    def admit(self, client: Client, audience: Audience, path: str) -> None:
+    def admit(self, caller: Caller, audience: Audience, path: str) -> None:
         """Whether a client may use a path.
 
         Raises:
             ApiError: 403, the key does not open it.
         """
-        if client.is_admin or audience is Audience.ANYONE or path in client.named_paths:
+        if caller.is_admin or audience is Audience.ANYONE or path in caller.named_paths:
             return
         segments = re.split(r"[/\\]", unquote(path))  # as the oddest of engines may read it
         is_plain = not any(segment.partition(";")[0] == ".." for segment in segments)
-        if audience is Audience.CLIENTS and is_plain and any_matches(client.paths, path):
+        if audience is Audience.CLIENTS and is_plain and any_matches(caller.paths, path):
             return
         wanted = "an administrator's key (server.admin_key, or a [[key]] with admin = true)"
-        raise ApiError(403, f"the key {client.name!r} does not open {bounded(path)}; {wanted} does", "forbidden")
+        raise ApiError(403, f"the key {caller.name!r} does not open {bounded(path)}; {wanted} does", "forbidden")
 
     def cors_headers(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """What an answer needs so that a page of a listed origin may read it; nothing for all others."""
@@ -178,22 +178,22 @@ class Access:
         return _is_local(host) or any_matches(self._hosts, _name_of(host))
 
 
-def _keys(configuration: Configuration) -> list[tuple[bytes, Client]]:
+def _keys(configuration: Configuration) -> list[tuple[bytes, Caller]]:
     server = configuration.server
     everything = compiled(CLIENT_PATHS)
     keys = [
         (
             key.key,
-            Client(name=key.name, is_admin=key.admin, paths=compiled(key.paths) or everything, named_paths=key.paths),
+            Caller(name=key.name, is_admin=key.admin, paths=compiled(key.paths) or everything, named_paths=key.paths),
         )
         for key in configuration.key
     ]
-    keys += [(key, Client(name=f"key {number}", paths=everything)) for number, key in enumerate(server.api_keys, 1)]
+    keys += [(key, Caller(name=f"key {number}", paths=everything)) for number, key in enumerate(server.api_keys, 1)]
     if server.admin_key is not None:
-        keys.append((server.admin_key, Client(name="admin", is_admin=True)))
+        keys.append((server.admin_key, Caller(name="admin", is_admin=True)))
     if len(keys) == 1 and server.api_keys:
-        keys = [(keys[0][0], Client(name="key 1", is_admin=True))]  # one person's own
-    return [(resolved(key).encode(), client) for key, client in keys]
+        keys = [(keys[0][0], Caller(name="key 1", is_admin=True))]  # one person's own
+    return [(resolved(key).encode(), caller) for key, caller in keys]
 
 
 @lru_cache(maxsize=256)

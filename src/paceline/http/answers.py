@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from paceline.configuration import ConfigurationError
 from paceline.http import dashboard, documents
-from paceline.http.access import Client
+from paceline.http.access import Caller
 from paceline.http.errors import ApiError
 from paceline.http.gain import Gain
 from paceline.http.parse import parse_request
@@ -21,7 +21,7 @@ from paceline.serving.pipeline import Pipeline
 from paceline.types import Api, Request
 from paceline.wire.server import HttpRequest
 
-Answer = Callable[[HttpRequest, ApiReply, Client], Awaitable[None]]
+Handler = Callable[[HttpRequest, ApiReply, Caller], Awaitable[None]]
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -42,20 +42,20 @@ class Answers:
         self._log = log
         self._gain = Gain(log.path if log else None)
 
-    async def generate(self, incoming: HttpRequest, reply: ApiReply, client: Client) -> None:
+    async def generate(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Decided on, and sent down a lane."""
-        request = await self._request(GENERATION[incoming.path], incoming.target, incoming, client)
+        request = await self._request(GENERATION[incoming.path], incoming.target, incoming, caller)
         await self._pipeline.serve(request, reply)
 
-    async def explain(self, incoming: HttpRequest, reply: ApiReply, client: Client) -> None:
+    async def explain(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """How a request to the rest of the path would be decided."""
         target = incoming.path.removeprefix("/paceline/explain")
         if target not in GENERATION:
             raise ApiError(404, f"{target[:200]} is no path that is decided on; those are: {', '.join(GENERATION)}")
-        request = await self._request(GENERATION[target], target, incoming, client)
+        request = await self._request(GENERATION[target], target, incoming, caller)
         await reply.json(200, documents.explain(self._pipeline, request))
 
-    async def pass_on(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def pass_on(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Whatever else engines offer."""
         body = await self._body(incoming)
         is_unpacked = True
@@ -76,66 +76,66 @@ class Answers:
         )
         await pass_through(self._pipeline, passed, reply)
 
-    async def models(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def models(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """All models."""
         await reply.json(200, documents.models(self._pipeline.fleet))
 
-    async def model(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def model(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The model that the path names."""
         await reply.json(200, documents.model(self._pipeline.fleet, incoming.path.removeprefix("/v1/models/")))
 
-    async def health(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def health(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Whether requests can be served."""
         await reply.json(*documents.health(self._pipeline.fleet))
 
-    async def live(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def live(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """That the gateway runs."""
         await reply.json(200, {"status": "ok"})
 
-    async def ready(self, incoming: HttpRequest, reply: ApiReply, client: Client) -> None:
+    async def ready(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Whether requests can be served, and more may be sent."""
         if self.is_stopping:
             await reply.json(503, {"status": "stopping"})
         else:
-            await self.health(incoming, reply, client)
+            await self.health(incoming, reply, caller)
 
-    async def metrics(self, incoming: HttpRequest, reply: ApiReply, client: Client) -> None:
+    async def metrics(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """The gateway's metrics, or those of the engine whose lane a header names."""
         if any(name == b"x-paceline-lane" for name, _ in incoming.headers):
-            await self.pass_on(incoming, reply, client)
+            await self.pass_on(incoming, reply, caller)
         else:
             await reply.whole(200, CONTENT_TYPE, documents.metrics(self._pipeline, self._log))
 
-    async def front(self, incoming: HttpRequest, reply: ApiReply, client: Client) -> None:
+    async def front(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """The chat page of llama.cpp, which works where no key is asked for; else the way to the dashboard."""
         default = self._pipeline.fleet.default
         if not self._pipeline.asks_for_keys and default.is_up and await default.engine.has_page():
-            await self.pass_on(incoming, reply, client)
+            await self.pass_on(incoming, reply, caller)
         else:
             await reply.empty(307, [(b"location", b"/paceline/")])
 
-    async def to_dashboard(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def to_dashboard(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The way to the dashboard."""
         await reply.empty(308, [(b"location", b"/paceline/")])
 
-    async def dashboard(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def dashboard(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The dashboard's page, style or script."""
         kind, body = dashboard.DOCUMENTS[incoming.path]
         await reply.whole(200, kind, body, dashboard.HEADERS)
 
-    async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
         await reply.json(200, documents.lanes(self._pipeline, self._log))
 
-    async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The last requests."""
         await reply.json(200, self._pipeline.recent.after(_number_after(incoming.query)))
 
-    async def report(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def report(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What routing has brought."""
         await reply.json(200, await self._gain.document())
 
-    async def reload(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def reload(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Take up the changed configuration."""
         try:
             changes = await self._take_up()
@@ -143,14 +143,14 @@ class Answers:
             raise ApiError(422, str(error), "invalid_configuration") from error
         await reply.json(200, changes)
 
-    async def nothing(self, incoming: HttpRequest, reply: ApiReply, _: Client) -> None:
+    async def nothing(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """An address of the gateway's own that does not exist."""
         own = ", ".join(f"{row.methods[0]} {row.path}" for row in ROUTES if row.methods and "/paceline/" in row.path)
         raise ApiError(404, f"{incoming.method} {incoming.path[:200]} does not exist; there are {own}")
 
-    async def _request(self, api: Api, target: str, incoming: HttpRequest, client: Client) -> Request:
+    async def _request(self, api: Api, target: str, incoming: HttpRequest, caller: Caller) -> Request:
         body = await self._unpacked(incoming, await self._body(incoming))
-        return await parse_request(api, target, body, incoming.headers, client.name, incoming.client)
+        return await parse_request(api, target, body, incoming.headers, client=caller.name, address=incoming.client)
 
     async def _body(self, incoming: HttpRequest) -> bytes:
         return await incoming.body(self._pipeline.server.max_body_bytes)

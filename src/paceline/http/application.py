@@ -5,8 +5,8 @@ import logging
 from collections.abc import Mapping
 from time import monotonic
 
-from paceline.http.access import Access, Client
-from paceline.http.answers import Answer, Answers
+from paceline.http.access import ANYONE, Access, Caller
+from paceline.http.answers import Answers, Handler
 from paceline.http.errors import ApiError, api_error
 from paceline.http.reply import ApiReply
 from paceline.http.routes import ROUTES, Audience, api_of, route
@@ -37,7 +37,7 @@ class Application:
     def __init__(self, access: Access, answers: Answers, metrics: Metrics) -> None:
         self.access = access
         self._answers = answers
-        self._by_name: Mapping[str, Answer] = {row.name: getattr(answers, row.name) for row in ROUTES}
+        self._by_name: Mapping[str, Handler] = {row.name: getattr(answers, row.name) for row in ROUTES}
         self._metrics = metrics
         self._denials = _Denials()
 
@@ -71,16 +71,16 @@ class Application:
             await reply.empty(200, self.access.preflight_headers(incoming.headers, methods))
             return
         # 3. Whether it is let in.
-        client = self._admit(incoming, audience)
+        caller = self._admit(incoming, audience)
         if row is None and method not in methods:
             allowed = ", ".join(methods)
             refused = f"{method} is not for {path[:MAX_PATH_CHARS]}; it takes {allowed}"
             raise ApiError(405, refused, headers=[(b"allow", allowed.encode())])
         # 4. What the row names answers; what stands in no row is the engines'.
-        answer = self._by_name[row.name] if row else self._answers.pass_on
-        await answer(incoming, reply, client)
+        handle = self._by_name[row.name] if row else self._answers.pass_on
+        await handle(incoming, reply, caller)
 
-    def _admit(self, incoming: HttpRequest, audience: Audience) -> Client:
+    def _admit(self, incoming: HttpRequest, audience: Audience) -> Caller:
         """Who sends the request, if it is let in.
 
         Raises:
@@ -89,13 +89,13 @@ class Application:
         try:
             is_page = incoming.path == "/" or (audience is Audience.ANYONE and incoming.path.startswith("/paceline"))
             self.access.check_origin(incoming.headers, opens_a_page=is_page)
-            client = Client() if audience is Audience.ANYONE else self.access.identify(incoming.headers)
-            self.access.admit(client, audience, incoming.path)
+            caller = ANYONE if audience is Audience.ANYONE else self.access.identify(incoming.headers)
+            self.access.admit(caller, audience, incoming.path)
         except ApiError as error:
             self._metrics.denied(error.code or str(error.status))
             self._denials.note(f"{error.status} {incoming.method} from {incoming.client or 'unknown'}: {error.code}")
             raise
-        return client
+        return caller
 
 
 class _Denials:

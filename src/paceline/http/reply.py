@@ -85,8 +85,8 @@ class ApiReply:
 
     async def refuse(self, error: ServingError, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Answer with an error of the gateway's own."""
-        said = api_error(error)
-        await self.whole(said.status, JSON, said.body(self._api), said.headers, first=headers)
+        refusal = api_error(error)
+        await self.whole(refusal.status, JSON, refusal.body(self._api), refusal.headers, first=headers)
 
     async def error(self, error: ApiError) -> None:
         """End with an error, however far the answer is. One that has begun and is no stream of events can only be cut

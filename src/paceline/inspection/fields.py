@@ -22,6 +22,8 @@ _TELLTALES = (
 the whole name."""
 _NAMES = tuple((sign, name, re.compile(pattern)) for sign, name, pattern in _TELLTALES)
 TELLTALE_CHARS = 600
+"""How far into a system prompt they are looked for; chosen by hand, since frameworks introduce themselves first. It
+only decides the name under which an agent is reported."""
 _FORMATS = (
     ("response_format", "response_format", ""),
     ("text.format", "text", "format"),
@@ -34,6 +36,7 @@ of a request is kept, and must hold none of its text."""
 MAX_TOKENS = 10_000_000
 """Answers are shorter; a larger number means as many as fit, and would only upset who calculates with it."""
 MAX_TEMPERATURE = 100.0
+"""Far above what any engine takes (2 in the API of OpenAI); it only keeps absurd numbers out of what is learned."""
 
 _CONVERSATION = ("conversation", "conversation_id", "prompt_cache_key", "session_id", "thread_id", "chat_id")
 _IN_METADATA = ("session_id", "conversation_id", "thread_id", "chat_id")
@@ -55,7 +58,10 @@ _SESSION = "session_"
 MAX_IDENTIFIER_CHARS = 400
 """Of an identifier, only so much tells it from others."""
 MAX_TOOLS = 32
+"""Tools, or properties of a schema, whose names are read. Chosen by hand, so that inspection takes bounded time; a
+program that offers more is still told by the first ones."""
 MAX_NAME_CHARS = 64
+"""Of a tool's name: the longest that the API of OpenAI allows."""
 _KEYS = (b"authorization", b"x-api-key", b"api-key", b"x-forwarded-user")
 
 
@@ -99,9 +105,9 @@ def reasoning(fields: Fields) -> bool | None:
 
 def agent(system: str, has_tool_results: bool) -> str:
     """The agent framework by its telltales; ``"unnamed"`` where only tool results give one away, else empty."""
-    begun = system[:TELLTALE_CHARS]
-    for sign, name, pattern in _NAMES:
-        if sign in begun and pattern.search(begun):
+    beginning = system[:TELLTALE_CHARS]
+    for sign, name, pattern in _NAMES if beginning else ():
+        if sign in beginning and pattern.search(beginning):
             return name
     return "unnamed" if has_tool_results else ""
 
@@ -140,9 +146,9 @@ def conversation_name(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = (
         user = metadata.get("user_id")
         if isinstance(user, str) and _SESSION in user[:MAX_IDENTIFIER_CHARS]:
             return user[:MAX_IDENTIFIER_CHARS]
-    for name, given in headers:
-        if name in _CONVERSATION_HEADERS and given:
-            return given[:MAX_IDENTIFIER_CHARS].decode("latin-1")
+    for name, value in headers:
+        if name in _CONVERSATION_HEADERS and value:
+            return value[:MAX_IDENTIFIER_CHARS].decode("latin-1")
     return ""
 
 
@@ -150,23 +156,23 @@ def who_asks(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = ()) -> str
     """What tells one client from another, as far as they say: a user's name, a key. Conversations of different clients
     that begin alike are different ones. Only ever to be hashed."""
     metadata = fields.get("metadata")
-    told = [fields.get("user"), fields.get("safety_identifier")]
-    told.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
-    names = [value[:MAX_IDENTIFIER_CHARS] for value in told if isinstance(value, str)]
+    users = [fields.get("user"), fields.get("safety_identifier")]
+    users.append(metadata.get("user_id") if isinstance(metadata, dict) else None)
+    names = [value[:MAX_IDENTIFIER_CHARS] for value in users if isinstance(value, str)]
     return "\n".join([*names, client_key(headers)] if headers else names)
 
 
 def tool_names(fields: Fields) -> list[str]:
     """Names of the first tools that are offered."""
     tools = fields.get("tools")
-    found = []
+    names = []
     for tool in tools[:MAX_TOOLS] if isinstance(tools, list) else ():
         if isinstance(tool, dict):
             function = tool.get("function")
             name = function.get("name") if isinstance(function, dict) else tool.get("name")
             if isinstance(name, str):
-                found.append(name[:MAX_NAME_CHARS])
-    return found
+                names.append(name[:MAX_NAME_CHARS])
+    return names
 
 
 def schema_names(fields: Fields) -> list[str]:

@@ -10,11 +10,23 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+# All of these are chosen by hand, so that inspection takes bounded time; no measurement of a single one is on record.
 LOOKED_AT_TURNS = 8
+"""Blocks of a message that are read from its end; of the conversation, three times as many entries. They are to hold
+``tasks.MANY_RESULTS`` results; more make no difference."""
 LOOKED_AT_CHARS = 600
-"""At either end of a result."""
+"""Of a result, at either end: where tools report that they failed. A text that was merely read counts as failed only
+where it is shorter. Of an answer that may call a tool in its text, four times as many at its end."""
 MAX_CALLS = 8
+"""Calls, or blocks, at the end of an answer among which the last call is looked for."""
 MAX_TAG_INDENT = 40
+"""Characters of white space before a tag at the beginning of a text."""
+PROMPT_LINE_CHARS = 20
+"""At the end of a result, where a shell's prompt may stand."""
+MAX_TOOL_NAME_CHARS = 100
+"""Longer than the 64 that the API of OpenAI allows; only words of the name are used."""
+MAX_COMMAND_CHARS = 64
+"""Of a command that is called in the text of an answer; only words of its name are used."""
 
 
 class Turn(StrEnum):
@@ -63,7 +75,8 @@ _TOOLS = (
 """What system prompts say that describe tools or commands, in lower case. Substrings: a pattern takes ten times as
 long."""
 SPEAKS_OF_TOOLS_CHARS = 3_000
-"""How far into a system prompt tools and commands are looked for."""
+"""How far into a system prompt tools and commands are looked for: chosen by hand. A program sends the same prompt again
+and again, so that what is found is remembered, and the length hardly costs time."""
 
 
 def speaks_of_tools(system: str) -> bool:
@@ -72,10 +85,10 @@ def speaks_of_tools(system: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _describes_tools(begun: str) -> bool:
+def _describes_tools(beginning: str) -> bool:
     """A program sends the same system prompt again and again."""
-    begun = begun.lower()
-    return any(phrase in begun for phrase in _TOOLS)
+    beginning = beginning.lower()
+    return any(phrase in beginning for phrase in _TOOLS)
 
 
 class Place(NamedTuple):
@@ -155,32 +168,32 @@ def place_of(turns: Sequence[Any], last_texts: Sequence[str], user_turns: int, s
         and isinstance(before := turns[-2], dict)
         and before.get("role") == "assistant"
     ):
-        called = _called_in_text(before.get("content"), system, last_texts)
-        if called:
-            return Place(_after(called, last_texts, False), 1, True)
+        tool = _called_in_text(before.get("content"), system, last_texts)
+        if tool:
+            return Place(_after(tool, last_texts, False), 1, True)
     return Place(Turn.USER if user_turns > 1 else Turn.FIRST)
 
 
 def _after(name: str, texts: Sequence[str], is_error: bool) -> Turn:
-    said = next((text for text in texts if not _is_tagged(text)), texts[-1] if texts else "")
+    result = next((text for text in texts if not _is_tagged(text)), texts[-1] if texts else "")
     words = {word.lower() for word in _WORDS.findall(name)} or {name}
     runs, writes = bool(words & _RUNS), bool(words & _WRITES)
-    may_fail = runs or writes or len(said) < LOOKED_AT_CHARS  # longer texts that were read speak of errors, too
-    if is_error or (may_fail and _fails(said)):
+    may_fail = runs or writes or len(result) < LOOKED_AT_CHARS  # longer texts that were read speak of errors, too
+    if is_error or (may_fail and _fails(result)):
         return Turn.NOT_WRITTEN if writes else Turn.FAILED
     if name in _CREATES:
         return Turn.CREATED
     return Turn.WROTE if writes else Turn.RAN if runs else Turn.READ
 
 
-def _fails(said: str) -> bool:
+def _fails(result: str) -> bool:
     """Whether a tool's result tells of a failure."""
-    if len(said) > 2 * LOOKED_AT_CHARS:
-        said = said[:LOOKED_AT_CHARS] + said[-LOOKED_AT_CHARS:]
-    said = said.lower()
-    if not any([sign in said for sign in _FAILURES]):  # noqa: C419 - quicker than a generator
+    if len(result) > 2 * LOOKED_AT_CHARS:
+        result = result[:LOOKED_AT_CHARS] + result[-LOOKED_AT_CHARS:]
+    result = result.lower()
+    if not any([sign in result for sign in _FAILURES]):  # noqa: C419 - quicker than a generator
         return False
-    return _COUNTED.search(said) is not None or _WENT_WELL.search(said) is None
+    return _COUNTED.search(result) is not None or _WENT_WELL.search(result) is None
 
 
 def _holds_result(turn: Mapping[str, Any]) -> bool:
@@ -240,7 +253,7 @@ def _called(turn: Mapping[str, Any]) -> str:
     return ""
 
 
-def _called_in_text(content: Any, system: str, result: Sequence[str]) -> str:
+def _called_in_text(content: Any, system: str, following: Sequence[str]) -> str:
     """The tool or command that the text of an answer calls, where the message after it looks like its result."""
     if isinstance(content, list):
         texts = [block.get("text") for block in content[-MAX_CALLS:] if isinstance(block, dict)]
@@ -248,22 +261,22 @@ def _called_in_text(content: Any, system: str, result: Sequence[str]) -> str:
     if not isinstance(content, str):
         return ""
     end = content[-4 * LOOKED_AT_CHARS :]
-    said = result[0] if result else ""
-    observed = bool(_OBSERVED.match(said[:LOOKED_AT_CHARS]) or _PROMPT_LINE.search(said[-20:]))
+    result = following[0] if following else ""
+    observed = bool(_OBSERVED.match(result[:LOOKED_AT_CHARS]) or _PROMPT_LINE.search(result[-PROMPT_LINE_CHARS:]))
     if not (observed or speaks_of_tools(system)):
         return ""
     tags = _CALL_TAG.findall(end)
     if tags and (tag := tags[0]) and (observed or f"</{tag}>" in end):
         if tag in ("command", "bash", "execute", "tool", "invoke"):
             inner = end.partition(f"<{tag}>")[2].split(None, 1)
-            return inner[0][: MAX_CALLS * 8] if inner else tag
+            return inner[0][:MAX_COMMAND_CHARS] if inner else tag
         return str(tag)
     for pattern in (_ACTION, _FENCED):
-        found = pattern.search(end)
-        if found:
-            return str(found[1])
+        match = pattern.search(end)
+        if match:
+            return str(match[1])
     return "unnamed" if observed else ""
 
 
 def _text(value: Any) -> str:
-    return value[:100] if isinstance(value, str) else ""
+    return value[:MAX_TOOL_NAME_CHARS] if isinstance(value, str) else ""

@@ -18,30 +18,30 @@ def asked(request: Request) -> frozenset[str]:
     fields = request.fields
     if fields.keys().isdisjoint(_SENSITIVE):  # nearly all requests
         return frozenset()
-    found: set[str] = set()
+    used: set[str] = set()
     if _probabilities(request):
-        found |= LOGPROBS & fields.keys() or {"logprobs"}
+        used |= LOGPROBS & fields.keys() or {"logprobs"}
     if _more_than(fields.get("n"), 1) or _more_than(fields.get("n_cmpl"), 1):
-        found.add("n")
+        used.add("n")
     if _more_than(fields.get("best_of"), 1):
-        found.add("best_of")
+        used.add("best_of")
     if _more_than(fields.get("min_p"), 0):
-        found.add("min_p")
+        used.add("min_p")
     if _more_than(fields.get("min_tokens"), 1):
-        found.add("min_tokens")
+        used.add("min_tokens")
     if _biases(fields.get("logit_bias")):
-        found.add("logit_bias")
-    return frozenset(found)
+        used.add("logit_bias")
+    return frozenset(used)
 
 
 def _probabilities(request: Request) -> bool:
     fields = request.fields
     if _given(fields.get("top_logprobs")) or _given(fields.get("n_probs")):
         return True
-    wanted = fields.get("logprobs")
-    if request.api is Api.OPENAI_COMPLETIONS and type(wanted) is int:
+    logprobs = fields.get("logprobs")
+    if request.api is Api.OPENAI_COMPLETIONS and type(logprobs) is int:
         return True  # 0: the probability of each token, without alternatives
-    if _given(wanted):
+    if _given(logprobs):
         return True
     include = fields.get("include")
     return isinstance(include, list) and TOKEN_LOGPROBS_OF_RESPONSES in include

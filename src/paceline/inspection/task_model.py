@@ -47,16 +47,16 @@ class TaskModel:
         self._words = {place: {word: _pack(weights) for word, weights in file.words[place].items()} for place in PLACES}
         self._others = {tuple(feature): _pack(weights) for feature, weights in file.others}
 
-    def probabilities(self, found: Features) -> dict[Task, float]:
+    def probabilities(self, text_features: Features) -> dict[Task, float]:
         """Of the tasks that may be meant, given the features of a text, the likeliest first; sums to 1."""
-        said = chain(
-            map(self._words["words"].get, found.words),
-            map(self._words["first"].get, found.first),
-            map(self._words["last"].get, found.last),
-            map(self._others.get, found.others),
+        weights = chain(
+            map(self._words["words"].get, text_features.words),
+            map(self._words["first"].get, text_features.first),
+            map(self._words["last"].get, text_features.last),
+            map(self._others.get, text_features.others),
         )
-        total = sum(filter(None, said), self._middle)
-        share = 1 / (sqrt(found.size) * self._scale)
+        total = sum(filter(None, weights), self._middle)
+        share = 1 / (sqrt(text_features.size) * self._scale)
         sums = self._unpack(total.to_bytes(self._bytes, "little"))
         # All sums are too high by the middle, which shifts all scores alike.
         scores = [bias + value * share for bias, value in zip(self._bias, sums, strict=True)]
@@ -77,9 +77,11 @@ def tasks_of(text: str) -> dict[Task, float]:
     return task_model().probabilities(features(text))
 
 
-def mixed(one: Mapping[Task, float], other: Mapping[Task, float], share: float) -> dict[Task, float]:
-    """``1 - share`` of the one and ``share`` of the other, the likeliest first."""
-    return ranked([((1 - share) * one.get(task, 0) + share * other.get(task, 0), task) for task in {**one, **other}])
+def mixed(tasks: Mapping[Task, float], others: Mapping[Task, float], share: float) -> dict[Task, float]:
+    """``1 - share`` of ``tasks`` and ``share`` of ``others``, the likeliest first."""
+    return ranked(
+        [((1 - share) * tasks.get(task, 0) + share * others.get(task, 0), task) for task in {**tasks, **others}]
+    )
 
 
 def ranked(odds: list[tuple[float, Task]]) -> dict[Task, float]:

@@ -50,17 +50,17 @@ def parts(request: Request) -> list[Part]:
     """The texts of a request in their order, of long conversations a bounded number."""
     fields = request.fields
     budget = _Budget(MAX_TEXTS)
-    found = [Part("system", text) for key in ("system", "instructions") for text in _texts(fields.get(key), budget)]
+    all_parts = [Part("system", text) for key in ("system", "instructions") for text in _texts(fields.get(key), budget)]
     turns = fields.get("messages")
     if turns is None:
         turns = fields.get("input")
     if isinstance(turns, str):
-        found.append(Part("user", turns, 0))
+        all_parts.append(Part("user", turns, 0))
     elif isinstance(turns, list):
-        found += _of_turns(bounded(turns), budget)
+        all_parts += _of_turns(bounded(turns), budget)
     for key in ("prompt", "input_prefix", "input_suffix"):
-        found += [Part("user", text) for text in _texts(fields.get(key), budget)]
-    return found
+        all_parts += [Part("user", text) for text in _texts(fields.get(key), budget)]
+    return all_parts
 
 
 def bounded(turns: list[Any]) -> Sequence[Any]:
@@ -123,20 +123,19 @@ def _of_turn(turn: dict[str, Any], number: int, budget: _Budget) -> list[Part]:
     role = "system" if role == "developer" else role
     if not isinstance(content, list):
         return [Part(role, text, number) for text in _texts(content, budget)]
-    found: list[Part] = []  # backwards
+    backwards: list[Part] = []
     for block in reversed(content[-MAX_PARTS:]):
         if not budget.left:
             break
         budget.left -= 1
         if isinstance(block, dict):
             if block.get("type") == "tool_result":
-                found += [Part("tool", text, number) for text in reversed(_texts(block.get("content"), budget))]
+                backwards += [Part("tool", text, number) for text in reversed(_texts(block.get("content"), budget))]
                 continue
             block = block.get("text")
         if isinstance(block, str):
-            found.append(Part(role, block, number))
-    found.reverse()
-    return found
+            backwards.append(Part(role, block, number))
+    return backwards[::-1]
 
 
 def _texts(content: Any, budget: _Budget) -> Sequence[str]:

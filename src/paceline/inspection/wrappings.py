@@ -68,11 +68,11 @@ def section(text: str) -> str:
     """What stands under a heading that says it is the task; empty where there is none."""
     if "#" not in text[:SEARCHED_CHARS]:
         return ""
-    begun = text[:SEARCHED_CHARS]
-    found = _HEADING.search(begun)
-    if found is None:
+    beginning = text[:SEARCHED_CHARS]
+    heading = _HEADING.search(beginning)
+    if heading is None:
         return ""
-    rest = begun[found.end() :].lstrip()
+    rest = beginning[heading.end() :].lstrip()
     following = _NEXT_HEADING.search(rest)
     return rest[: following.start()].strip() if following else rest.strip()
 
@@ -81,7 +81,7 @@ def _without_wrappings(text: str) -> str:
     if "<" not in text[:SEARCHED_CHARS] and (len(text) <= SEARCHED_CHARS or "<" not in text[-SEARCHED_CHARS:]):
         return section(text) or text
     if len(text) <= 2 * SEARCHED_CHARS:
-        found = _without_tags(text)
+        kept = _without_tags(text)
     else:
         ends = text.rstrip()[-MAX_TAG_CHARS:] if text[-1:].isspace() and len(text) < 100_000 else text[-MAX_TAG_CHARS:]
         opening = _TAG.match(text[:SEARCHED_CHARS])
@@ -90,8 +90,8 @@ def _without_wrappings(text: str) -> str:
         head, tail = _without_tags(text[:SEARCHED_CHARS]), _without_tags(text[-SEARCHED_CHARS:])
         if len(head) == len(tail) == SEARCHED_CHARS:
             return section(text) or text
-        found = f"{head}\n{tail}"
-    return section(found) or found
+        kept = f"{head}\n{tail}"
+    return section(kept) or kept
 
 
 def _without_tags(text: str) -> str:
@@ -99,10 +99,10 @@ def _without_tags(text: str) -> str:
     beside: list[tuple[int, int]] = []
     at = 0
     for _ in range(MAX_BLOCKS):
-        found = _TAG.search(text, at)
-        if found is None:
+        tag = _TAG.search(text, at)
+        if tag is None:
             break
-        name, at = found[1], found.end()
+        name, at = tag[1], tag.end()
         is_asked = _ASKED.match(name)
         if not is_asked and not _BESIDE.search(name):
             continue
@@ -112,7 +112,7 @@ def _without_tags(text: str) -> str:
         if is_asked and (inner := text[at:end].strip()):
             return inner
         at = end + len(name) + 3
-        beside.append((found.start(), at))
+        beside.append((tag.start(), at))
     if not beside:
         return text
     left, begins = [], 0

@@ -177,7 +177,13 @@ class Router:
             raise ValueError("no lane to choose from")
         if signals is None:
             signals = self._inspected(request, failures)
-        choosing = _Choosing(signals, self.knowledge, self.settings.exploration, rng, failures)
+        choosing = _Choosing(
+            signals=signals,
+            knowledge=self.knowledge,
+            exploration=self.settings.exploration,
+            rng=rng,
+            failures=failures,
+        )
         try:
             decision = self._routed(request, lanes, choosing)
         except Exception:
@@ -246,7 +252,7 @@ class _Choosing:
     """One choice: what is known at its moment, and where its random numbers come from."""
 
     def __init__(
-        self, signals: Signals, knowledge: State, exploration: float, rng: Random, failures: Counter[str]
+        self, *, signals: Signals, knowledge: State, exploration: float, rng: Random, failures: Counter[str]
     ) -> None:
         self.signals = signals
         self._knowledge, self._exploration, self._random, self._failures = knowledge, exploration, rng, failures

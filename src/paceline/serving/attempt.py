@@ -53,7 +53,7 @@ class _Sent:
         """Since when the client is to take a piece; ``None`` while the engine is waited for."""
         return self.relay.sending_since_s if self.relay else None
 
-    def concurrency(self, device_request_s: float) -> float:
+    def concurrent(self, device_request_s: float) -> float:
         """How many other requests ran on the device on average, from sending it until now.
 
         Args:
@@ -76,7 +76,7 @@ class Attempt:
         """Of the engine with the model, as it is at the beginning."""
         self.queue_s = 0.0
         """How long it waited for the device's turn."""
-        self.concurrency = 0.0
+        self.concurrent = 0.0
         """How many other requests ran on the device beside it on average, once it was left."""
         self.status = 0
         """Of the engine's answer; 0 before there is one."""
@@ -138,7 +138,7 @@ class Attempt:
             sent.answer = None
         if turn is not None:
             if sent is not None:
-                self.concurrency = sent.concurrency(self.lane.engine.device.request_s())
+                self.concurrent = sent.concurrent(self.lane.engine.device.request_s())
             self._turn = None
             self.lane.leave(turn)
         self._has_left = True

@@ -147,7 +147,7 @@ class Exchange:
             decision_s=self._plan.decision_s if self._plan else 0.0,
             first_byte_s=attempt.first_byte_s if attempt else None,
             observed=answer.observation() if answer else Observation(),
-            concurrent=attempt.concurrency if attempt else 0.0,
+            concurrent=attempt.concurrent if attempt else 0.0,
             at_s=time(),
             error=end.error,
             fingerprint=fingerprint,

@@ -107,6 +107,6 @@ class Judge:
         """Let an engine that was ejected in again, if it answers a tiny request."""
         failed = engine.illness.failed_model
         model = failed if failed in engine.models else next(iter(engine.models), None)
-        if await passes_trial(engine.supervisor, engine.illness, model, engine.key_headers):
+        if await passes_trial(engine, model):
             log.warning("%s is used again", engine.name)
             engine.illness.let_in()

@@ -4,11 +4,9 @@ import asyncio
 
 import msgspec
 
-from paceline.processes import Supervisor
-from paceline.serving.illness import Illness
+from paceline.serving.handles import EngineHandle
 from paceline.types import AS_STARTED, Api, Request, Strategy
 from paceline.wire.client import ConnectFailed, ConnectionLost
-from paceline.wire.headers import Headers
 
 TRIAL_TIMEOUT_S = 10.0
 """For two tokens; an engine that is slower than that is not well."""
@@ -16,8 +14,13 @@ MAX_TRIAL_BYTES = 1_000_000
 """Of its answer. Two tokens take some hundred bytes."""
 
 
-async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | None, headers: Headers) -> bool:
-    """Whether an engine answers a tiny request of the form that failed last."""
+async def passes_trial(engine: EngineHandle, model: str | None) -> bool:
+    """Whether an engine answers a tiny request of the form that failed last.
+
+    Args:
+        model: by the engine's own name.
+    """
+    supervisor, illness = engine.supervisor, engine.illness
     request = tiny_request(illness.failed_api, illness.failed_stream, model)
     if supervisor.client is None:
         return False
@@ -26,7 +29,7 @@ async def passes_trial(supervisor: Supervisor, illness: Illness, model: str | No
     kind = (b"content-type", b"application/json")
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
-            async with await supervisor.client.send("POST", request.path, [kind, *headers], body) as answer:
+            async with await supervisor.client.send("POST", request.path, [kind, *engine.key_headers], body) as answer:
                 whole = await answer.read_all(MAX_TRIAL_BYTES)
                 media_type = (answer.header(b"content-type") or b"").lower()
                 is_stream = media_type.startswith(b"text/event-stream")
