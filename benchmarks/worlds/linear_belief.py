@@ -112,8 +112,8 @@ class Belief:
     def observe(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
         """Learns the value of one sum (a Kalman filter's update); what it was off by, and the variance that this was
         expected to have. An odd value counts less: its noise is taken for as large as Student's t says."""
-        known = self._covariance[: self.count, : self.count]
-        across = factors @ known[indexes]
+        covariance = self.covariance
+        across = factors @ covariance[indexes]
         of_sum = float(factors @ across[indexes])
         miss = value - float(factors @ self._mean[indexes])
         expected = of_sum + noise
@@ -124,7 +124,7 @@ class Belief:
         self._mean[: self.count] += gain * miss
         change = self._scratch[: self.count, : self.count]
         np.multiply(gain[:, None], across, out=change)
-        known -= change
+        covariance -= change
         return miss, expected
 
     def observe_together(
@@ -132,8 +132,8 @@ class Belief:
     ) -> tuple[Floats, Floats]:
         """Learns several sums whose noise is correlated: a row of factors for each, and the noise's covariance; what
         they were off by, and the variances that these were expected to have. Odd values count less as a whole."""
-        known = self._covariance[: self.count, : self.count]
-        across = factors @ known[indexes]
+        covariance = self.covariance
+        across = factors @ covariance[indexes]
         of_sums = across[:, indexes] @ factors.T
         misses = values - factors @ self._mean[indexes]
         expected = of_sums + noise
@@ -146,7 +146,7 @@ class Belief:
         self._mean[: self.count] += gains @ misses
         change = self._scratch[: self.count, : self.count]
         np.matmul(gains, across, out=change)
-        known -= change
+        covariance -= change
         return misses, variances
 
 
@@ -164,9 +164,9 @@ class Changes:
         score = max(-MAX_SCORE, min(MAX_SCORE, miss / sqrt(expected)))
         above, below = self._sums.get(key, (0.0, 0.0))
         above, below = max(0.0, above + score - SLACK), max(0.0, below - score - SLACK)
-        told = max(above, below) > self._interval
-        self._sums[key] = (0.0, 0.0) if told else (above, below)
-        return told
+        has_changed = max(above, below) > self._interval
+        self._sums[key] = (0.0, 0.0) if has_changed else (above, below)
+        return has_changed
 
 
 class Variances:

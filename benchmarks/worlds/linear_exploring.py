@@ -29,17 +29,17 @@ class Horizon(Struct, frozen=True):
     """The same for a lane whose drafter is known at other lengths."""
     longest: float = 200.0
 
-    def of_group(self, alike: int, seen: int) -> float:
+    def of_group(self, alike: int, requests: int) -> float:
         """For what an observation teaches of requests alike."""
-        return self.share * min(self.longest, self.at_first + alike, self.all_at_first + self.of_all * seen)
+        return self.share * min(self.longest, self.at_first + alike, self.all_at_first + self.of_all * requests)
 
-    def of_drafter(self, tries: int, seen: int) -> float:
+    def of_drafter(self, tries: int, requests: int) -> float:
         """For what the first tries of a kind of drafter teach of all requests."""
-        return min(self.longest, self.all_at_first + self.of_all * seen) / (1 + tries**2)
+        return min(self.longest, self.all_at_first + self.of_all * requests) / (1 + tries**2)
 
-    def of_lane(self, tries: int, seen: int) -> float:
+    def of_lane(self, tries: int, requests: int) -> float:
         """For what the first tries of a lane do, beside that."""
-        return min(self.longest, self.lane_share * seen) / (1 + tries**2)
+        return min(self.longest, self.lane_share * requests) / (1 + tries**2)
 
 
 MAX_SHARE = 0.5

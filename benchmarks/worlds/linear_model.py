@@ -240,11 +240,11 @@ class LinearModel:
     # --- Learning ---
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:
-        seen, shapes = outcome.observed, self._shapes
+        observed, shapes = outcome.observed, self._shapes
         if not isinstance(decision, Chosen) or decision.asked is None or shapes is None:
             return
         lane = shapes.numbers.get(outcome.lane)
-        tokens, seconds = seen.decode_tokens, seen.decode_s
+        tokens, seconds = observed.decode_tokens, observed.decode_s
         if lane is None or not tokens or tokens < 0 or not seconds or not 0 < seconds < inf:
             return
         signals, beside = decision.asked, outcome.concurrent if 0 < outcome.concurrent < inf else 0.0
@@ -266,8 +266,8 @@ class LinearModel:
         # 2. Counts show the length, and then the time shows the rest; else it shows their sum.
         residual, variance = self._residual(leaf, lane, shapes)
         variance += self._prior.residual_drift**2
-        if seen.accepted is not None and 0 <= seen.accepted < tokens and not shapes.looks_up[lane]:
-            length = self._learn_length(rows, lane, seen, signals, leaf, shapes)
+        if observed.accepted is not None and 0 <= observed.accepted < tokens and not shapes.looks_up[lane]:
+            length = self._learn_length(rows, lane, observed, signals, leaf, shapes)
             miss, expected = self._learn_time(rows, lane, time + length - residual, noise + variance)
         else:
             miss, expected = self._learn_sum(rows, lane, time - residual, noise + variance, signals, leaf, shapes)
@@ -308,15 +308,15 @@ class LinearModel:
         return miss, expected
 
     def _learn_length(
-        self, rows: Rows, lane: int, seen: Observation, signals: Signals, leaf: Leaf, shapes: Shapes
+        self, rows: Rows, lane: int, observed: Observation, signals: Signals, leaf: Leaf, shapes: Shapes
     ) -> float:
         """The logarithm of the acceptance length that was counted."""
-        assert seen.decode_tokens and seen.accepted is not None
-        steps = seen.decode_tokens - seen.accepted
-        length = log(seen.decode_tokens / steps)
+        assert observed.decode_tokens and observed.accepted is not None
+        steps = observed.decode_tokens - observed.accepted
+        length = log(observed.decode_tokens / steps)
         indexes, factors = self._length_of(rows, lane, signals, shapes)
         spread = self._spread(leaf, lane, shapes)
-        positions: Sequence[int] = getattr(seen, "accepted_by_position", ())
+        positions: Sequence[int] = getattr(observed, "accepted_by_position", ())
         if positions and min(positions) >= 0:
             lanes = shapes.shorter[lane]
             values = np.log1p([sum(positions[: shapes.drafted[other]]) / steps for other in lanes])
@@ -410,18 +410,18 @@ class LinearModel:
 
     def _named(self, shapes: Shapes) -> dict[Name, int]:
         """Unknowns by name, but for conversations and what a plain lane has none of."""
-        found: dict[Name, int] = {("machine",): 0}
+        unknowns: dict[Name, int] = {("machine",): 0}
         for lane, name in enumerate(shapes.names):
             if shapes.drafts[lane]:
-                found["cost", name] = self._cost + lane
-                found["length", name] = self._length + lane
+                unknowns["cost", name] = self._cost + lane
+                unknowns["length", name] = self._length + lane
             if self._load is not None:
                 for knot in range(LOADS):
-                    found["load", str(2 ** (knot + 1) - 1), name] = self._load + knot * len(shapes.names) + lane
+                    unknowns["load", str(2 ** (knot + 1) - 1), name] = self._load + knot * len(shapes.names) + lane
         for key, start in self._starts.items():
             for offset, part in enumerate(("strength", "tilt", "content")):
-                found[*key, part] = start + offset
-        return found
+                unknowns[*key, part] = start + offset
+        return unknowns
 
     # --- Unknowns ---
 
@@ -467,10 +467,10 @@ class LinearModel:
 
     def _rows_of(self, signals: Signals, beside: float, shapes: Shapes) -> Rows:
         key = (*signals.tasks.items(), signals.application, signals.reasoning, beside)
-        if known := self._rows.get(key):
-            for group in known.groups:
+        if rows := self._rows.get(key):
+            for group in rows.groups:
                 self._starts[group.key] = self._starts.pop(group.key)
-            return known
+            return rows
         groups = tuple(self._groups(signals, shapes))
         starts = tuple(self._start_of(group) for group in groups)
         lanes = len(shapes.names)

@@ -105,8 +105,8 @@ STEP_COST_SLOPE = 0.3
 ACCEPTED_AT = 0.72
 """Acceptance at which the lengths' sensitivity to a logit is taken; matters: long drafts feel a logit twice as much."""
 LOOKUP_SHARE = 0.3
-"""Of the logarithm of a head's acceptance length (and of what its drafts cost, half) for lookups, which mostly find
-nothing; and of what a task's strength does to them."""
+"""Lookups find nothing to draft in most steps: of the logarithms of a draft's cost and length, and of what a task's
+strength does to it, this share is felt."""
 TASK_LOGITS: Mapping[Task, float] = {
     Task.CODE: 0.0,
     Task.EDIT: 0.4,
@@ -181,7 +181,7 @@ class Shapes:
             for kind, shape, mask in [
                 ("", self.strength, self.drafts),
                 *(
-                    (kind, self.feels, np.array([float(kind == one) for one in self.kinds]))
+                    (kind, self.feels, np.array([float(kind == other) for other in self.kinds]))
                     for kind in self.drafting_kinds
                 ),
             ]

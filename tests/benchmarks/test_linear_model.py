@@ -69,11 +69,11 @@ def test_explaining_changes_nothing() -> None:
 def test_the_terms_add_up_to_the_time() -> None:
     model, traffic = taught("two-applications", 200)
     for request in (10, 50, 190):
-        seen = [
+        true = [
             log(traffic.expected_s[request, lane] / traffic.tokens[request, lane]) for lane in range(len(traffic.lanes))
         ]
         terms = model.explain(traffic.signals[request], traffic.lane_states(0))
-        assert [sum(term.values()) for term in terms.values()] == pytest.approx(seen, abs=0.5)
+        assert [sum(term.values()) for term in terms.values()] == pytest.approx(true, abs=0.5)
 
 
 def test_before_anything_is_known_the_terms_are_the_priors() -> None:
@@ -121,10 +121,10 @@ def test_garbage_does_no_harm() -> None:
         Observation(decode_s=1.0, decode_tokens=10, drafted=-5, accepted=-900),
         CountedByPosition(decode_s=1.0, decode_tokens=10, drafted=8, accepted=4, accepted_by_position=(9, -20)),
     ]
-    for seen in garbage:
+    for observed in garbage:
         for lane in (decision.lane, "plain", "mtp-3", "no such lane"):
             for beside in (0.0, 1e9, inf, nan, -1.0):
-                model.observe(decision, Outcome(lane, 200, 1.0, observed=seen, concurrent=beside))
+                model.observe(decision, Outcome(lane, 200, 1.0, observed=observed, concurrent=beside))
     expected = [sum(terms.values()) for terms in model.explain(signals, states).values()]
     assert np.isfinite(expected).all()
     assert sum(model.choose(REQUEST, signals, states).propensities.values()) == pytest.approx(1.0)
@@ -151,7 +151,7 @@ def test_what_two_have_learned_adds_up() -> None:
     states = traffic.lane_states(0)
     both.teach([*first.evidence(), *second.evidence()], states)
     terms = [model.explain(Signals(tasks={Task.MATH: 1.0}), states)["mtp-3"] for model in (first, second, both)]
-    low, high = sorted(sum(one.values()) - one["residual"] for one in terms[:2])
+    low, high = sorted(sum(parts.values()) - parts["residual"] for parts in terms[:2])
     assert low - 0.05 <= sum(terms[2].values()) <= high + 0.05
     assert both._belief.covariance[0, 0] < first._belief.covariance[0, 0]
 
@@ -161,8 +161,8 @@ def test_what_it_remembers_is_bounded() -> None:
     for number in range(3 * MAX_GROUPS):
         signals = Signals(application=f"program {number}", conversation=f"talk {number}", reasoning=number % 2 == 0)
         decision = model.choose(REQUEST, signals, HEADS)
-        seen = Observation(decode_s=1.0 + number % 3, decode_tokens=100)
-        model.observe(decision, Outcome(decision.lane, 200, 1.0, observed=seen))
+        observed = Observation(decode_s=1.0 + number % 3, decode_tokens=100)
+        model.observe(decision, Outcome(decision.lane, 200, 1.0, observed=observed))
     shared = 1 + 2 * len(HEADS)
     assert model._belief.count == shared + 3 * MAX_GROUPS + MAX_CONVERSATIONS
     assert np.linalg.eigvalsh(model._belief.covariance).min() > -1e-9
@@ -170,9 +170,9 @@ def test_what_it_remembers_is_bounded() -> None:
 
 def test_lanes_may_be_missing_but_not_new() -> None:
     model = taught()[0]
-    some = [HEADS[0], HEADS[3]]
+    present = [HEADS[0], HEADS[3]]
     for _ in range(50):
-        assert model.choose(REQUEST, Signals(), some).lane in ("plain", "mtp-3")
+        assert model.choose(REQUEST, Signals(), present).lane in ("plain", "mtp-3")
     with pytest.raises(ValueError, match="'dspark-7' was not there"):
         model.choose(REQUEST, Signals(), [*HEADS, *lanes(Strategy("dspark", 7))])
 
@@ -204,8 +204,8 @@ def test_a_dictionary_keeps_what_was_written_last() -> None:
 def test_a_change_is_told_by_repeated_misses() -> None:
     changes = Changes(6.0)
     assert not any(changes.has("noisy", 2.0 * (-1) ** number, 1.0) for number in range(100))
-    told = [changes.has("task", -2.5, 1.0) for _ in range(6)]
-    assert told == [False, False, False, True, False, False]
+    alarms = [changes.has("task", -2.5, 1.0) for _ in range(6)]
+    assert alarms == [False, False, False, True, False, False]
     assert not changes.has("another", 5.0, 1.0)
     assert changes.has("another", 900.0, 1.0)
 
