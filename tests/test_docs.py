@@ -233,7 +233,9 @@ def test_prose_has_one_width(page: Path) -> None:
 @_each(DECISIONS)
 def test_a_decision_has_date_and_status_and_the_one_form(page: Path) -> None:
     text = page.read_text()
-    assert re.match(rf"# {page.name[:4]} \w.*\n\n- Date: \d{{4}}-\d\d-\d\d\n- Status: (accepted|superseded by)", text)
+    assert re.match(
+        rf"# {page.name[:4]} \w.*\n\n- Date: \d{{4}}-\d\d-\d\d\n- Status: (proposed|accepted|superseded by)", text
+    )
     assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == HEADINGS
     assert f"[{page.name[:4]}]({page.name})" in (DOCS / "decisions" / "README.md").read_text()
 
