@@ -44,8 +44,8 @@ class Prior(Struct, frozen=True):
 
     # What groups of requests have in common.
     task: float = 0.17
-    """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has. With twice as much the first
-    50 requests lose 0.006."""
+    """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has. With twice as much the
+    first 50 requests lose 0.006."""
     application: float = 0.16
     """Guessed, as the next two."""
     reasoning: float = 0.14
@@ -67,8 +67,8 @@ class Prior(Struct, frozen=True):
     residual: float = 0.03
     """Of a leaf's time on a lane. With 0.05 there is too much to explore (-0.001)."""
     spread: float = 0.15
-    """By which requests of a leaf differ in strength, then learned: half a logit (request_spread()). Half or
-    twice as much costs 0.003."""
+    """By which requests of a leaf differ in strength, then learned: half a logit (request_spread()).
+    Half or twice as much costs 0.003."""
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
