@@ -15,7 +15,8 @@ class Prior(Struct, frozen=True):
     """Standard deviations, unless they are said to be something else. Logarithms are natural: 0.1 is a tenth of the
     time. A strength is in logarithms of the acceptance length at 3 drafted tokens; 0.3 of it is a logit of acceptance.
 
-    Sensitivity: half or twice any of them changes the mean over all worlds by 0.001 or less, unless it is said.
+    Sensitivity: half or twice any of them changes the means over all worlds by 0.002 or less, unless it is said
+    (docs/decisions/0017).
     """
 
     # What is shared by all requests.
@@ -43,7 +44,8 @@ class Prior(Struct, frozen=True):
 
     # What groups of requests have in common.
     task: float = 0.17
-    """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has."""
+    """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has. With twice as much the
+    first 50 requests lose 0.006."""
     application: float = 0.16
     """Guessed, as the next two."""
     reasoning: float = 0.14
@@ -65,7 +67,8 @@ class Prior(Struct, frozen=True):
     residual: float = 0.03
     """Of a leaf's time on a lane. With 0.05 there is too much to explore (-0.001)."""
     spread: float = 0.15
-    """By which requests of a leaf differ in strength, then learned: half a logit (request_spread())."""
+    """By which requests of a leaf differ in strength, then learned: half a logit (request_spread()).
+    Half or twice as much costs 0.003."""
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
@@ -103,7 +106,8 @@ JUMP_SHARED = 0.7
 STEP_COST_SLOPE = 0.3
 """Of the logarithm of a step's cost: log(1 + 0.3 n) of n drafted tokens, an RTX 3090's."""
 ACCEPTED_AT = 0.72
-"""Acceptance at which the lengths' sensitivity to a logit is taken; matters: long drafts feel a logit twice as much."""
+"""Acceptance at which the lengths' sensitivity to a logit is taken: long drafts feel one twice as much. At 0.5 it
+costs 0.001."""
 LOOKUP_SHARE = 0.3
 """Lookups find nothing to draft in most steps: of the logarithms of a draft's cost and length, and of what a task's
 strength does to it, this share is felt."""
