@@ -8,7 +8,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 # One real engine after another: two at once would measure each other.
 UNHURRIED = (real_engine or browser or slow) and not engines
 FAST = not real_engine and not browser and not slow and not engines
-PARALLEL = --numprocesses logical --dist worksteal
+PARALLEL = --numprocesses 4 --dist worksteal
 
 .PHONY: run test test-fast test-engines coverage bench check format clean
 

@@ -15,6 +15,8 @@ from benchmarks.worlds.traffic import CountedByPosition, Traffic
 
 from paceline.types import Api, Lane, LaneState, Observation, Outcome, Request, Signals, Strategy, Task
 
+pytestmark = pytest.mark.slow
+
 REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
 SEED = 1000
 

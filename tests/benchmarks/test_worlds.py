@@ -26,6 +26,8 @@ from benchmarks.worlds.traffic import CountedByPosition, Traffic
 from paceline import LaneState, Observation, Outcome, Signals
 from paceline.types import Api, Lane, Request, Strategy
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 400
 REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
 ALL = sorted(worlds())

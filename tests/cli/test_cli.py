@@ -13,6 +13,8 @@ import psutil
 import pytest
 from tests.conftest import EngineTable, Serving
 
+pytestmark = pytest.mark.slow  # they start processes, and wait for them
+
 
 def paceline(*words: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "paceline.cli", *words]

@@ -31,6 +31,8 @@ from paceline.http.server import Gateway
 from paceline.planning.gguf import Tensor
 from paceline.processes.launch import free_port
 
+pytestmark = pytest.mark.slow  # they start processes, and wait for them
+
 Paceline = Callable[..., "subprocess.CompletedProcess[str]"]
 FAR = '[[engine]]\nname = "far"\nkind = "openai"\nurl = "http://127.0.0.1:9"\n'
 

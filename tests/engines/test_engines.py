@@ -18,6 +18,8 @@ from paceline.engines.llama_cpp import LlamaCpp, offered_flags
 from paceline.processes import Health, Supervisor
 from paceline.processes.supervisor import Timing
 
+pytestmark = pytest.mark.slow  # they start processes, and wait for them
+
 STAND_IN = Path(__file__).parents[1] / "stand_in_server.py"
 
 

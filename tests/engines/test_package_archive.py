@@ -15,6 +15,8 @@ import pytest
 from paceline.engines import llama_cpp_build, package_archive
 from paceline.engines.package_archive import NotFetched, fetch
 
+pytestmark = pytest.mark.slow  # they start processes, and wait for them
+
 FILE = "some_thing-1.0.tar.gz"
 CONTENT = b"an archive " * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

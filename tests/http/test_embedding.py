@@ -23,6 +23,8 @@ from paceline.records.lines import Lines
 from paceline.settings import Configuration
 from paceline.wire.server import HttpServer
 
+pytestmark = pytest.mark.slow  # they start processes, and wait for them
+
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 STAND_IN = [sys.executable, str(Path(__file__).parents[1] / "stand_in_server.py"), "--port", "{port}"]
 LAUNCHED = f'[[engine]]\nname = "own"\nkind = "llama.cpp"\nlaunch = {json.dumps(STAND_IN)}\n'
