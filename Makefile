@@ -6,7 +6,6 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 	"$(PYTHON)" scripts/set_up.py
 
 # One real engine after another: two at once would measure each other.
-UNHURRIED = (real_engine or browser or slow) and not engines
 FAST = not real_engine and not browser and not slow and not engines
 PARALLEL = --numprocesses 4 --dist worksteal
 
@@ -15,8 +14,8 @@ PARALLEL = --numprocesses 4 --dist worksteal
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
 
-test: test-fast  ## all tests, on real engines
-	$(BIN)/pytest -m '$(UNHURRIED)' $(ARGS) || test $$? -eq 5  # none of these among ARGS
+test: .venv/installed-dev  ## all tests, on real engines, one after another
+	$(BIN)/pytest $(ARGS)
 
 test-fast: .venv/installed-dev  ## the tests without a real engine, a browser or real waiting, in parallel (a minute)
 	$(BIN)/pytest $(PARALLEL) -m '$(FAST)' $(ARGS) || test $$? -eq 5

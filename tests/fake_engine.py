@@ -3,10 +3,15 @@
 import asyncio
 import contextlib
 import json
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+HOST = f"127.0.1.{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:]}" if sys.platform == "linux" else "127.0.0.1"
+"""Tests that run side by side have addresses of their own: a gateway goes on asking for an engine that was stopped, and
+another test's server may have got its port."""
 ANSWER = {
     "id": "c1",
     "object": "chat.completion",
@@ -93,8 +98,8 @@ class FakeEngine:
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def start(self, port: int = 0) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=2**26)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, HOST, port, limit=2**26)
+        self.url = f"http://{HOST}:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     @property
