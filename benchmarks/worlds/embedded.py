@@ -1,7 +1,8 @@
 """The embedded engine's own counts: SmolLM2-135M Q8_0 on two CPU cores, ngram-simple at three lengths.
 
-``embedded.json`` holds what ``python -m benchmarks.learning.measure`` measured: prompts of every task down every lane.
-Its counts are exact; its times are one run each on a shared machine, so the machine's side is their median.
+``benchmarks/learning/measured.json`` holds what ``python -m benchmarks.learning.measure`` measured: prompts of every
+task down every lane. Its counts are exact; its times are one run each on a shared machine, so the machine's side is
+their median.
 """
 
 import json
@@ -17,7 +18,7 @@ from benchmarks.worlds.requests import LENGTHS, MISTOLD, signals_by_task, signal
 from benchmarks.worlds.traffic import Ints, Traffic
 from paceline.types import Lane, Signals, Strategy, Task
 
-FILE = Path(__file__).parent / "embedded.json"
+FILE = Path(__file__).parents[1] / "learning" / "measured.json"
 CAPS = (4, 8, 12)
 MIN_DRAFTS = 6
 """Of a prompt whose time shows what a verification step takes."""
@@ -89,7 +90,7 @@ class EmbeddedWorld(Struct, frozen=True):
     name: str = "embedded"
     about: str = (
         "The embedded engine as measured: SmolLM2-135M Q8_0, two CPU cores, n-gram lookup at 4, 8 and 12 "
-        "(embedded.json). Prompts of one task differ more than tasks do, and drafting steps cost three to six plain "
+        "(measured.json). Prompts of one task differ more than tasks do, and drafting steps cost three to six plain "
         "ones: right is 8 or 12 for what copies, and plain for what does not."
     )
     changes: tuple[str, int] | None = None

@@ -109,20 +109,7 @@ def moe_laptop() -> list[World]:
 
 def drafters() -> list[World]:
     """Speeds of several drafters by task; the engine tells no counts. Right is the fastest drafter by task."""
-    worlds: list[World] = []
-    for name, table in numbers()["speeds"].items():
-        loads, speeds = published_speeds("speeds", name)
-        worlds.append(
-            TimedWorld(
-                name=f"drafters-{name}",
-                about=f"{table['source']}. {drafters.__doc__}",
-                mix=Mix(one_kind_a_task(tuple(speeds))),
-                lanes=published_lanes("speeds", name),
-                at_a_time=loads,
-                tokens_per_s=speeds,
-            )
-        )
-    return worlds
+    return _as_published("drafters", "speeds", drafters.__doc__)
 
 
 # --- Load ---
@@ -131,15 +118,20 @@ def drafters() -> list[World]:
 def loads() -> list[World]:
     """Speeds by load, which stays for ten requests on average; the whole batch is decoded like the request. Right is to
     draft while little goes on, and less or not at all when much does."""
+    return _as_published("load", "load", loads.__doc__)
+
+
+def _as_published(prefix: str, kind: str, right: str | None) -> list[World]:
+    """A world for each table of a kind in ``published.toml``; ``right`` says what is right to do in them."""
     worlds: list[World] = []
-    for name, table in numbers()["load"].items():
-        at_a_time, speeds = published_speeds("load", name)
+    for name, table in numbers()[kind].items():
+        at_a_time, speeds = published_speeds(kind, name)
         worlds.append(
             TimedWorld(
-                name=f"load-{name}",
-                about=f"{table['source']}. {loads.__doc__}",
+                name=f"{prefix}-{name}",
+                about=f"{table['source']}. {right}",
                 mix=Mix(one_kind_a_task(tuple(speeds))),
-                lanes=published_lanes("load", name),
+                lanes=published_lanes(kind, name),
                 at_a_time=at_a_time,
                 tokens_per_s=speeds,
             )

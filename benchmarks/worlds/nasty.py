@@ -107,7 +107,7 @@ def agents() -> list[World]:
 
 def repeats_but_is_not_copied() -> list[World]:
     """Prompts full of text to copy whose answers copy nothing: edits, extracts and summaries by what they look like, of
-    which lookup covers what it does of stories (embedded.json), as two captures looked alike to a prompt gate and were
+    which lookup covers what it does of stories (measured.json), as two captures looked alike to a prompt gate and were
     not (ddalcu/mlx-serve #98). Right is plain, or the shortest lookup."""
     tasks = ("edit", "extract", "summarise")
     lookup = {task: Drafting(lookup_acceptance(12), lookup_coverage("create")) for task in tasks}
@@ -200,7 +200,7 @@ def no_counts() -> list[World]:
 
 def twelve_lanes() -> list[World]:
     """Twelve lanes, cold: MTP at six lengths beside lookup at five, whose acceptance and coverage by prompt are the
-    embedded engine's (embedded.json). Right is mostly MTP 3, and a long lookup for what copies."""
+    embedded engine's (measured.json). Right is mostly MTP 3, and a long lookup for what copies."""
     lookups = (2, 4, 8, 12, 16)
     tasks = tuple(base().drafting["mtp"])
     lookup = {task: Drafting(lookup_acceptance(max(lookups)), lookup_coverage(task)) for task in tasks}
