@@ -2,9 +2,9 @@
 
     python -m benchmarks.messy FILE [--policy NAME ...] [--seeds N] [--requests N] [--apart X] [--half first|second]
 
-FILE has one request in each line, as ``training/task_model/traffic.py`` says: ``source``, ``id``, ``ok`` (the tasks that
-are acceptable, the first one true), ``path``, ``body``. Prints, as Markdown, shares of the oracle's speed in the second
-half of the requests, for the requests of agents, of people who ask by themselves, and for all.
+FILE has one request in each line, as ``training/task_model/traffic.py`` says: ``source``, ``id``, ``ok`` (the tasks
+that are acceptable, the first one true), ``path``, ``body``. Prints, as Markdown, shares of the oracle's speed in the
+second half of the requests, for the requests of agents, of people who ask by themselves, and for all.
 """
 
 import argparse

@@ -66,7 +66,7 @@ def in_order(requests: Sequence[Recorded], count: int, rng: np.random.Generator)
                 if request.source == source:
                     conversations[request.signals.conversation].append(request)
             shuffled = list(conversations.values())
-            rng.shuffle(shuffled)  # type: ignore[arg-type]
+            rng.shuffle(shuffled)
             waiting[source] = [request for turns in shuffled for request in turns][::-1]
         order = [source for source, left in waiting.items() for _ in left]
         rng.shuffle(order)

@@ -23,9 +23,8 @@ ARahim3/mlx-dspark #8 and ggml-org/llama.cpp #23869 have it. The others are gues
 
 
 def world(apart: float = 1.0) -> CountedWorld:
-    """MTP at 1 to 6 on an RX 7900 XTX: the curve of Qwen3.5-397B, published for code, moved by what mtp-bench.py's prompts
-    show of each task, ``apart`` times as far
-    apart."""
+    """MTP at 1 to 6 on an RX 7900 XTX: the curve of Qwen3.5-397B, published for code, moved by what mtp-bench.py's
+    prompts show of each task, ``apart`` times as far."""
     shifts = task_shifts()
     shifts_by_task = {task: shifts[ALIKE.get(task, task)] for task in Task if ALIKE.get(task, task) in shifts}
     acceptance = acceptance_by_position(CURVE)

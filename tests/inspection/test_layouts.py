@@ -38,6 +38,30 @@ def prompt(text: str, path: str = "/v1/completions", **fields: Any) -> Signals:
 INSTRUCTION = "Translate this sentence into French: the train leaves at eight."
 
 
+MINUTES = "The board met at noon. The rent of the hall goes up by a tenth.\n" * 2000
+
+
+@pytest.mark.parametrize(
+    "goodbye",
+    [
+        "Many thanks!",
+        "Thank you so much for your help\nMarta",
+        "Best regards,\nJo",
+        "Danke im Voraus!",
+        "\n\nCheers\n\n",
+    ],
+)
+@pytest.mark.parametrize("given", [MINUTES[:3000], MINUTES])
+def test_what_is_asked_stands_before_thanks_and_greetings(given: str, goodbye: str) -> None:
+    asked = f"{given}\n\nTranslate the minutes above into Spanish.\n\n{goodbye}"
+    assert look(user(asked)).task is Task.TRANSLATE
+
+
+def test_thanks_that_are_more_than_a_courtesy_are_read() -> None:
+    assert look(user(f"{MINUTES}\n\nThanks, now translate it into Dutch.")).task is Task.TRANSLATE
+    assert look(user("thanks!")).task is Task.CHAT
+
+
 @pytest.mark.parametrize(
     "content",
     [
