@@ -57,6 +57,17 @@ def test_what_is_asked_stands_before_thanks_and_greetings(given: str, goodbye: s
     assert look(user(asked)).task is Task.TRANSLATE
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        f"{MINUTES[:2000]}\n\nGive back the complete minutes with every 'hall' replaced by 'room'.",
+        f"Print the whole class again with left and right renamed to x and y:\n{CODE * 10}",
+    ],
+)
+def test_all_of_it_with_something_replaced_is_an_edit(asked: str) -> None:
+    assert look(user(asked)).task is Task.EDIT
+
+
 def test_thanks_that_are_more_than_a_courtesy_are_read() -> None:
     assert look(user(f"{MINUTES}\n\nThanks, now translate it into Dutch.")).task is Task.TRANSLATE
     assert look(user("thanks!")).task is Task.CHAT
