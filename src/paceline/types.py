@@ -124,8 +124,8 @@ class Signals(Struct, frozen=True):
     schema, API, key; empty where nothing tells."""
     turn: str = ""
     """What the answer follows, by ``inspection/loop.py``: the ``"first"`` or a later message of the ``"user"``; a tool
-    that ``"read"``, ``"wrote"``, ``"ran"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare ``"prompt"``;
-    its own beginning, ``"assistant"``. Empty where nobody looked."""
+    that ``"read"``, ``"wrote"``, ``"ran"``, ``"passed"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare
+    ``"prompt"``; its own beginning, ``"assistant"``. Empty where nobody looked."""
 
     @property
     def task(self) -> Task:

@@ -31,6 +31,15 @@ _DENSE_END = re.compile(r"[。！？：:]")
 
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.?!:;]\s|\n")
+_COURTESY = re.compile(
+    r"\n[ \t]*(?:(?:many|best|kind|warm) )?(?:thanks|thank you|thx|cheers|regards|(?:vielen )?dank(?:e)?|merci"
+    r"|(?:muchas )?gracias|grazie|obrigad[oa]|спасибо|谢谢|ありがとう)"
+    r"(?:,? (?:again|and \w+|in advance|im voraus|d'avance|a (?:lot|bunch)|(?:so|very) much|everyone|all"
+    r"|for \w+(?: \w+){0,2})){0,3}"
+    r"[\s.,!:)]*(?:\n[^\n.?!:]{1,30})?$",
+    re.IGNORECASE,
+)
+"""The last lines of a message that only thank or greet, with a name or without: what is asked stands before them."""
 _CODE = ("\ndef ", "\nclass ", "\nimport ", "\npublic ", "#include", "function ", "return ", ");\n", "{\n")
 
 
@@ -115,10 +124,13 @@ def instruction_of(text: str) -> tuple[str, str]:
             sentences = _DENSE_END.split(text.rstrip("。！？"))
             return sentences[0], sentences[-1] if len(sentences) > 1 else ""
         return text, ""
-    head = text[: LINE_CHARS + 1].partition("\n")[0]
+    head = text[: LINE_CHARS + 1].lstrip().partition("\n")[0]
     if len(head) > LINE_CHARS:
         head = head[:EDGE_CHARS]
-    tail = text[-LINE_CHARS - 1 :].rpartition("\n")[2]
+    end = text[-2 * LINE_CHARS :].rstrip()
+    if courtesy := _COURTESY.search(end):
+        end = end[: courtesy.start()].rstrip()
+    tail = end.rpartition("\n")[2]
     if len(tail) > LINE_CHARS:
         tail = _SENTENCE_END.split(tail.rstrip(" .?!"))[-1]
     return head, tail
