@@ -13,7 +13,7 @@ NEW = "Whales sleep upright, in pods, without any sound."
 OTHER = "My flight leaves from Oslo at seven tomorrow."
 
 
-def repeats(*messages: dict[str, Any], **fields: Any) -> float | None:
+def repeats(*messages: dict[str, Any], **fields: Any) -> float:
     body = {"messages": list(messages), **fields}
     return inspect(Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", body)).repeats
 
@@ -22,12 +22,12 @@ def said(role: str, content: Any, **fields: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **fields}
 
 
-def test_without_an_earlier_answer_nothing_tells() -> None:
-    assert repeats(said("user", CODE)) is None
-    assert repeats(said("system", CODE), said("user", CODE)) is None
-    assert repeats(said("user", CODE), said("user", CODE)) is None
-    assert repeats(said("user", "continue"), said("assistant", CODE)) is None, "the answer's own beginning is none"
-    assert inspect(Request(Api.LLAMA_CPP, "/completion", b"", {"prompt": CODE * 9})).repeats is None
+def test_without_an_earlier_answer_nothing_repeats() -> None:
+    assert repeats(said("user", CODE)) == 0
+    assert repeats(said("system", CODE), said("user", CODE)) == 0
+    assert repeats(said("user", CODE), said("user", CODE)) == 0
+    assert repeats(said("user", "continue"), said("assistant", CODE)) == 0, "the answer's own beginning is none"
+    assert inspect(Request(Api.LLAMA_CPP, "/completion", b"", {"prompt": CODE * 9})).repeats == 0
 
 
 def test_what_stood_before_repeats() -> None:
@@ -88,7 +88,7 @@ def test_calls_are_answers_in_every_dialect(dialect: str) -> None:
     once, result, again = CALLS[dialect]
     key = "input" if dialect == "responses" else "messages"
 
-    def of(*turns: dict[str, Any]) -> float | None:
+    def of(*turns: dict[str, Any]) -> float:
         return inspect(Request(Api.OPENAI_CHAT, "", b"", {key: [said("user", "Write it to src."), *turns]})).repeats
 
     mark = (1 / 3 + 0) / 2  # a call ends as it begins, and the wish is new
@@ -118,5 +118,4 @@ SHAPES: list[list[dict[str, Any]]] = [
 
 @pytest.mark.parametrize("messages", SHAPES)
 def test_it_is_a_share_whatever_the_shape(messages: list[dict[str, Any]]) -> None:
-    found = repeats(*messages)
-    assert found is None or 0 <= found <= 1
+    assert 0 <= repeats(*messages) <= 1

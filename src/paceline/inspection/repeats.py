@@ -33,19 +33,20 @@ MAX_CALLS = 8
 """Calls, or blocks, at the end of an answer, and arguments of a call, that are read."""
 
 
-def repeats(turns: Sequence[Any], all_parts: Sequence[Part]) -> float | None:
+def repeats(turns: Sequence[Any], all_parts: Sequence[Part]) -> float:
     """Mean share, 0 to 1, of the last message and of the answers before it that stood in the conversation before, by a
-    few probes of each; ``None`` where there is no earlier answer to tell how the conversation goes.
+    few probes of each; 0 where there is no earlier answer to tell how the conversation goes, since first answers repeat
+    the least.
 
     Args:
         turns: entries of the conversation.
         all_parts: texts of the request, with the numbers of the entries that they are of.
     """
     if len(turns) < 2:
-        return None
+        return 0.0
     texts, are_answers = _said_last(turns, all_parts)
     if not any(are_answers[1:]):
-        return None
+        return 0.0
     conversation = "\n".join(texts[::-1])
     shares: list[float] = []
     end = len(conversation)
@@ -57,7 +58,7 @@ def repeats(turns: Sequence[Any], all_parts: Sequence[Part]) -> float | None:
             if len(shares) == TEXTS:
                 break
         end = begin - 1
-    return sum(shares) / len(shares) if shares else None
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _share(conversation: str, first: int, last: int) -> float:
