@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.patient import shortest_s
 
-from paceline.decision import State, decide
+from paceline.decision import Knowledge, decide
 from paceline.inspection import inspect
 from paceline.inspection.fields import MAX_TOKENS
 from paceline.inspection.text import MAX_TEXTS, parts
@@ -67,6 +67,22 @@ MONSTERS: dict[str, Any] = {
     "calls": {
         "messages": [{"role": "assistant", "tool_calls": [{}] * 1_000_000}, {"role": "tool", "content": "x"}] * 5_000
     },
+    "nearly alike": {
+        "messages": [
+            user("a" * 9_000_000),
+            *[{"role": "assistant", "content": "a" * 3_000 + "aaaabaaa" * 9}] * 9,
+            user("aaaaaaab" * 9),
+        ]
+    },
+    "calls by their fields": {
+        "messages": [
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "input": {str(n): "x" * 5_000_000 for n in range(99)}}] * 64,
+            }
+        ]
+        * 999
+    },
     "a prompt of markers": {"prompt": "<|fim" * 10_000_000, "suffix": ""},
     "templates": {"prompt": "[INST]" * 10_000_000},
     "numbers and underscores": {
@@ -125,7 +141,7 @@ def decided(signals: Signals) -> None:
         LaneState(Lane("plain", "e", Strategy()), model="m"),
         LaneState(Lane("n", "e", Strategy("ngram", 8)), model="m"),
     ]
-    assert decide(signals, lanes, State(), Random(0)).reason
+    assert decide(signals, lanes, Knowledge(), Random(0)).reason
 
 
 @pytest.mark.parametrize(

@@ -75,20 +75,32 @@ class Knowledge:
         """Outcomes that were learned since this was made."""
 
     def model_of(self, lanes: Sequence[LaneState]) -> TimeModel:
-        """What is known of the times of lanes that are compared with each other."""
-        names = [model_of(state) for state in lanes]
+        """What is known of the times of lanes that are compared with each other. Changes nothing."""
+        known = [self.models[name] for name in map(model_of, lanes) if name in self.models]
+        return max(known, key=lambda model: model.seen, default=None) or TimeModel()
+
+    def joined(self, names: Iterable[str]) -> TimeModel:
+        """The model to learn with of lanes that were compared with each other, by the names it is kept under: what was
+        known of some of them apart is put together. Of too many, what was not learned of for longest is forgotten."""
+        names = dict.fromkeys(names)
         known = list({id(self.models[name]): self.models[name] for name in names if name in self.models}.values())
-        model = max(known, key=lambda each: each.seen, default=None) or TimeModel()
+        model = max(known, key=lambda model: model.seen, default=None) or TimeModel()
         for other in known:
             if other is not model:
                 model.merge(other)
-                self.models = {name: model if each is other else each for name, each in self.models.items()}
-        for name in names:
-            if self.models.get(name) is not model:
-                self.models[name] = model
+        for name in [*(name for name, each in self.models.items() if each in known), *names]:
+            self.models.pop(name, None)
+            self.models[name] = model
         while len(self.models) > MAX_MODELS:
             del self.models[next(iter(self.models))]
         return model
+
+    def _names(self) -> list[list[str]]:
+        """Those that each model is kept under."""
+        names: dict[int, list[str]] = {}
+        for name, model in self.models.items():
+            names.setdefault(id(model), []).append(name)
+        return [sorted(each) for each in names.values()]
 
     def serve(self, conversation: tuple[str, str], turn: Served) -> None:
         """Note a turn, unless a later one is known; of too many conversations, the oldest are forgotten."""
@@ -108,10 +120,7 @@ class Knowledge:
             yield Row("served", conversation, turn)
         for key, mean in self.means.sums.items():
             yield Row("means", key, mean)
-        names: dict[int, list[str]] = {}
-        for name, model in self.models.items():
-            names.setdefault(id(model), []).append(name)
-        for shared in names.values():
+        for shared in self._names():
             yield Row("models", tuple(shared), saved(self.models[shared[0]]))
 
     @classmethod
@@ -143,12 +152,8 @@ class Knowledge:
         for conversation, turn in other.served.items():
             self.serve(conversation, turn)
         self.means.merge(other.means)
-        done: set[tuple[int, int]] = set()
-        for name, theirs in other.models.items():
-            ours = self.models.setdefault(name, TimeModel())
-            if (id(ours), id(theirs)) not in done:
-                ours.merge(theirs)
-                done.add((id(ours), id(theirs)))
+        for names in other._names():
+            self.joined(names).merge(other.models[names[0]])
         self.totals = Totals(
             at_s=max(self.totals.at_s, other.totals.at_s),
             decode_s=self.totals.decode_s + other.totals.decode_s,

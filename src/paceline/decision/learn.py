@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from paceline.decision.answers import answer_keys, prefill_key
 from paceline.decision.knowledge import Knowledge, Served, Totals
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
-from paceline.decision.time_model import Counts, LaneId
+from paceline.decision.time_model import Counts, LaneId, TimeModel
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
 from paceline.types import Decision, Measured, Outcome, Prediction, Signals, engine_of
 
@@ -29,12 +29,12 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
             return
 
         # 2. What a report that can be believed shows of the drafter and the machine.
-        if model := knowledge.models.get(prediction.model):
-            model.seen += 1
-            model.saved = None
+        model = knowledge.joined(each.model for each in decision.predictions.values())
+        model.seen += 1
+        model.saved = None
         report = decoding(outcome, prediction.strategy.drafts)
         if report:
-            _learn_time(knowledge, signals, decision, prediction, outcome, report)
+            _learn_time(model, signals, decision, outcome, report)
         _learn_means(knowledge, signals, next(iter(decision.predictions.values())), prediction, outcome)
 
         # 3. What the engine's cache holds now, and what was spent on exploring.
@@ -48,19 +48,9 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
         )
 
 
-def _learn_time(
-    knowledge: Knowledge,
-    signals: Signals,
-    decision: Decision,
-    prediction: Prediction,
-    outcome: Outcome,
-    report: Decoding,
-) -> None:
+def _learn_time(model: TimeModel, signals: Signals, decision: Decision, outcome: Outcome, report: Decoding) -> None:
     ids = {name: _id(each) for name, each in decision.predictions.items()}
     lane = ids[outcome.lane]
-    model = knowledge.models.get(lane.model)
-    if model is None:  # it was forgotten since the decision
-        return
     counts = None
     if report.accepted is not None:
         counts = Counts(report.tokens, report.tokens - report.accepted, report.verification_steps, report.by_position)
