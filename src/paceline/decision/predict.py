@@ -87,13 +87,14 @@ def _prediction(
         acceptance_length = min(shape.drafted + 1.0, max(1.0, 1 + (length - 1) / share))
         coverage = share * acceptance_length / max(length, share * acceptance_length)
         acceptance = acceptance_of(acceptance_length - 1, shape.drafted)
+    unknown = expected.covariance[number][number] if is_measured else expected.relative[number]
     return Prediction(
         fingerprint=lane.fingerprint,
         model=lane.model,
         strategy=lane.strategy,
         plain_steps_per_token=exp(explained - machine),
         correction=exp(expected.times[number] - explained),
-        spread=sqrt(max(0.0, expected.relative[number])),
+        spread=sqrt(max(0.0, unknown)),
         request_spread=sqrt(expected.spreads[number]),
         plain_step_s=exp(machine) if is_measured else None,
         acceptance=acceptance,
