@@ -140,12 +140,16 @@ def lane(name: str, url: str, strategy: str = "autoregressive", more: str = "") 
     return f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\nstrategy = "{strategy}"\n{more}\n'
 
 
+PLAIN_FIRST = '[[rule]]\nmodel = "m"\nlane = "plain"\n'
+"""A rule for tests in which a certain lane has to be the first."""
+
+
 async def two_lanes(
-    start_engine: StartEngine, start_gateway: StartGateway, script: Script = answer
+    start_engine: StartEngine, start_gateway: StartGateway, script: Script = answer, more: str = ""
 ) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
     """A plain and an n-gram lane before two fake engines."""
     plain, ngram = await start_engine(script), await start_engine(script)
-    running = await start_gateway(lane("plain", plain.url) + lane("ngram", ngram.url, "ngram"))
+    running = await start_gateway(more + lane("plain", plain.url) + lane("ngram", ngram.url, "ngram"))
     return running, plain, ngram
 
 

@@ -170,7 +170,7 @@ REPORT = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "sea"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 20, "completion_tokens": 41},
 }
-TIMINGS = {"prompt_n": 20, "prompt_ms": 0.2, "predicted_n": 41, "predicted_ms": 2.0, "cache_n": 0}
+TIMINGS = {"prompt_n": 20, "prompt_ms": 0.2, "predicted_n": 41, "predicted_ms": 40.0, "cache_n": 0}
 
 
 async def slow_to_tell(received: Received, wire: Wire) -> None:

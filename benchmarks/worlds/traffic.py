@@ -19,13 +19,6 @@ GAP_S = 0.5
 PREFILL_S = 0.1
 
 
-class CountedByPosition(Observation, frozen=True):
-    """What engines tell that count acceptance by position (vLLM, ik_llama.cpp, MTPLX)."""
-
-    accepted_by_position: tuple[int, ...] = ()
-    """How often the first, second ... token of a draft was accepted."""
-
-
 class Traffic(Struct):
     """Requests of one world and one seed. Arrays have a row for each request and, where so said, a column for each
     lane."""
@@ -76,7 +69,7 @@ class Traffic(Struct):
         if self.drafted is None or self.accepted is None or not self.lanes[lane].strategy.drafts:
             return Observation(completion_tokens=tokens, decode_tokens=tokens, decode_s=decode_s)
         positions = self.by_position[lane]
-        return CountedByPosition(
+        return Observation(
             completion_tokens=tokens,
             decode_tokens=tokens,
             decode_s=decode_s,

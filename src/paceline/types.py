@@ -124,8 +124,8 @@ class Signals(Struct, frozen=True):
     schema, API, key; empty where nothing tells."""
     turn: str = ""
     """What the answer follows, by ``inspection/loop.py``: the ``"first"`` or a later message of the ``"user"``; a tool
-    that ``"read"``, ``"wrote"``, ``"ran"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare ``"prompt"``;
-    its own beginning, ``"assistant"``. Empty where nobody looked."""
+    that ``"read"``, ``"wrote"``, ``"ran"``, ``"passed"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare
+    ``"prompt"``; its own beginning, ``"assistant"``. Empty where nobody looked."""
     repeats: float = 0.0
     """Share, 0 to 1, of what the conversation said last that it had said before, by a few probes of the last message
     and the answers before it (``inspection/repeats.py``): 0.4 is usual, and the more, the more n-gram lookups find. 0
@@ -291,34 +291,27 @@ class Prediction(Struct, frozen=True):
     """Under which step costs and acceptance are learned, as in :class:`LaneState`."""
     strategy: Strategy
     plain_steps_per_token: float
-    """Time per token, in units of a plain step made alone, as the models have it before any correction."""
+    """Time per token, in units of a plain step made alone, as step cost and acceptance length have it."""
     correction: float = 1.0
-    """What past outcomes of this lane say that the models of acceptance and step cost miss: a factor on the time."""
+    """What past outcomes say that these miss, and that the mean of times is above that of their logarithms: a factor on
+    the time."""
     spread: float = 0.0
-    """Standard deviation of the time's logarithm."""
+    """Standard deviation of the time's logarithm, over all requests like this one: of what is not known yet."""
+    request_spread: float = 0.0
+    """The same of a single request beside others like it."""
     plain_step_s: float | None = None
     """Duration of a plain step alone, in seconds; ``None`` before anything was measured."""
-    step_cost: tuple[float, ...] = ()
-    """The step cost's coefficients at that moment (``decision/step_cost.py``)."""
     acceptance: float | None = None
     """Probability that a drafted token is accepted; ``None`` for a lane that drafts nothing."""
-    acceptance_spread: float | None = None
-    """Standard deviation of the acceptance, downwards; ``None`` for a lane that drafts nothing."""
     coverage: float | None = None
     """Share of the tokens that come out of verification steps; ``None`` for a lane that drafts nothing."""
     tokens: float = 0.0
     """Length of the answer."""
     prefill_s: float = 0.0
     """Seconds until the first token, for the part of the prompt that no cache is taken to hold."""
-    is_blind: bool = False
-    """Whether it drafts but its engine never reported what was accepted, so that only times teach."""
     break_even: float | None = None
-    """Acceptance length from which on drafting is as fast as plain steps; ``None`` for a lane that drafts nothing."""
-    is_unseen: bool = False
-    """Whether it is a plain lane that was never measured: how much slower verification steps are than plain ones is
-    then mere belief, on which all else stands."""
-    is_untried: bool = False
-    """Whether its cap was never tried, and what verifying so long a draft costs does not follow from other caps."""
+    """Acceptance length of a verification step from which on drafting is as fast as plain steps; ``None`` for a lane
+    that drafts nothing."""
 
     @property
     def s_per_token(self) -> float | None:
@@ -375,15 +368,22 @@ class Observation(Struct, frozen=True):
     accepted: int | None = None
     drafting_steps: int | None = None
     """Verification steps: those that verified a draft."""
+    accepted_by_position: tuple[int, ...] = ()
+    """How often the first, second ... token of a draft was accepted; empty where the engine did not report it."""
 
     def __post_init__(self) -> None:
-        for name in Observation.__struct_fields__:
+        for name in _NUMBERS:
             value = getattr(self, name)
             if value is not None and not 0 <= value < inf:
                 force_setattr(self, name, None)
+        if self.accepted_by_position and not all(0 <= count < inf for count in self.accepted_by_position):
+            force_setattr(self, "accepted_by_position", ())
         if self.accepted is not None and self.drafted is not None and self.accepted > self.drafted:
             force_setattr(self, "drafted", None)
             force_setattr(self, "accepted", None)
+
+
+_NUMBERS = tuple(name for name in Observation.__struct_fields__ if name != "accepted_by_position")
 
 
 class Answered(Struct, frozen=True):

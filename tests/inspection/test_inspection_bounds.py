@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.patient import shortest_s
 
-from paceline.decision import State, decide
+from paceline.decision import Knowledge, decide
 from paceline.inspection import inspect
 from paceline.inspection.fields import MAX_TOKENS
 from paceline.inspection.text import MAX_TEXTS, parts
@@ -141,7 +141,7 @@ def decided(signals: Signals) -> None:
         LaneState(Lane("plain", "e", Strategy()), model="m"),
         LaneState(Lane("n", "e", Strategy("ngram", 8)), model="m"),
     ]
-    assert decide(signals, lanes, State(), Random(0)).reason
+    assert decide(signals, lanes, Knowledge(), Random(0)).reason
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_entries_that_hold_no_record_are_left_out_and_counted(
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path / "requests.sqlite")
     observed = Observation(prompt_tokens=5, decode_tokens=4, decode_s=0.5, drafted=8, accepted=3, drafting_steps=2)
-    prediction = Prediction("f", "m", Strategy("ngram", 8), 0.7, 1.1, 0.2, 0.01, (0.1, 0.2), 0.5, 0.1, 0.3, 9.0)
+    prediction = Prediction("f", "m", Strategy("ngram", 8), 0.7, 1.1, 0.2, 0.1, 0.01, 0.5, 0.3, 9.0, 0.2, 1.5)
     record = kept_record(
         Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"{}", {}, id="mine", served_model="m", client="a key"),
         Signals(tasks={Task.CODE: 0.6, Task.EDIT: 0.4}, temperature=0.5, conversation="c"),

@@ -1,4 +1,4 @@
-"""The library needs msgspec and nothing else, and loads nothing of the gateway's."""
+"""The library needs msgspec and numpy and nothing else, and loads nothing of the gateway's."""
 
 import ast
 import os
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
+LIBRARY = ("msgspec", "numpy")
+"""What `pip install paceline` installs beside it."""
 OF_THE_GATEWAY = ("httptools", "uvloop", "prometheus_client", "backports", "compression")
 ROUTE = """
 from paceline import Lane, Outcome, Request, Router, Strategy
@@ -30,7 +32,10 @@ def run(code: str | list[str], folder: Path, *packages: str) -> subprocess.Compl
     for package in packages:
         spec = find_spec(package)
         if spec is not None and spec.submodule_search_locations:
-            (folder / package).symlink_to(next(iter(spec.submodule_search_locations)))
+            found = Path(next(iter(spec.submodule_search_locations)))
+            (folder / package).symlink_to(found)
+            if (libraries := found.with_name(f"{package}.libs")).exists():  # those of a wheel
+                (folder / libraries.name).symlink_to(libraries)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{SOURCE}:{folder}"}
     words = ["-c", code] if isinstance(code, str) else code
     return subprocess.run(
@@ -38,9 +43,9 @@ def run(code: str | list[str], folder: Path, *packages: str) -> subprocess.Compl
     )
 
 
-def test_msgspec_is_enough_to_route(tmp_path: Path) -> None:
+def test_msgspec_and_numpy_are_enough_to_route(tmp_path: Path) -> None:
     program = f"{ROUTE}router.save('learned.sqlite'); router.load('learned.sqlite'); assert router.knowledge.measured"
-    done = run(program, tmp_path, "msgspec")
+    done = run(program, tmp_path, *LIBRARY)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -56,7 +61,7 @@ def test_nothing_of_the_gateway_is_loaded(module: str) -> None:
 
 @pytest.mark.parametrize("module", ["paceline", "paceline.cli"])
 def test_the_command_says_what_to_install(module: str, tmp_path: Path) -> None:
-    done = run(["-m", module, "lanes"], tmp_path, "msgspec")
+    done = run(["-m", module, "lanes"], tmp_path, *LIBRARY)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "pip install 'paceline[serve]'" in done.stderr
@@ -83,12 +88,12 @@ def imports_of(module: Path) -> list[tuple[str, str]]:
 
 
 def test_the_library_alone_tells_its_version(tmp_path: Path) -> None:
-    done = run(["-m", "paceline", "--version"], tmp_path, "msgspec")
+    done = run(["-m", "paceline", "--version"], tmp_path, *LIBRARY)
     assert (done.returncode, done.stdout) == (0, "paceline from source\n"), done.stderr
 
 
 def test_the_command_runs_from_its_source_without_being_installed(tmp_path: Path) -> None:
-    done = run(["-m", "paceline", "check", "--help"], tmp_path, "msgspec", *OF_THE_GATEWAY)
+    done = run(["-m", "paceline", "check", "--help"], tmp_path, *LIBRARY, *OF_THE_GATEWAY)
     assert (done.returncode, "usage: paceline check" in done.stdout) == (0, True), done.stderr
 
 

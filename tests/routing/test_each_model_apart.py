@@ -12,12 +12,14 @@ import pytest
 from msgspec.structs import replace
 from tests.conftest import RunningGateway, StartEngine, StartGateway, lane
 from tests.decision_logs import NGRAM, PLAIN, REQUEST, outcome, predicted
+from tests.entries import entries
 from tests.fake_engine import REPORT, Received, Wire
 
 from paceline.cli import main
 from paceline.cli.lanes import rows_of
 from paceline.cli.top import lanes_table, task_tables
-from paceline.decision import State, decide, learn, merge, predict
+from paceline.decision import Knowledge, decide, learn, predict
+from paceline.decision.time_model import LaneId
 from paceline.evidence.page import page
 from paceline.evidence.report import report
 from paceline.evidence.show import heading, text, verdict
@@ -25,7 +27,7 @@ from paceline.http.gain import Gain
 from paceline.records.decision_log import DecisionLog
 from paceline.records.kept import kept_record
 from paceline.records.read import LogReader
-from paceline.routing.store import Memory
+from paceline.routing import store
 from paceline.serving.model_identity import lasting_description
 from paceline.text_table import shown_name
 from paceline.types import Decision, Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
@@ -44,15 +46,21 @@ def seen(s_per_token: float, tokens: int = 100) -> Observation:
     return Observation(100, 0, tokens, 0.1, tokens, tokens * s_per_token, 0, 0)
 
 
-def taught(state: State, lanes: list[LaneState], times: dict[str, float], count: int, tokens: int = 100) -> State:
+def teach(
+    knowledge: Knowledge,
+    lanes: list[LaneState],
+    times: dict[str, float],
+    count: int,
+    tokens: int = 100,
+    at_s: float = NOW_S,
+) -> None:
     rng = Random(count)
     for number in range(count):
-        decision = decide(STORY, lanes, state, rng, 0.1)
+        decision = decide(STORY, lanes, knowledge, rng, 0.1)
         took = seen(times[decision.lane], tokens)
         assert took.decode_s
-        answer = Outcome(decision.lane, 200, took.decode_s + 0.2, observed=took, at_s=NOW_S + number)
-        state = learn(state, STORY, decision, answer)
-    return state
+        answer = Outcome(decision.lane, 200, took.decode_s + 0.2, observed=took, at_s=at_s + number)
+        learn(knowledge, STORY, decision, answer)
 
 
 # What is learned
@@ -60,37 +68,47 @@ def taught(state: State, lanes: list[LaneState], times: dict[str, float], count:
 
 def test_another_model_under_the_same_lanes_begins_anew() -> None:
     small, large = of_model("small"), of_model("large")
-    state = taught(State(), large, {"plain": 0.1, "ngram": 0.05}, 100, tokens=900)
-    assert predict(STORY, small, state) == predict(STORY, small, replace(State(), at_s=state.at_s))
-    assert {fingerprint for fingerprint, _ in (*state.measured, *state.always)} == {"large as started"}
-    both = taught(state, small, {"plain": 0.004, "ngram": 0.009}, 60)
-    assert decide(STORY, small, both, Random(0), 0).lane == "plain"
-    assert decide(STORY, large, both, Random(0), 0).lane == "ngram"
-    alone = both.measured["small as started", "plain"]
-    assert alone.tokens_per_s == pytest.approx(250)
-    assert both.measured["large as started", "plain"] == state.measured["large as started", "plain"]
-    assert both.always["small as started", "plain"].ratio == pytest.approx(1, abs=0.2)
+    knowledge = Knowledge()
+    teach(knowledge, large, {"plain": 0.1, "ngram": 0.05}, 100, tokens=900)
+    assert predict(STORY, small, knowledge) == predict(STORY, small, Knowledge())
+    assert {fingerprint for fingerprint, _ in knowledge.measured} == {"large as started"}
+    assert set(knowledge.models) == {"large"}
+    of_large = knowledge.measured["large as started", "plain"], predict(STORY, large, knowledge)
+    teach(knowledge, small, {"plain": 0.004, "ngram": 0.009}, 60)
+    assert decide(STORY, small, knowledge, Random(0), 0).lane == "plain"
+    assert decide(STORY, large, knowledge, Random(0), 0).lane == "ngram"
+    assert knowledge.measured["small as started", "plain"].tokens_per_s == pytest.approx(250)
+    assert (knowledge.measured["large as started", "plain"], predict(STORY, large, knowledge)) == of_large
+    lane_s, taken_s = knowledge.models["small"].always[LaneId("small as started", "small", Strategy())]
+    assert lane_s / taken_s == pytest.approx(1, abs=0.2)
 
 
 def test_other_settings_of_an_engine_begin_anew() -> None:
     before = of_model("m")
-    state = taught(State(), before, {"plain": 0.1, "ngram": 0.05}, 50)
+    knowledge = Knowledge()
+    teach(knowledge, before, {"plain": 0.1, "ngram": 0.05}, 50)
     after = [replace(one, fingerprint="m with another build") for one in before]
-    state = taught(state, after, {"plain": 0.02, "ngram": 0.08}, 50)
-    assert state.measured["m with another build", "plain"].tokens_per_s == pytest.approx(50)
-    assert decide(STORY, after, state, Random(0), 0).lane == "plain"
+    teach(knowledge, after, {"plain": 0.02, "ngram": 0.08}, 50)
+    assert knowledge.measured["m with another build", "plain"].tokens_per_s == pytest.approx(50)
+    assert decide(STORY, after, knowledge, Random(0), 0).lane == "plain"
 
 
 def test_sums_of_replicas_add_up_and_keep_the_latest_moment() -> None:
-    key = ("f", "plain")
-    one, other = State({key: Measured(2, 1, at_s=5.0)}), State({key: Measured(3, at_s=9.0)})
-    assert merge(one, other).measured == merge(other, one).measured == {key: Measured(5, 1, at_s=9.0)}
+    sums = Measured(2, 1, at_s=5.0), Measured(3, at_s=9.0)
+    for first, second in (sums, sums[::-1]):
+        one, other = Knowledge(), Knowledge()
+        one.measured["f", "plain"], other.measured["f", "plain"] = first, second
+        one.merge(other)
+        assert one.measured == {("f", "plain"): Measured(5, 1, at_s=9.0)}
 
 
 def test_what_was_refused_before_a_decision_is_nobodys() -> None:
-    state = taught(State(), of_model("m"), {"plain": 0.1, "ngram": 0.05}, 5)
+    knowledge = Knowledge()
+    teach(knowledge, of_model("m"), {"plain": 0.1, "ngram": 0.05}, 5)
+    before = entries(knowledge)
     refused = Outcome("", 404, 0.001, at_s=NOW_S, error="no lane serves the model")
-    assert learn(state, Signals(), Decision("", "not decided"), refused) is state
+    learn(knowledge, Signals(), Decision("", "not decided"), refused)
+    assert entries(knowledge) == before
 
 
 @pytest.mark.parametrize(
@@ -109,65 +127,61 @@ def test_what_was_refused_before_a_decision_is_nobodys() -> None:
     ],
 )
 def test_a_failure_is_the_engines_own(status: int, error: str | None, failures: int) -> None:
-    lanes = of_model("m")
-    decision = decide(STORY, lanes, State(), Random(0), 0)
-    answer = Outcome("plain", status, 1.0, observed=seen(0.005), error=error, at_s=NOW_S)
-    state = learn(State(), STORY, decision, answer)
-    sums = state.measured["m as started", "plain"]
+    knowledge = Knowledge()
+    decision = decide(STORY, of_model("m"), knowledge, Random(0), 0)
+    learn(knowledge, STORY, decision, Outcome("plain", status, 1.0, observed=seen(0.005), error=error, at_s=NOW_S))
+    sums = knowledge.measured["m as started", "plain"]
     assert (sums.requests, sums.failures) == (1, failures)
-    assert bool(state.cells) == (error is None)
+    assert bool(knowledge.models) == (error is None)
     assert bool(sums.decode_tokens) == (error is None)
 
 
 def test_lanes_that_failed_before_another_served_are_counted() -> None:
-    decision = decide(STORY, of_model("m"), State(), Random(0), 0)
+    knowledge = Knowledge()
+    decision = decide(STORY, of_model("m"), knowledge, Random(0), 0)
     answer = Outcome("ngram", 200, 1.0, observed=seen(0.005), at_s=NOW_S, failed=(("plain", "m as started"),))
-    state = learn(State(), STORY, decision, answer)
-    assert state.measured["m as started", "plain"] == Measured(1, 1, at_s=NOW_S)
-    assert (state.measured["m as started", "ngram"].requests, state.measured["m as started", "ngram"].failures) == (
-        1,
-        0,
-    )
+    learn(knowledge, STORY, decision, answer)
+    assert knowledge.measured["m as started", "plain"] == Measured(1, 1, at_s=NOW_S)
+    of_second = knowledge.measured["m as started", "ngram"]
+    assert (of_second.requests, of_second.failures) == (1, 0)
 
 
 def test_an_engine_that_changed_after_the_decision_is_not_taken_for_what_was_predicted() -> None:
-    decision = decide(STORY, of_model("m"), State(), Random(0), 0)
+    knowledge = Knowledge()
+    decision = decide(STORY, of_model("m"), knowledge, Random(0), 0)
     answer = Outcome("plain", 200, 1.0, observed=seen(0.005), at_s=NOW_S, fingerprint="another")
-    state = learn(State(), STORY, decision, answer)
-    assert not state.cells
-    assert set(state.measured) == {("another", "plain")}
+    learn(knowledge, STORY, decision, answer)
+    assert not knowledge.models
+    assert set(knowledge.measured) == {("another", "plain")}
 
 
 def test_answers_of_one_token_do_not_inflate_speeds() -> None:
     """llama.cpp tells a microsecond for them."""
-    state, lanes = State(), of_model("m")
+    knowledge, lanes = Knowledge(), of_model("m")
     for number, took in enumerate([seen(0.02), *[seen(1e-6, 1)] * 50, *[seen(5e-5, 2)] * 50]):
-        decision = decide(STORY, lanes, state, Random(0), 0)
-        state = learn(state, STORY, decision, Outcome("plain", 200, 3.0, observed=took, at_s=NOW_S + number))
-    assert state.measured["m as started", "plain"].tokens_per_s == pytest.approx(50)
-    assert state.measured["m as started", "plain"].requests == 101
+        decision = decide(STORY, lanes, knowledge, Random(0), 0)
+        learn(knowledge, STORY, decision, Outcome("plain", 200, 3.0, observed=took, at_s=NOW_S + number))
+    assert knowledge.measured["m as started", "plain"].tokens_per_s == pytest.approx(50)
+    assert knowledge.measured["m as started", "plain"].requests == 101
+    assert predict(STORY, lanes, knowledge)["plain"].s_per_token == pytest.approx(0.02, rel=0.01)
 
 
-def test_of_an_older_file_what_still_means_the_same_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "learned.sqlite"
-    memory = Memory(path)
-    state = taught(replace(State(), at_s=time.time()), of_model("m"), {"plain": 0.1, "ngram": 0.05}, 5)
-    now_s = time.time()
-    cells = {key: replace(cell, at_s=now_s) for key, cell in state.cells.items() if key[0] != "tokens"}
-    memory.save(replace(State(), cells=cells, at_s=now_s))
-    memory.close()
-    with sqlite3.connect(path) as connection:  # as it was kept by lanes' names
-        (sums,) = connection.execute("SELECT value FROM learned WHERE part = 'cells' LIMIT 1").fetchone()
-        connection.execute("INSERT INTO learned VALUES ('measured', 'plain', ?)", (sums,))
-        connection.execute("INSERT INTO learned VALUES ('always', 'plain', ?)", (sums,))
-        connection.execute("INSERT INTO learned VALUES ('cells', '[\"tokens\",\"create\"]', ?)", (sums,))
-        connection.execute("PRAGMA user_version = 1")
-    memory = Memory(path)
-    assert memory.load() == replace(State(), cells=cells, at_s=now_s)
-    memory.close()
+@pytest.mark.parametrize("its_format", [1, 2])
+def test_of_an_older_file_what_still_means_the_same_is_kept(its_format: int, tmp_path: Path) -> None:
+    """The first format kept the sums of lanes by their names alone; the second had cells of another model."""
+    path, knowledge = tmp_path / "learned.sqlite", Knowledge()
+    teach(knowledge, of_model("m"), {"plain": 0.1, "ngram": 0.05}, 5, at_s=time.time())
+    store.save(path, knowledge)
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
-        assert not connection.execute("SELECT * FROM learned WHERE part IN ('measured', 'always')").fetchall()
+        (value,) = connection.execute("SELECT value FROM learned WHERE part = 'means' LIMIT 1").fetchone()
+        connection.execute("INSERT INTO learned VALUES ('cells', '[\"step\",\"m\"]', ?)", (value,))
+        connection.execute(f"PRAGMA user_version = {its_format}")
+    kept = {place: entry for place, entry in entries(knowledge).items() if its_format == 2 or place[0] != "measured"}
+    assert len(kept) > 3
+    assert entries(store.load(path)) == kept
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert not connection.execute("SELECT * FROM learned WHERE part = 'cells'").fetchall()
 
 
 # What a model is

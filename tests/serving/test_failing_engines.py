@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.conftest import CHAT, PATHS, StartEngine, StartGateway, lane, measured, two_lanes
+from tests.conftest import CHAT, PATHS, PLAIN_FIRST, StartEngine, StartGateway, lane, measured, two_lanes
 from tests.fake_engine import ANSWER, Received, Wire, token
 from tests.patient import PATIENCE_S, until
 
@@ -14,7 +14,7 @@ from tests.patient import PATIENCE_S, until
 async def test_an_engine_that_cannot_be_reached_is_passed_over(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
-    running, plain, _ = await two_lanes(start_engine, start_gateway)
+    running, plain, _ = await two_lanes(start_engine, start_gateway, more=PLAIN_FIRST)
     await plain.stop()
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert answer.json() == ANSWER
@@ -33,7 +33,7 @@ async def test_an_engine_lost_before_its_first_byte_is_passed_over_once(
     async def script(received: Received, wire: Wire) -> None:
         wire.die()
 
-    running, plain, ngram = await two_lanes(start_engine, start_gateway)
+    running, plain, ngram = await two_lanes(start_engine, start_gateway, more=PLAIN_FIRST)
     plain.script = script
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "ngram")
@@ -67,7 +67,7 @@ async def test_an_engine_dying_in_a_stream_ends_it_with_an_error_event(
         await asyncio.sleep(0.05)
         wire.die()
 
-    running, plain, ngram = await two_lanes(start_engine, start_gateway, script)
+    running, plain, ngram = await two_lanes(start_engine, start_gateway, script, more=PLAIN_FIRST)
     answer = await running.http.post(path, json=CHAT | {"stream": True})
     assert answer.content.startswith(token("one"))
     last = answer.content.removeprefix(token("one"))
@@ -128,7 +128,7 @@ async def test_a_busy_engine_sends_the_request_on(start_engine: StartEngine, sta
     async def busy(received: Received, wire: Wire) -> None:
         await wire.json({"error": {"message": "busy"}}, 429, {"retry-after": "7"})
 
-    running, plain, ngram = await two_lanes(start_engine, start_gateway)
+    running, plain, ngram = await two_lanes(start_engine, start_gateway, more=PLAIN_FIRST)
     plain.script = busy
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "ngram")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.conftest import CHAT, PATHS, StartEngine, StartGateway, lane, measured, two_lanes
+from tests.conftest import CHAT, PATHS, PLAIN_FIRST, StartEngine, StartGateway, chat, lane, measured, two_lanes
 from tests.fake_engine import ANSWER, Received, Wire, event, token
 
 ODD: list[Any] = [None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role": 5, "content": [{"text": 5}]}]]
@@ -100,7 +100,7 @@ async def test_an_engines_own_errors_pass_unchanged(start_engine: StartEngine, s
     async def script(received: Received, wire: Wire) -> None:
         await wire.json({"error": {"message": "context too small"}}, 400)
 
-    running, plain, ngram = await two_lanes(start_engine, start_gateway, script)
+    running, plain, ngram = await two_lanes(start_engine, start_gateway, script, more=PLAIN_FIRST)
     answer = await running.http.post("/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.json()) == (400, {"error": {"message": "context too small"}})
     assert len(plain.requests) + len(ngram.requests) == 1
@@ -121,15 +121,34 @@ async def test_a_large_answer_passes(start_engine: StartEngine, start_gateway: S
 # Choosing
 
 
-async def test_the_lane_follows_from_the_request(start_engine: StartEngine, start_gateway: StartGateway) -> None:
-    running, plain, ngram = await two_lanes(start_engine, start_gateway)
-    story = await running.http.post("/v1/chat/completions", json=CHAT)
+async def test_the_lane_follows_from_the_request_and_what_was_learned(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """By lookups, structured answers take 12 ms rather than 20, and others 30."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-    structured = await running.http.post("/v1/chat/completions", json=CHAT | {"response_format": schema})
-    assert story.headers["x-paceline-lane"] == "plain"
-    assert structured.headers["x-paceline-lane"] == "ngram"
-    assert "json_schema" in structured.headers["x-paceline-reason"]
-    assert (len(plain.requests), len(ngram.requests)) == (1, 1)
+    structured = chat("Extract all names from this text: Ann met Bob.", model="m", response_format=schema)
+
+    async def plainly(received: Received, wire: Wire) -> None:
+        await wire.json(ANSWER | {"timings": {"predicted_n": 21, "predicted_ms": 20.0}})
+
+    async def looking_up(received: Received, wire: Wire) -> None:
+        predicted_ms = 12.0 if "response_format" in received.json else 30.0
+        await wire.json(ANSWER | {"timings": {"predicted_n": 21, "predicted_ms": predicted_ms}})
+
+    plain, ngram = await start_engine(plainly), await start_engine(looking_up)
+    shared = 'device = "gpu0"'
+    running = await start_gateway(
+        lane("plain", plain.url, more=shared) + lane("ngram", ngram.url, "ngram", more=shared)
+    )
+    for _ in range(8):
+        for body in (CHAT, structured):
+            for name in ("plain", "ngram"):
+                await running.http.post("/v1/chat/completions", json=body, headers={"x-paceline-lane": name})
+    await running.outcome_number(32)
+    chosen = [await running.http.post("/v1/chat/completions", json=body) for body in (CHAT, structured)]
+    assert [answer.headers["x-paceline-lane"] for answer in chosen] == ["plain", "ngram"]
+    assert "json_schema" in chosen[1].headers["x-paceline-reason"]
+    assert (len(plain.requests), len(ngram.requests)) == (17, 17)
 
 
 async def test_a_header_forces_the_lane(start_engine: StartEngine, start_gateway: StartGateway) -> None:

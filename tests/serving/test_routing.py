@@ -16,29 +16,29 @@ STORY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 @pytest.mark.parametrize(
     ("rule", "headers", "expected"),
     [
-        ('task = "create"', {}, "ngram"),
-        ('task = "math"', {}, "plain"),
-        ('model = "m"', {}, "ngram"),
-        ('model = "other"', {}, "plain"),
-        ('header = "x-team"', {"x-team": "any"}, "ngram"),
-        ('header = "X-Team: batch"', {"x-team": "batch"}, "ngram"),
-        ('header = "x-team: batch"', {"x-team": "other"}, "plain"),
-        ('header = "x-team"', {}, "plain"),
-        ('api_key = "secret"', {"authorization": "Bearer secret"}, "ngram"),
-        ('api_key = "secret"', {"x-api-key": "secret"}, "ngram"),
-        ('api_key = "secret"', {"authorization": "Bearer other"}, "plain"),
-        ('task = "create"\nheader = "x-team"', {}, "plain"),
+        ('task = "create"', {}, "ruled"),
+        ('task = "math"', {}, "default"),
+        ('model = "m"', {}, "ruled"),
+        ('model = "other"', {}, "default"),
+        ('header = "x-team"', {"x-team": "any"}, "ruled"),
+        ('header = "X-Team: batch"', {"x-team": "batch"}, "ruled"),
+        ('header = "x-team: batch"', {"x-team": "other"}, "default"),
+        ('header = "x-team"', {}, "default"),
+        ('api_key = "secret"', {"authorization": "Bearer secret"}, "ruled"),
+        ('api_key = "secret"', {"x-api-key": "secret"}, "ruled"),
+        ('api_key = "secret"', {"authorization": "Bearer other"}, "default"),
+        ('task = "create"\nheader = "x-team"', {}, "default"),
     ],
 )
 async def test_rules_come_before_predictions(
     rule: str, headers: dict[str, str], expected: str, start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
     engine = await start_engine()
-    lanes = lane("plain", engine.url) + lane("ngram", engine.url, "ngram")
-    running = await start_gateway(f'[[rule]]\nlane = "ngram"\n{rule}\n{lanes}')
+    lanes = lane("default", engine.url) + lane("ruled", engine.url)
+    running = await start_gateway(f'[[rule]]\nlane = "ruled"\n{rule}\n{lanes}')
     answer = await running.http.post("/v1/chat/completions", json=STORY, headers=headers)
     assert answer.headers["x-paceline-lane"] == expected
-    if expected == "ngram":
+    if expected == "ruled":
         assert answer.headers["x-paceline-reason"].startswith("rule: ")
         assert "secret" not in answer.headers["x-paceline-reason"]
 
@@ -68,7 +68,7 @@ async def test_the_decision_is_explained_with_what_was_learned(
     await running.http.post("/v1/chat/completions", json=STORY, headers={"x-paceline-lane": "plain"})
     await running.outcome_number(1)  # it is learned from when it has been answered
     after = (await running.http.post(explain, json=STORY)).json()
-    assert after["predictions"]["plain"]["ms_per_token"] == pytest.approx(0.05, rel=0.3)
+    assert after["predictions"]["plain"]["ms_per_token"] == pytest.approx(1, rel=0.3)
     assert "ms/token" in after["decision"]["reason"]
     assert len(engine.requests) == asked + 1, "explaining sends nothing"
     wrong = await running.http.post("/paceline/explain/v1/models", json=STORY)

@@ -93,7 +93,7 @@ def _print(document: Mapping[str, Any]) -> None:
         if time is not None:
             parts.insert(0, f"{time:.1f} ms/token")
         if expected["acceptance"] is not None:
-            parts.append(f"accept {expected['acceptance']:.2f}+-{expected['acceptance_spread']:.2f}")
+            parts.append(f"accept {expected['acceptance']:.2f}")
             parts.append(f"of {expected['coverage']:.2f} of the tokens")
         _line(lane, ", ".join(parts))
 

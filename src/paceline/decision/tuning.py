@@ -1,122 +1,275 @@
 """The numbers that the decision was tuned with: what each means, its unit, its source, and how much it matters.
 
-Beliefs about drafters and tasks stand in ``priors.py``, about machines in ``step_cost.py``, about forgetting in
-``cells.py``.
-
-Where a docstring names no source, the number was set by hand and kept because it did well on the machines of
-``benchmarks.learning``. *Sensitivity* is what halving and doubling it adds to the share of the oracle's time there
-(96.6 %), in points: ``python -m benchmarks.learning.sensitivity``, 5 seeds. Where none is given, both are within 0.1
-points, which is chance. Those machines serve one request at a time, without prefills and conversations, so numbers
-about these matter more than they show.
+*Sensitivity*: half or twice any of the deviations changes the means over all worlds of ``benchmarks/worlds`` by 0.002
+or less, unless it is said (docs/decisions/0017). They were chosen on the tuning seeds, and none on a single world.
 """
 
-# What is predicted (predict.py)
+from collections.abc import Mapping
 
-MIN_TASK = 0.15
-"""Probability below which a task that a request may be is not considered."""
+from msgspec import Struct
+
+from paceline.types import Task
+
+# What is believed before anything was measured here (shapes.py, groups.py)
+
+
+class Prior(Struct, frozen=True):
+    """Standard deviations, unless they are said to be something else. Logarithms are natural: 0.1 is a tenth of the
+    time. A strength is in logarithms of the acceptance length at 3 drafted tokens; 0.3 of it is a logit of acceptance.
+    """
+
+    # What is shared by all requests.
+    machine: float = 3.0
+    """Of a plain step's seconds, as a logarithm, about :data:`MACHINE_MEAN`."""
+    device: float = 0.7
+    """Of another device's plain step beside the first one's, or another model's."""
+    engine: float = 0.15
+    """Of an engine's time beside others of the same model and device."""
+    cost: float = 0.6
+    """Of a step cost's logarithm, as a share of it: published cards have 0.5 to 2.5 times the mean (published.toml)."""
+    jump: float = 0.45
+    """Of what verifying costs at all: 1.1 for a mixture of experts (GLM-4.5-Air), 0.5 on an R9700, 0 on most; most of
+    it common to all drafters, which also stands for a plain lane that is slower or faster than its engine could be.
+    With 0.2 a mixture of experts is not understood (0.8 instead of 0.97)."""
+    own_cost: float = 0.05
+    """Of a lane's step cost beside its neighbours': what the published costs deviate from a smooth curve."""
+    length: float = 0.35
+    """Of a drafter's acceptance length at 3 tokens: published heads have 2.5 to 3.4 for code."""
+    own_length: float = 0.03
+    """Of a lane's acceptance length beside its neighbours'."""
+    load: float = 0.2
+    """Of what each doubling of concurrency adds to any lane's time, over its mean."""
+    load_of_engine: float = 0.1
+    """The same of one engine beside others."""
+    load_of_cost: float = 0.3
+    """The same of a step's cost, as a share of it."""
+    load_of_lane: float = 0.02
+
+    # What groups of requests have in common.
+    task: float = 0.17
+    """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has. With twice as much the
+    first 50 requests lose 0.006."""
+    application: float = 0.16
+    """Guessed, as the next two."""
+    reasoning: float = 0.14
+    leaf: float = 0.12
+    """Of a task in one application, beside both."""
+    drafter: float = 0.15
+    """Strength of a task for one kind of drafter, beside the others: Spec-Bench's table."""
+    lookup: float = 0.5
+    """The same for a lookup, which depends on what the answer copies: with 0.3, one that is good at one task alone is not
+    tried enough there (Spec-Bench: 0.960 instead of 0.984)."""
+    conversation: float = 0.3
+    """Of a conversation's strength: a logit."""
+    tilt: float = 0.35
+    """Of a group's tilt, which lookups alone feel, as a share of its strength's deviation. Without it the embedded
+    engine's lookups lose 0.012; with one for heads, too, nothing is gained."""
+    content: float = 0.9
+    """Of how much dearer a group's verification is, as a share of both its strength's deviation and the step cost's
+    logarithm: 0.15 for a task, as ggml-org/llama.cpp #22673 implies on a laptop."""
+
+    # What is left.
+    residual: float = 0.03
+    """Of a leaf's time on a lane. With 0.05 there is too much to explore (-0.001)."""
+    spread: float = 0.15
+    """By which requests of a leaf differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
+    time_noise: float = 0.07
+    """Of a measured time, then learned: 4 to 8 % (published.toml)."""
+
+    # What changes.
+    machine_drift: float = 0.02
+    """By request."""
+    machine_changed: float = 0.5
+    """By which a machine is slower or faster when it throttles or others compute."""
+    drift: float = 0.003
+    """Of what an observation tells of, each time. With none nothing changes: changes are told apart."""
+    residual_drift: float = 0.001
+    changed: float = 0.4
+    """Of a group's strength when it changes: from stories to math, or to nothing."""
+    unseen_change: float = 1600.0
+    """Requests of a task in which it changes once, where only plain is taken, which shows no drafts. With half, changes
+    from nothing are found sooner and those to nothing cost more; with twice the other way round."""
+
+
+PRIOR = Prior()
+MACHINE_MEAN = -3.5
+"""Logarithm of a plain step's seconds before one was measured: 33 tokens per second; the first request tells."""
+ACCEPTED_FIRST, ACCEPTED_LESS, ACCEPTED_LAST = 0.80, 0.045, 0.3
+"""Probability that a drafted token is accepted if all before it were: of the first, how much less of each further one,
+and the least. About the middle of published heads (published.toml) over all tasks."""
+ACCEPTED_AT = 0.72
+"""Acceptance at which the lengths' sensitivity to a logit is taken: long drafts feel one twice as much. At 0.5 it
+costs 0.001."""
+STEP_COST_SLOPE = 0.3
+"""Of the logarithm of a step's cost: log(1 + 0.3 n) of n drafted tokens, an RTX 3090's."""
+SHARED_COST, SHARED_JUMP, SHARED_LENGTH = 0.3, 0.7, 0.2
+"""Parts of these variances that all drafters of an engine have in common."""
+NEAR = 0.6
+"""Distance of logarithms of draft lengths at which lanes have little in common."""
+LONGEST_FEELING = 1.5
+"""How much, at most, a lane feels of what its drafter's length is off by: long drafts have an end."""
+TILT_MIDDLE, TILT_SCALE = 1.35, 0.45
+"""Logarithm of 1 + the drafted tokens at which a tilt changes nothing, and its unit."""
+LOOKUP_SHARE = 0.3
+"""Lookups find nothing to draft in most steps: of the logarithms of a draft's cost and length, and of what a task's
+strength does to it, this share is felt."""
+LOADS = 7
+"""Concurrencies that are told apart: 1, 3, 7 ... 127 others."""
+LOAD_MEAN, LOAD_OWN = 0.1, 0.3
+"""What load adds to the logarithm of time, for each logarithm of concurrency, and how far single concurrencies deviate
+from what all have in common, as a share."""
+TASK_LOGITS: Mapping[Task, float] = {
+    Task.CODE: 0.0,
+    Task.EDIT: 0.4,
+    Task.MATH: 0.37,
+    Task.SUMMARISE: 0.26,
+    Task.EXTRACT: 0.2,
+    Task.TOOL_CALL: 0.2,
+    Task.RETRIEVE: 0.16,
+    Task.ANSWER: -0.22,
+    Task.REASON: -0.3,
+    Task.TRANSLATE: -0.47,
+    Task.CHAT: -0.4,
+    Task.CREATE: -0.79,
+    Task.UNKNOWN: -0.1,
+}
+"""Acceptance by task over code's: of mtp-bench.py's prompts (published.toml); edits, extracts, calls and chat are
+guesses, and what can't be told is in the middle."""
+LOGIT = 0.3
+"""Strength of one logit."""
+PUBLISHED_SHARE = 0.5
+"""Of what was published of a task that is believed of another model's: models differ as much as tasks do."""
+USUAL_LENGTHS: Mapping[str, int] = {"ngram": 8, "mtp": 3, "eagle3": 4, "draft": 8, "dflash": 8, "dspark": 8}
+"""Drafted tokens by kind where the engine's cap is not known: the usual settings of engines."""
+USUAL_LENGTH = 4
+"""The same of other kinds."""
+ANSWER_TOKENS: Mapping[Task, float] = {
+    Task.CODE: 350.0,
+    Task.EDIT: 400.0,
+    Task.EXTRACT: 150.0,
+    Task.TOOL_CALL: 80.0,
+    Task.MATH: 250.0,
+    Task.REASON: 250.0,
+    Task.ANSWER: 250.0,
+    Task.RETRIEVE: 80.0,
+    Task.SUMMARISE: 120.0,
+    Task.TRANSLATE: 100.0,
+    Task.CHAT: 120.0,
+    Task.CREATE: 500.0,
+    Task.UNKNOWN: 200.0,
+}
+"""Guesses."""
 CHARS_PER_TOKEN = 4.0
 """Characters per token of a prompt whose tokens nobody has counted yet. Source: usual for English text."""
 PREFILL_S_PER_TOKEN = 0.001
-"""Seconds per prompt token, before a prefill was measured. Sensitivity: halved -0.04, doubled -0.20."""
-PRIOR_SPREAD = 0.9
-"""Standard deviation, in logits, of the priors of acceptance and coverage."""
-TASK_SPREAD = 0.6
-"""Standard deviation, in logits, by which a task deviates from a drafter's other tasks. Sensitivity: halved -0.12,
-doubled +0.03."""
-NEAR_SPREAD = 0.3
-"""Standard deviation, in logits, by which an amount to copy deviates from a task's other requests, and a conversation
-from its task."""
-MISFIT = 0.06
-"""Standard deviation of what the model misses in a plain lane's time, and in the cost of a lane's verification step; as
-a logarithm. Sensitivity: halved 0.00, doubled -0.11."""
-MIN_COST = 0.1
-"""Least cost of a verification step, as a share of what was believed."""
-UNKNOWN_COST = 0.1
-"""Relative standard deviation of a verification step's cost from which on a cap that was never tried teaches about
-it."""
-PLAIN_GAP = 3.0
-"""Standard deviations from which on a lane is believed to deviate by more than :data:`MISFIT`."""
-BLIND_MISFIT = 0.25
-"""Misfit of a lane whose engine does not report what was accepted, so that the time alone shows how wrong the prior is;
-and again by which a task deviates from the lane's others. As a logarithm."""
-UNSEEN_SPREAD = 0.25
-"""Standard deviation, as a logarithm, of a plain lane's time as long as it follows only from what drafting lanes
-took."""
-GUESSED_SPREAD = 0.5
-"""Standard deviation, as a logarithm, of a plain lane's time as long as it follows only from what drafting lanes took
-whose engines do not report what was accepted."""
-LOOKUP_COST = 0.02
-"""What looking up costs in steps that find nothing, as a share of a plain step. Source: lanes that never drafted were
-slower than plain ones by 1 to 2 %, seen at a cap below the engine's shortest draft."""
+"""Seconds per prompt token, before a prefill was measured."""
 
-# What is chosen (decide.py)
+# How it learns (belief.py, changes.py, time_model.py)
+
+TAILS = 4.0
+"""Degrees of freedom of Student's t: how far off single requests may be. Between 3 and 8 nothing changes."""
+USUAL_SCORE = 1.5
+"""Standard deviations within which an observation is taken at its word."""
+SLACK = 0.5
+"""Standard deviations by which a miss may be off to one side again and again: half of the shift that is to be told."""
+CHANGE_INTERVAL = 6.0
+"""Standard deviations of misses to one side, summed up, that tell a change. With 5 false ones cost 0.001."""
+MAX_SCORE = 7.0
+"""Standard deviations that one miss counts as at most; a single one of so many tells a change."""
+MAX_MISS = 3.0
+"""Standard deviations of a miss beyond which it teaches residuals and variances no more."""
+VARIANCE_WEIGHT, VARIANCE_FADING = 10.0, 0.99
+"""Squares that a believed variance counts as, and what is left of them after each new one."""
+MIN_TASK = 0.1
+"""Probability from which on a task that may be meant counts."""
+MAX_GROUPS, MAX_CONVERSATIONS, MAX_LANES = 60, 24, 64
+"""That are told apart; what was longest not met gives way. Bounds the time that learning takes."""
+MAX_KEYS = 4096
+"""Numbers that are remembered by names that clients can choose."""
+MAX_MODELS = 64
+"""Sets of lanes that are compared with each other, of which something is known."""
+LENGTH_WEIGHT, LENGTH_FADING = 4.0, 0.98
+"""Answers that the length of a wider group's count as, and what is left of one after each new one."""
+
+# What is tried (exploring.py, decide.py)
 
 EXPLORATION = 0.01
 """Share of decode time that may be spent on lanes that are not predicted to be the fastest. The setting
-``routing.exploration`` is for operators to change it. Sensitivity: halved +0.19, doubled -0.35; what it buys is proof,
-and that changes are noticed."""
-FAR_WORSE = 1.4
-"""A lane is not explored that would take so many times the best one's time even if it were a standard deviation faster
-than predicted. Sensitivity: halved -0.41, doubled -0.06."""
-MAX_PROBED = 0.12
-"""Probability, at most, with which a drafter that lost before is tried again to see whether it changed."""
-HEAD_START = 0.5
-"""Times the set share that may be spent on the first requests, when there is most to learn; it falls off with
-:data:`HEAD_START_REQUESTS`. Sensitivity: halved -0.13, doubled -0.05."""
-HEAD_START_REQUESTS = 40.0
-"""Requests after which half of the head start is over. Sensitivity: halved -0.10, doubled 0.00."""
+``routing.exploration`` is for operators to change it."""
+HEAD_START = 300.0
+"""Requests that count as served already where it is asked how much may be spent: there is most to learn at first."""
 MAX_COMPARED = 0.05
 """Probability, at most, with which a lane is picked that would be best if it had to serve all requests, as a static
 policy: what it takes where another one is predicted to be faster is what shows whether choosing pays. Source:
 docs/decisions/0011."""
-COMPARING_PART = 0.5
-"""Part of the share for exploration that comparing may be expected to cost. Source: docs/decisions/0011."""
+COMPARING_PART = 0.2
+"""Part of the share for exploration that comparing may be expected to cost."""
 NEARLY_BEST = 1.02
-"""Lanes that would take so many times as long may be the best static one as well. Source: docs/decisions/0011.
-Sensitivity: doubled, so that all lanes are compared, -0.26."""
-PATIENCE = 3.0
-"""Times the present share that a single decision may be expected to cost. Sensitivity: halved +0.04, doubled +0.13."""
-MAX_CANDIDATES = 4
-"""Lanes that one choice is made among: the best one, and those that may be tried instead. Sensitivity: halved -0.16,
-doubled 0.00."""
-MIN_SPREAD = 0.01
-"""Standard deviation of a time's logarithm that is assumed at least, where lanes are compared."""
+"""Lanes that would take so many times as long may be the best static one as well. Source: docs/decisions/0011."""
+ALWAYS_FADING = 0.999
+"""What is left, after each request, of what static policies would have taken."""
+MEASURED_FIRST = 3
+"""Outcomes within which the plain lane is to be measured: every other lane's cost is told over its."""
+MAX_EXPLORED = 0.5
+"""Of requests alike that may explore."""
+MAX_BEHIND = 5.0
+"""Standard deviations behind the best from which on a lane is not looked at."""
 MAX_CONCURRENT_TURNS = 1
 """Requests in flight on a device whose engines take turns, beyond which all go plain and meet in one engine's turn: a
 turn that keeps changing costs more than drafts bring. Source: measured, docs/decisions/0003."""
 
-# What is believed of outcomes, and how much (learn.py)
+
+class Horizon(Struct, frozen=True):
+    """How many requests profit from what is learned now; nothing of it is known, so it grows with what was seen."""
+
+    share: float = 0.3
+    """Of the requests of a group, or all, that are counted: later ones would have taught the same. Half or twice as
+    much costs 0.001."""
+    at_first: float = 8.0
+    """Requests of a new group that are expected."""
+    all_at_first: float = 20.0
+    """Requests of all groups that are expected."""
+    of_all: float = 0.5
+    """Of all requests seen so far, that so many more may follow."""
+    lane_share: float = 0.1
+    """The same for a lane whose drafter is known at other lengths."""
+    longest: float = 200.0
+
+    def of_group(self, alike: int, requests: int) -> float:
+        """For what an observation teaches of requests alike."""
+        return self.share * self.of_change(alike, requests)
+
+    def of_change(self, alike: int, requests: int) -> float:
+        """For what is found out of a change: all requests alike that are expected."""
+        return min(self.longest, self.at_first + alike, self.all_at_first + self.of_all * requests)
+
+    def of_drafter(self, tries: int, requests: int) -> float:
+        """For what the first tries of a kind of drafter teach of all requests."""
+        return min(self.longest, self.all_at_first + self.of_all * requests) / (1 + tries**2)
+
+    def of_lane(self, tries: int, requests: int) -> float:
+        """For what the first tries of a lane do, beside that."""
+        return min(self.longest, self.lane_share * requests) / (1 + tries**2)
+
+
+HORIZON = Horizon()
+
+# What is believed of outcomes (reports.py)
 
 MIN_TOKENS = 4
 """Decoded tokens below which an answer shows nothing about speed."""
+MAX_TOKENS = 10**9
+"""Counts of tokens from which on no report is believed: more than any context holds."""
+MAX_ANSWER_TOKENS = 10**7
+"""Tokens from which on no answer's length is believed: days of decoding on most machines."""
 MIN_TOKENS_PER_S, MAX_TOKENS_PER_S = 0.01, 100_000.0
 """Between which an engine's speed is believed: slower than any user would wait for, and faster than any hardware."""
 MAX_TIMES_CLOCK, CLOCK_SLACK_S = 1.1, 0.05
 """An engine may report to have worked for so many times what passed on the gateway's clock, and so many seconds more,
-to be believed: clocks differ a little, and are rounded. Sensitivity: the first halved -2.95, doubled 0.00 (2 seeds)."""
+to be believed: clocks differ a little, and are rounded."""
 MIN_SHARE_OF_CLOCK = 0.1
 """Share of the time that passed for which an engine must report to have worked, to be believed."""
-REQUEST_SPREAD = 0.5
-"""Standard deviation, in logits, of acceptance between requests of one task."""
-COVERAGE_SPREAD = 0.7
-"""Standard deviation, in logits, of coverage between requests of one task."""
-TIME_NOISE = 0.15
-"""Relative standard deviation of a request's decode time. Sensitivity: halved -0.02, doubled -0.29."""
-CORRECTION_NOISE = 0.3
-"""Standard deviation that a verification step's cost has beyond :data:`TIME_NOISE`, between tasks, by which the model
-errs differently. As a logarithm."""
-BLIND_NOISE = 0.5
-"""Standard deviation that a plain step's time has beyond :data:`TIME_NOISE` where it follows from verification steps.
-As a logarithm."""
-MAX_DRAFTING_SHARE = 0.1
-"""Share of verification steps beyond which a request does not show what a plain step takes."""
-MAX_STEP_COST = 1000.0
-"""Plain steps that a step is taken to cost at most: beyond, the machine stood still."""
-MAX_MISS = 3.0
-"""How far a time is taken to be off the model's, as a logarithm: 20 times as long, or a twentieth."""
-LENGTH_SPREAD = 0.8
-"""Standard deviation of the logarithm of an answer's length, between requests of one task."""
 MIN_PROMPT_TOKENS = 16
 """Processed prompt tokens below which a request does not show what the prefill of a token takes."""
-MAX_CONVERSATIONS = 1000
-"""Conversations that are remembered. Of more, those that were quiet for longest are forgotten."""
+MAX_SERVED = 1000
+"""Conversations whose prompts engines are taken to hold. Of more, those that were quiet for longest are forgotten."""

@@ -9,7 +9,7 @@ from paceline.paths import DECISION_LOG, KNOWLEDGE
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
-from paceline.routing.store import Memory, State
+from paceline.routing.store import Knowledge, Memory
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
 
@@ -33,7 +33,7 @@ class Storage:
         """The decision log, if one is kept."""
         self.conversation_key = conversation_key(directory)
 
-    async def knowledge(self) -> State | None:
+    async def knowledge(self) -> Knowledge | None:
         """What was learned before; ``None`` where that is not kept."""
         return await asyncio.to_thread(self._memory.load) if self._memory else None
 
@@ -45,7 +45,7 @@ class Storage:
             pipeline.sinks.add("traces", self._traces, gets_parameters=True)
             self._traces.address_of = lambda lane: _address_of(pipeline, lane)
 
-    async def save(self, knowledge: State) -> None:
+    async def save(self, knowledge: Knowledge) -> None:
         """In a thread: a slow disk keeps no request waiting, a full one stops none."""
         if self._memory:
             await asyncio.to_thread(self._memory.save, knowledge)

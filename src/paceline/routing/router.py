@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from threading import Lock
 from time import time
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
-from paceline.decision import State, decide, learn, merge, predict
+from paceline.decision import Knowledge, decide, learn, predict
 from paceline.decision.load import Load
 from paceline.inspection import inspect, meaning
 from paceline.inspection.inspect import PROCESS_KEY
@@ -54,22 +53,21 @@ class Router:
         settings: RoutingSettings = RoutingSettings(),  # noqa: B008 - it is frozen
         *,
         rules: Sequence[Rule] = (),
-        knowledge: State | None = None,
+        knowledge: Knowledge | None = None,
         seed: int | None = None,
         conversation_key: bytes = PROCESS_KEY,
     ) -> None:
         self.lanes = lanes
         self.settings = settings
         self.rules = rules
-        self.knowledge = knowledge or State()
-        """What was learned so far. It is immutable: observing puts another one in its place."""
+        self.knowledge = knowledge or Knowledge()
+        """What was learned so far; it changes with every outcome."""
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and was done without."""
         self._random = Random(seed)
         self._conversation_key = conversation_key
         self._in_flight: WeakValueDictionary[int, Decision] = WeakValueDictionary()
         """Decisions for which no state of the lanes was given, by identity, until they are observed or dropped."""
-        self._learning = Lock()
 
     def choose(
         self, request: Request, signals: Signals | None = None, lanes: Sequence[LaneState] | None = None
@@ -110,8 +108,7 @@ class Router:
         if not outcome.at_s:
             outcome = replace(outcome, at_s=time())
         try:
-            with self._learning:
-                self.knowledge = learn(self.knowledge, decision.signals, decision, outcome)
+            learn(self.knowledge, decision.signals, decision, outcome)
         except Exception:
             note_failure(self.failures, "learning")
 
@@ -150,10 +147,10 @@ class Router:
         """
         self.knowledge = store.load(Path(path))
 
-    def merge(self, knowledge: State) -> None:
+    def merge(self, knowledge: Knowledge) -> None:
         """Also know what another router has learned. What is merged twice counts twice."""
-        with self._learning:
-            self.knowledge = merge(self.knowledge, knowledge)
+        with self.knowledge.lock:
+            self.knowledge.merge(knowledge)
 
     def _inspected(self, request: Request, failures: Counter[str]) -> Signals:
         try:
@@ -252,7 +249,7 @@ class _Choosing:
     """One choice: what is known at its moment, and where its random numbers come from."""
 
     def __init__(
-        self, *, signals: Signals, knowledge: State, exploration: float, rng: Random, failures: Counter[str]
+        self, *, signals: Signals, knowledge: Knowledge, exploration: float, rng: Random, failures: Counter[str]
     ) -> None:
         self.signals = signals
         self._knowledge, self._exploration, self._random, self._failures = knowledge, exploration, rng, failures

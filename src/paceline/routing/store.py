@@ -1,6 +1,6 @@
 """What was learned, kept in a SQLite file over restarts.
 
-A row for each entry of the state, so that saving writes what changed. Entries carry the fingerprint of the engine they
+A row for each entry, so that saving writes what changed. Entries carry the fingerprint of the engine they
 are about: what is known of an engine that no longer exists as it was is never asked for again, and dropped when it is
 old.
 
@@ -17,20 +17,21 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from paceline.decision import ENTRY_TYPES, Key, Row, State, merge
+from paceline.decision import ENTRY_TYPES, Key, Knowledge, Row
+from paceline.decision.knowledge import Totals
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
 
-__all__ = ["Memory", "State", "load", "save"]
+__all__ = ["Knowledge", "Memory", "load", "save"]
 
-FORMAT = 2
+FORMAT = 3
 """Changes when what is stored means something else. A newer file is set aside; of an older one, what still means the
 same is kept."""
 _BY_LANE_FORMAT = 1
-"""Kept the sums of lanes by their name alone and the lengths of answers by their task alone, whatever model and
-settings stood behind: those begin anew. All else was under fingerprints already."""
+"""Kept the sums of lanes by their name alone, whatever model and settings stood behind: those begin anew."""
 FORGOTTEN_AFTER_S = 90 * 86_400.0
-"""Older entries are dropped: that is more than five of the longest half-lives (``decision/cells.py``)."""
+"""Older entries are dropped: engines and habits will have changed."""
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
@@ -46,32 +47,32 @@ _ELSE_TO_DO = "let this user write there"
 log = logging.getLogger("paceline.routing")
 
 
-def save(path: Path, state: State) -> None:
-    """Write a state to a file, in place of what stood there; what can't be read of it is set aside.
+def save(path: Path, knowledge: Knowledge) -> None:
+    """Write what was learned to a file, in place of what stood there; what can't be read of it is set aside.
 
     Raises:
         OSError: it can't be written.
     """
     with closing(Memory(path)) as memory:
         memory.load()
-        memory.save(state)
+        memory.save(knowledge)
         if memory.problem:
             raise OSError(f"{path} can't be written: {memory.problem}")
 
 
-def load(path: Path) -> State:
+def load(path: Path) -> Knowledge:
     """What was saved; nothing where there is no file. One that is damaged is set aside.
 
     Raises:
         OSError: it can't be read.
     """
     if not path.exists():
-        return State()
+        return Knowledge()
     with closing(Memory(path)) as memory:
-        state = memory.load()
+        knowledge = memory.load()
         if memory.problem and not memory.is_read:
             raise OSError(f"{path} can't be read: {memory.problem}")
-        return state
+        return knowledge
 
 
 class Memory:
@@ -89,35 +90,36 @@ class Memory:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._is_closed = False
-        self._given: State | None = None
-        """The state that was saved last."""
-        self._saved: State | None = None
-        """What stands in the file; ``None`` where that isn't known, and all of it is to be written."""
+        self._given: tuple[int, int] | None = None
+        """What was saved last: whose knowledge, and how many outcomes it had learned."""
+        self._saved: dict[tuple[str, Key], object] | None = None
+        """Entries that stand in the file; ``None`` where that isn't known, and all of it is to be written."""
         self.is_read = False
         """Whether what stood in the file is known to the gateway, or to :attr:`_earlier`."""
-        self._earlier = State()
+        self._earlier: Knowledge | None = None
         """What stood in a file that could be read only after the gateway had begun to learn; part of all that is
         saved."""
         self._open()
 
-    def load(self) -> State:
+    def load(self) -> Knowledge:
         """What was saved last. Entries that can't be read, or that a wrong clock has dated, are left out."""
         with self._lock:
             if self._connection is None:
                 self._saved = None
                 return self._loaded_read_only()
-            state = State()
+            knowledge = Knowledge()
             try:
-                state, misdated = self._read(self._connection)
-                self.is_read, self._given, self._saved = True, state, state
+                rows, misdated = self._read(self._connection)
+                knowledge = Knowledge.from_rows(rows)
+                self.is_read, self._saved = True, {(row.part, row.key): row.entry for row in rows}
                 if misdated:
                     self._begin_anew("misdated", f"{misdated} of its entries are dated in the future by a wrong clock")
-                    self._write_guarded(state)
+                    self._write_guarded(knowledge)
             except FILE_ERRORS as error:
                 self._failed(error)
-            return state
+            return knowledge
 
-    def save(self, state: State) -> None:
+    def save(self, knowledge: Knowledge) -> None:
         """Write what changed since the last time, if anything did. Where that can't be, :attr:`problem` says why, and
         the next saving writes it, too."""
         with self._lock:
@@ -126,8 +128,8 @@ class Memory:
             self._notice_another_file()
             if self._connection is None:
                 self._open()
-            if state is not self._given or self._saved is None:
-                self._write_guarded(state)
+            if self._given != (id(knowledge), knowledge.learned) or self._saved is None:
+                self._write_guarded(knowledge)
 
     def close(self) -> None:
         """Let go of the file; savings that come later do nothing."""
@@ -158,7 +160,7 @@ class Memory:
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             its_format = connection.execute("PRAGMA user_version").fetchone()[0]
-            if its_format not in (0, _BY_LANE_FORMAT, FORMAT):
+            if not 0 <= its_format <= FORMAT:
                 connection.close()
                 self._begin_anew(
                     "newer" if its_format > FORMAT else "older",
@@ -166,9 +168,10 @@ class Memory:
                 )
                 return
             connection.execute(_SCHEMA)
-            if its_format == _BY_LANE_FORMAT:
-                connection.execute("DELETE FROM learned WHERE part IN ('measured', 'always')")
-                connection.execute("DELETE FROM learned WHERE part = 'cells' AND key LIKE '[\"tokens\",%'")
+            if its_format < FORMAT:
+                kept = set(ENTRY_TYPES) - ({"measured"} if its_format == _BY_LANE_FORMAT else set())
+                marks = ", ".join("?" * len(kept))
+                connection.execute(f"DELETE FROM learned WHERE part NOT IN ({marks})", sorted(kept))
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute("INSERT OR REPLACE INTO learned VALUES ('opened', '', ?)", (b"",))  # takes the lock
             connection.commit()
@@ -225,19 +228,19 @@ class Memory:
         except FILE_ERRORS as error:
             self._failed(error)
 
-    def _loaded_read_only(self) -> State:
+    def _loaded_read_only(self) -> Knowledge:
         """Of a file that can be read but not written."""
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 its_format = connection.execute("PRAGMA user_version").fetchone()[0]
-                state = self._read(connection)[0] if its_format == FORMAT else State()
+                rows = self._read(connection)[0] if its_format == FORMAT else []
         except FILE_ERRORS:
-            return State()
+            return Knowledge()
         self.is_read = True
-        return state
+        return Knowledge.from_rows(rows)
 
-    def _read(self, connection: sqlite3.Connection) -> tuple[State, int]:
-        """The state, and how many entries are dated in the future.
+    def _read(self, connection: sqlite3.Connection) -> tuple[list[Row], int]:
+        """All entries that can be read and are not too old, and how many others are dated in the future.
 
         Raises:
             FILE_ERRORS: the file can't be read.
@@ -249,48 +252,58 @@ class Memory:
         for part, about, value in connection.execute("SELECT part, key, value FROM learned"):
             try:
                 entry = msgspec.msgpack.decode(value, type=ENTRY_TYPES[part])
-                if isinstance(entry, float):  # a time or a sum of times
-                    rows.append(Row(part, (), min(entry, newest_s)))
-                    continue
-                key = tuple(msgspec.json.decode(about))
+                key = tuple(msgspec.json.decode(about or "[]", type=list[str]))
             except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+                continue
+            if isinstance(entry, Totals):  # sums of times are of use whatever their date
+                rows.append(Row(part, key, replace(entry, at_s=min(entry.at_s, newest_s))))
                 continue
             misdated += entry.at_s > newest_s
             if oldest_s <= entry.at_s <= newest_s:
                 rows.append(Row(part, key, entry))
-        return State.from_rows(rows), misdated
+        return rows, misdated
 
-    def _write_guarded(self, state: State) -> None:
+    def _write_guarded(self, knowledge: Knowledge) -> None:
         for _ in range(2):  # once more where the file was found damaged, and begun anew
             if self._connection is None:
                 return
             try:
                 if not self.is_read:
-                    self._earlier, _ = self._read(self._connection)
+                    self._earlier = Knowledge.from_rows(self._read(self._connection)[0])
                     self.is_read = True
-                self._write(self._connection, state if self._earlier == State() else merge(self._earlier, state))
+                self._write(self._connection, knowledge)
             except FILE_ERRORS as error:
                 self._failed(error)
             else:
-                self._given, self.problem = state, None
+                self.problem = None
                 return
 
-    def _write(self, connection: sqlite3.Connection, state: State) -> None:
+    def _write(self, connection: sqlite3.Connection, knowledge: Knowledge) -> None:
         """
         Raises:
             FILE_ERRORS: nothing was written.
         """
-        gone = {(row.part, row.key): row.entry for row in self._saved.rows()} if self._saved else {}
-        new = [row for row in state.rows() if gone.pop((row.part, row.key), None) is not row.entry]
-        rows = [(row.part, _text(row.key), msgspec.msgpack.encode(row.entry)) for row in new]
+        with knowledge.lock:
+            if self._earlier is not None:
+                knowledge.merge(self._earlier)
+                self._earlier = None
+            given = id(knowledge), knowledge.learned
+            present: dict[tuple[str, Key], object] = {(row.part, row.key): row.entry for row in knowledge.rows()}
+        written = self._saved or {}
+        rows = [
+            (part, _text(key), msgspec.msgpack.encode(entry))
+            for (part, key), entry in present.items()
+            if (old := written.get((part, key))) is not entry and old != entry
+        ]
         with connection:
             if self._saved is None:
                 connection.execute("DELETE FROM learned WHERE part <> 'opened'")
             connection.executemany(
-                "DELETE FROM learned WHERE part = ? AND key = ?", [(part, _text(key)) for part, key in gone]
+                "DELETE FROM learned WHERE part = ? AND key = ?",
+                [(part, _text(key)) for part, key in written if (part, key) not in present],
             )
             connection.executemany("INSERT OR REPLACE INTO learned VALUES (?, ?, ?)", rows)
-        self._saved = state
+        self._saved, self._given = present, given
 
 
 def _text(key: Key) -> str:

@@ -1,0 +1,181 @@
+"""Everything that was learned, by what it holds for."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+from threading import RLock
+from typing import Any, NamedTuple
+
+from msgspec import Struct, structs
+
+from paceline.decision.answers import Mean, Means
+from paceline.decision.saved import SavedModel, restored, saved
+from paceline.decision.time_model import LaneId, TimeModel
+from paceline.decision.tuning import MAX_MODELS, MAX_SERVED
+from paceline.types import LaneState, Measured
+
+Key = tuple[str, ...]
+"""What an entry is about."""
+
+
+class Served(Struct, frozen=True):
+    """The last turn of a conversation on one engine."""
+
+    at_s: float
+    chars: int
+    """Length of the prompt, which the engine's cache is taken to hold still."""
+
+
+class Totals(Struct, frozen=True):
+    """Numbers about everything."""
+
+    at_s: float = 0.0
+    """When the latest outcome was learned, in seconds since 1970."""
+    decode_s: float = 0.0
+    """Time spent decoding, of all answers that reported it and whose lane was chosen among several."""
+    exploring_s: float = 0.0
+    """Part of it that exploration was expected to cost."""
+
+
+Entry = Measured | Served | Mean | SavedModel | Totals
+ENTRY_TYPES: dict[str, type[Any]] = {
+    "measured": Measured,
+    "served": Served,
+    "means": Mean,
+    "models": SavedModel,
+    "totals": Totals,
+}
+"""By part of what is known."""
+
+
+class Row(NamedTuple):
+    """One entry, as it can be stored."""
+
+    part: str
+    """Of :data:`ENTRY_TYPES`."""
+    key: Key
+    entry: Entry
+
+
+class Knowledge:
+    """What is known of lanes, drafters and machines. It changes with every outcome; :attr:`lock` is to be held by who
+    reads or changes it from several threads."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.models: dict[str, TimeModel] = {}
+        """By model and device (:attr:`LaneState.model`). Lanes that were compared with each other share one."""
+        self.measured: dict[tuple[str, str], Measured] = {}
+        """Sums by fingerprint and lane: another model, build or setting under a lane's name begins anew."""
+        self.served: dict[tuple[str, str], Served] = {}
+        """By conversation and fingerprint."""
+        self.means = Means()
+        """Of answers' lengths, and of what a prompt token takes."""
+        self.totals = Totals()
+        self.learned = 0
+        """Outcomes that were learned since this was made."""
+
+    def model_of(self, lanes: Sequence[LaneState]) -> TimeModel:
+        """What is known of the times of lanes that are compared with each other. Changes nothing."""
+        known = [self.models[name] for name in map(model_of, lanes) if name in self.models]
+        return max(known, key=lambda model: model.seen, default=None) or TimeModel()
+
+    def joined(self, names: Iterable[str]) -> TimeModel:
+        """The model to learn with of lanes that were compared with each other, by the names it is kept under: what was
+        known of some of them apart is put together. Of too many, what was not learned of for longest is forgotten."""
+        names = dict.fromkeys(names)
+        known = list({id(self.models[name]): self.models[name] for name in names if name in self.models}.values())
+        model = max(known, key=lambda model: model.seen, default=None) or TimeModel()
+        for other in known:
+            if other is not model:
+                model.merge(other)
+        for name in [*(name for name, each in self.models.items() if each in known), *names]:
+            self.models.pop(name, None)
+            self.models[name] = model
+        while len(self.models) > MAX_MODELS:
+            del self.models[next(iter(self.models))]
+        return model
+
+    def _names(self) -> list[list[str]]:
+        """Those that each model is kept under."""
+        names: dict[int, list[str]] = {}
+        for name, model in self.models.items():
+            names.setdefault(id(model), []).append(name)
+        return [sorted(each) for each in names.values()]
+
+    def serve(self, conversation: tuple[str, str], turn: Served) -> None:
+        """Note a turn, unless a later one is known; of too many conversations, the oldest are forgotten."""
+        known = self.served.pop(conversation, turn)
+        self.served[conversation] = max(known, turn, key=lambda each: (each.at_s, each.chars))
+        while len(self.served) > MAX_SERVED:
+            del self.served[next(iter(self.served))]
+
+    # Keeping it
+
+    def rows(self) -> Iterator[Row]:
+        """All entries. One that has not changed since the last time is the same object, or equal."""
+        yield Row("totals", (), self.totals)
+        for lane, sums in self.measured.items():
+            yield Row("measured", lane, sums)
+        for conversation, turn in self.served.items():
+            yield Row("served", conversation, turn)
+        for key, mean in self.means.sums.items():
+            yield Row("means", key, mean)
+        for shared in self._names():
+            yield Row("models", tuple(shared), saved(self.models[shared[0]]))
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Row]) -> "Knowledge":
+        """What these entries tell, without those that can't have been learned: a damaged byte may leave one readable
+        and change its sense."""
+        knowledge = cls()
+        for part, key, entry in rows:
+            if isinstance(entry, SavedModel):
+                if (model := restored(entry)) is not None:
+                    knowledge.models |= dict.fromkeys(key, model)
+            elif not all(isfinite(number) for number in structs.astuple(entry)):
+                continue
+            elif isinstance(entry, Totals):
+                knowledge.totals = entry
+            elif isinstance(entry, Mean):
+                knowledge.means.sums[key] = entry
+            elif len(key) == 2 and isinstance(entry, Served):
+                knowledge.served[key[0], key[1]] = entry
+            elif len(key) == 2 and isinstance(entry, Measured):
+                knowledge.measured[key[0], key[1]] = entry
+            assert part in ENTRY_TYPES
+        return knowledge
+
+    def merge(self, other: "Knowledge") -> None:
+        """Also know what another has learned. What is merged twice counts twice."""
+        for lane, sums in other.measured.items():
+            self.measured[lane] = added(self.measured[lane], sums) if lane in self.measured else sums
+        for conversation, turn in other.served.items():
+            self.serve(conversation, turn)
+        self.means.merge(other.means)
+        for names in other._names():
+            self.joined(names).merge(other.models[names[0]])
+        self.totals = Totals(
+            at_s=max(self.totals.at_s, other.totals.at_s),
+            decode_s=self.totals.decode_s + other.totals.decode_s,
+            exploring_s=self.totals.exploring_s + other.totals.exploring_s,
+        )
+        self.learned += 1
+
+
+def model_of(state: LaneState) -> str:
+    """What the lane's evidence of its model and device is kept under."""
+    return state.model or state.fingerprint or state.lane.engine
+
+
+def fingerprint_of(state: LaneState) -> str:
+    return state.fingerprint or state.lane.engine
+
+
+def id_of(state: LaneState) -> LaneId:
+    return LaneId(fingerprint_of(state), model_of(state), state.lane.strategy)
+
+
+def added(first: Measured, second: Measured) -> Measured:
+    """The sums of both."""
+    sums = {name: getattr(first, name) + getattr(second, name) for name in Measured.__struct_fields__}
+    return Measured(**sums | {"at_s": max(first.at_s, second.at_s)})

@@ -1,0 +1,132 @@
+"""A time model as it can be stored: the posterior of its belief, and all else that it counts."""
+
+import numpy as np
+from msgspec import Struct
+
+from paceline.decision.groups import Leaf
+from paceline.decision.time_model import LaneId, TimeModel
+from paceline.types import Task
+
+
+class SavedModel(Struct, frozen=True):
+    """What a :class:`TimeModel` knows, at a moment."""
+
+    at_s: float
+    seen: int
+    names: list[tuple[str, ...]]
+    """Of its unknowns, as they stand in the arrays."""
+    prior: bytes
+    """Variances before anything was observed; arrays are of 8-byte little-endian floats."""
+    mean: bytes
+    covariance: bytes
+    """The lower triangle, row by row."""
+    groups: list[tuple[str, ...]]
+    conversations: list[str]
+    lanes: list[tuple[LaneId, int]]
+    tries: list[tuple[str, str, int]]
+    residuals: list[tuple[Leaf, LaneId, float, float]]
+    spreads: list[tuple[Leaf, str, float, float]]
+    noises: tuple[float, float]
+    rates: list[tuple[LaneId, float, float]]
+    alike: list[tuple[Leaf, int]]
+    unseen: list[tuple[tuple[str, Task, bool | None], float]]
+    always: list[tuple[LaneId, float, float]]
+
+
+LARGEST = 1e15
+"""Numbers from which on something was damaged."""
+
+
+def saved(model: TimeModel) -> SavedModel:
+    """The same object as the last time, if nothing was learned since."""
+    if isinstance(model.saved, SavedModel):
+        return model.saved
+    belief = model.belief
+    rows, columns = np.tril_indices(len(belief.numbers))
+    model.saved = SavedModel(
+        at_s=model.at_s,
+        seen=model.seen,
+        names=sorted(belief.numbers, key=belief.numbers.__getitem__),
+        prior=belief.prior.astype("<f8").tobytes(),
+        mean=belief.mean.astype("<f8").tobytes(),
+        covariance=belief.covariance[rows, columns].astype("<f8").tobytes(),
+        groups=list(model.groups),
+        conversations=list(model.conversations),
+        lanes=list(model.lanes.items()),
+        tries=[(*drafter, tries) for drafter, tries in model.tries.items()],
+        residuals=[(leaf, lane, *values) for (leaf, lane), values in model.residuals.items()],
+        spreads=[(leaf, kind, *sums) for (leaf, kind), sums in model.spreads.sums.items()],
+        noises=model.noises.sums.get("time", (0.0, 0.0)),
+        rates=[(lane, *sums) for lane, sums in model.rates.sums.items()],
+        alike=list(model.alike.items()),
+        unseen=list(model.unseen.items()),
+        always=[(lane, *seconds) for lane, seconds in model.always.items()],
+    )
+    return model.saved
+
+
+def restored(entry: SavedModel) -> TimeModel | None:
+    """The model that was saved; ``None`` where its numbers can't have been one's: a damaged byte may leave them
+    readable and change their sense."""
+    count = len(entry.names)
+    sizes = (len(entry.prior), len(entry.mean), len(entry.covariance))
+    if len(set(entry.names)) != count or sizes != (8 * count, 8 * count, 4 * count * (count + 1)):
+        return None
+    prior, mean, triangle = (np.frombuffer(part, "<f8") for part in (entry.prior, entry.mean, entry.covariance))
+    covariance = np.zeros((count, count))
+    covariance[np.tril_indices(count)] = triangle
+    covariance += np.tril(covariance, -1).T
+    numbers = np.concatenate([prior, mean, triangle, _others(entry)])
+    if not (np.abs(numbers) < LARGEST).all() or (prior <= 0).any() or not _fits(entry):
+        return None
+    try:
+        np.linalg.cholesky(covariance + 1e-9 * np.eye(count))
+    except np.linalg.LinAlgError:
+        return None
+    model = TimeModel()
+    model.belief.restore(entry.names, prior, mean, covariance)
+    model.groups = dict.fromkeys(entry.groups)
+    model.conversations = dict.fromkeys(entry.conversations)
+    model.lanes = dict(entry.lanes)
+    model.tries = {(engine, kind): tries for engine, kind, tries in entry.tries}
+    for leaf, lane, value, variance in entry.residuals:
+        model.residuals[leaf, lane] = value, variance
+    for leaf, kind, total, weight in entry.spreads:
+        model.spreads.sums[leaf, kind] = total, weight
+    model.noises.sums["time"] = entry.noises
+    for lane, total, weight in entry.rates:
+        model.rates.sums[lane] = total, weight
+    for leaf, requests in entry.alike:
+        model.alike[leaf] = requests
+    for about, unseen in entry.unseen:
+        model.unseen[about] = unseen
+    model.always = {lane: (lane_s, taken_s) for lane, lane_s, taken_s in entry.always}
+    model.seen, model.at_s = entry.seen, entry.at_s
+    return model
+
+
+def _others(entry: SavedModel) -> list[float]:
+    """All numbers beside the arrays."""
+    numbers = [entry.at_s, entry.seen, *(value for _, _, value, _ in entry.residuals)]
+    numbers += [row[-1] for rows in (entry.lanes, entry.tries, entry.alike, entry.unseen) for row in rows]
+    return numbers + _weights(entry)
+
+
+def _weights(entry: SavedModel) -> list[float]:
+    """Of them those that are never negative."""
+    numbers = [*entry.noises, *(variance for _, _, _, variance in entry.residuals)]
+    for _, _, total, weight in entry.spreads:
+        numbers += (total, weight)
+    for _, first, second in (*entry.rates, *entry.always):
+        numbers += (first, second)
+    return numbers
+
+
+def _fits(entry: SavedModel) -> bool:
+    """Whether every group and conversation is there, and no variance is negative."""
+    numbers = set(entry.names)
+    if any(("strength", *key) not in numbers for key in entry.groups):
+        return False
+    if any(("conversation", name) not in numbers for name in entry.conversations):
+        return False
+    return min(_weights(entry)) >= 0

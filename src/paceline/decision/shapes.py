@@ -1,0 +1,137 @@
+"""What a strategy is, before anything was measured: its step's cost, its acceptance length, and how much it feels of
+what drafters, groups of requests and load have in common."""
+
+from functools import cache, lru_cache
+from math import log, log1p, log2
+
+import numpy as np
+from msgspec import Struct
+
+from paceline.decision.belief import Floats
+from paceline.decision.tuning import (
+    ACCEPTED_AT,
+    ACCEPTED_FIRST,
+    ACCEPTED_LAST,
+    ACCEPTED_LESS,
+    LOADS,
+    LONGEST_FEELING,
+    LOOKUP_SHARE,
+    NEAR,
+    STEP_COST_SLOPE,
+    TILT_MIDDLE,
+    TILT_SCALE,
+    USUAL_LENGTH,
+    USUAL_LENGTHS,
+)
+from paceline.types import Strategy
+
+PLAIN = ""
+"""The kind of drafter of a lane that has none."""
+KNOTS = tuple(log1p(n) for n in (1, 2.6, 5.6, 11, 21))
+"""Logarithms of draft lengths at which what a drafter's length is off by may differ."""
+
+
+class Shape(Struct, frozen=True):
+    """Of one strategy."""
+
+    kind: str
+    """Of drafter; :data:`PLAIN` for none."""
+    drafted: int
+    """Tokens of a draft."""
+    looks_up: bool
+    cost: float
+    """Mean logarithm of the step's cost, in plain steps; what content and load add is in proportion to it."""
+    length: float
+    """Mean logarithm of the acceptance length, in tokens a step."""
+    feels: float
+    """By how much that changes with its own drafter's strength."""
+    strength: float
+    """The same with a strength of all drafters."""
+    tilt: float
+    """By how much with a tilt towards long drafts; only lookups feel it."""
+    knots: tuple[float, ...]
+    """By how much with what its drafter is off by at each of :data:`KNOTS`."""
+
+    @property
+    def drafts(self) -> bool:
+        return self.kind != PLAIN
+
+
+@lru_cache(maxsize=1024)
+def shape_of(strategy: Strategy) -> Shape:
+    if not strategy.drafts:
+        return Shape(PLAIN, 0, False, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(KNOTS))
+    kind = strategy.kind
+    is_lookup = looks_up(kind)
+    drafted = draft_length(strategy)
+    felt = LOOKUP_SHARE if is_lookup else 1.0
+    feels = _sensitivity(drafted) / _sensitivity(8 if is_lookup else 3)
+    strength = feels * felt
+    place = log1p(drafted)
+    return Shape(
+        kind=kind,
+        drafted=drafted,
+        looks_up=is_lookup,
+        cost=log1p(STEP_COST_SLOPE * drafted) * felt,
+        length=_length(drafted, 0.0 if is_lookup else ACCEPTED_LESS) * felt,
+        feels=feels,
+        strength=strength,
+        tilt=strength * (place - TILT_MIDDLE) / TILT_SCALE if is_lookup else 0.0,
+        knots=tuple(min(strength, LONGEST_FEELING) * felt for felt in _smooth(place, KNOTS, NEAR)),
+    )
+
+
+def looks_up(kind: str) -> bool:
+    """Whether drafters of a kind look up what stands in the text already: all whose kind begins with ``ngram``."""
+    return kind.startswith("ngram")
+
+
+def draft_length(strategy: Strategy) -> int:
+    """Tokens in a draft: the cap, or what is usual where it is not known."""
+    kind = "ngram" if looks_up(strategy.kind) else strategy.kind
+    return strategy.n_max or USUAL_LENGTHS.get(kind, USUAL_LENGTH)
+
+
+@lru_cache(maxsize=256)
+def load_shape(beside: float) -> tuple[float, tuple[float, ...]]:
+    """Of so many others that are decoded meanwhile: the logarithm of the concurrency, and how much is felt of what
+    single concurrencies add (1, 3, 7 ... others; between two of them in proportion to the logarithm)."""
+    place = min(log2(1 + beside), float(LOADS))
+    below = int(place)
+    shares = np.zeros(LOADS)
+    for knot, share in ((below - 1, 1 - (place - below)), (below, place - below)):
+        if knot >= 0 and share > 0:
+            shares[knot] = share * (knot + 1) * log(2)
+    doublings = tuple(log(2) * (knot + 1) for knot in range(LOADS))
+    return log(2) * place, tuple(shares @ _root(doublings, 1.0))
+
+
+def _smooth(place: float, knots: tuple[float, ...], near: float) -> list[float]:
+    """How much a smooth function (a Gaussian process) feels, at a place, of its independent parts."""
+    distances = np.subtract(place, knots) / near
+    felt: list[float] = np.linalg.solve(_root(knots, near), np.exp(-0.5 * distances**2)).tolist()
+    return felt
+
+
+@cache
+def _root(knots: tuple[float, ...], near: float) -> Floats:
+    """Of the covariance between the knots, the lower triangle whose square it is."""
+    covariance = np.exp(-0.5 * (np.subtract.outer(knots, knots) / near) ** 2)
+    return np.linalg.cholesky(covariance + 1e-6 * np.eye(len(knots))).astype(np.float64)
+
+
+def _length(drafted: int, less: float) -> float:
+    """Mean logarithm of a head's acceptance length."""
+    reached, total = 1.0, 1.0
+    for position in range(drafted):
+        reached *= max(ACCEPTED_LAST, ACCEPTED_FIRST - less * position)
+        total += reached
+    return log(total)
+
+
+@cache
+def _sensitivity(drafted: int) -> float:
+    """Change of the logarithm of 1 + a + ... + a^n with the logit of a."""
+    powers = [ACCEPTED_AT**power for power in range(drafted + 1)]
+    change = sum(power * value for power, value in enumerate(powers)) * (1 - ACCEPTED_AT)
+    return change / sum(powers)

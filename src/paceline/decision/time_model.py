@@ -1,0 +1,711 @@
+"""One linear, Gaussian model of the logarithm of time, for lanes that are compared with each other.
+
+    log(seconds per token) =   machine                         a plain step's seconds
+                             + cost[lane]                      a step's cost, in plain steps
+                             + load[lane, concurrency]         what others cost it
+                             + cost shape[lane] * content      how much dearer this group's verification is
+                             - length[lane]                    tokens per step
+                             - shape[lane] * strength          how predictable this group's answers are
+                             - tilt shape[lane] * tilt         and of lookups, whether long ones gain more
+                             - shape[lane] * conversation
+                             + residual[leaf, lane]            what nothing else explains
+                             + noise
+
+Logarithms of times are sums, so one Kalman filter learns all unknowns together, with their uncertainties and with what
+is known of one through another. Each term is a sum of independent unknowns (``tuning.Prior`` has their deviations):
+what all drafters of an engine have in common, what is a drafter's, what is a lane's own. So a lane, a drafter or a
+group that is new starts from what the others know. An engine that counts gives two observations, the length alone and
+the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
+"""
+
+from collections.abc import Sequence
+from math import log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from msgspec import Struct
+
+from paceline.decision.belief import Belief, Floats, Indexes, Name
+from paceline.decision.changes import Changes, Recent, Variances
+from paceline.decision.groups import Group, Leaf, believed_strength, changing_group, groups_of, leaf_of
+from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
+from paceline.decision.tuning import (
+    ALWAYS_FADING,
+    LOAD_MEAN,
+    LOAD_OWN,
+    LOADS,
+    LOOKUP_SHARE,
+    MACHINE_MEAN,
+    MAX_CONVERSATIONS,
+    MAX_GROUPS,
+    MAX_LANES,
+    MAX_MISS,
+    PRIOR,
+    SHARED_COST,
+    SHARED_JUMP,
+    SHARED_LENGTH,
+)
+from paceline.types import Signals, Strategy
+
+TERMS = ("machine", "cost", "load", "content", "length", "strength", "tilt")
+"""Of the formula, those that stand in the belief."""
+MACHINE, COST, LOAD, CONTENT, LENGTH, STRENGTH, TILT = range(len(TERMS))
+MORE = 1.25
+"""Times as many as are remembered there may be, before those too many are forgotten together."""
+SMALL = 0.02**2
+"""Variance of a length's logarithm that counts don't explain."""
+
+
+class LaneId(NamedTuple):
+    """What the model knows a lane by."""
+
+    fingerprint: str
+    """Of the engine and its model."""
+    model: str
+    """Of that model and the device."""
+    strategy: Strategy
+
+
+class Unknown(NamedTuple):
+    """One that a lane feels."""
+
+    name: Name
+    variance: float
+    """Before anything was observed."""
+    factor: float
+    """How much of it is in the logarithm of time."""
+    term: int
+
+
+class Counts(NamedTuple):
+    """What an engine counted over an answer."""
+
+    tokens: int
+    steps: int
+    """Each yields one token of the model's own, and what was accepted of its draft."""
+    verification_steps: int | None
+    """Those that verified a draft; ``None`` where the engine did not report them."""
+    by_position: Sequence[int]
+    """How often each position of a draft was accepted; empty where the engine did not report it."""
+
+    @property
+    def length(self) -> float:
+        """Logarithm of the acceptance length."""
+        return log(self.tokens / self.steps)
+
+
+class Expected(Struct, frozen=True):
+    """What is expected of the lanes of one choice for a request; items are in the order of the lanes. Times are
+    logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
+
+    times: list[float]
+    terms: list[list[float]]
+    """By lane, those of the formula; times and lengths as :data:`TERMS` has them, with the prior's means."""
+    conversation: list[float]
+    residual: list[float]
+    covariance: list[list[float]]
+    """Of what is known of the times."""
+    relative: list[float]
+    """The variance of what is known of each over a plain step of the first lane's machine."""
+    spreads: list[float]
+    """Variance between requests."""
+    noise: float
+    """Variance of measuring."""
+    leaves: list[Leaf]
+    strengths: list[float]
+    """By how much a time falls with the strength of the request's answer."""
+    rates: list[float]
+    """Of lookups, share of the steps that verify a draft; 1 for other drafters."""
+
+
+class _Lanes:
+    """The lanes of one choice, each at its load: what they feel beside a request's groups. Arrays have a row a lane."""
+
+    def __init__(self, ids: Sequence[LaneId], beside: Sequence[float]) -> None:
+        self.shapes = [shape_of(lane.strategy) for lane in ids]
+        self.kinds = sorted({shape.kind for shape in self.shapes} - {PLAIN})
+        felt = [unknowns_of(lane, others) for lane, others in zip(ids, beside, strict=True)]
+        columns: dict[Name, int] = {}
+        for unknown in (unknown for unknowns in felt for unknown in unknowns):
+            columns.setdefault(unknown.name, len(columns))
+        self.names = list(columns)
+        self.variances, terms = np.zeros(len(columns)), np.zeros((len(columns), len(TERMS)))
+        self.factors = np.zeros((len(ids) + 1, len(columns)))
+        """Of the logarithm of time; the last row is for the first lane's machine alone."""
+        for lane, unknowns in enumerate(felt):
+            for unknown in unknowns:
+                column = columns[unknown.name]
+                self.variances[column], terms[column, unknown.term] = unknown.variance, 1.0
+                self.factors[lane, column] = unknown.factor
+        self.factors[-1] = self.factors[0] * terms[:, MACHINE]
+        self.terms: Floats = terms
+        """Which term each unknown belongs to."""
+        self.means = np.zeros((len(ids), len(TERMS)))
+        """Of the terms, before anything was observed."""
+        self.means[:, MACHINE] = MACHINE_MEAN
+        self.means[:, COST] = [shape.cost for shape in self.shapes]
+        self.means[:, LOAD] = [LOAD_MEAN * load_shape(others)[0] for others in beside]
+        self.means[:, LENGTH] = [-shape.length for shape in self.shapes]
+        self.strength: Floats = np.array([shape.strength for shape in self.shapes])
+        """How much each lane feels of the strength of all drafters."""
+        self.cost: Floats = np.array([shape.cost for shape in self.shapes])
+        """How much of what content costs."""
+        self.tilt: Floats = np.array([shape.tilt for shape in self.shapes])
+        self.feels = {kind: self._feels(kind) for kind in self.kinds}
+        """How much of the strength of its own kind of drafter."""
+        self._known: tuple[int, Indexes, Floats] | None = None
+
+    def _feels(self, kind: str) -> Floats:
+        return np.array([shape.feels if shape.kind == kind else 0.0 for shape in self.shapes])
+
+    def places(self, belief: Belief) -> tuple[Indexes, Floats]:
+        """Where :attr:`names` stand in a belief, and the variances of those that it does not have."""
+        if self._known is None or self._known[0] != belief.shape:
+            nowhere = belief.nowhere
+            indexes = np.array([belief.numbers.get(name, nowhere) for name in self.names], np.intp)
+            self._known = belief.shape, indexes, np.where(indexes == nowhere, self.variances, 0.0)
+        return self._known[1:]
+
+
+def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
+    """What a lane feels beside a request's groups, where so many others are decoded meanwhile."""
+    shape, engine = shape_of(lane.strategy), lane.fingerprint
+    kind, own = shape.kind, str(lane.strategy.n_max)
+    # 1. A step's time.
+    unknowns = [
+        Unknown(("machine",), PRIOR.machine**2, 1.0, MACHINE),
+        Unknown(("machine", lane.model), PRIOR.device**2, 1.0, MACHINE),
+        Unknown(("engine", engine), PRIOR.engine**2, 1.0, COST),
+    ]
+    if shape.drafts:
+        cost, jump = PRIOR.cost**2, PRIOR.jump**2
+        unknowns += [
+            Unknown(("cost", engine), SHARED_COST * cost, shape.cost, COST),
+            Unknown(("cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost, COST),
+            Unknown(("jump", engine), SHARED_JUMP * jump, 1.0, COST),
+            Unknown(("jump", engine, kind), (1 - SHARED_JUMP) * jump, 1.0, COST),
+            Unknown(("own cost", engine, kind, own), PRIOR.own_cost**2, 1.0, COST),
+        ]
+    # 2. What load adds.
+    if beside > 0:
+        logarithm, single = load_shape(beside)
+        unknowns += [
+            Unknown(("load",), PRIOR.load**2, logarithm, LOAD),
+            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, LOAD),
+            Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, LOAD),
+        ]
+        unknowns += [
+            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], LOAD) for knot in range(LOADS)
+        ]
+        if shape.drafts:
+            cost = PRIOR.load_of_cost**2
+            unknowns += [
+                Unknown(("load of cost", engine), SHARED_COST * cost, shape.cost * logarithm, LOAD),
+                Unknown(("load of cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost * logarithm, LOAD),
+            ]
+            unknowns += [
+                Unknown(("load of cost at", str(knot), engine, kind), cost, LOAD_OWN * shape.cost * single[knot], LOAD)
+                for knot in range(LOADS)
+            ]
+    # 3. The acceptance length.
+    if shape.drafts:
+        length = PRIOR.length**2
+        for knot, factor in enumerate(shape.knots):
+            place = str(knot)
+            unknowns += [
+                Unknown(("length", place, engine), SHARED_LENGTH * length, -factor, LENGTH),
+                Unknown(("length", place, engine, kind), (1 - SHARED_LENGTH) * length, -factor, LENGTH),
+            ]
+        unknowns.append(Unknown(("own length", engine, kind, own), PRIOR.own_length**2, -1.0, LENGTH))
+    return [unknown for unknown in unknowns if unknown.factor]
+
+
+class TimeModel:
+    """What is known of some lanes' times, and how it is learned."""
+
+    def __init__(self) -> None:
+        self.belief = Belief()
+        self.groups: dict[Name, None] = {}
+        """Whose unknowns are in the belief, the one that was longest not met first."""
+        self.conversations: dict[str, None] = {}
+        self.lanes: dict[LaneId, int] = {}
+        """How often each was tried, likewise."""
+        self.tries: dict[tuple[str, str], int] = {}
+        """The same by engine and kind of drafter."""
+        self.residuals: Recent[tuple[float, float]] = Recent()
+        """By leaf and lane: mean and variance."""
+        self.unseen: Recent[float] = Recent()
+        """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
+        that one was."""
+        self.spreads = Variances()
+        """By which requests of a leaf differ in the strength of a kind of drafter."""
+        self.noises = Variances()
+        """Of measured times."""
+        self.rates = Variances()
+        """Of lookups, by lane: share of the steps that verify a draft."""
+        self.alike: Recent[int] = Recent()
+        """Requests by leaf."""
+        self.always: dict[LaneId, tuple[float, float]] = {}
+        """Seconds that each lane would have taken, had it served all requests, and that those took which did; fading,
+        by the predictions."""
+        self.seen = 0
+        """Outcomes."""
+        self.at_s = 0.0
+        """When the latest was, in seconds since 1970."""
+        self.saved: object = None
+        """The model as it was stored last; ``None`` where something was learned since."""
+        self._changes = Changes()
+        self._made: dict[tuple[tuple[LaneId, ...], tuple[float, ...]], _Lanes] = {}
+
+    # Predicting
+
+    def expected(self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> Expected:
+        """Changes nothing.
+
+        Args:
+            beside: for each lane, others that are decoded meanwhile.
+        """
+        lanes, belief = self._lanes(tuple(ids), tuple(beside)), self.belief
+        groups, believed = list(groups_of(signals, lanes.kinds)), believed_strength(signals)
+        leaves = {others: leaf_of(signals, others) for others in beside}
+
+        # 1. What the lanes feel: of their own unknowns, and of the groups'.
+        own, new = lanes.places(belief)
+        of_groups = self._of_groups(groups, lanes)
+        indexes = np.concatenate([own, of_groups.indexes])
+        factors = np.concatenate([lanes.factors, of_groups.factors], axis=1)
+        new = np.concatenate([new, of_groups.new])
+
+        # 2. The terms, and the covariance of what is known of their sum.
+        parts = factors[:-1] * belief.means(indexes)
+        split = len(own)
+        terms = lanes.means + parts[:, :split] @ lanes.terms
+        terms[:, STRENGTH] += parts[:, split : split + len(groups)].sum(axis=1) - lanes.strength * believed
+        tilt = split + len(groups) + of_groups.contents
+        terms[:, CONTENT] += parts[:, split + len(groups) : tilt].sum(axis=1)
+        terms[:, TILT] += parts[:, tilt:].sum(axis=1)
+        together = belief.of(indexes, factors)
+        if new.any():
+            together += (factors * new) @ factors.T
+        covariance = together[:-1, :-1]
+        relative = covariance.diagonal() + together[-1, -1] - 2 * together[:-1, -1]
+
+        # 3. What single requests differ by, and what nothing else explains.
+        conversation = self._of_conversation(signals, lanes)
+        spreads, residuals = [], []
+        for number, (lane, shape) in enumerate(zip(ids, lanes.shapes, strict=True)):
+            leaf = leaves[beside[number]]
+            spreads.append(self._spread(leaf, shape))
+            mean, variance = self._residual(leaf, lane)
+            residuals.append(mean)
+            covariance[number, number] += variance
+        return Expected(
+            times=[
+                total + felt + residual + spread / 2
+                for total, felt, residual, spread in zip(
+                    terms.sum(axis=1).tolist(), conversation, residuals, spreads, strict=True
+                )
+            ],
+            terms=terms.tolist(),
+            conversation=conversation,
+            residual=residuals,
+            covariance=covariance.tolist(),
+            relative=relative.tolist(),
+            spreads=spreads,
+            noise=self.noise,
+            leaves=[leaves[others] for others in beside],
+            strengths=lanes.strength.tolist(),
+            rates=[
+                self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
+                for lane, shape in zip(ids, lanes.shapes, strict=True)
+            ],
+        )
+
+    @property
+    def noise(self) -> float:
+        """Variance of measuring a time."""
+        return self.noises.of("time", PRIOR.time_noise**2)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any time was."""
+        return ("machine",) in self.belief.numbers
+
+    def _of_groups(self, groups: Sequence[Group], lanes: _Lanes) -> "_OfGroups":
+        """What the lanes, and the machine alone, feel of the groups' strengths, and of what their content costs."""
+        get, nowhere = self.belief.numbers.get, self.belief.nowhere
+        contents, tilts = [group for group in groups if group.content], [group for group in groups if group.tilt]
+        numbers = [get(("strength", *group.key), nowhere) for group in groups]
+        numbers += [get(("content", *group.key), nowhere) for group in contents]
+        numbers += [get(("tilt", *group.key), nowhere) for group in tilts]
+        new = [group.strength**2 for group in groups] + [group.content**2 for group in contents]
+        new += [group.tilt**2 for group in tilts]
+        factors = np.zeros((len(lanes.shapes) + 1, len(numbers)))
+        for column, group in enumerate(groups):
+            factors[:-1, column] = -group.share * (lanes.feels[group.kind] if group.kind else lanes.strength)
+        split, tilt = len(groups), len(groups) + len(contents)
+        factors[:-1, split:tilt] = np.multiply.outer(lanes.cost, [group.share for group in contents])
+        factors[:-1, tilt:] = np.multiply.outer(-lanes.tilt, [group.share for group in tilts])
+        return _OfGroups(
+            indexes=np.array(numbers, np.intp),
+            factors=factors,
+            contents=len(contents),
+            new=np.array([0.0 if number != nowhere else value for number, value in zip(numbers, new, strict=True)]),
+        )
+
+    def _of_conversation(self, signals: Signals, lanes: _Lanes) -> list[float]:
+        number = self.belief.numbers.get(("conversation", signals.conversation)) if signals.conversation else None
+        if number is None:
+            return [0.0] * len(lanes.shapes)
+        felt: list[float] = (-lanes.strength * self.belief.mean[number]).tolist()
+        return felt
+
+    def _lanes(self, ids: tuple[LaneId, ...], beside: tuple[float, ...]) -> _Lanes:
+        key = ids, beside
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= MAX_LANES:
+                self._made.clear()
+            made = self._made[key] = _Lanes(ids, beside)
+        return made
+
+    # Learning
+
+    def learn(
+        self,
+        lane: LaneId,
+        among: Sequence[LaneId],
+        signals: Signals,
+        beside: float,
+        s_per_token: float,
+        counts: Counts | None,
+    ) -> None:
+        """Take in how long a lane took, chosen among some, and what its engine counted."""
+        shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
+        self.alike[leaf] = self.alike.get(leaf, 0) + 1
+        self._tried(lane, among)
+        kinds = sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})
+        feeling = self._feeling(lane, kinds, signals, beside)
+        time = log(s_per_token)
+        self._drift(feeling, shape)
+        noise = self.noise
+
+        # 1. A plain step shows the machine.
+        if not shape.drafts:
+            self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
+            self._learn_time(feeling, time, noise)
+            return
+
+        # 2. Counts show the length, and then the time shows the rest; else it shows their sum.
+        residual, variance = self._residual(leaf, lane)
+        variance += PRIOR.residual_drift**2
+        if counts and shape.looks_up and counts.verification_steps is not None:
+            self.rates.learn(lane, counts.verification_steps / counts.steps)
+        if counts and not shape.looks_up:
+            alike = [
+                self._feeling(other, kinds, signals, beside)
+                for other in among
+                if counts.by_position and _is_shorter(other, lane)
+            ]
+            self._learn_length(feeling, alike, counts, leaf, shape)
+            miss, expected = self._learn_time(feeling, time + counts.length - residual, noise + variance)
+        else:
+            miss, expected = self._learn_sum(feeling, time - residual, noise + variance, leaf, shape)
+
+        # 3. What is left.
+        gain, bound = variance / expected, MAX_MISS * sqrt(expected)
+        self.residuals[leaf, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+
+    def _feeling(self, lane: LaneId, kinds: Sequence[str], signals: Signals, beside: float) -> "_Feeling":
+        """What one lane feels of a request; what is new is added to the belief."""
+        belief, shape = self.belief, shape_of(lane.strategy)
+        cost, length = _Sum(), _Sum()
+        cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+        length.mean = shape.length + shape.strength * believed_strength(signals)
+        for unknown in unknowns_of(lane, beside):
+            number = belief.numbers.get(unknown.name)
+            if number is None:
+                number = belief.add(unknown.name, unknown.variance)
+            if unknown.term == LENGTH:
+                length.add(number, -unknown.factor)
+            else:
+                cost.add(number, unknown.factor)
+        groups = []
+        for group in groups_of(signals, kinds):
+            if group.kind and group.kind != shape.kind:
+                continue
+            strength, content, tilt = self._numbers_of(group)
+            groups.append((group.share, strength, content))
+            if shape.drafts:
+                length.add(strength, group.share * (shape.feels if group.kind else shape.strength))
+                if content is not None:
+                    cost.add(content, group.share * shape.cost)
+                if tilt is not None:
+                    length.add(tilt, group.share * shape.tilt)
+        if signals.conversation and shape.drafts:
+            length.add(self._conversation(signals.conversation), shape.strength)
+        return _Feeling(lane, cost, length, groups)
+
+    def _drift(self, feeling: "_Feeling", shape: Shape) -> None:
+        """Whatever an observation tells of may have changed a little."""
+        machine = self.belief.numbers["machine",]
+        if not shape.drafts:
+            self.belief.widen([machine], [PRIOR.machine_drift**2])
+            return
+        drift, engine, kind = PRIOR.drift**2, feeling.lane.fingerprint, shape.kind
+        own = str(feeling.lane.strategy.n_max)
+        numbers = self.belief.numbers
+        indexes = [machine, numbers["own cost", engine, kind, own], numbers["own length", engine, kind, own]]
+        variances = [PRIOR.machine_drift**2, 0.2 * drift, 0.3 * drift]
+        for share, strength, content in feeling.groups:
+            indexes.append(strength)
+            variances.append(drift * share**2)
+            if content is not None:
+                indexes.append(content)
+                variances.append(0.2 * drift)
+        self.belief.widen(indexes, variances)
+
+    def _learn_time(self, feeling: "_Feeling", value: float, noise: float) -> tuple[float, float]:
+        """Of a time without the length; what it was off by, and the variance expected of that."""
+        indexes, factors = feeling.cost.arrays()
+        value -= feeling.cost.mean
+        miss, expected = self.belief.observe(indexes, factors, value, noise)
+        if self._changes.has("machine", miss, expected):
+            self.belief.widen([self.belief.numbers["machine",]], [PRIOR.machine_changed**2])
+            self.belief.observe(indexes, factors, value, noise)
+        self.noises.learn("time", _without(miss, expected, self.noise))
+        return miss, expected
+
+    def _learn_length(
+        self, feeling: "_Feeling", shorter: "Sequence[_Feeling]", counts: Counts, leaf: Leaf, shape: Shape
+    ) -> None:
+        """Of the acceptance length that was counted; and where it was counted by position, of those that the drafts
+        would have had at shorter lanes' caps."""
+        spread, steps = self._spread(leaf, shape), counts.steps
+        indexes, factors = feeling.length.arrays()
+        value, noise = counts.length - feeling.length.mean, spread + 0.5 / steps + SMALL
+        if counts.by_position:
+            miss, expected = self._learn_positions([*shorter, feeling], counts, spread)
+        else:
+            miss, expected = self.belief.observe(indexes, factors, value, noise)
+        if self._has_changed(miss, expected, leaf, shape):
+            self.belief.observe(indexes, factors, value, noise)
+        self._learn_spread(leaf, shape, miss, expected, spread)
+
+    def _learn_positions(self, feelings: "Sequence[_Feeling]", counts: Counts, spread: float) -> tuple[float, float]:
+        """Of the lengths at all these caps, the whole draft's last; what that was off by."""
+        felt = dict.fromkeys(number for feeling in feelings for number in feeling.length.numbers)
+        columns = {number: place for place, number in enumerate(felt)}
+        factors = np.zeros((len(feelings), len(columns)))
+        for row, feeling in enumerate(feelings):
+            for number, factor in zip(feeling.length.numbers, feeling.length.factors, strict=True):
+                factors[row, columns[number]] += factor
+        shapes = [shape_of(feeling.lane.strategy) for feeling in feelings]
+        accepted = [sum(counts.by_position[: shape.drafted]) / counts.steps for shape in shapes]
+        values = np.log1p(accepted) - [feeling.length.mean for feeling in feelings]
+        feels = np.array([shape.feels for shape in shapes])
+        together = (spread + 0.4 / counts.steps) / shapes[-1].feels ** 2
+        noises = together * np.outer(feels, feels) + (0.1 / counts.steps + SMALL) * np.eye(len(feelings))
+        misses, variances = self.belief.observe_together(np.array(list(columns), np.intp), factors, values, noises)
+        return float(misses[-1]), float(variances[-1])
+
+    def _learn_sum(
+        self, feeling: "_Feeling", value: float, noise: float, leaf: Leaf, shape: Shape
+    ) -> tuple[float, float]:
+        """Of a time as a whole; what it was off by, and the variance expected of that."""
+        indexes, factors = feeling.cost.less(feeling.length)
+        value -= feeling.cost.mean - feeling.length.mean
+        spread = self._spread(leaf, shape)
+        miss, expected = self.belief.observe(indexes, factors, value, noise + spread)
+        if self._has_changed(miss, expected, leaf, shape):
+            self.belief.observe(indexes, factors, value, noise + spread)
+        self._learn_spread(leaf, shape, miss, expected, spread)
+        return miss, expected
+
+    def _has_changed(self, miss: float, expected: float, leaf: Leaf, shape: Shape) -> bool:
+        """Whether misses tell that a task has changed, in the application if there is one; what is known of it is then
+        less."""
+        key = leaf[:3], shape.kind
+        has_changed = self._changes.has(key, miss, expected)
+        self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) * self._changes.suspicion(key)
+        number = self.belief.numbers.get(("strength", *changing_group(leaf)))
+        if has_changed and number is not None:
+            self.belief.widen([number], [PRIOR.changed**2])
+        return has_changed
+
+    def unseen_gain(self, expected: Expected, best: int) -> float:
+        """By how much drafting could be expected to be better than a plain lane, as a logarithm of time, had the task
+        changed while no drafts were seen.
+
+        Args:
+            best: number of the lane.
+        """
+        leaf = expected.leaves[best]
+        unseen = self.unseen.get(leaf[:3], 0.0)
+        if expected.strengths[best] or not unseen:
+            return 0.0
+        key = changing_group(leaf)
+        number = self.belief.numbers.get(("strength", *key))
+        mean = 0.0 if number is None else float(self.belief.mean[number])
+        if mean >= 0:
+            return 0.0
+        if_new = [time + strength * mean for time, strength in zip(expected.times, expected.strengths, strict=True)]
+        return max(0.0, expected.times[best] - min(if_new)) * min(1.0, unseen / PRIOR.unseen_change)
+
+    def _spread(self, leaf: Leaf, shape: Shape) -> float:
+        """Variance between requests, as a lane feels it."""
+        return self.spreads.of((leaf, shape.kind), PRIOR.spread**2) * shape.feels**2 if shape.drafts else 0.0
+
+    def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
+        self.spreads.learn((leaf, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
+
+    def _residual(self, leaf: Leaf, lane: LaneId) -> tuple[float, float]:
+        return self.residuals.get((leaf, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+
+    def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
+        """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""
+        taken_s = times[taken] * tokens
+        for lane, s_per_token in times.items():
+            lane_s, others_s = self.always.pop(lane, (0.0, 0.0))
+            self.always[lane] = ALWAYS_FADING * lane_s + s_per_token * tokens, ALWAYS_FADING * others_s + taken_s
+        while len(self.always) > MAX_LANES:
+            del self.always[next(iter(self.always))]
+
+    def merge(self, other: "TimeModel") -> None:
+        """Also know what another one has learned."""
+        self.saved = None
+        belief, theirs = self.belief, other.belief
+        names = sorted(theirs.numbers, key=theirs.numbers.__getitem__)
+        for name in names:
+            if name not in belief.numbers:
+                belief.add(name, float(theirs.prior[theirs.numbers[name]]))
+        if names:
+            belief.add_evidence(names, *theirs.evidence(names))
+        self.groups |= other.groups
+        self.conversations |= other.conversations
+        for lane, tries in other.lanes.items():
+            self.lanes[lane] = self.lanes.get(lane, 0) + tries
+        for drafter, tries in other.tries.items():
+            self.tries[drafter] = self.tries.get(drafter, 0) + tries
+        for leaf, requests in other.alike.items():
+            self.alike[leaf] = self.alike.get(leaf, 0) + requests
+        for place, residual in other.residuals.items():
+            self.residuals[place] = min(self.residuals.get(place, residual), residual, key=lambda known: known[1])
+        for ours, others in (
+            (self.spreads.sums, other.spreads.sums),
+            (self.noises.sums, other.noises.sums),
+            (self.rates.sums, other.rates.sums),
+            (self.always, other.always),
+        ):
+            for key, (first, second) in others.items():
+                own_first, own_second = ours.get(key, (0.0, 0.0))
+                ours[key] = own_first + first, own_second + second
+        self.seen += other.seen
+        self.at_s = max(self.at_s, other.at_s)
+        self._forget()
+
+    # Unknowns that come and go
+
+    def _tried(self, lane: LaneId, among: Sequence[LaneId]) -> None:
+        """Count a try."""
+        for other in among:
+            self.lanes[other] = self.lanes.pop(other, 0)
+        self.lanes[lane] = self.lanes.pop(lane, 0) + 1
+        drafter = lane.fingerprint, shape_of(lane.strategy).kind
+        self.tries[drafter] = self.tries.get(drafter, 0) + 1
+        if any(
+            len(known) > MORE * most
+            for known, most in (
+                (self.lanes, MAX_LANES),
+                (self.groups, MAX_GROUPS),
+                (self.conversations, MAX_CONVERSATIONS),
+            )
+        ):
+            self._forget()
+
+    def _forget(self) -> None:
+        """What was not met for longest gives way, with all that only it has felt."""
+        self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
+        self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
+        self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
+        felt = {unknown.name for lane in self.lanes for unknown in unknowns_of(lane, 2.0**LOADS)}
+        groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
+        self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
+
+    def _numbers_of(self, group: Group) -> tuple[int, int | None, int | None]:
+        """Where a group's strength stands, and if they are its own, what its content costs, and its tilt."""
+        key, numbers = group.key, self.belief.numbers
+        if key in self.groups:
+            self.groups[key] = self.groups.pop(key)
+            return numbers["strength", *key], numbers.get(("content", *key)), numbers.get(("tilt", *key))
+        self.groups[key] = None
+        add = self.belief.add
+        return (
+            add(("strength", *key), group.strength**2),
+            add(("content", *key), group.content**2) if group.content else None,
+            add(("tilt", *key), group.tilt**2) if group.tilt else None,
+        )
+
+    def _conversation(self, name: str) -> int:
+        """Where a conversation's strength stands."""
+        key = ("conversation", name)
+        known = self.belief.numbers.get(key)
+        self.conversations.pop(name, None)
+        self.conversations[name] = None
+        return self.belief.add(key, PRIOR.conversation**2) if known is None else known
+
+
+class _Sum:
+    """A weighted sum of unknowns, over a mean."""
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.numbers: list[int] = []
+        self.factors: list[float] = []
+
+    def add(self, number: int, factor: float) -> None:
+        self.numbers.append(number)
+        self.factors.append(factor)
+
+    def arrays(self) -> tuple[Indexes, Floats]:
+        return np.array(self.numbers, np.intp), np.array(self.factors)
+
+    def less(self, other: "_Sum") -> tuple[Indexes, Floats]:
+        """This sum less another one, which has none of its unknowns."""
+        numbers = np.array(self.numbers + other.numbers, np.intp)
+        return numbers, np.array(self.factors + [-factor for factor in other.factors])
+
+
+def _is_shorter(other: LaneId, lane: LaneId) -> bool:
+    """Whether another lane has the same drafter and shorter drafts."""
+    first, second = shape_of(other.strategy), shape_of(lane.strategy)
+    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+
+
+class _OfGroups(NamedTuple):
+    """What lanes feel of a request's groups."""
+
+    indexes: Indexes
+    """Of the groups' strengths, then of what their content costs, then of their tilts."""
+    contents: int
+    """How many cost something of their own."""
+    factors: Floats
+    """A row a lane, and the last for the machine alone."""
+    new: Floats
+    """Variances of those that are not in the belief."""
+
+
+class _Feeling(NamedTuple):
+    """What a lane feels of a request."""
+
+    lane: LaneId
+    cost: _Sum
+    """Time but for the acceptance length."""
+    length: _Sum
+    groups: list[tuple[float, int, int | None]]
+    """How much is felt of each, where its strength stands, and what its content costs."""
+
+
+def _without(miss: float, expected: float, part: float) -> float:
+    """What a miss tells of one part of the variance that was expected of it; at least nothing."""
+    return max(0.0, min(miss * miss, MAX_MISS**2 * expected) - (expected - part))
