@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
+from paceline.decision.belief import Name
 from paceline.decision.groups import Leaf
 from paceline.decision.time_model import LaneId, TimeModel
 from paceline.types import Task
@@ -29,7 +30,7 @@ class SavedModel(Struct, frozen=True):
     noises: tuple[float, float]
     rates: list[tuple[LaneId, float, float]]
     alike: list[tuple[Leaf, int]]
-    unseen: list[tuple[tuple[str, Task, bool | None], float]]
+    unseen: list[tuple[tuple[Name, Task, bool | None], float]]
     always: list[tuple[LaneId, float, float]]
 
 

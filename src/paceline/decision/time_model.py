@@ -27,7 +27,15 @@ from msgspec import Struct
 
 from paceline.decision.belief import Belief, Floats, Indexes, Name
 from paceline.decision.changes import Changes, Recent, Variances
-from paceline.decision.groups import Group, Leaf, believed_strength, changing_group, groups_of, leaf_of
+from paceline.decision.groups import (
+    Group,
+    Leaf,
+    believed_repeats,
+    believed_strength,
+    changing_group,
+    groups_of,
+    leaf_of,
+)
 from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
 from paceline.decision.tuning import (
     ALWAYS_FADING,
@@ -151,6 +159,8 @@ class _Lanes:
         self.cost: Floats = np.array([shape.cost for shape in self.shapes])
         """How much of what content costs."""
         self.tilt: Floats = np.array([shape.tilt for shape in self.shapes])
+        self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in self.shapes])
+        """How much lookups feel of their own strength."""
         self.feels = {kind: self._feels(kind) for kind in self.kinds}
         """How much of the strength of its own kind of drafter."""
         self._known: tuple[int, Indexes, Floats] | None = None
@@ -281,6 +291,8 @@ class TimeModel:
         split = len(own)
         terms = lanes.means + parts[:, :split] @ lanes.terms
         terms[:, STRENGTH] += parts[:, split : split + len(groups)].sum(axis=1) - lanes.strength * believed
+        if repeats := believed_repeats(signals):
+            terms[:, STRENGTH] -= repeats * lanes.lookup
         tilt = split + len(groups) + of_groups.contents
         terms[:, CONTENT] += parts[:, split + len(groups) : tilt].sum(axis=1)
         terms[:, TILT] += parts[:, tilt:].sum(axis=1)
@@ -422,6 +434,7 @@ class TimeModel:
         cost, length = _Sum(), _Sum()
         cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
         length.mean = shape.length + shape.strength * believed_strength(signals)
+        length.mean += shape.feels * believed_repeats(signals) if shape.looks_up else 0.0
         for unknown in unknowns_of(lane, beside):
             number = belief.numbers.get(unknown.name)
             if number is None:
@@ -618,7 +631,6 @@ class TimeModel:
             for known, most in (
                 (self.lanes, MAX_LANES),
                 (self.groups, MAX_GROUPS),
-                (self.conversations, MAX_CONVERSATIONS),
             )
         ):
             self._forget()
@@ -647,12 +659,18 @@ class TimeModel:
         )
 
     def _conversation(self, name: str) -> int:
-        """Where a conversation's strength stands."""
-        key = ("conversation", name)
-        known = self.belief.numbers.get(key)
-        self.conversations.pop(name, None)
-        self.conversations[name] = None
-        return self.belief.add(key, PRIOR.conversation**2) if known is None else known
+        """Where a conversation's strength stands: of too many, in the place of the one that was longest not met."""
+        belief, key, known = self.belief, ("conversation", name), self.conversations
+        is_new = name not in known
+        known.pop(name, None)
+        known[name] = None
+        if not is_new:
+            return belief.numbers[key]
+        if len(known) <= MAX_CONVERSATIONS:
+            return belief.add(key, PRIOR.conversation**2)
+        old = next(iter(known))
+        del known[old]
+        return belief.replace(("conversation", old), key, PRIOR.conversation**2)
 
 
 class _Sum:
