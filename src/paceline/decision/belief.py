@@ -36,6 +36,8 @@ class Belief:
         """Where each unknown stands."""
         self.shape = 0
         """Changes whenever unknowns are added, or stand elsewhere."""
+        self.kept = 0
+        """Changes whenever unknowns stand elsewhere."""
         self._mean, self._prior = np.zeros(GROWS_BY), np.zeros(GROWS_BY)
         self._covariance = np.zeros((GROWS_BY, GROWS_BY))
         """Before the gathered rows are taken from it."""
@@ -74,10 +76,10 @@ class Belief:
 
     def replace(self, old: Name, name: Name, variance: float) -> int:
         """A new unknown in the place of one that is forgotten."""
-        self._take()
         number = self.numbers.pop(old)
         self.numbers[name] = number
         self._mean[number] = 0.0
+        self._rows[:, number] = 0.0
         self._covariance[number, :] = self._covariance[:, number] = 0.0
         self._prior[number] = self._covariance[number, number] = variance
         return number
@@ -94,6 +96,7 @@ class Belief:
         self.numbers = {name: number for number, name in enumerate(names)}
         self._prior, self._mean, self._covariance = prior, mean, covariance
         self._gathered = 0
+        self.kept += 1
         self._resize(len(names), len(names) + GROWS_BY)
         self.shape += 1
 

@@ -265,6 +265,7 @@ class TimeModel:
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
+        self._felt: dict[tuple[LaneId, float], tuple[int, _Sum, _Sum]] = {}
         self._made: dict[tuple[tuple[LaneId, ...], tuple[float, ...]], _Lanes] = {}
 
     # Predicting
@@ -277,7 +278,7 @@ class TimeModel:
         """
         lanes, belief = self._lanes(tuple(ids), tuple(beside)), self.belief
         groups, believed = list(groups_of(signals, lanes.kinds)), believed_strength(signals)
-        leaves = {others: leaf_of(signals, others) for others in beside}
+        leaves = {others: leaf_of(signals, others) for others in set(beside)}
 
         # 1. What the lanes feel: of their own unknowns, and of the groups'.
         own, new = lanes.places(belief)
@@ -430,19 +431,10 @@ class TimeModel:
 
     def _feeling(self, lane: LaneId, kinds: Sequence[str], signals: Signals, beside: float) -> "_Feeling":
         """What one lane feels of a request; what is new is added to the belief."""
-        belief, shape = self.belief, shape_of(lane.strategy)
-        cost, length = _Sum(), _Sum()
-        cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
-        length.mean = shape.length + shape.strength * believed_strength(signals)
+        shape = shape_of(lane.strategy)
+        cost, length = self._own(lane, beside)
+        length.mean += shape.strength * believed_strength(signals)
         length.mean += shape.feels * believed_repeats(signals) if shape.looks_up else 0.0
-        for unknown in unknowns_of(lane, beside):
-            number = belief.numbers.get(unknown.name)
-            if number is None:
-                number = belief.add(unknown.name, unknown.variance)
-            if unknown.term == LENGTH:
-                length.add(number, -unknown.factor)
-            else:
-                cost.add(number, unknown.factor)
         groups = []
         for group in groups_of(signals, kinds):
             if group.kind and group.kind != shape.kind:
@@ -458,6 +450,27 @@ class TimeModel:
         if signals.conversation and shape.drafts:
             length.add(self._conversation(signals.conversation), shape.strength)
         return _Feeling(lane, cost, length, groups)
+
+    def _own(self, lane: LaneId, beside: float) -> "tuple[_Sum, _Sum]":
+        """What a lane feels beside a request's groups: time but for the acceptance length, and that."""
+        known = self._felt.get((lane, beside))
+        if known is None or known[0] != self.belief.kept:
+            belief, shape = self.belief, shape_of(lane.strategy)
+            cost, length = _Sum(), _Sum()
+            cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+            length.mean = shape.length
+            for unknown in unknowns_of(lane, beside):
+                number = belief.numbers.get(unknown.name)
+                if number is None:
+                    number = belief.add(unknown.name, unknown.variance)
+                if unknown.term == LENGTH:
+                    length.add(number, -unknown.factor)
+                else:
+                    cost.add(number, unknown.factor)
+            if len(self._felt) > MAX_LANES:
+                self._felt.clear()
+            known = self._felt[lane, beside] = belief.kept, cost, length
+        return known[1].copy(), known[2].copy()
 
     def _drift(self, feeling: "_Feeling", shape: Shape) -> None:
         """Whatever an observation tells of may have changed a little."""
@@ -680,6 +693,11 @@ class _Sum:
         self.mean = 0.0
         self.numbers: list[int] = []
         self.factors: list[float] = []
+
+    def copy(self) -> "_Sum":
+        other = _Sum()
+        other.mean, other.numbers, other.factors = self.mean, self.numbers.copy(), self.factors.copy()
+        return other
 
     def add(self, number: int, factor: float) -> None:
         self.numbers.append(number)
