@@ -321,7 +321,7 @@ def asks_for_several(request: Request) -> bool:
     fields = request.fields
     for key in ("n", "best_of", "n_cmpl"):
         value = fields.get(key)
-        if isinstance(value, int | float) and value > 1:
+        if isinstance(value, (int, float)) and value > 1:
             return True
     prompt = fields.get("prompt")
     if not isinstance(prompt, list) or len(prompt) < 2:
@@ -408,6 +408,6 @@ def milliseconds(report: Mapping[str, Any], key: str) -> float | None:
 def seconds(report: Mapping[str, Any], key: str) -> float | None:
     """A finite number from 0 on; ``None`` for all else."""
     value = report.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_COUNT:
         return None
     return value
