@@ -5,8 +5,10 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -85,6 +87,8 @@ class Metrics:
             ("engine",),
             registry=self._registry,
         )
+        self._of: Callable[..., Any] = cache(_of)
+        """Remembers the series: looking one up by its labels costs more than counting."""
         self._known_lanes: set[str] = set()
         for reason in (*DENIALS, OTHER):
             self._denied.labels(reason)
@@ -94,20 +98,21 @@ class Metrics:
     def record(self, record: Record, /) -> None:
         decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
         lane, task = outcome.lane, str(record.task)
-        self._requests.labels(lane, task, _status(outcome.status)).inc()
+        of = self._of
+        of(self._requests, lane, task, _status(outcome.status)).inc()
         self._decision.observe(outcome.decision_s)
         self._exploring.inc(max(0.0, decision.exploring_s))
         if lane != decision.lane:
-            self._fallbacks.labels(lane).inc()
-        self._queue.labels(lane).observe(outcome.queue_s)
+            of(self._fallbacks, lane).inc()
+        of(self._queue, lane).observe(outcome.queue_s)
         if outcome.first_byte_s is not None:
-            self._first.labels(lane).observe(outcome.first_byte_s)
+            of(self._first, lane).observe(outcome.first_byte_s)
         if outcome.error is not None:
             return  # what fails fast must not look fast
-        self._duration.labels(lane).observe(outcome.total_s)
+        of(self._duration, lane).observe(outcome.total_s)
         for counter, value in ((self._prompt, observed.prompt_tokens), (self._cached, observed.cached_tokens)):
             if value:
-                counter.labels(lane).inc(value)
+                of(counter, lane).inc(value)
         tokens, decode_s = _decoded(outcome)
         for counter, number in (
             (self._completion, observed.completion_tokens),
@@ -117,7 +122,7 @@ class Metrics:
             (self._accepted, observed.accepted),
         ):
             if number:
-                counter.labels(lane, task).inc(number)
+                of(counter, lane, task).inc(number)
 
     def denied(self, reason: str) -> None:
         """Count a request that was not let in.
@@ -197,6 +202,10 @@ class Metrics:
 
     def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Histogram:
         return Histogram(f"paceline_{name}", about, labels, registry=self._registry, buckets=LATENCIES_S)
+
+
+def _of(metric: Counter | Histogram, *labels: str) -> Counter | Histogram:
+    return metric.labels(*labels)
 
 
 def _status(status: int) -> str:
