@@ -6,23 +6,26 @@ and what was predicted for every lane at that moment, before the outcome. From t
 - *inverse propensity* (Horvitz and Thompson 1952): the requests on which both policies agree stand for the others,
 - *self-normalised* (Swaminathan and Joachims 2015): the same, divided by the weights that came of it,
 - *doubly robust* (Dudik, Langford and Li 2011, arXiv:1103.4601): the predictions, corrected by what the requests on
-  which both agree took beyond theirs. Weights are clipped (:data:`MAX_WEIGHT`); for the part of the traffic that this
+  which both agree took beyond theirs. Weights are clipped (:data:`MAX_WEIGHTS`); for the part of the traffic that this
   leaves out, and for lanes that were never picked, the estimate rests on the predictions, and their uncertainty counts
-  as an error that a task's requests have in common, and in part those of all tasks (:data:`IN_COMMON`).
+  as an error that a task's requests have in common, and in part those of all tasks (:data:`IN_COMMON`). They are
+  clipped where the interval is the narrowest, as far as that is known before the outcomes.
 
 An answer has the same tokens on every lane, so times per token are compared, weighted by tokens.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 from statistics import median
+from typing import TypeAlias
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-MAX_WEIGHT = 50.0
-"""Requests that one request may stand for; set by hand: a larger one lets a single slow answer decide, a smaller one
-rests more on the predictions."""
+MAX_WEIGHTS = (10.0, 20.0, 50.0, 100.0, 200.0, 400.0)
+"""Requests that one request may stand for, at most: a larger bound lets a single slow answer decide, with a smaller one
+more rests on the predictions. Each estimate takes that with which its error can be expected to be the least."""
 NORMAL_95 = 1.96
 """Standard deviations of a normal distribution within which 95 % lie."""
 IN_COMMON = 0.4
@@ -53,6 +56,7 @@ class Sample(Struct, frozen=True):
         return self.tokens * self.s_per_token
 
 
+Floats: TypeAlias = NDArray[np.float64]
 Shares = Mapping[str, float]
 """With which probability a policy picks which lane for one request."""
 LoggedPolicy = Callable[[Sample], Shares]
@@ -98,51 +102,109 @@ def estimate_shares(picks: Sequence[tuple[Sample, Shares]]) -> Estimate:
         raise ValueError("nothing is logged")
     samples = [sample for sample, _ in picks]
     step_s = _plain_step_s(samples)
-    residual = _residuals(samples, step_s)
+    parts = _parts(picks, step_s, _residuals(samples, step_s))
     # 1. The estimate, what of it rests on predictions alone, and how far it may be off.
-    taken_s = total_s = alone_s = expected_variance = observed_variance = 0.0
-    common_s: dict[str, float] = defaultdict(float)  # by task: errors that its requests have in common
-    weighted_s = weighted_tokens = 0.0
-    agreed = 0
-    for sample, shares in picks:
-        taken_s += sample.seconds
-        for lane, share in shares.items():
-            if lane not in sample.predicted:
-                raise ValueError(f"nothing is known of lane {lane!r} for a request")
-            propensity = sample.propensities.get(lane, 0.0)
-            expected_s = sample.tokens * _expected_s(sample, lane, step_s)
-            weight = min(1 / propensity, MAX_WEIGHT) if propensity > 0 else 0.0
-            left_out_s = share * (1 - propensity * weight) * expected_s
-            total_s += share * expected_s
-            alone_s += left_out_s
-            common_s[sample.task] += left_out_s * sample.spread.get(lane, 0.0)
-            noise = max(residual, sample.spread.get(lane, 0.0))
-            expected_variance += propensity * (share * weight * expected_s * noise) ** 2
-            if lane == sample.lane:
-                agreed += 1
-                beyond_s = share * weight * (sample.seconds - expected_s)
-                total_s += beyond_s
-                observed_variance += beyond_s * beyond_s
-                weighted_s += share * sample.seconds / propensity if propensity > 0 else 0.0
-                weighted_tokens += share * sample.tokens / propensity if propensity > 0 else 0.0
+    weighed = min((_weighed(parts, bound) for bound in MAX_WEIGHTS), key=lambda each: each.variance + each.lasting)
+    beyond_s = np.where(parts.agreed, parts.share * weighed.weights * (parts.seconds - parts.expected_s), 0.0)
+    total_s = float((parts.share * parts.expected_s).sum() + beyond_s.sum())
     # 2. The interval. Few requests that agree may miss what the others would have shown.
-    variance = max(expected_variance, observed_variance)
-    of_all_tasks_s = sum(common_s.values())
-    of_each_task = sum(seconds * seconds for seconds in common_s.values())
-    lasting = IN_COMMON * of_all_tasks_s * of_all_tasks_s + (1 - IN_COMMON) * of_each_task
-    half_s = NORMAL_95 * sqrt(variance + lasting)
+    variance = max(weighed.variance, float((beyond_s**2).sum()))
+    half_s = NORMAL_95 * sqrt(variance + weighed.lasting)
     # 3. All of it as shares of the time that was taken.
-    tokens = sum(sample.tokens for sample in samples)
+    taken_s, tokens = sum(sample.seconds for sample in samples), sum(sample.tokens for sample in samples)
+    agreed = parts.agreed & (parts.propensity > 0)
+    whole = parts.share[agreed] / parts.propensity[agreed]
+    weighted_s, weighted_tokens = float(whole @ parts.seconds[agreed]), float(whole @ parts.tokens[agreed])
     return Estimate(
         ratio=total_s / taken_s,
         low=max(0.0, total_s - half_s) / taken_s,
         high=(total_s + half_s) / taken_s,
         inverse_propensity=weighted_s / taken_s,
         self_normalised=weighted_s / weighted_tokens * tokens / taken_s if weighted_tokens else 0.0,
-        agreed=agreed,
-        on_predictions=alone_s / total_s if total_s > 0 else 1.0,
-        lasting=NORMAL_95 * sqrt(lasting) / taken_s,
+        agreed=int(parts.agreed.sum()),
+        on_predictions=float(weighed.left_out_s.sum()) / total_s if total_s > 0 else 1.0,
+        lasting=NORMAL_95 * sqrt(weighed.lasting) / taken_s,
     )
+
+
+class _Parts(Struct, frozen=True):
+    """Of an estimate: each lane that the policy might pick for a request is an item of these arrays."""
+
+    share: Floats
+    """With which probability it does."""
+    propensity: Floats
+    """With which probability it was picked."""
+    agreed: NDArray[np.bool_]
+    """Whether it was."""
+    tokens: Floats
+    """Of the request."""
+    seconds: Floats
+    """That the request took."""
+    expected_s: Floats
+    """That it was predicted to take on the lane."""
+    spread: Floats
+    """Standard deviation of what was not known of that, as a share."""
+    noise: Floats
+    """Standard deviation of single requests about their predictions, as a share."""
+    task: NDArray[np.int64]
+    """Equal for requests of one task."""
+
+
+def _parts(picks: Sequence[tuple[Sample, Shares]], step_s: float, residual: float) -> _Parts:
+    rows: list[tuple[float, ...]] = []
+    tasks: dict[str, int] = {}
+    for sample, shares in picks:
+        task = tasks.setdefault(sample.task, len(tasks))
+        for lane, share in shares.items():
+            if lane not in sample.predicted:
+                raise ValueError(f"nothing is known of lane {lane!r} for a request")
+            spread = sample.spread.get(lane, 0.0)
+            rows.append(
+                (
+                    share,
+                    sample.propensities.get(lane, 0.0),
+                    lane == sample.lane,
+                    sample.tokens,
+                    sample.seconds,
+                    sample.tokens * _expected_s(sample, lane, step_s),
+                    spread,
+                    max(residual, spread),
+                    task,
+                )
+            )
+    share, propensity, agreed, tokens, seconds, expected_s, spreads, noise, task_of = np.array(rows).T
+    return _Parts(
+        share,
+        propensity,
+        agreed.astype(np.bool_),
+        tokens,
+        seconds,
+        expected_s,
+        spreads,
+        noise,
+        task_of.astype(np.int64),
+    )
+
+
+class _Weighed(Struct, frozen=True):
+    """What comes of a bound on weights."""
+
+    weights: Floats
+    left_out_s: Floats
+    """What rests on predictions alone."""
+    variance: float
+    """In seconds squared: of requests, as it can be expected before the outcomes."""
+    lasting: float
+    """And of what predictions have in common."""
+
+
+def _weighed(parts: _Parts, bound: float) -> _Weighed:
+    weights = np.where(parts.propensity > 0, 1 / np.maximum(parts.propensity, 1 / bound), 0.0)
+    left_out_s = parts.share * (1 - parts.propensity * weights) * parts.expected_s
+    variance = parts.propensity * (parts.share * weights * parts.expected_s * parts.noise) ** 2
+    of_each_task = np.bincount(parts.task, weights=left_out_s * parts.spread)
+    lasting = IN_COMMON * of_each_task.sum() ** 2 + (1 - IN_COMMON) * (of_each_task**2).sum()
+    return _Weighed(weights, left_out_s, float(variance.sum()), float(lasting))
 
 
 def _expected_s(sample: Sample, lane: str, step_s: float) -> float:
