@@ -195,7 +195,7 @@ def stored(knowledge: Knowledge, folder: Path) -> dict[str, Any]:
 def _model(value: bytes) -> Any:
     """With what is believed of each unknown, its mean and its deviation, in place of the arrays."""
     entry = msgspec.msgpack.decode(value, type=SavedModel)
-    fields: dict[str, Any] = msgspec.to_builtins(entry)
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(entry))
     for name in ("names", "prior", "mean", "covariance"):
         del fields[name]
     belief = Knowledge.from_rows([Row("models", ("m",), entry)]).models["m"].belief
