@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.worlds.published import Floats, request_spread, shifted, time_noise, tokens_per_step
-from benchmarks.worlds.requests import Mix, draw
+from benchmarks.worlds.requests import Arrivals, Mix, draw
 from benchmarks.worlds.traffic import Ints, Traffic
 from paceline.types import Lane, Strategy
 
@@ -59,9 +59,12 @@ class CountedWorld(Struct, frozen=True):
 
     def traffic(self, requests: int, seed: int) -> Traffic:
         rng = np.random.default_rng(seed)
+        return self.answers(draw(self.mix, requests, rng), rng)
 
-        # 1. What arrives, and what is true of each request on every lane.
-        arrivals = draw(self.mix, requests, rng)
+    def answers(self, arrivals: Arrivals, rng: np.random.Generator) -> Traffic:
+        """What lanes make of requests of this world's mix, wherever these come from."""
+        # 1. What is true of each request on every lane.
+        requests = len(arrivals.signals)
         own = np.tile(np.arange(len(self.mix.kinds)), (requests, 1))
         behaviours = own if self.behaves_as is None else self.behaves_as(requests, rng)
         slowdown = _scheduled(self.machine.slowdown, 1.0, requests, rng)

@@ -1,8 +1,7 @@
 """The embedded engine's own counts: SmolLM2-135M Q8_0 on two CPU cores, ngram-simple at three lengths.
 
-``benchmarks/learning/measured.json`` holds what ``python -m benchmarks.learning.measure`` measured: prompts of every
-task down every lane. Its counts are exact; its times are one run each on a shared machine, so the machine's side is
-their median.
+``measured.json`` holds what ``python -m benchmarks.worlds.measure`` measured: prompts of every task down every lane.
+Its counts are exact; its times are one run each on a shared machine, so the machine's side is their median.
 """
 
 import json
@@ -18,7 +17,7 @@ from benchmarks.worlds.requests import LENGTHS, MISTOLD, signals_by_task, signal
 from benchmarks.worlds.traffic import Ints, Traffic
 from paceline.types import Lane, Signals, Strategy, Task
 
-FILE = Path(__file__).parents[1] / "learning" / "measured.json"
+FILE = Path(__file__).parent / "measured.json"
 CAPS = (4, 8, 12)
 MIN_DRAFTS = 6
 """Of a prompt whose time shows what a verification step takes."""

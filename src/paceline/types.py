@@ -124,8 +124,12 @@ class Signals(Struct, frozen=True):
     schema, API, key; empty where nothing tells."""
     turn: str = ""
     """What the answer follows, by ``inspection/loop.py``: the ``"first"`` or a later message of the ``"user"``; a tool
-    that ``"read"``, ``"wrote"``, ``"ran"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare ``"prompt"``;
-    its own beginning, ``"assistant"``. Empty where nobody looked."""
+    that ``"read"``, ``"wrote"``, ``"ran"``, ``"passed"``, ``"created"``, ``"failed"`` or has ``"not written"``; a bare
+    ``"prompt"``; its own beginning, ``"assistant"``. Empty where nobody looked."""
+    repeats: float = 0.0
+    """Share, 0 to 1, of what the conversation said last that it had said before, by a few probes of the last message
+    and the answers before it (``inspection/repeats.py``): 0.4 is usual, and the more, the more n-gram lookups find. 0
+    where there is no earlier answer, which is where they find the least, and where nobody looked."""
 
     @property
     def task(self) -> Task:

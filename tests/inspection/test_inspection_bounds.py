@@ -67,6 +67,22 @@ MONSTERS: dict[str, Any] = {
     "calls": {
         "messages": [{"role": "assistant", "tool_calls": [{}] * 1_000_000}, {"role": "tool", "content": "x"}] * 5_000
     },
+    "nearly alike": {
+        "messages": [
+            user("a" * 9_000_000),
+            *[{"role": "assistant", "content": "a" * 3_000 + "aaaabaaa" * 9}] * 9,
+            user("aaaaaaab" * 9),
+        ]
+    },
+    "calls by their fields": {
+        "messages": [
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "input": {str(n): "x" * 5_000_000 for n in range(99)}}] * 64,
+            }
+        ]
+        * 999
+    },
     "a prompt of markers": {"prompt": "<|fim" * 10_000_000, "suffix": ""},
     "templates": {"prompt": "[INST]" * 10_000_000},
     "numbers and underscores": {

@@ -38,6 +38,41 @@ def prompt(text: str, path: str = "/v1/completions", **fields: Any) -> Signals:
 INSTRUCTION = "Translate this sentence into French: the train leaves at eight."
 
 
+MINUTES = "The board met at noon. The rent of the hall goes up by a tenth.\n" * 2000
+
+
+@pytest.mark.parametrize(
+    "goodbye",
+    [
+        "Many thanks!",
+        "Thank you so much for your help\nMarta",
+        "Best regards,\nJo",
+        "Danke im Voraus!",
+        "\n\nCheers\n\n",
+    ],
+)
+@pytest.mark.parametrize("given", [MINUTES[:3000], MINUTES])
+def test_what_is_asked_stands_before_thanks_and_greetings(given: str, goodbye: str) -> None:
+    asked = f"{given}\n\nTranslate the minutes above into Spanish.\n\n{goodbye}"
+    assert look(user(asked)).task is Task.TRANSLATE
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        f"{MINUTES[:2000]}\n\nGive back the complete minutes with every 'hall' replaced by 'room'.",
+        f"Print the whole class again with left and right renamed to x and y:\n{CODE * 10}",
+    ],
+)
+def test_all_of_it_with_something_replaced_is_an_edit(asked: str) -> None:
+    assert look(user(asked)).task is Task.EDIT
+
+
+def test_thanks_that_are_more_than_a_courtesy_are_read() -> None:
+    assert look(user(f"{MINUTES}\n\nThanks, now translate it into Dutch.")).task is Task.TRANSLATE
+    assert look(user("thanks!")).task is Task.CHAT
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -122,7 +157,9 @@ def called(name: str, result: str, **fields: Any) -> tuple[dict[str, Any], dict[
     [
         ("Read", CODE * 40, Turn.READ),
         ("Edit", "The file was updated.", Turn.WROTE),
-        ("Bash", "12 passed in 0.4 s", Turn.RAN),
+        ("Bash", "total 8\n-rw-r--r-- 1 app app 120 app.py", Turn.RAN),
+        ("Bash", "12 passed in 0.4 s", Turn.PASSED),
+        ("Bash", "compiling\n" * 500 + "Build successful", Turn.PASSED),
         ("Bash", "2 failed, 10 passed\nTraceback (most recent call last):", Turn.FAILED),
         ("apply_patch", "Error: the context did not match", Turn.NOT_WRITTEN),
         ("get_order", "{}", Turn.READ),
@@ -139,6 +176,29 @@ def test_the_place_in_a_tool_loop_is_told(name: str, result: str, turn: Turn) ->
     items = [instruction, {"type": "function_call", "name": name}, {"type": "function_call_output", "output": result}]
     responses = Request(Api.OPENAI_RESPONSES, "/v1/responses", b"", {"input": items, "tools": FILE_TOOLS})
     assert inspect(responses, KEY).turn == turn
+
+
+@pytest.mark.parametrize(
+    ("asked", "task"),
+    [
+        ("Write a limerick about a parrot, please.", Task.CREATE),
+        ("Explain why the sea is salty.", Task.ANSWER),
+        (f"Print the whole class again with left and right renamed to x and y:\n{CODE * 10}", Task.EDIT),
+    ],
+)
+def test_a_later_wish_to_an_agent_that_is_clear_outvotes_its_tools(asked: str, task: Task) -> None:
+    begun = (user("Add a --json flag to the export command."), assistant("It is there."))
+    signals = look(*begun, user(asked), tools=FILE_TOOLS)
+    assert signals.task is task
+    assert signals.tasks[Task.TOOL_CALL] > 0.1
+
+
+def test_after_tests_have_passed_a_call_is_less_likely_than_before() -> None:
+    begun = (user("Add a --json flag to the export command."), *called("Edit", "The file was updated."))
+    before = look(*begun, tools=FILE_TOOLS)
+    after = look(*begun, *called("Bash", "12 passed in 0.4 s"), tools=FILE_TOOLS)
+    assert after.tasks[Task.TOOL_CALL] < before.tasks[Task.TOOL_CALL]
+    assert after.tasks[Task.SUMMARISE] > before.tasks[Task.SUMMARISE]
 
 
 def test_the_likeliest_task_stands_first_in_every_turn() -> None:

@@ -28,9 +28,14 @@ class Belief:
         self.numbers: dict[Name, int] = {}
         """Where each unknown stands."""
         self.shape = 0
-        """Changes whenever unknowns are added, or give their places to others."""
-        self._mean, self._prior = np.zeros(0), np.zeros(0)
-        self._covariance, self._scratch = np.zeros((0, 0)), np.zeros((0, 0))
+        """Changes whenever unknowns are added, or stand elsewhere."""
+        self._mean, self._prior = np.zeros(GROWS_BY), np.zeros(GROWS_BY)
+        self._covariance, self._scratch = np.zeros((GROWS_BY, GROWS_BY)), np.zeros((GROWS_BY, GROWS_BY))
+
+    @property
+    def nowhere(self) -> int:
+        """Where an unknown stands that there is not: its mean and covariances are 0."""
+        return len(self._mean) - 1
 
     @property
     def mean(self) -> Floats:
@@ -47,24 +52,14 @@ class Belief:
         return self._prior[: len(self.numbers)]
 
     def add(self, name: Name, variance: float) -> int:
-        """A new unknown, of which nothing is known yet."""
+        """A new unknown, of which nothing is known yet; where it stands."""
         number = len(self.numbers)
-        if number == len(self._mean):
+        if number == self.nowhere:
             self._mean, self._prior = (np.pad(values, (0, GROWS_BY)) for values in (self._mean, self._prior))
             self._covariance, self._scratch = (
                 np.pad(matrix, (0, GROWS_BY)) for matrix in (self._covariance, self._scratch)
             )
         self.numbers[name] = number
-        self._prior[number] = self._covariance[number, number] = variance
-        self.shape += 1
-        return number
-
-    def replace(self, old: Name, name: Name, variance: float) -> int:
-        """A new unknown in the place of one that is forgotten."""
-        number = self.numbers.pop(old)
-        self.numbers[name] = number
-        self._mean[number] = 0.0
-        self._covariance[number, :] = self._covariance[:, number] = 0.0
         self._prior[number] = self._covariance[number, number] = variance
         self.shape += 1
         return number
@@ -97,10 +92,13 @@ class Belief:
         diagonal = self._covariance.reshape(-1)[:: len(self._mean) + 1]
         diagonal[indexes] += variances
 
+    def means(self, indexes: Indexes) -> Floats:
+        """Of some unknowns, which there may not be."""
+        return self._mean[indexes]
+
     def of(self, indexes: Indexes, factors: Floats) -> Floats:
-        """Covariance of weighted sums: a row of factors for each."""
-        covariance: Floats = factors @ self._covariance[indexes[:, None], indexes] @ factors.T
-        return covariance
+        """Covariance of weighted sums: a row of factors for each. Unknowns that there are not count as certain."""
+        return factors @ self._covariance[indexes[:, None], indexes] @ factors.T
 
     def observe(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
         """Learns the value of one sum; what it was off by, and the variance that this was expected to have. An odd

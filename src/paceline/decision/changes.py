@@ -36,6 +36,10 @@ class Changes:
         self._sums[key] = (0.0, 0.0) if has_changed else (above, below)
         return has_changed
 
+    def suspicion(self, key: Hashable) -> float:
+        """How far the misses under a key are on their way to a change, up to 1."""
+        return max(self._sums.get(key, (0.0, 0.0))) / CHANGE_INTERVAL
+
 
 class Variances:
     """Variances by key that are learned from squares, each from a believed one that counts as so many squares."""

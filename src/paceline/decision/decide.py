@@ -126,7 +126,8 @@ def _worth_a_try(
 ) -> dict[str, float]:
     """Probabilities of the lanes that are tried instead of the best one, as far as the budget allows."""
     # 1. Because of what it teaches; or because of what it shows of the best static lane.
-    shares = explored([_as_other(choice, best, foreseen) for choice in others])
+    change = _worth_of_change(best, foreseen)
+    shares = explored([_as_other(choice, best, foreseen, change) for choice in others])
     contenders = _contenders(foreseen)
     for choice in others if contenders else ():
         if choice.number in contenders and choice.cost > best.cost:
@@ -143,7 +144,14 @@ def _worth_a_try(
     return {name: share / max(1.0, total) for name, share in shares.items()}
 
 
-def _as_other(choice: Choice, best: Choice, foreseen: Foreseen) -> Other:
+def _worth_of_change(best: Choice, foreseen: Foreseen) -> float:
+    """What it is worth, in requests, to see drafts again where only plain is taken."""
+    model, expected = foreseen.model, foreseen.expected
+    alike = model.alike.get(expected.leaves[best.number], 0)
+    return HORIZON.of_change(alike, model.seen) * model.unseen_gain(expected, best.number)
+
+
+def _as_other(choice: Choice, best: Choice, foreseen: Foreseen, change: float) -> Other:
     """What trying the lane would teach, and cost."""
     first, second, expected = choice.number, best.number, foreseen.expected
     covariance = expected.covariance
@@ -160,6 +168,7 @@ def _as_other(choice: Choice, best: Choice, foreseen: Foreseen) -> Other:
         horizon=HORIZON.of_group(model.alike.get(expected.leaves[first], 0), model.seen)
         + HORIZON.of_drafter(tries, model.seen)
         + HORIZON.of_lane(model.lanes.get(lane, 0), model.seen),
+        more=change if choice.drafts else 0.0,
     )
 
 

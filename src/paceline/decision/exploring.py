@@ -23,6 +23,8 @@ class Other(NamedTuple):
     """Variance of one observation of the lane."""
     horizon: float
     """Requests that profit from one."""
+    more: float = 0.0
+    """What else a try is worth, in requests."""
 
 
 def explored(others: Iterable[Other]) -> dict[str, float]:
@@ -30,11 +32,12 @@ def explored(others: Iterable[Other]) -> dict[str, float]:
     net: dict[str, float] = {}
     largest = 0.0
     for other in others:
-        if other.variance <= 0.0 or other.behind**2 > MAX_BEHIND**2 * other.variance:
+        is_far = other.behind**2 > MAX_BEHIND**2 * other.variance
+        if other.variance <= 0.0 or (is_far and not other.more):
             continue
         cost = exp(other.behind) - 1
         deviation = other.variance / sqrt(other.variance + other.noise)
-        gain = other.horizon * expected_gain(other.behind, deviation)
+        gain = other.more + other.horizon * expected_gain(other.behind, deviation)
         if gain > cost:
             net[other.name] = gain - cost
             largest = max(largest, (gain - cost) / (gain + cost))

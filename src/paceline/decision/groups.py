@@ -6,6 +6,7 @@ from math import log2
 from typing import NamedTuple
 
 from paceline.decision.belief import Name
+from paceline.decision.shapes import looks_up
 from paceline.decision.tuning import LOGIT, MIN_TASK, PRIOR, PUBLISHED_SHARE, TASK_LOGITS
 from paceline.types import Signals, Task
 
@@ -18,10 +19,10 @@ class Group(NamedTuple):
     """Probability that the request belongs to it."""
     strength: float
     """Deviation of how predictable its answers are."""
-    tilt: float
-    """Of whether its long drafts gain more."""
     content: float
-    """Of how much dearer its verification is."""
+    """Deviation of how much dearer its verification is."""
+    tilt: float
+    """Deviation of whether its long lookups gain more, as where the answer copies whole passages."""
     kind: str = ""
     """Of drafters that it is about; all where empty."""
 
@@ -39,30 +40,40 @@ class Leaf(NamedTuple):
 def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:
     """Those of a request that may go to drafters of these kinds."""
     application = signals.application
+    tilt = PRIOR.tilt if any(looks_up(kind) for kind in kinds) else 0.0
     for task, share in signals.tasks.items():
         if share < MIN_TASK:
             continue
-        yield _group(("task", task), share, PRIOR.task)
+        yield _group(("task", task), share, PRIOR.task, tilt)
         if len(kinds) > 1:
             for kind in kinds:
-                strength = PRIOR.lookup if kind.startswith("ngram") else PRIOR.drafter
-                key = ("drafter", task, kind)
-                yield Group(key, share, strength, PRIOR.drafter_tilt, PRIOR.drafter_content, kind)
+                strength = PRIOR.lookup if looks_up(kind) else PRIOR.drafter
+                yield Group(("drafter", task, kind), share, strength, 0.0, 0.0, kind)
         if application:
-            yield _group(("leaf", application, task), share, PRIOR.leaf)
+            yield _group(("leaf", application, task), share, PRIOR.leaf, tilt)
     if application:
-        yield _group(("application", application), 1.0, PRIOR.application)
+        yield _group(("application", application), 1.0, PRIOR.application, tilt)
     if signals.reasoning is not None:
-        yield _group(("reasoning", "on" if signals.reasoning else "off"), 1.0, PRIOR.reasoning)
+        yield _group(("reasoning", "on" if signals.reasoning else "off"), 1.0, PRIOR.reasoning, tilt)
 
 
-def _group(key: Name, share: float, strength: float) -> Group:
-    return Group(key, share, strength, PRIOR.tilt * strength, PRIOR.content * strength)
+def _group(key: Name, share: float, strength: float, tilt: float) -> Group:
+    return Group(key, share, strength, PRIOR.content * strength, tilt * strength)
 
 
 def believed_strength(signals: Signals) -> float:
     """Mean of the strength of a request's answer, before anything was measured."""
     return sum([share * _STRENGTHS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
+
+
+def changing_group(leaf: Leaf) -> Name:
+    """The group that is taken to change when requests like these do."""
+    return ("leaf", leaf.application, leaf.task) if leaf.application else ("task", leaf.task)
+
+
+def strength_of(task: Task) -> float:
+    """Mean of a task's strength, before anything was measured."""
+    return _STRENGTHS[task]
 
 
 def leaf_of(signals: Signals, beside: float) -> Leaf:

@@ -4,7 +4,8 @@ import numpy as np
 from msgspec import Struct
 
 from paceline.decision.groups import Leaf
-from paceline.decision.time_model import PARTS, LaneId, TimeModel
+from paceline.decision.time_model import LaneId, TimeModel
+from paceline.types import Task
 
 
 class SavedModel(Struct, frozen=True):
@@ -28,6 +29,7 @@ class SavedModel(Struct, frozen=True):
     noises: tuple[float, float]
     rates: list[tuple[LaneId, float, float]]
     alike: list[tuple[Leaf, int]]
+    unseen: list[tuple[tuple[str, Task, bool | None], float]]
     always: list[tuple[LaneId, float, float]]
 
 
@@ -57,6 +59,7 @@ def saved(model: TimeModel) -> SavedModel:
         noises=model.noises.sums.get("time", (0.0, 0.0)),
         rates=[(lane, *sums) for lane, sums in model.rates.sums.items()],
         alike=list(model.alike.items()),
+        unseen=list(model.unseen.items()),
         always=[(lane, *seconds) for lane, seconds in model.always.items()],
     )
     return model.saved
@@ -95,6 +98,8 @@ def restored(entry: SavedModel) -> TimeModel | None:
         model.rates.sums[lane] = total, weight
     for leaf, requests in entry.alike:
         model.alike[leaf] = requests
+    for about, unseen in entry.unseen:
+        model.unseen[about] = unseen
     model.always = {lane: (lane_s, taken_s) for lane, lane_s, taken_s in entry.always}
     model.seen, model.at_s = entry.seen, entry.at_s
     return model
@@ -103,7 +108,7 @@ def restored(entry: SavedModel) -> TimeModel | None:
 def _others(entry: SavedModel) -> list[float]:
     """All numbers beside the arrays."""
     numbers = [entry.at_s, entry.seen, *(value for _, _, value, _ in entry.residuals)]
-    numbers += [row[-1] for rows in (entry.lanes, entry.tries, entry.alike) for row in rows]
+    numbers += [row[-1] for rows in (entry.lanes, entry.tries, entry.alike, entry.unseen) for row in rows]
     return numbers + _weights(entry)
 
 
@@ -118,12 +123,10 @@ def _weights(entry: SavedModel) -> list[float]:
 
 
 def _fits(entry: SavedModel) -> bool:
-    """Whether every group's unknowns stand together, every conversation's is there, and no variance is negative."""
-    numbers = {name: number for number, name in enumerate(entry.names)}
-    for key in entry.groups:
-        places = [numbers.get((part, *key), -1) for part in PARTS]
-        if places != [places[0], places[0] + 1, places[0] + 2] or places[0] < 0:
-            return False
+    """Whether every group and conversation is there, and no variance is negative."""
+    numbers = set(entry.names)
+    if any(("strength", *key) not in numbers for key in entry.groups):
+        return False
     if any(("conversation", name) not in numbers for name in entry.conversations):
         return False
     return min(_weights(entry)) >= 0

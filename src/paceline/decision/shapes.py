@@ -48,7 +48,7 @@ class Shape(Struct, frozen=True):
     strength: float
     """The same with a strength of all drafters."""
     tilt: float
-    """By how much with a tilt towards long drafts."""
+    """By how much with a tilt towards long drafts; only lookups feel it."""
     knots: tuple[float, ...]
     """By how much with what its drafter is off by at each of :data:`KNOTS`."""
 
@@ -59,32 +59,36 @@ class Shape(Struct, frozen=True):
 
 @lru_cache(maxsize=1024)
 def shape_of(strategy: Strategy) -> Shape:
-    """Of a strategy; kinds that begin with ``ngram`` look up."""
     if not strategy.drafts:
         return Shape(PLAIN, 0, False, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(KNOTS))
     kind = strategy.kind
-    looks_up = kind.startswith("ngram")
+    is_lookup = looks_up(kind)
     drafted = draft_length(strategy)
-    felt = LOOKUP_SHARE if looks_up else 1.0
-    feels = _sensitivity(drafted) / _sensitivity(8 if looks_up else 3)
+    felt = LOOKUP_SHARE if is_lookup else 1.0
+    feels = _sensitivity(drafted) / _sensitivity(8 if is_lookup else 3)
     strength = feels * felt
     place = log1p(drafted)
     return Shape(
         kind=kind,
         drafted=drafted,
-        looks_up=looks_up,
+        looks_up=is_lookup,
         cost=log1p(STEP_COST_SLOPE * drafted) * felt,
-        length=_length(drafted, 0.0 if looks_up else ACCEPTED_LESS) * felt,
+        length=_length(drafted, 0.0 if is_lookup else ACCEPTED_LESS) * felt,
         feels=feels,
         strength=strength,
-        tilt=strength * (place - TILT_MIDDLE) / TILT_SCALE,
+        tilt=strength * (place - TILT_MIDDLE) / TILT_SCALE if is_lookup else 0.0,
         knots=tuple(min(strength, LONGEST_FEELING) * felt for felt in _smooth(place, KNOTS, NEAR)),
     )
 
 
+def looks_up(kind: str) -> bool:
+    """Whether drafters of a kind look up what stands in the text already: all whose kind begins with ``ngram``."""
+    return kind.startswith("ngram")
+
+
 def draft_length(strategy: Strategy) -> int:
     """Tokens in a draft: the cap, or what is usual where it is not known."""
-    kind = "ngram" if strategy.kind.startswith("ngram") else strategy.kind
+    kind = "ngram" if looks_up(strategy.kind) else strategy.kind
     return strategy.n_max or USUAL_LENGTHS.get(kind, USUAL_LENGTH)
 
 

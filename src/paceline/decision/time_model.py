@@ -6,7 +6,7 @@
                              + cost shape[lane] * content      how much dearer this group's verification is
                              - length[lane]                    tokens per step
                              - shape[lane] * strength          how predictable this group's answers are
-                             - tilt shape[lane] * tilt         and whether its long drafts gain more
+                             - tilt shape[lane] * tilt         and of lookups, whether long ones gain more
                              - shape[lane] * conversation
                              + residual[leaf, lane]            what nothing else explains
                              + noise
@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from paceline.decision.belief import Belief, Floats, Indexes, Name
 from paceline.decision.changes import Changes, Recent, Variances
-from paceline.decision.groups import Group, Leaf, believed_strength, groups_of, leaf_of
+from paceline.decision.groups import Group, Leaf, believed_strength, changing_group, groups_of, leaf_of
 from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
 from paceline.decision.tuning import (
     ALWAYS_FADING,
@@ -50,8 +50,8 @@ from paceline.types import Signals, Strategy
 TERMS = ("machine", "cost", "load", "content", "length", "strength", "tilt")
 """Of the formula, those that stand in the belief."""
 MACHINE, COST, LOAD, CONTENT, LENGTH, STRENGTH, TILT = range(len(TERMS))
-PARTS = ("strength", "tilt", "content")
-"""A group's unknowns."""
+MORE = 1.25
+"""Times as many as are remembered there may be, before those too many are forgotten together."""
 SMALL = 0.02**2
 """Variance of a length's logarithm that counts don't explain."""
 
@@ -112,6 +112,8 @@ class Expected(Struct, frozen=True):
     noise: float
     """Variance of measuring."""
     leaves: list[Leaf]
+    strengths: list[float]
+    """By how much a time falls with the strength of the request's answer."""
     rates: list[float]
     """Of lookups, share of the steps that verify a draft; 1 for other drafters."""
 
@@ -128,12 +130,14 @@ class _Lanes:
             columns.setdefault(unknown.name, len(columns))
         self.names = list(columns)
         self.variances, terms = np.zeros(len(columns)), np.zeros((len(columns), len(TERMS)))
-        self.factors = np.zeros((len(ids), len(columns)))
+        self.factors = np.zeros((len(ids) + 1, len(columns)))
+        """Of the logarithm of time; the last row is for the first lane's machine alone."""
         for lane, unknowns in enumerate(felt):
             for unknown in unknowns:
                 column = columns[unknown.name]
                 self.variances[column], terms[column, unknown.term] = unknown.variance, 1.0
                 self.factors[lane, column] = unknown.factor
+        self.factors[-1] = self.factors[0] * terms[:, MACHINE]
         self.terms: Floats = terms
         """Which term each unknown belongs to."""
         self.means = np.zeros((len(ids), len(TERMS)))
@@ -143,32 +147,24 @@ class _Lanes:
         self.means[:, LOAD] = [LOAD_MEAN * load_shape(others)[0] for others in beside]
         self.means[:, LENGTH] = [-shape.length for shape in self.shapes]
         self.strength: Floats = np.array([shape.strength for shape in self.shapes])
-        self.parts = {kind: self._parts(kind) for kind in ("", *self.kinds)}
-        """How much each lane feels of a group's unknowns: of one that is about a kind of drafter, by that kind."""
-        self.drafts = [shape.drafts for shape in self.shapes]
-        self._known: tuple[int, Indexes] | None = None
+        """How much each lane feels of the strength of all drafters."""
+        self.cost: Floats = np.array([shape.cost for shape in self.shapes])
+        """How much of what content costs."""
+        self.tilt: Floats = np.array([shape.tilt for shape in self.shapes])
+        self.feels = {kind: self._feels(kind) for kind in self.kinds}
+        """How much of the strength of its own kind of drafter."""
+        self._known: tuple[int, Indexes, Floats] | None = None
 
-    def _parts(self, kind: str) -> Floats:
-        if not kind:
-            columns = [[-shape.strength, -shape.tilt, shape.cost] for shape in self.shapes]
-        else:
-            columns = [
-                [-shape.feels, -shape.tilt, shape.cost] if shape.kind == kind else [0.0, 0.0, 0.0]
-                for shape in self.shapes
-            ]
-        return np.array(columns)
+    def _feels(self, kind: str) -> Floats:
+        return np.array([shape.feels if shape.kind == kind else 0.0 for shape in self.shapes])
 
-    def machine(self, columns: int) -> Floats:
-        """A row of factors: of the first lane's machine alone."""
-        row = np.zeros((1, columns))
-        row[0, : len(self.names)] = self.factors[0] * self.terms[:, MACHINE]
-        return row
-
-    def indexes(self, belief: Belief) -> Indexes:
-        """Of :attr:`names` in a belief; -1 for those that it does not have."""
+    def places(self, belief: Belief) -> tuple[Indexes, Floats]:
+        """Where :attr:`names` stand in a belief, and the variances of those that it does not have."""
         if self._known is None or self._known[0] != belief.shape:
-            self._known = belief.shape, np.array([belief.numbers.get(name, -1) for name in self.names], np.intp)
-        return self._known[1]
+            nowhere = belief.nowhere
+            indexes = np.array([belief.numbers.get(name, nowhere) for name in self.names], np.intp)
+            self._known = belief.shape, indexes, np.where(indexes == nowhere, self.variances, 0.0)
+        return self._known[1:]
 
 
 def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
@@ -238,6 +234,9 @@ class TimeModel:
         """The same by engine and kind of drafter."""
         self.residuals: Recent[tuple[float, float]] = Recent()
         """By leaf and lane: mean and variance."""
+        self.unseen: Recent[float] = Recent()
+        """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
+        that one was."""
         self.spreads = Variances()
         """By which requests of a leaf differ in the strength of a kind of drafter."""
         self.noises = Variances()
@@ -267,35 +266,27 @@ class TimeModel:
             beside: for each lane, others that are decoded meanwhile.
         """
         lanes, belief = self._lanes(tuple(ids), tuple(beside)), self.belief
-        groups = list(groups_of(signals, lanes.kinds))
+        groups, believed = list(groups_of(signals, lanes.kinds)), believed_strength(signals)
         leaves = {others: leaf_of(signals, others) for others in beside}
 
         # 1. What the lanes feel: of their own unknowns, and of the groups'.
-        numbers, factors, variances = self._of_groups(groups, lanes)
-        indexes = np.concatenate([lanes.indexes(belief), numbers])
-        factors = np.concatenate([lanes.factors, factors], axis=1)
-        known = indexes >= 0
-        inside, felt = indexes[known], factors[:, known]
+        own, new = lanes.places(belief)
+        of_groups = self._of_groups(groups, lanes)
+        indexes = np.concatenate([own, of_groups.indexes])
+        factors = np.concatenate([lanes.factors, of_groups.factors], axis=1)
+        new = np.concatenate([new, of_groups.new])
 
         # 2. The terms, and the covariance of what is known of their sum.
-        parts = felt * belief.mean[inside]
-        of_lanes = len(lanes.names)
-        own = int(np.count_nonzero(known[:of_lanes]))
-        terms = lanes.means + parts[:, :own] @ lanes.terms[known[:of_lanes]]
-        groups_known = known[of_lanes:].reshape(-1, len(PARTS))
-        if groups_known.size:
-            of_groups = np.zeros((len(ids), groups_known.size))
-            of_groups[:, known[of_lanes:]] = parts[:, own:]
-            by_part = of_groups.reshape(len(ids), -1, len(PARTS)).sum(axis=1)
-            terms[:, STRENGTH] += by_part[:, 0]
-            terms[:, TILT] += by_part[:, 1]
-            terms[:, CONTENT] += by_part[:, 2]
-        terms[:, STRENGTH] -= lanes.strength * believed_strength(signals)
-        sums = np.concatenate([factors, lanes.machine(factors.shape[1])])
-        together = belief.of(inside, sums[:, known])
-        if not known.all():
-            new = sums[:, ~known]
-            together += (new * np.concatenate([lanes.variances, variances])[~known]) @ new.T
+        parts = factors[:-1] * belief.means(indexes)
+        split = len(own)
+        terms = lanes.means + parts[:, :split] @ lanes.terms
+        terms[:, STRENGTH] += parts[:, split : split + len(groups)].sum(axis=1) - lanes.strength * believed
+        tilt = split + len(groups) + of_groups.contents
+        terms[:, CONTENT] += parts[:, split + len(groups) : tilt].sum(axis=1)
+        terms[:, TILT] += parts[:, tilt:].sum(axis=1)
+        together = belief.of(indexes, factors)
+        if new.any():
+            together += (factors * new) @ factors.T
         covariance = together[:-1, :-1]
         relative = covariance.diagonal() + together[-1, -1] - 2 * together[:-1, -1]
 
@@ -323,6 +314,7 @@ class TimeModel:
             spreads=spreads,
             noise=self.noise,
             leaves=[leaves[others] for others in beside],
+            strengths=lanes.strength.tolist(),
             rates=[
                 self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
                 for lane, shape in zip(ids, lanes.shapes, strict=True)
@@ -339,17 +331,27 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def _of_groups(self, groups: Sequence[Group], lanes: _Lanes) -> tuple[Indexes, Floats, Floats]:
-        """Where the groups' unknowns stand, how much of them is felt, and the variances of new ones."""
-        numbers, get = [], self.belief.numbers.get
-        variances: list[float] = []
-        for group in groups:
-            numbers += [get((part, *group.key), -1) for part in PARTS]
-            variances += (group.strength**2, group.tilt**2, group.content**2)
-        if not groups:
-            return np.zeros(0, np.intp), np.zeros((len(lanes.shapes), 0)), np.zeros(0)
-        factors = np.concatenate([group.share * lanes.parts[group.kind] for group in groups], axis=1)
-        return np.array(numbers, np.intp), factors, np.array(variances)
+    def _of_groups(self, groups: Sequence[Group], lanes: _Lanes) -> "_OfGroups":
+        """What the lanes, and the machine alone, feel of the groups' strengths, and of what their content costs."""
+        get, nowhere = self.belief.numbers.get, self.belief.nowhere
+        contents, tilts = [group for group in groups if group.content], [group for group in groups if group.tilt]
+        numbers = [get(("strength", *group.key), nowhere) for group in groups]
+        numbers += [get(("content", *group.key), nowhere) for group in contents]
+        numbers += [get(("tilt", *group.key), nowhere) for group in tilts]
+        new = [group.strength**2 for group in groups] + [group.content**2 for group in contents]
+        new += [group.tilt**2 for group in tilts]
+        factors = np.zeros((len(lanes.shapes) + 1, len(numbers)))
+        for column, group in enumerate(groups):
+            factors[:-1, column] = -group.share * (lanes.feels[group.kind] if group.kind else lanes.strength)
+        split, tilt = len(groups), len(groups) + len(contents)
+        factors[:-1, split:tilt] = np.multiply.outer(lanes.cost, [group.share for group in contents])
+        factors[:-1, tilt:] = np.multiply.outer(-lanes.tilt, [group.share for group in tilts])
+        return _OfGroups(
+            indexes=np.array(numbers, np.intp),
+            factors=factors,
+            contents=len(contents),
+            new=np.array([0.0 if number != nowhere else value for number, value in zip(numbers, new, strict=True)]),
+        )
 
     def _of_conversation(self, signals: Signals, lanes: _Lanes) -> list[float]:
         number = self.belief.numbers.get(("conversation", signals.conversation)) if signals.conversation else None
@@ -390,6 +392,7 @@ class TimeModel:
 
         # 1. A plain step shows the machine.
         if not shape.drafts:
+            self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
             self._learn_time(feeling, time, noise)
             return
 
@@ -431,12 +434,14 @@ class TimeModel:
         for group in groups_of(signals, kinds):
             if group.kind and group.kind != shape.kind:
                 continue
-            start = self._start_of(group)
-            groups.append((group, start))
+            strength, content, tilt = self._numbers_of(group)
+            groups.append((group.share, strength, content))
             if shape.drafts:
-                length.add(start, group.share * (shape.feels if group.kind else shape.strength))
-                length.add(start + 1, group.share * shape.tilt)
-                cost.add(start + 2, group.share * shape.cost)
+                length.add(strength, group.share * (shape.feels if group.kind else shape.strength))
+                if content is not None:
+                    cost.add(content, group.share * shape.cost)
+                if tilt is not None:
+                    length.add(tilt, group.share * shape.tilt)
         if signals.conversation and shape.drafts:
             length.add(self._conversation(signals.conversation), shape.strength)
         return _Feeling(lane, cost, length, groups)
@@ -444,19 +449,20 @@ class TimeModel:
     def _drift(self, feeling: "_Feeling", shape: Shape) -> None:
         """Whatever an observation tells of may have changed a little."""
         machine = self.belief.numbers["machine",]
-        if not shape.drafts:  # what drafters would do with this task is not seen
-            changed = PRIOR.changed**2 / PRIOR.unseen_change
-            starts = [start for group, start in feeling.groups if group.key[0] == "task" and group.share > 0.5]
-            self.belief.widen([machine, *starts], [PRIOR.machine_drift**2, *[changed] * len(starts)])
+        if not shape.drafts:
+            self.belief.widen([machine], [PRIOR.machine_drift**2])
             return
         drift, engine, kind = PRIOR.drift**2, feeling.lane.fingerprint, shape.kind
         own = str(feeling.lane.strategy.n_max)
         numbers = self.belief.numbers
         indexes = [machine, numbers["own cost", engine, kind, own], numbers["own length", engine, kind, own]]
         variances = [PRIOR.machine_drift**2, 0.2 * drift, 0.3 * drift]
-        for group, start in feeling.groups:
-            indexes += (start, start + 1, start + 2)
-            variances += (drift * group.share**2, 0.2 * drift, 0.2 * drift)
+        for share, strength, content in feeling.groups:
+            indexes.append(strength)
+            variances.append(drift * share**2)
+            if content is not None:
+                indexes.append(content)
+                variances.append(0.2 * drift)
         self.belief.widen(indexes, variances)
 
     def _learn_time(self, feeling: "_Feeling", value: float, noise: float) -> tuple[float, float]:
@@ -519,13 +525,32 @@ class TimeModel:
     def _has_changed(self, miss: float, expected: float, leaf: Leaf, shape: Shape) -> bool:
         """Whether misses tell that a task has changed, in the application if there is one; what is known of it is then
         less."""
-        if not self._changes.has((leaf[:3], shape.kind), miss, expected):
-            return False
-        key = ("leaf", leaf.application, leaf.task) if leaf.application else ("task", leaf.task)
-        start = self.belief.numbers.get((PARTS[0], *key))
-        if start is not None:
-            self.belief.widen([start], [PRIOR.changed**2])
-        return True
+        key = leaf[:3], shape.kind
+        has_changed = self._changes.has(key, miss, expected)
+        self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) * self._changes.suspicion(key)
+        number = self.belief.numbers.get(("strength", *changing_group(leaf)))
+        if has_changed and number is not None:
+            self.belief.widen([number], [PRIOR.changed**2])
+        return has_changed
+
+    def unseen_gain(self, expected: Expected, best: int) -> float:
+        """By how much drafting could be expected to be better than a plain lane, as a logarithm of time, had the task
+        changed while no drafts were seen.
+
+        Args:
+            best: number of the lane.
+        """
+        leaf = expected.leaves[best]
+        unseen = self.unseen.get(leaf[:3], 0.0)
+        if expected.strengths[best] or not unseen:
+            return 0.0
+        key = changing_group(leaf)
+        number = self.belief.numbers.get(("strength", *key))
+        mean = 0.0 if number is None else float(self.belief.mean[number])
+        if mean >= 0:
+            return 0.0
+        if_new = [time + strength * mean for time, strength in zip(expected.times, expected.strengths, strict=True)]
+        return max(0.0, expected.times[best] - min(if_new)) * min(1.0, unseen / PRIOR.unseen_change)
 
     def _spread(self, leaf: Leaf, shape: Shape) -> float:
         """Variance between requests, as a lane feels it."""
@@ -588,46 +613,46 @@ class TimeModel:
         self.lanes[lane] = self.lanes.pop(lane, 0) + 1
         drafter = lane.fingerprint, shape_of(lane.strategy).kind
         self.tries[drafter] = self.tries.get(drafter, 0) + 1
-        if len(self.lanes) > MAX_LANES:
+        if any(
+            len(known) > MORE * most
+            for known, most in (
+                (self.lanes, MAX_LANES),
+                (self.groups, MAX_GROUPS),
+                (self.conversations, MAX_CONVERSATIONS),
+            )
+        ):
             self._forget()
 
     def _forget(self) -> None:
         """What was not met for longest gives way, with all that only it has felt."""
-        self.lanes = dict(list(self.lanes.items())[-MAX_LANES // 2 :])
+        self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
         felt = {unknown.name for lane in self.lanes for unknown in unknowns_of(lane, 2.0**LOADS)}
-        groups = {(part, *key) for key in self.groups for part in PARTS}
+        groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 
-    def _start_of(self, group: Group) -> int:
-        """The first unknown of a group, which is added, or takes another one's place, if it is new."""
-        belief, key = self.belief, group.key
+    def _numbers_of(self, group: Group) -> tuple[int, int | None, int | None]:
+        """Where a group's strength stands, and if they are its own, what its content costs, and its tilt."""
+        key, numbers = group.key, self.belief.numbers
         if key in self.groups:
             self.groups[key] = self.groups.pop(key)
-            return belief.numbers[PARTS[0], *key]
-        variances = (group.strength**2, group.tilt**2, group.content**2)
+            return numbers["strength", *key], numbers.get(("content", *key)), numbers.get(("tilt", *key))
         self.groups[key] = None
-        if len(self.groups) <= MAX_GROUPS:
-            return min([belief.add((part, *key), variance) for part, variance in zip(PARTS, variances, strict=True)])
-        old = next(iter(self.groups))
-        del self.groups[old]
-        return min(
-            [belief.replace((part, *old), (part, *key), value) for part, value in zip(PARTS, variances, strict=True)]
+        add = self.belief.add
+        return (
+            add(("strength", *key), group.strength**2),
+            add(("content", *key), group.content**2) if group.content else None,
+            add(("tilt", *key), group.tilt**2) if group.tilt else None,
         )
 
     def _conversation(self, name: str) -> int:
-        """The unknown of a conversation, likewise."""
-        belief, key = self.belief, ("conversation", name)
-        if name in self.conversations:
-            self.conversations[name] = self.conversations.pop(name)
-            return belief.numbers[key]
+        """Where a conversation's strength stands."""
+        key = ("conversation", name)
+        known = self.belief.numbers.get(key)
+        self.conversations.pop(name, None)
         self.conversations[name] = None
-        if len(self.conversations) <= MAX_CONVERSATIONS:
-            return belief.add(key, PRIOR.conversation**2)
-        old = next(iter(self.conversations))
-        del self.conversations[old]
-        return belief.replace(("conversation", old), key, PRIOR.conversation**2)
+        return self.belief.add(key, PRIOR.conversation**2) if known is None else known
 
 
 class _Sum:
@@ -657,6 +682,19 @@ def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
 
 
+class _OfGroups(NamedTuple):
+    """What lanes feel of a request's groups."""
+
+    indexes: Indexes
+    """Of the groups' strengths, then of what their content costs, then of their tilts."""
+    contents: int
+    """How many cost something of their own."""
+    factors: Floats
+    """A row a lane, and the last for the machine alone."""
+    new: Floats
+    """Variances of those that are not in the belief."""
+
+
 class _Feeling(NamedTuple):
     """What a lane feels of a request."""
 
@@ -664,8 +702,8 @@ class _Feeling(NamedTuple):
     cost: _Sum
     """Time but for the acceptance length."""
     length: _Sum
-    groups: list[tuple[Group, int]]
-    """With their first unknowns."""
+    groups: list[tuple[float, int, int | None]]
+    """How much is felt of each, where its strength stands, and what its content costs."""
 
 
 def _without(miss: float, expected: float, part: float) -> float:

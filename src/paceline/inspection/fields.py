@@ -40,16 +40,18 @@ MAX_TEMPERATURE = 100.0
 
 _CONVERSATION = ("conversation", "conversation_id", "prompt_cache_key", "session_id", "thread_id", "chat_id")
 _IN_METADATA = ("session_id", "conversation_id", "thread_id", "chat_id")
-_CONVERSATION_HEADERS = (
-    b"x-conversation-id",
-    b"x-session-id",
-    b"x-claude-code-session-id",
-    b"session_id",
-    b"session-id",
-    b"conversation_id",
-    b"x-session-affinity",
-    b"x-opencode-session",
-    b"x-thread-id",
+_CONVERSATION_HEADERS = frozenset(
+    (
+        b"x-conversation-id",
+        b"x-session-id",
+        b"x-claude-code-session-id",
+        b"session_id",
+        b"session-id",
+        b"conversation_id",
+        b"x-session-affinity",
+        b"x-opencode-session",
+        b"x-thread-id",
+    )
 )
 """What clients call a conversation in: fields, entries of ``metadata``, headers (of Open WebUI, Claude Code, Codex,
 OpenCode and proxies before them)."""
@@ -62,7 +64,7 @@ MAX_TOOLS = 32
 program that offers more is still told by the first ones."""
 MAX_NAME_CHARS = 64
 """Of a tool's name: the longest that the API of OpenAI allows."""
-_KEYS = (b"authorization", b"x-api-key", b"api-key", b"x-forwarded-user")
+_KEYS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-forwarded-user"))
 
 
 def structure(fields: Fields) -> str:

@@ -1,8 +1,9 @@
 """A request's signals, from explicit fields and a bounded part of its text.
 
 Time is bounded by shape as well as by length: at most 1,024 entries of lists are looked at (``text.py``), some 1,000
-characters of the last message and 600 of the system prompt, and no field is walked. What is found holds no text of the
-request: names come from fixed lists, and the conversation is a hash that only this gateway can make.
+characters of the last message and 600 of the system prompt, and no field is walked. How much a conversation repeats
+is probed in its last 6,000 characters (``repeats.py``). What is found holds no text of the request: names come from
+fixed lists, and the conversation is a hash that only this gateway can make.
 """
 
 import re
@@ -18,8 +19,9 @@ from paceline.inspection import fields as read
 from paceline.inspection.features import features, instruction_of
 from paceline.inspection.language import language
 from paceline.inspection.loop import Place, Turn, place_of
+from paceline.inspection.repeats import repeats
 from paceline.inspection.tasks import Clues, tasks_of
-from paceline.inspection.text import holds_media, parts, turns_of
+from paceline.inspection.text import Part, holds_media, parts, turns_of
 from paceline.inspection.wrappings import of_template, unwrapped
 from paceline.types import Request, Signals, Task
 
@@ -98,8 +100,8 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
             hash what was asked.
     """
     # 1. Who wrote what.
-    fields, turns = request.fields, turns_of(request)
-    texts = _texts(request, len(turns) - 1)
+    fields, turns, all_parts = request.fields, turns_of(request), parts(request)
+    texts = _texts(request, all_parts, len(turns) - 1)
     messages, system = texts.messages, texts.system
 
     # 2. What the user asked last, out of its wrappings, and where that stands in a tool loop.
@@ -151,10 +153,11 @@ def inspect(request: Request, key: bytes = PROCESS_KEY) -> Signals:
         conversation_is_named=bool(name),
         application=_application(request, system, tool_names, structure, evidence, key),
         turn=str(place.turn),
+        repeats=repeats(turns, all_parts),
     )
 
 
-def _texts(request: Request, last_turn: int) -> _Texts:
+def _texts(request: Request, all_parts: Sequence[Part], last_turn: int) -> _Texts:
     """The texts of a request, in one pass; ``last_turn`` is the number of the conversation's last entry."""
     messages: list[list[str]] = []
     message_turn = -1
@@ -162,7 +165,7 @@ def _texts(request: Request, last_turn: int) -> _Texts:
     system = ""
     chars, system_chars = request.elided_chars, 0
     has_tool_results = holds_code = False
-    for role, text, turn in parts(request):
+    for role, text, turn in all_parts:
         chars += len(text)
         if turn == last_turn >= 0:
             last.append(text)

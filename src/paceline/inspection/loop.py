@@ -44,6 +44,8 @@ class Turn(StrEnum):
     """A tool that changed something."""
     RAN = "ran"
     """A command or a test."""
+    PASSED = "passed"
+    """The same where its result says that it went well: what was to be done may be done."""
     FAILED = "failed"
     """A tool reports an error."""
     NOT_WRITTEN = "not written"
@@ -183,14 +185,20 @@ def _after(name: str, texts: Sequence[str], is_error: bool) -> Turn:
         return Turn.NOT_WRITTEN if writes else Turn.FAILED
     if name in _CREATES:
         return Turn.CREATED
-    return Turn.WROTE if writes else Turn.RAN if runs else Turn.READ
+    if writes:
+        return Turn.WROTE
+    if runs:
+        return Turn.PASSED if _WENT_WELL.search(_ends_of(result)) else Turn.RAN
+    return Turn.READ
+
+
+def _ends_of(result: str) -> str:
+    return result if len(result) <= 2 * LOOKED_AT_CHARS else result[:LOOKED_AT_CHARS] + result[-LOOKED_AT_CHARS:]
 
 
 def _fails(result: str) -> bool:
     """Whether a tool's result tells of a failure."""
-    if len(result) > 2 * LOOKED_AT_CHARS:
-        result = result[:LOOKED_AT_CHARS] + result[-LOOKED_AT_CHARS:]
-    result = result.lower()
+    result = _ends_of(result).lower()
     if not any([sign in result for sign in _FAILURES]):  # noqa: C419 - quicker than a generator
         return False
     return _COUNTED.search(result) is not None or _WENT_WELL.search(result) is None

@@ -7,6 +7,7 @@ it.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -45,7 +46,8 @@ _MARKER = re.compile(
     r"|PRE|SUF|FILL_ME|｜fim▁(?:begin|hole|end)｜)>"
 )
 _BRACKETED_MARKERS = ("[SUFFIX]", "[PREFIX]", "{{FILL_HERE}}")
-"""Of fill-in-the-middle, in the forms of Qwen, StarCoder, CodeLlama, Codestral, DeepSeek, Granite and editors."""
+"""Of fill-in-the-middle, in the forms of Qwen, StarCoder, CodeLlama, Codestral, DeepSeek, Granite and editors. All have
+an F in them: single characters are looked for first, since that is far quicker."""
 _FILES = frozenset(
     "bash shell exec command terminal file files editor grep glob patch repo git directory codebase workspace".split()
 )
@@ -113,6 +115,11 @@ CALL_AFTER_RESULT = 0.45
 """After any other result."""
 LIKELY_CALL = 0.48
 """A call that is less likely than this, in a program that serves a user, is not told from an answer: it is unknown."""
+LOOP_BESIDE_WORDS = 0.55
+"""Part, 0 to 1, of the place in the loop where a later message to a program that works on files clearly is a question,
+or holds what is to be edited: it may look at files first. An estimate."""
+ENOUGH_TO_EDIT_CHARS = 400
+"""A message at least so long brings along the text that is to be edited; shorter ones are about files. A guess."""
 MANY_RESULTS = 3
 """After so many results in a row the next call is likelier than an answer (most times in airline dialogues)."""
 SHORT_CHARS = 300
@@ -130,6 +137,8 @@ MIN_SPEAKER_LINES = 3
 SPEAKERS_WITHIN_CHARS = 8 * LINE_CHARS
 """How far into a prompt they are counted."""
 _NEED_NO_TOOL = frozenset((Task.CREATE, Task.TRANSLATE, Task.CODE, Task.CHAT, Task.SUMMARISE, Task.EDIT, Task.REASON))
+_WITHOUT_FILES = frozenset((Task.CREATE, Task.TRANSLATE))
+"""What a program that works on files answers without looking at them, where a later message clearly asks for it."""
 _NO_INSTRUCTION = (Task.UNKNOWN, Task.CHAT, Task.ANSWER)
 """What a system prompt seems to ask for that only says who answers."""
 _CLOSING: Tasks = {Task.CHAT: 0.45, Task.UNKNOWN: 0.25, Task.TOOL_CALL: 0.2, Task.ANSWER: 0.1}
@@ -167,6 +176,13 @@ _IN_LOOP: Mapping[Turn, Tasks] = {
     Turn.USER: {Task.TOOL_CALL: 0.4, Task.EDIT: 0.1, Task.ANSWER: 0.05, Task.UNKNOWN: 0.45},
     Turn.READ: {Task.TOOL_CALL: 0.48, Task.EDIT: 0.12, Task.ANSWER: 0.05, Task.UNKNOWN: 0.35},
     Turn.RAN: {Task.TOOL_CALL: 0.48, Task.EDIT: 0.1, Task.ANSWER: 0.07, Task.UNKNOWN: 0.35},
+    Turn.PASSED: {
+        Task.TOOL_CALL: 0.3,
+        Task.SUMMARISE: 0.15,
+        Task.ANSWER: 0.1,
+        Task.CHAT: 0.05,
+        Task.UNKNOWN: 0.4,
+    },
     Turn.FAILED: {Task.TOOL_CALL: 0.48, Task.EDIT: 0.2, Task.UNKNOWN: 0.32},
     Turn.NOT_WRITTEN: {Task.EDIT: 0.42, Task.TOOL_CALL: 0.25, Task.UNKNOWN: 0.33},
     Turn.CREATED: {Task.EDIT: 0.48, Task.CODE: 0.12, Task.TOOL_CALL: 0.1, Task.UNKNOWN: 0.3},
@@ -209,7 +225,9 @@ def is_to_fill(request: Request, text: str) -> bool:
 def _holds_marker(text: str) -> bool:
     if "<" in text and _MARKER.search(text):
         return True
-    return ("[" in text or "{{" in text) and any(marker in text for marker in _BRACKETED_MARKERS)
+    if "F" not in text:
+        return False
+    return any(marker[0] in text and marker in text for marker in _BRACKETED_MARKERS)
 
 
 def tasks_of(request: Request, clues: Clues) -> tuple[Tasks, str]:
@@ -251,13 +269,23 @@ def _of_words(clues: Clues) -> Tasks:
         return background
     tasks = model.probabilities(clues.features)
     if clues.first and len(clues.text) <= FOLLOW_UP_CHARS and tasks[next(iter(tasks))] < CLEARLY:
-        of_first = model.probabilities(features(clues.first))
+        of_first = _of_text(clues.first)
         tasks = mixed(tasks, of_first, FIRST_MESSAGE_SHARE * (1 - of_first.get(Task.UNKNOWN, 0.0)))
     if clues.system and len(clues.system) <= SYSTEM_PROMPT_CHARS:
-        of_system = model.probabilities(features(clues.system))
+        of_system = _of_text(clues.system)
         says_nothing = sum([of_system.get(task, 0.0) for task in _NO_INSTRUCTION])
         tasks = mixed(tasks, of_system, SYSTEM_PROMPT_SHARE * (1 - says_nothing))
     return tasks
+
+
+def _of_text(text: str) -> Tasks:
+    """What the words of a text say that comes again with every request of a conversation, or of a program."""
+    return _remembered(text) if len(text) <= SYSTEM_PROMPT_CHARS else task_model().probabilities(features(text))
+
+
+@lru_cache(maxsize=64)
+def _remembered(text: str) -> Tasks:
+    return task_model().probabilities(features(text))
 
 
 def _is_programmer(system: str) -> bool:
@@ -333,6 +361,11 @@ def _on_files(tasks: Tasks, clues: Clues) -> Tasks:
     if turn in (Turn.FIRST, Turn.USER):
         if likely and best is Task.CHAT:
             return mixed(tasks, IN_LOOP[Turn.USER], 0.5)
+        if turn is Turn.USER and tasks[best] >= CLEARLY:
+            if best in _WITHOUT_FILES:
+                return mixed(_honest(tasks, len(clues.text)), {Task.TOOL_CALL: 1.0}, CALL_ALL_THE_SAME)
+            if best is Task.ANSWER or (best is Task.EDIT and len(clues.text) >= ENOUGH_TO_EDIT_CHARS):
+                return mixed(tasks, IN_LOOP[Turn.USER], LOOP_BESIDE_WORDS)
         if likely and best in _ABOUT_SOMETHING:
             return IN_LOOP[Turn.USER]
     elif turn in (Turn.READ, Turn.RAN) and likely and best in (Task.EDIT, Task.CODE):

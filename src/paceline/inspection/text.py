@@ -50,7 +50,10 @@ def parts(request: Request) -> list[Part]:
     """The texts of a request in their order, of long conversations a bounded number."""
     fields = request.fields
     budget = _Budget(MAX_TEXTS)
-    all_parts = [Part("system", text) for key in ("system", "instructions") for text in _texts(fields.get(key), budget)]
+    all_parts: list[Part] = []
+    for key in ("system", "instructions"):
+        if key in fields:
+            all_parts += [Part("system", text) for text in _texts(fields[key], budget)]
     turns = fields.get("messages")
     if turns is None:
         turns = fields.get("input")
@@ -59,7 +62,8 @@ def parts(request: Request) -> list[Part]:
     elif isinstance(turns, list):
         all_parts += _of_turns(bounded(turns), budget)
     for key in ("prompt", "input_prefix", "input_suffix"):
-        all_parts += [Part("user", text) for text in _texts(fields.get(key), budget)]
+        if key in fields:
+            all_parts += [Part("user", text) for text in _texts(fields[key], budget)]
     return all_parts
 
 
@@ -78,7 +82,7 @@ def turns_of(request: Request) -> Sequence[Any]:
 
 def _of_turns(turns: Sequence[Any], budget: _Budget) -> list[Part]:
     """Those of the last turn first, then of the first ones, then backwards, as far as the budget goes; in order."""
-    if all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+    if all([isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns]):  # noqa: C419 - quicker
         # No lists: nothing to budget.
         return [part for number, turn in enumerate(turns) for part in _of_turn(turn, number, budget)]
     last = len(turns) - 1
@@ -121,6 +125,8 @@ def _of_turn(turn: dict[str, Any], number: int, budget: _Budget) -> list[Part]:
     if not isinstance(role, str):
         return []
     role = "system" if role == "developer" else role
+    if isinstance(content, str):
+        return [Part(role, content, number)]
     if not isinstance(content, list):
         return [Part(role, text, number) for text in _texts(content, budget)]
     backwards: list[Part] = []

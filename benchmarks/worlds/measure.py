@@ -1,8 +1,8 @@
-"""Measure what the simulator draws from: prompts of every task down lanes of every cap, on the embedded engine.
+"""What the world ``embedded`` draws from is measured: prompts of every task, down lanes of every cap, on the engine.
 
-    python -m benchmarks.learning.measure [--prompts N] [--max-tokens N]
+    python -m benchmarks.worlds.measure [--prompts N] [--max-tokens N]
 
-Writes ``benchmarks/learning/measured.json``. One request at a time, lanes interleaved, the same number of tokens.
+Writes ``benchmarks/worlds/measured.json``. One request at a time, lanes interleaved, the same number of tokens.
 """
 
 import argparse
