@@ -137,7 +137,8 @@ class Knowledge:
             elif isinstance(entry, Totals):
                 knowledge.totals = entry
             elif isinstance(entry, Mean):
-                knowledge.means.sums[key] = entry
+                if entry.can_be:
+                    knowledge.means.sums[key] = entry
             elif len(key) == 2 and isinstance(entry, Served):
                 knowledge.served[key[0], key[1]] = entry
             elif len(key) == 2 and isinstance(entry, Measured):

@@ -36,6 +36,10 @@ class SavedModel(Struct, frozen=True):
 
 LARGEST = 1e15
 """Numbers from which on something was damaged."""
+MAX_LOGARITHM = 50.0
+"""The same of means: those of logarithms."""
+MAX_SQUARE = 1000.0
+"""The same of squares of misses, on average."""
 
 
 def saved(model: TimeModel) -> SavedModel:
@@ -79,6 +83,8 @@ def restored(entry: SavedModel) -> TimeModel | None:
     covariance += np.tril(covariance, -1).T
     numbers = np.concatenate([prior, mean, triangle, _others(entry)])
     if not (np.abs(numbers) < LARGEST).all() or (prior <= 0).any() or not _fits(entry):
+        return None
+    if (np.abs(mean) > MAX_LOGARITHM).any():
         return None
     try:
         np.linalg.cholesky(covariance + 1e-9 * np.eye(count))
@@ -124,10 +130,14 @@ def _weights(entry: SavedModel) -> list[float]:
 
 
 def _fits(entry: SavedModel) -> bool:
-    """Whether every group and conversation is there, and no variance is negative."""
+    """Whether every group and conversation is there, no variance is negative, and no mean too large."""
     numbers = set(entry.names)
     if any(("strength", *key) not in numbers for key in entry.groups):
         return False
     if any(("conversation", name) not in numbers for name in entry.conversations):
+        return False
+    if any(abs(value) > MAX_LOGARITHM for _, _, value, _ in entry.residuals):
+        return False
+    if any(total > MAX_SQUARE * weight for _, _, total, weight in entry.spreads):
         return False
     return min(_weights(entry)) >= 0
