@@ -55,9 +55,9 @@ from paceline.decision.tuning import (
 )
 from paceline.types import Signals, Strategy
 
-TERMS = ("machine", "cost", "load", "content", "length", "strength", "tilt")
-"""Of the formula, those that stand in the belief."""
-MACHINE, COST, LOAD, CONTENT, LENGTH, STRENGTH, TILT = range(len(TERMS))
+MACHINE, COST, LENGTH = range(3)
+"""Terms of the formula, as they are told apart: a plain step's time; a step's cost, load and content included; the
+acceptance length, with strengths and tilts."""
 MORE = 1.25
 """Times as many as are remembered there may be, before those too many are forgotten together."""
 SMALL = 0.02**2
@@ -103,14 +103,16 @@ class Counts(NamedTuple):
 
 
 class Expected(Struct, frozen=True):
-    """What is expected of the lanes of one choice for a request; items are in the order of the lanes. Times are
-    logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
+    """What is expected of the lanes of one choice for a request; items are in the order of the lanes."""
 
     times: list[float]
-    terms: list[list[float]]
-    """By lane, those of the formula; times and lengths as :data:`TERMS` has them, with the prior's means."""
-    conversation: list[float]
-    residual: list[float]
+    """Logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
+    machine: list[float]
+    """Logarithm of a plain step's seconds."""
+    cost: list[float]
+    """Logarithm of a step's cost, in plain steps made alone."""
+    length: list[float]
+    """Logarithm of the acceptance length, over all steps."""
     covariance: list[list[float]]
     """Of what is known of the times."""
     relative: list[float]
@@ -137,36 +139,34 @@ class _Lanes:
         for unknown in (unknown for unknowns in felt for unknown in unknowns):
             columns.setdefault(unknown.name, len(columns))
         self.names = list(columns)
-        self.variances, terms = np.zeros(len(columns)), np.zeros((len(columns), len(TERMS)))
-        self.factors = np.zeros((len(ids) + 1, len(columns)))
-        """Of the logarithm of time; the last row is for the first lane's machine alone."""
+        self.variances = np.zeros(len(columns))
+        self.terms = np.zeros((3, len(ids), len(columns)))
+        """How much each term feels of the unknowns."""
         for lane, unknowns in enumerate(felt):
             for unknown in unknowns:
-                column = columns[unknown.name]
-                self.variances[column], terms[column, unknown.term] = unknown.variance, 1.0
-                self.factors[lane, column] = unknown.factor
-        self.factors[-1] = self.factors[0] * terms[:, MACHINE]
-        self.terms: Floats = terms
-        """Which term each unknown belongs to."""
-        self.means = np.zeros((len(ids), len(TERMS)))
+                self.variances[columns[unknown.name]] = unknown.variance
+                self.terms[unknown.term, lane, columns[unknown.name]] = unknown.factor
+        self.factors: Floats = np.concatenate([self.terms.sum(axis=0), self.terms[MACHINE, :1]])
+        """How much the logarithm of time does, and in the last row the first lane's machine alone."""
+        shapes = self.shapes
+        self.means = np.zeros((3, len(ids)))
         """Of the terms, before anything was observed."""
-        self.means[:, MACHINE] = MACHINE_MEAN
-        self.means[:, COST] = [shape.cost for shape in self.shapes]
-        self.means[:, LOAD] = [LOAD_MEAN * load_shape(others)[0] for others in beside]
-        self.means[:, LENGTH] = [-shape.length for shape in self.shapes]
-        self.strength: Floats = np.array([shape.strength for shape in self.shapes])
+        self.means[MACHINE] = MACHINE_MEAN
+        self.means[COST] = [
+            shape.cost + LOAD_MEAN * load_shape(others)[0] for shape, others in zip(shapes, beside, strict=True)
+        ]
+        self.means[LENGTH] = [-shape.length for shape in shapes]
+        self.strength: Floats = np.array([shape.strength for shape in shapes])
         """How much each lane feels of the strength of all drafters."""
-        self.cost: Floats = np.array([shape.cost for shape in self.shapes])
-        """How much of what content costs."""
-        self.tilt: Floats = np.array([shape.tilt for shape in self.shapes])
-        self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in self.shapes])
+        self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in shapes])
         """How much lookups feel of their own strength."""
-        self.feels = {kind: self._feels(kind) for kind in self.kinds}
-        """How much of the strength of its own kind of drafter."""
+        self.groups: Floats = np.array([*([-each.strength, each.cost, -each.tilt] for each in shapes), [0.0, 0.0, 0.0]])
+        """How much the logarithm of time feels of a group's strength, content and tilt."""
+        self.own: Floats = np.array(
+            [*([-each.feels * (each.kind == kind) for kind in self.kinds] for each in shapes), [0.0] * len(self.kinds)]
+        )
+        """How much of the strength of a group that is about a kind of drafter."""
         self._known: tuple[int, Indexes, Floats] | None = None
-
-    def _feels(self, kind: str) -> Floats:
-        return np.array([shape.feels if shape.kind == kind else 0.0 for shape in self.shapes])
 
     def places(self, belief: Belief) -> tuple[Indexes, Floats]:
         """Where :attr:`names` stand in a belief, and the variances of those that it does not have."""
@@ -200,21 +200,21 @@ def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
     if beside > 0:
         logarithm, single = load_shape(beside)
         unknowns += [
-            Unknown(("load",), PRIOR.load**2, logarithm, LOAD),
-            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, LOAD),
-            Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, LOAD),
+            Unknown(("load",), PRIOR.load**2, logarithm, COST),
+            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, COST),
+            Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, COST),
         ]
         unknowns += [
-            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], LOAD) for knot in range(LOADS)
+            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], COST) for knot in range(LOADS)
         ]
         if shape.drafts:
             cost = PRIOR.load_of_cost**2
             unknowns += [
-                Unknown(("load of cost", engine), SHARED_COST * cost, shape.cost * logarithm, LOAD),
-                Unknown(("load of cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost * logarithm, LOAD),
+                Unknown(("load of cost", engine), SHARED_COST * cost, shape.cost * logarithm, COST),
+                Unknown(("load of cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost * logarithm, COST),
             ]
             unknowns += [
-                Unknown(("load of cost at", str(knot), engine, kind), cost, LOAD_OWN * shape.cost * single[knot], LOAD)
+                Unknown(("load of cost at", str(knot), engine, kind), cost, LOAD_OWN * shape.cost * single[knot], COST)
                 for knot in range(LOADS)
             ]
     # 3. The acceptance length.
@@ -277,7 +277,7 @@ class TimeModel:
             beside: for each lane, others that are decoded meanwhile.
         """
         lanes, belief = self._lanes(tuple(ids), tuple(beside)), self.belief
-        groups, believed = list(groups_of(signals, lanes.kinds)), believed_strength(signals)
+        groups = list(groups_of(signals, lanes.kinds))
         leaves = {others: leaf_of(signals, others) for others in set(beside)}
 
         # 1. What the lanes feel: of their own unknowns, and of the groups'.
@@ -285,44 +285,43 @@ class TimeModel:
         of_groups = self._of_groups(groups, lanes)
         indexes = np.concatenate([own, of_groups.indexes])
         factors = np.concatenate([lanes.factors, of_groups.factors], axis=1)
-        new = np.concatenate([new, of_groups.new])
 
-        # 2. The terms, and the covariance of what is known of their sum.
-        parts = factors[:-1] * belief.means(indexes)
-        split = len(own)
-        terms = lanes.means + parts[:, :split] @ lanes.terms
-        terms[:, STRENGTH] += parts[:, split : split + len(groups)].sum(axis=1) - lanes.strength * believed
+        # 2. The terms.
+        terms = lanes.means + lanes.terms @ belief.means(own)
+        means, contents = belief.means(of_groups.indexes), of_groups.contents
+        terms[COST] += of_groups.factors[:-1, contents] @ means[contents]
+        means[contents] = 0.0
+        terms[LENGTH] += of_groups.factors[:-1] @ means - lanes.strength * believed_strength(signals)
         if repeats := believed_repeats(signals):
-            terms[:, STRENGTH] -= repeats * lanes.lookup
-        tilt = split + len(groups) + of_groups.contents
-        terms[:, CONTENT] += parts[:, split + len(groups) : tilt].sum(axis=1)
-        terms[:, TILT] += parts[:, tilt:].sum(axis=1)
-        together = belief.of(indexes, factors)
-        if new.any():
-            together += (factors * new) @ factors.T
-        covariance = together[:-1, :-1]
-        relative = covariance.diagonal() + together[-1, -1] - 2 * together[:-1, -1]
+            terms[LENGTH] -= repeats * lanes.lookup
+        if conversation := self._of_conversation(signals):
+            terms[LENGTH] -= conversation * lanes.strength
 
-        # 3. What single requests differ by, and what nothing else explains.
-        conversation = self._of_conversation(signals, lanes)
-        spreads, residuals = [], []
+        # 3. The covariance of what is known of their sum.
+        together = belief.of(indexes, factors)
+        if of_groups.has_new or new.any():
+            together += (factors * np.concatenate([new, of_groups.new])) @ factors.T
+        relative = together.diagonal()[:-1] + together[-1, -1] - 2 * together[:-1, -1]
+        covariance = together[:-1, :-1].tolist()
+
+        # 4. What single requests differ by, and what nothing else explains.
+        by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
+        spreads, times = [], terms.sum(axis=0).tolist()
         for number, (lane, shape) in enumerate(zip(ids, lanes.shapes, strict=True)):
-            leaf = leaves[beside[number]]
-            spreads.append(self._spread(leaf, shape))
-            mean, variance = self._residual(leaf, lane)
-            residuals.append(mean)
-            covariance[number, number] += variance
+            if not shape.drafts:
+                spreads.append(0.0)
+                continue
+            spread = by_kind[shape.kind, beside[number]] * shape.feels**2
+            mean, variance = self._residual(leaves[beside[number]], lane)
+            spreads.append(spread)
+            times[number] += mean + spread / 2
+            covariance[number][number] += variance
         return Expected(
-            times=[
-                total + felt + residual + spread / 2
-                for total, felt, residual, spread in zip(
-                    terms.sum(axis=1).tolist(), conversation, residuals, spreads, strict=True
-                )
-            ],
-            terms=terms.tolist(),
-            conversation=conversation,
-            residual=residuals,
-            covariance=covariance.tolist(),
+            times=times,
+            machine=terms[MACHINE].tolist(),
+            cost=terms[COST].tolist(),
+            length=(-terms[LENGTH]).tolist(),
+            covariance=covariance,
             relative=relative.tolist(),
             spreads=spreads,
             noise=self.noise,
@@ -345,33 +344,43 @@ class TimeModel:
         return ("machine",) in self.belief.numbers
 
     def _of_groups(self, groups: Sequence[Group], lanes: _Lanes) -> "_OfGroups":
-        """What the lanes, and the machine alone, feel of the groups' strengths, and of what their content costs."""
+        """What the lanes, and the machine alone, feel of the groups' unknowns."""
         get, nowhere = self.belief.numbers.get, self.belief.nowhere
-        contents, tilts = [group for group in groups if group.content], [group for group in groups if group.tilt]
-        numbers = [get(("strength", *group.key), nowhere) for group in groups]
-        numbers += [get(("content", *group.key), nowhere) for group in contents]
-        numbers += [get(("tilt", *group.key), nowhere) for group in tilts]
-        new = [group.strength**2 for group in groups] + [group.content**2 for group in contents]
-        new += [group.tilt**2 for group in tilts]
-        factors = np.zeros((len(lanes.shapes) + 1, len(numbers)))
-        for column, group in enumerate(groups):
-            factors[:-1, column] = -group.share * (lanes.feels[group.kind] if group.kind else lanes.strength)
-        split, tilt = len(groups), len(groups) + len(contents)
-        factors[:-1, split:tilt] = np.multiply.outer(lanes.cost, [group.share for group in contents])
-        factors[:-1, tilt:] = np.multiply.outer(-lanes.tilt, [group.share for group in tilts])
+        shared, own = [group for group in groups if not group.kind], [group for group in groups if group.kind]
+        numbers: list[int] = []
+        new: list[float] = []
+        for part, deviations in (
+            ("strength", [group.strength for group in shared]),
+            ("content", [group.content for group in shared]),
+            ("tilt", [group.tilt for group in shared]),
+        ):
+            numbers += [get((part, *group.key), nowhere) for group in shared]
+            new += [deviation * deviation for deviation in deviations]
+        numbers += [get(("strength", *group.key), nowhere) for group in own]
+        new += [group.strength * group.strength for group in own]
+        shares = np.array([group.share for group in shared])
+        factors = (lanes.groups[:, :, None] * shares).reshape(len(lanes.groups), 3 * len(shared))
+        if own:
+            kinds = lanes.kinds
+            of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
+            factors = np.concatenate([factors, of_own], axis=1)
+        has_new = nowhere in numbers
         return _OfGroups(
             indexes=np.array(numbers, np.intp),
             factors=factors,
-            contents=len(contents),
-            new=np.array([0.0 if number != nowhere else value for number, value in zip(numbers, new, strict=True)]),
+            contents=slice(len(shared), 2 * len(shared)),
+            has_new=has_new,
+            new=np.array(
+                [value if number == nowhere else 0.0 for number, value in zip(numbers, new, strict=True)]
+                if has_new
+                else [0.0] * len(new)
+            ),
         )
 
-    def _of_conversation(self, signals: Signals, lanes: _Lanes) -> list[float]:
+    def _of_conversation(self, signals: Signals) -> float:
+        """Strength of the request's conversation."""
         number = self.belief.numbers.get(("conversation", signals.conversation)) if signals.conversation else None
-        if number is None:
-            return [0.0] * len(lanes.shapes)
-        felt: list[float] = (-lanes.strength * self.belief.mean[number]).tolist()
-        return felt
+        return 0.0 if number is None else float(self.belief.mean[number])
 
     def _lanes(self, ids: tuple[LaneId, ...], beside: tuple[float, ...]) -> _Lanes:
         key = ids, beside
@@ -507,7 +516,7 @@ class TimeModel:
     ) -> None:
         """Of the acceptance length that was counted; and where it was counted by position, of those that the drafts
         would have had at shorter lanes' caps."""
-        spread, steps = self._spread(leaf, shape), counts.steps
+        spread, steps = self._spread(leaf, shape.kind) * shape.feels**2, counts.steps
         indexes, factors = feeling.length.arrays()
         value, noise = counts.length - feeling.length.mean, spread + 0.5 / steps + SMALL
         if counts.by_position:
@@ -541,7 +550,7 @@ class TimeModel:
         """Of a time as a whole; what it was off by, and the variance expected of that."""
         indexes, factors = feeling.cost.less(feeling.length)
         value -= feeling.cost.mean - feeling.length.mean
-        spread = self._spread(leaf, shape)
+        spread = self._spread(leaf, shape.kind) * shape.feels**2
         miss, expected = self.belief.observe(indexes, factors, value, noise + spread)
         if self._has_changed(miss, expected, leaf, shape):
             self.belief.observe(indexes, factors, value, noise + spread)
@@ -578,9 +587,9 @@ class TimeModel:
         if_new = [time + strength * mean for time, strength in zip(expected.times, expected.strengths, strict=True)]
         return max(0.0, expected.times[best] - min(if_new)) * min(1.0, unseen / PRIOR.unseen_change)
 
-    def _spread(self, leaf: Leaf, shape: Shape) -> float:
-        """Variance between requests, as a lane feels it."""
-        return self.spreads.of((leaf, shape.kind), PRIOR.spread**2) * shape.feels**2 if shape.drafts else 0.0
+    def _spread(self, leaf: Leaf, kind: str) -> float:
+        """Variance between requests of the strength of a kind of drafter."""
+        return self.spreads.of((leaf, kind), PRIOR.spread**2)
 
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
         self.spreads.learn((leaf, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
@@ -722,13 +731,15 @@ class _OfGroups(NamedTuple):
     """What lanes feel of a request's groups."""
 
     indexes: Indexes
-    """Of the groups' strengths, then of what their content costs, then of their tilts."""
-    contents: int
-    """How many cost something of their own."""
+    """Of their unknowns."""
     factors: Floats
     """A row a lane, and the last for the machine alone."""
+    contents: slice
+    """Those that cost something."""
+    has_new: bool
+    """Whether some are not in the belief."""
     new: Floats
-    """Variances of those that are not in the belief."""
+    """Variances of those."""
 
 
 class _Feeling(NamedTuple):
