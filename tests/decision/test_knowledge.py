@@ -114,6 +114,9 @@ def test_merging_with_nothing_changes_nothing() -> None:
     assert predicted(empty) == pytest.approx(before, rel=0.002, abs=1e-4)
     assert empty.measured == knowledge.measured
     assert empty.totals == knowledge.totals
+    ours, theirs = empty.models["m"], knowledge.models["m"]
+    for name in ("lanes", "tries", "alike", "unseen", "always", "residuals", "seen", "at_s"):
+        assert getattr(ours, name) == getattr(theirs, name), name
 
 
 def test_two_know_together_about_what_one_would_that_saw_all() -> None:

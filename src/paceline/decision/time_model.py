@@ -624,6 +624,8 @@ class TimeModel:
             self.tries[drafter] = self.tries.get(drafter, 0) + tries
         for leaf, requests in other.alike.items():
             self.alike[leaf] = self.alike.get(leaf, 0) + requests
+        for about, unseen in other.unseen.items():
+            self.unseen[about] = self.unseen.get(about, 0.0) + unseen
         for place, residual in other.residuals.items():
             self.residuals[place] = min(self.residuals.get(place, residual), residual, key=lambda known: known[1])
         for ours, others in (
@@ -660,6 +662,8 @@ class TimeModel:
     def _forget(self) -> None:
         """What was not met for longest gives way, with all that only it has felt."""
         self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
+        drafters = {(lane.fingerprint, shape_of(lane.strategy).kind) for lane in self.lanes}
+        self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter in drafters}
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
         felt = {unknown.name for lane in self.lanes for unknown in unknowns_of(lane, 2.0**LOADS)}
