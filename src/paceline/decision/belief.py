@@ -54,9 +54,9 @@ class Belief:
 
     @property
     def covariance(self) -> Floats:
-        self._take()
-        count = len(self.numbers)
-        return self._covariance[:count, :count]
+        count, rows = len(self.numbers), self._rows[: self._gathered, : len(self.numbers)]
+        covariance: Floats = self._covariance[:count, :count] - rows.T @ rows
+        return covariance
 
     @property
     def prior(self) -> Floats:
@@ -197,7 +197,9 @@ class Belief:
     def add_evidence(self, names: Iterable[Name], information: Floats, values: Floats) -> None:
         """Learns what another belief has learned of these unknowns."""
         indexes = np.array([self.numbers[name] for name in names], np.intp)
-        across = self.covariance[:, indexes].copy()
+        self._take()
+        covariance = self._covariance[: len(self.numbers), : len(self.numbers)]
+        across = covariance[:, indexes].copy()
         inverse = np.linalg.inv(np.eye(len(indexes)) + information @ across[indexes])
         self.mean[...] += across @ inverse @ (values - information @ self._mean[indexes])
-        self.covariance[...] -= across @ inverse @ information @ across.T
+        covariance -= across @ inverse @ information @ across.T

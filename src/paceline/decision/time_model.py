@@ -666,6 +666,8 @@ class TimeModel:
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter in drafters}
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
+        engines = {lane.fingerprint for lane in self.lanes}
+        self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         felt = {unknown.name for lane in self.lanes for unknown in unknowns_of(lane, 2.0**LOADS)}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
