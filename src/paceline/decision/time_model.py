@@ -662,8 +662,6 @@ class TimeModel:
     def _forget(self) -> None:
         """What was not met for longest gives way, with all that only it has felt."""
         self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
-        drafters = {(lane.fingerprint, shape_of(lane.strategy).kind) for lane in self.lanes}
-        self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter in drafters}
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
         engines = {lane.fingerprint for lane in self.lanes}
