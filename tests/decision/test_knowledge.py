@@ -131,9 +131,9 @@ def test_two_know_together_about_what_one_would_that_saw_all() -> None:
             learn(knowledge, signals, decide(signals, LADDER, knowledge, Random(0), 0), answer)
     first.merge(second)
     assert first.measured.keys() == both.measured.keys()
-    for name, sums in both.measured.items():
-        assert first.measured[name].decode_s == pytest.approx(sums.decode_s)
-        assert first.measured[name].requests == sums.requests
+    for place, sums in both.measured.items():
+        assert first.measured[place].decode_s == pytest.approx(sums.decode_s)
+        assert first.measured[place].requests == sums.requests
     assert first.totals.decode_s == pytest.approx(both.totals.decode_s)
     assert first.models["m"].lanes == both.models["m"].lanes
     for signals in (CODE, STORY):
