@@ -627,6 +627,8 @@ class TimeModel:
             self.tries[drafter] = self.tries.get(drafter, 0) + tries
         for leaf, requests in other.alike.items():
             self.alike[leaf] = self.alike.get(leaf, 0) + requests
+        for about, unseen in other.unseen.items():
+            self.unseen[about] = self.unseen.get(about, 0.0) + unseen
         for place, residual in other.residuals.items():
             self.residuals[place] = min(self.residuals.get(place, residual), residual, key=lambda known: known[1])
         for ours, others in (
