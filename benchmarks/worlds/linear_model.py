@@ -13,8 +13,8 @@
 
 Logarithms of times are sums, so all unknowns are learned together, with their uncertainties and with what is known of
 one through another; what is believed beforehand is the prior covariance (``linear_prior.py``). A request belongs to
-several groups at once (its task, its application, the task in this application, the kind of drafter at this task,
-reasoning on or off), whose unknowns add up, so that a new group starts from what the others know. An engine that counts
+several groups at once (its task, who asks for it at which place in a loop, the kind of drafter at this task, reasoning
+on or off), whose unknowns add up, so that a new group starts from what the others know. An engine that counts
 gives two observations, the length alone and the time without it, and one that counts by position gives the lengths of
 all shorter lanes, too; another engine gives their sum.
 """
@@ -54,7 +54,7 @@ Name = tuple[str, ...]
 class Leaf(NamedTuple):
     """The finest group."""
 
-    application: str
+    asked_by: Name | None
     task: Task
     reasoning: bool | None
     load: int
@@ -350,12 +350,11 @@ class LinearModel:
         return miss, expected
 
     def _has_changed(self, miss: float, expected: float, lane: int, leaf: Leaf, shapes: Shapes) -> bool:
-        """Whether misses tell that a task has changed, in the application if there is one; what is known of it is then
-        less."""
+        """Whether misses tell that what is asked has changed, or the task where nobody knows who asks; what is known of
+        it is then less."""
         if not self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected):
             return False
-        name: Name = ("leaf", leaf.application, leaf.task) if leaf.application else ("task", leaf.task)
-        start = self._starts.get(name)
+        start = self._starts.get(leaf.asked_by or ("task", leaf.task))
         if start is not None:
             self._belief.widen([start], [self._prior.changed**2])
         return True
@@ -436,7 +435,6 @@ class LinearModel:
 
     def _groups(self, signals: Signals, shapes: Shapes) -> Iterator[Group]:
         """What a request belongs to."""
-        application = signals.application
         for task, share in signals.tasks.items():
             if share < MIN_SHARE:
                 continue
@@ -444,10 +442,8 @@ class LinearModel:
             if len(shapes.drafting_kinds) > 1:
                 for kind in shapes.drafting_kinds:
                     yield self._group(("drafter", task, kind), share)
-            if application:
-                yield self._group(("leaf", application, task), share)
-        if application:
-            yield self._group(("application", application), 1.0)
+        if asked := _asked_by(signals):
+            yield self._group(asked, 1.0)
         if signals.reasoning is not None:
             yield self._group(("reasoning", "on" if signals.reasoning else "off"), 1.0)
 
@@ -458,15 +454,15 @@ class LinearModel:
                 return Group(key, share, task_strength(Task(task)), prior.of_group(prior.task))
             case ("drafter", _, kind):
                 return Group(key, share, 0.0, prior.of_drafter(is_lookup=kind.startswith("ngram")), kind)
-            case ("leaf", _, _):
-                return Group(key, share, 0.0, prior.of_group(prior.leaf))
-            case ("application", _):
+            case ("language", _):
+                return Group(key, share, 0.0, prior.of_group(prior.language))
+            case ("application", _, _):
                 return Group(key, share, 0.0, prior.of_group(prior.application))
             case _:
                 return Group(key, share, 0.0, prior.of_group(prior.reasoning))
 
     def _rows_of(self, signals: Signals, beside: float, shapes: Shapes) -> Rows:
-        key = (*signals.tasks.items(), signals.application, signals.reasoning, beside)
+        key = (*signals.tasks.items(), _asked_by(signals), signals.reasoning, beside)
         if rows := self._rows.get(key):
             for group in rows.groups:
                 self._starts[group.key] = self._starts.pop(group.key)
@@ -540,8 +536,16 @@ class LinearModel:
         return np.append(rows.length_indexes, index), np.append(rows.length(lane), shapes.strength[lane])
 
 
+def _asked_by(signals: Signals) -> Name | None:
+    """The group of who asks: the program, and what the answer follows in its loop; of people who ask by themselves,
+    their language. One group for all that, since several that add up would take too many requests to learn."""
+    if signals.application:
+        return "application", signals.application, signals.turn
+    return ("language", signals.language) if signals.language else None
+
+
 def _leaf(signals: Signals, beside: float) -> Leaf:
-    return Leaf(signals.application, signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
+    return Leaf(_asked_by(signals), signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
 
 
 def _without(miss: float, expected: float, part: float) -> float:

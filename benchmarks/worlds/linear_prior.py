@@ -47,10 +47,11 @@ class Prior(Struct, frozen=True):
     """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has. With twice as much the
     first 50 requests lose 0.006."""
     application: float = 0.16
-    """Guessed, as the next two."""
+    """At one place in its loop. Guessed, as the next two."""
+    language: float = 0.08
+    """Of people who ask by themselves. With twice as much the base world's requests, whose languages mean nothing,
+    lose 0.002."""
     reasoning: float = 0.14
-    leaf: float = 0.12
-    """Of a task in one application, beside both."""
     drafter: float = 0.15
     """Strength of a task for one kind of drafter, beside the others: Spec-Bench's table."""
     lookup: float = 0.3

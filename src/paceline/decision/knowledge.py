@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from paceline.decision.answers import Mean, Means
+from paceline.decision.load import Forecast
 from paceline.decision.saved import SavedModel, restored, saved
 from paceline.decision.time_model import LaneId, TimeModel
 from paceline.decision.tuning import MAX_MODELS, MAX_SERVED
@@ -70,6 +71,8 @@ class Knowledge:
         """By conversation and fingerprint."""
         self.means = Means()
         """Of answers' lengths, and of what a prompt token takes."""
+        self.forecasts: dict[str, Forecast] = {}
+        """Of concurrency, by model and device."""
         self.totals = Totals()
         self.learned = 0
         """Outcomes that were learned since this was made."""
@@ -92,7 +95,8 @@ class Knowledge:
             self.models.pop(name, None)
             self.models[name] = model
         while len(self.models) > MAX_MODELS:
-            del self.models[next(iter(self.models))]
+            self.forecasts.pop(forgotten := next(iter(self.models)), None)
+            del self.models[forgotten]
         return model
 
     def _names(self) -> list[list[str]]:

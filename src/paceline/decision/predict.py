@@ -44,23 +44,27 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
     with knowledge.lock:
         model = knowledge.model_of(lanes)
         ids = [id_of(state) for state in lanes]
-        expected = model.expected(ids, signals, [float(load.concurrent(state)) for state in lanes])
+        starts = [load.concurrent(state) for state in lanes]
+        forecasts = knowledge.forecasts
+        beside = [
+            forecasts[lane.model].of(start) if lane.model in forecasts else float(start)
+            for lane, start in zip(ids, starts, strict=True)
+        ]
+        expected = model.expected(ids, signals, beside)
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = [_prefill_s(knowledge, lane, signals) for lane in ids]
-        is_measured = model.is_measured
-    plain = _plain_costs(ids, expected)
-    predictions = {
-        state.lane.name: _prediction(
-            ids[number], expected, number, plain[number], tokens, prefills[number], is_measured
+    predictions = {}
+    for number, (state, plain) in enumerate(zip(lanes, _plain_costs(ids, expected), strict=True)):
+        lane = ids[number]
+        predictions[state.lane.name] = _prediction(
+            lane, expected, number, plain, tokens, prefills[number], starts[number]
         )
-        for number, state in enumerate(lanes)
-    }
     return Foreseen(model, ids, expected, predictions)
 
 
 def _prediction(
-    lane: LaneId, expected: Expected, number: int, plain: float, tokens: float, prefill_s: float, is_measured: bool
+    lane: LaneId, expected: Expected, number: int, plain: float, tokens: float, prefill_s: float, concurrent: int
 ) -> Prediction:
     machine, cost, length = expected.machine[number], expected.cost[number], expected.length[number]
     shape = shape_of(lane.strategy)
@@ -81,12 +85,13 @@ def _prediction(
         correction=exp(expected.times[number] - machine - cost + length),
         spread=sqrt(max(0.0, expected.relative[number])),
         request_spread=sqrt(expected.spreads[number]),
-        plain_step_s=exp(machine) if is_measured else None,
+        plain_step_s=exp(machine) if expected.is_measured else None,
         acceptance=acceptance,
         coverage=coverage,
         tokens=tokens,
         prefill_s=prefill_s,
         break_even=break_even,
+        concurrent=concurrent,
     )
 
 

@@ -124,6 +124,8 @@ class Expected(Struct, frozen=True):
     leaves: list[Leaf]
     strengths: list[float]
     """By how much a time falls with the strength of the request's answer."""
+    is_measured: bool
+    """Whether any time was."""
     rates: list[float]
     """Of lookups, share of the steps that verify a draft; 1 for other drafters."""
 
@@ -327,6 +329,7 @@ class TimeModel:
             noise=self.noise,
             leaves=[leaves[others] for others in beside],
             strengths=lanes.strength.tolist(),
+            is_measured=self.is_measured,
             rates=[
                 self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
                 for lane, shape in zip(ids, lanes.shapes, strict=True)

@@ -208,6 +208,10 @@ MAX_MODELS = 64
 LENGTH_WEIGHT, LENGTH_FADING = 4.0, 0.98
 """Answers that the length of a wider group's count as, and what is left of one after each new one."""
 
+LOAD_WEIGHT, LOAD_FADING = 10.0, 0.95
+"""Requests that the belief counts as, that as many are decoded over a request's life as at its start; and what is left
+of one after each new one. Guessed."""
+
 # What is tried (exploring.py, decide.py)
 
 EXPLORATION = 0.01
