@@ -35,6 +35,10 @@ class Group(NamedTuple):
     """Of drafters that it is about; all where empty."""
 
 
+Alike = tuple[Task, bool | None, int]
+"""Task, reasoning and load of a :class:`Leaf`."""
+
+
 class Leaf(NamedTuple):
     """The finest group."""
 
@@ -43,6 +47,11 @@ class Leaf(NamedTuple):
     reasoning: bool | None
     load: int
     """Two doublings of concurrency are one."""
+
+    @property
+    def alike(self) -> "Alike":
+        """Requests that single numbers are learned of: whoever asks, since each has too few."""
+        return self[1:]
 
 
 def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:

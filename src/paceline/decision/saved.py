@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from paceline.decision.belief import Name
-from paceline.decision.groups import Leaf
+from paceline.decision.groups import Alike, Leaf
 from paceline.decision.time_model import LaneId, TimeModel
 from paceline.types import Task
 
@@ -25,8 +25,8 @@ class SavedModel(Struct, frozen=True):
     conversations: list[str]
     lanes: list[tuple[LaneId, int]]
     tries: list[tuple[str, str, int]]
-    residuals: list[tuple[Leaf, LaneId, float, float]]
-    spreads: list[tuple[Leaf, str, float, float]]
+    residuals: list[tuple[Alike, LaneId, float, float]]
+    spreads: list[tuple[Alike, str, float, float]]
     noises: tuple[float, float]
     rates: list[tuple[LaneId, float, float]]
     alike: list[tuple[Leaf, int]]

@@ -74,9 +74,9 @@ class Prior(Struct, frozen=True):
 
     # What is left.
     residual: float = 0.03
-    """Of a leaf's time on a lane. With 0.05 there is too much to explore (-0.001)."""
+    """Of a task's time on a lane. With 0.05 there is too much to explore (-0.001)."""
     spread: float = 0.15
-    """By which requests of a leaf differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
+    """By which requests alike differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
