@@ -23,15 +23,19 @@ TALK = replace(STORY, conversation="c", application="a", reasoning=True, prompt_
 LANES = [*LADDER, *(replace(state, lane=replace(state.lane, device="gpu")) for state in (PLAIN, NGRAM))]
 
 
+def under_load(running: int) -> list[LaneState]:
+    return [replace(LANES[0], running=running), *LANES[1:]]
+
+
 def learned(seed: int = 1, requests: int = 40) -> Knowledge:
     """After requests of all kinds, with and without load."""
     knowledge, rng = Knowledge(), Random(seed)
     machine = Machine({Task.CODE: 0.9, Task.CREATE: 0.3, Task.EDIT: 0.9}, per_drafted=0.15, counts="by position")
     for number in range(requests):
         signals = rng.choice([CODE, TALK, EDIT])
-        lane = rng.choice(LANES).lane
-        decision = decide(signals, LANES, knowledge, rng)
-        learn(knowledge, signals, decision, replace(machine.answer(signals, lane), concurrent=float(number % 3)))
+        lane, running = rng.choice(LANES).lane, number % 3
+        decision = decide(signals, under_load(running), knowledge, rng)
+        learn(knowledge, signals, decision, replace(machine.answer(signals, lane), concurrent=float(running)))
     return knowledge
 
 
@@ -49,7 +53,7 @@ def predicted(knowledge: Knowledge, *, loads: tuple[int, ...] = (0, 3)) -> list[
     """Numbers that all that is known goes into."""
     numbers: list[float] = []
     for running in loads:
-        lanes = [replace(state, running=running if state is LANES[0] else 0) for state in LANES]
+        lanes = under_load(running)
         for signals in (CODE, TALK, EDIT, Signals(tasks={Task.MATH: 1.0})):
             for one in predict(signals, lanes, knowledge).values():
                 numbers += [one.relative, one.spread, one.request_spread, one.tokens, one.prefill_s]
@@ -131,9 +135,9 @@ def test_two_know_together_about_what_one_would_that_saw_all() -> None:
             learn(knowledge, signals, decide(signals, LADDER, knowledge, Random(0), 0), answer)
     first.merge(second)
     assert first.measured.keys() == both.measured.keys()
-    for name, sums in both.measured.items():
-        assert first.measured[name].decode_s == pytest.approx(sums.decode_s)
-        assert first.measured[name].requests == sums.requests
+    for place, sums in both.measured.items():
+        assert first.measured[place].decode_s == pytest.approx(sums.decode_s)
+        assert first.measured[place].requests == sums.requests
     assert first.totals.decode_s == pytest.approx(both.totals.decode_s)
     assert first.models["m"].lanes == both.models["m"].lanes
     for signals in (CODE, STORY):

@@ -1,6 +1,6 @@
 """What outcomes teach: of lanes that were tried, of those that were not, and of changes."""
 
-from math import inf, isfinite, log
+from math import inf, isfinite, log, nan
 from random import Random
 from typing import Any
 
@@ -64,16 +64,15 @@ def test_engines_that_tell_no_counts_are_learned_by_time() -> None:
 
 
 def test_counts_by_position_tell_of_shorter_drafts() -> None:
-    told = {}
+    off = {}
     for counts in ("sums", "by position"):
         knowledge = Knowledge()
         machine = Machine({Task.CODE: 0.5}, per_drafted=0.1, counts=counts, noise=0.0)
         for lane in ("mtp/0", *["mtp/8"] * 4):
             forced(knowledge, machine, LADDER, CODE, lane)
-        told[counts] = predict(CODE, LADDER, knowledge)["mtp/2"].acceptance
-    assert told["by position"] == pytest.approx(0.5, abs=0.05)
-    assert told["sums"] is not None
-    assert abs(told["sums"] - 0.5) > abs(told["by position"] - 0.5)
+        off[counts] = abs((predict(CODE, LADDER, knowledge)["mtp/2"].acceptance or 0.0) - 0.5)
+    assert off["by position"] < 0.05
+    assert off["by position"] < off["sums"]
 
 
 def test_acceptance_and_break_even_are_told() -> None:
@@ -268,6 +267,7 @@ def test_an_engine_that_lies_about_its_counts_is_found_out_by_the_clock() -> Non
 
 anything = st.none() | st.integers(-5, 10**12) | st.sampled_from([0, 1, 10**30])
 any_time = st.none() | st.floats()
+dates = st.sampled_from([nan, inf, -inf]) | st.floats(-1e12, 1e12)
 report = st.builds(
     lambda prompt, prefill_s, decoded, decode_s, drafted, accepted, steps, by_position: Observation(
         prompt, None, decoded, prefill_s, decoded, decode_s, drafted, accepted, steps, tuple(by_position)
@@ -277,7 +277,7 @@ report = st.builds(
 )
 
 
-@given(st.lists(st.tuples(report, st.floats(), st.floats(), st.floats()), max_size=6))
+@given(st.lists(st.tuples(report, st.floats(), st.floats(), dates), max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_no_report_spoils_what_is_known(reports: list[tuple[Any, ...]]) -> None:
     knowledge = Knowledge()

@@ -43,7 +43,7 @@ def test_lookups_feel_less_since_they_draft_in_few_steps_and_they_alone_tilt() -
 def test_neighbours_have_more_in_common_than_others() -> None:
     def common(first: int, second: int) -> float:
         knots = [shape_of(Strategy("mtp", cap)).knots for cap in (first, second)]
-        return sum(one * other for one, other in zip(*knots, strict=True))
+        return sum([one * other for one, other in zip(knots[0], knots[1], strict=True)])
 
     assert common(3, 4) > common(3, 8) > common(1, 8)
     assert common(3, 3) == pytest.approx(1, abs=0.15)
