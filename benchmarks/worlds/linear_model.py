@@ -13,10 +13,10 @@
 
 Logarithms of times are sums, so all unknowns are learned together, with their uncertainties and with what is known of
 one through another; what is believed beforehand is the prior covariance (``linear_prior.py``). A request belongs to
-several groups at once (its task, who asks for it at which place in a loop, the kind of drafter at this task, reasoning
-on or off), whose unknowns add up, so that a new group starts from what the others know. An engine that counts
-gives two observations, the length alone and the time without it, and one that counts by position gives the lengths of
-all shorter lanes, too; another engine gives their sum.
+several groups at once (its task, the application at this place in its loop, the kind of drafter at this task, reasoning
+on or off, the language where the task can't be told), whose unknowns add up, so that a new group starts from what the
+others know. An engine that counts gives two observations, the length alone and the time without it, and one that counts
+by position gives the lengths of all shorter lanes, too; another engine gives their sum.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,8 @@ Name = tuple[str, ...]
 class Leaf(NamedTuple):
     """The finest group."""
 
-    asked_by: Name | None
+    application: Name | None
+    """The group of the program and its turn."""
     task: Task
     reasoning: bool | None
     load: int
@@ -350,11 +351,11 @@ class LinearModel:
         return miss, expected
 
     def _has_changed(self, miss: float, expected: float, lane: int, leaf: Leaf, shapes: Shapes) -> bool:
-        """Whether misses tell that what is asked has changed, or the task where nobody knows who asks; what is known of
-        it is then less."""
+        """Whether misses tell that what an application asks has changed, or a task where there is none; what is known
+        of it is then less."""
         if not self._changes.has((leaf[:3], shapes.kinds[lane]), miss, expected):
             return False
-        start = self._starts.get(leaf.asked_by or ("task", leaf.task))
+        start = self._starts.get(leaf.application or ("task", leaf.task))
         if start is not None:
             self._belief.widen([start], [self._prior.changed**2])
         return True
@@ -442,8 +443,10 @@ class LinearModel:
             if len(shapes.drafting_kinds) > 1:
                 for kind in shapes.drafting_kinds:
                     yield self._group(("drafter", task, kind), share)
-        if asked := _asked_by(signals):
-            yield self._group(asked, 1.0)
+        if application := _application(signals):
+            yield self._group(application, 1.0)
+        elif (share := signals.tasks.get(Task.UNKNOWN, 0.0)) >= MIN_SHARE:
+            yield self._group(("language", signals.language), share)
         if signals.reasoning is not None:
             yield self._group(("reasoning", "on" if signals.reasoning else "off"), 1.0)
 
@@ -462,7 +465,7 @@ class LinearModel:
                 return Group(key, share, 0.0, prior.of_group(prior.reasoning))
 
     def _rows_of(self, signals: Signals, beside: float, shapes: Shapes) -> Rows:
-        key = (*signals.tasks.items(), _asked_by(signals), signals.reasoning, beside)
+        key = (*signals.tasks.items(), _application(signals), signals.language, signals.reasoning, beside)
         if rows := self._rows.get(key):
             for group in rows.groups:
                 self._starts[group.key] = self._starts.pop(group.key)
@@ -536,16 +539,14 @@ class LinearModel:
         return np.append(rows.length_indexes, index), np.append(rows.length(lane), shapes.strength[lane])
 
 
-def _asked_by(signals: Signals) -> Name | None:
-    """The group of who asks: the program, and what the answer follows in its loop; of people who ask by themselves,
-    their language. One group for all that, since several that add up would take too many requests to learn."""
-    if signals.application:
-        return "application", signals.application, signals.turn
-    return ("language", signals.language) if signals.language else None
+def _application(signals: Signals) -> Name | None:
+    """The group of the program that asks and what the answer follows in its loop. One group for both and for all tasks,
+    since several that add up would take too many requests to learn."""
+    return ("application", signals.application, signals.turn) if signals.application else None
 
 
 def _leaf(signals: Signals, beside: float) -> Leaf:
-    return Leaf(_asked_by(signals), signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
+    return Leaf(_application(signals), signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
 
 
 def _without(miss: float, expected: float, part: float) -> float:

@@ -35,6 +35,10 @@ class Group(NamedTuple):
     """Of drafters that it is about; all where empty."""
 
 
+Alike = tuple[Task, bool | None, int]
+"""Task, reasoning and load of a :class:`Leaf`."""
+
+
 class Leaf(NamedTuple):
     """The finest group."""
 
@@ -43,6 +47,11 @@ class Leaf(NamedTuple):
     reasoning: bool | None
     load: int
     """Two doublings of concurrency are one."""
+
+    @property
+    def alike(self) -> "Alike":
+        """Requests that single numbers are learned of: whoever asks, since each has too few."""
+        return self[1:]
 
 
 def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:
@@ -59,12 +68,14 @@ def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:
             strength = PRIOR.lookup if looks_up(kind) else PRIOR.drafter
             yield Group(("drafter", task, kind), share, strength, kind=kind)
     if asked:
-        yield _group(asked, 1.0, PRIOR.application if signals.application else PRIOR.language, tilt)
+        yield _group(asked, 1.0, PRIOR.application, tilt)
+    elif signals.language and (share := signals.tasks.get(Task.UNKNOWN, 0.0)) >= MIN_TASK:
+        yield _group(("language", signals.language), share, PRIOR.language, tilt)
     if signals.reasoning is not None:
         yield _group(("reasoning", "on" if signals.reasoning else "off"), 1.0, PRIOR.reasoning, tilt)
     # 2. What lookups find differs more between programs, and with how much the conversation repeats itself.
     for kind in lookups:
-        if signals.application:
+        if asked:
             yield Group(("drafter", *asked, kind), 1.0, PRIOR.lookup_of_application, kind=kind)
         if signals.repeats:
             yield Group(("repeats", kind), signals.repeats - USUAL_REPEATS, PRIOR.repeats, kind=kind)
@@ -75,12 +86,9 @@ def _group(key: Name, share: float, strength: float, tilt: float) -> Group:
 
 
 def asked_by(signals: Signals) -> Name:
-    """The group of who asks: the program, and what the answer follows in its loop; of people who ask by themselves,
-    their language; empty where nothing is known of them. One group for all that, since several that add up would take
-    too many requests to learn."""
-    if signals.application:
-        return "application", signals.application, signals.turn
-    return ("language", signals.language) if signals.language else ()
+    """The group of who asks: the program, and what the answer follows in its loop; empty where that is not known. One
+    group for both, since several that add up would take too many requests to learn."""
+    return ("application", signals.application, signals.turn) if signals.application else ()
 
 
 def believed_strength(signals: Signals) -> float:
@@ -95,7 +103,7 @@ def believed_repeats(signals: Signals) -> float:
 
 def changing_group(leaf: Leaf) -> Name:
     """The group that is taken to change when requests like these do."""
-    return leaf.asked_by if leaf.asked_by[:1] == ("application",) else ("task", leaf.task)
+    return leaf.asked_by or ("task", leaf.task)
 
 
 def leaf_of(signals: Signals, beside: float) -> Leaf:

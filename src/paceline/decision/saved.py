@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from paceline.decision.belief import Name
-from paceline.decision.groups import Leaf
+from paceline.decision.groups import Alike, Leaf
 from paceline.decision.time_model import LaneId, TimeModel
 from paceline.types import Task
 
@@ -25,8 +25,8 @@ class SavedModel(Struct, frozen=True):
     conversations: list[str]
     lanes: list[tuple[LaneId, int]]
     tries: list[tuple[str, str, int]]
-    residuals: list[tuple[Leaf, LaneId, float, float]]
-    spreads: list[tuple[Leaf, str, float, float]]
+    residuals: list[tuple[Alike, LaneId, float, float]]
+    spreads: list[tuple[Alike, str, float, float]]
     noises: tuple[float, float]
     rates: list[tuple[LaneId, float, float]]
     alike: list[tuple[Leaf, int]]
@@ -59,8 +59,8 @@ def saved(model: TimeModel) -> SavedModel:
         conversations=list(model.conversations),
         lanes=list(model.lanes.items()),
         tries=[(*drafter, tries) for drafter, tries in model.tries.items()],
-        residuals=[(leaf, lane, *values) for (leaf, lane), values in model.residuals.items()],
-        spreads=[(leaf, kind, *sums) for (leaf, kind), sums in model.spreads.sums.items()],
+        residuals=[(alike, lane, *values) for (alike, lane), values in model.residuals.items()],
+        spreads=[(alike, kind, *sums) for (alike, kind), sums in model.spreads.sums.items()],
         noises=model.noises.sums.get("time", (0.0, 0.0)),
         rates=[(lane, *sums) for lane, sums in model.rates.sums.items()],
         alike=list(model.alike.items()),
@@ -96,15 +96,15 @@ def restored(entry: SavedModel) -> TimeModel | None:
     model.conversations = dict.fromkeys(entry.conversations)
     model.lanes = dict(entry.lanes)
     model.tries = {(engine, kind): tries for engine, kind, tries in entry.tries}
-    for leaf, lane, value, variance in entry.residuals:
-        model.residuals[leaf, lane] = value, variance
-    for leaf, kind, total, weight in entry.spreads:
-        model.spreads.sums[leaf, kind] = total, weight
+    for alike, lane, value, variance in entry.residuals:
+        model.residuals[alike, lane] = value, variance
+    for alike, kind, total, weight in entry.spreads:
+        model.spreads.sums[alike, kind] = total, weight
     model.noises.sums["time"] = entry.noises
     for lane, total, weight in entry.rates:
         model.rates.sums[lane] = total, weight
-    for leaf, requests in entry.alike:
-        model.alike[leaf] = requests
+    for where, requests in entry.alike:
+        model.alike[where] = requests
     for about, unseen in entry.unseen:
         model.unseen[about] = unseen
     model.always = {lane: (lane_s, taken_s) for lane, lane_s, taken_s in entry.always}

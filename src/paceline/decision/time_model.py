@@ -8,7 +8,7 @@
                              - shape[lane] * strength          how predictable this group's answers are
                              - tilt shape[lane] * tilt         and of lookups, whether long ones gain more
                              - shape[lane] * conversation
-                             + residual[leaf, lane]            what nothing else explains
+                             + residual[task, lane]            what nothing else explains
                              + noise
 
 Logarithms of times are sums, so one Kalman filter learns all unknowns together, with their uncertainties and with what
@@ -245,12 +245,12 @@ class TimeModel:
         self.tries: dict[tuple[str, str], int] = {}
         """The same by engine and kind of drafter."""
         self.residuals: Recent[tuple[float, float]] = Recent()
-        """By leaf and lane: mean and variance."""
+        """By requests alike and lane: mean and variance."""
         self.unseen: Recent[float] = Recent()
         """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
         that one was."""
         self.spreads = Variances()
-        """By which requests of a leaf differ in the strength of a kind of drafter."""
+        """By which requests alike differ in the strength of a kind of drafter."""
         self.noises = Variances()
         """Of measured times."""
         self.rates = Variances()
@@ -439,7 +439,7 @@ class TimeModel:
 
         # 3. What is left.
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
-        self.residuals[leaf, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+        self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
 
     def _feeling(self, lane: LaneId, kinds: Sequence[str], signals: Signals, beside: float) -> "_Feeling":
         """What one lane feels of a request; what is new is added to the belief."""
@@ -592,13 +592,13 @@ class TimeModel:
 
     def _spread(self, leaf: Leaf, kind: str) -> float:
         """Variance between requests of the strength of a kind of drafter."""
-        return self.spreads.of((leaf, kind), PRIOR.spread**2)
+        return self.spreads.of((leaf.alike, kind), PRIOR.spread**2)
 
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
-        self.spreads.learn((leaf, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
+        self.spreads.learn((leaf.alike, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
 
     def _residual(self, leaf: Leaf, lane: LaneId) -> tuple[float, float]:
-        return self.residuals.get((leaf, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+        return self.residuals.get((leaf.alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
 
     def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
         """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""

@@ -52,7 +52,8 @@ class Prior(Struct, frozen=True):
     application: float = 0.16
     """Of a program at one place in its loop. Guessed, as the next two."""
     language: float = 0.08
-    """Of people who ask by themselves. With twice as much, worlds whose languages mean nothing lose 0.002."""
+    """Of people who ask by themselves what can't be recognised. Where tasks are recognised, it would take the blame for
+    their changes (rises-from-nothing: -0.039)."""
     reasoning: float = 0.14
     drafter: float = 0.15
     """Strength of a task for one kind of drafter, beside the others: Spec-Bench's table."""
@@ -74,9 +75,9 @@ class Prior(Struct, frozen=True):
 
     # What is left.
     residual: float = 0.03
-    """Of a leaf's time on a lane. With 0.05 there is too much to explore (-0.001)."""
+    """Of a task's time on a lane. With 0.05 there is too much to explore (-0.001)."""
     spread: float = 0.15
-    """By which requests of a leaf differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
+    """By which requests alike differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
