@@ -6,7 +6,7 @@ weighted sum of some of them, with noise: a Kalman filter's update (Kalman 1960)
 
 from collections.abc import Collection, Iterable, Sequence
 from math import sqrt
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ GROWS_BY = 48
 """Unknowns that room is made for at a time."""
 GATHERED = 16
 """Rows that are taken from the covariance together."""
+
+
+class Told(NamedTuple):
+    """Observations of sums, in units in which their noise is 1 and independent."""
+
+    indexes: Indexes
+    factors: Floats
+    """A row for each sum."""
+    values: Floats
 
 
 class Belief:
@@ -42,6 +51,8 @@ class Belief:
         self._covariance = np.zeros((GROWS_BY, GROWS_BY))
         """Before the gathered rows are taken from it."""
         self._rows, self._gathered = np.zeros((GATHERED, GROWS_BY)), 0
+        self.told: list[Told] | None = None
+        """What was observed since it was last emptied, for others to learn; ``None`` where nobody shares."""
 
     @property
     def nowhere(self) -> int:
@@ -80,15 +91,24 @@ class Belief:
         self.numbers[name] = number
         self._mean[number] = 0.0
         self._rows[:, number] = 0.0
+        if self.told:
+            self.told = [told for told in self.told if number not in told.indexes]
         self._covariance[number, :] = self._covariance[:, number] = 0.0
         self._prior[number] = self._covariance[number, number] = variance
         return number
 
     def keep(self, names: Collection[Name]) -> None:
-        """Forgets all other unknowns."""
+        """Forgets all other unknowns, and what was told of them."""
         self._take()
         kept = sorted((name for name in self.numbers if name in names), key=self.numbers.__getitem__)
         indexes = np.array([self.numbers[name] for name in kept], np.intp)
+        if self.told:
+            places = {number: place for place, number in enumerate(indexes.tolist())}
+            self.told = [
+                Told(np.array([places[number] for number in told.indexes.tolist()], np.intp), told.factors, told.values)
+                for told in self.told
+                if all(number in places for number in told.indexes.tolist())
+            ]
         self.restore(kept, self._prior[indexes], self._mean[indexes], self._covariance[indexes[:, None], indexes])
 
     def restore(self, names: Sequence[Name], prior: Floats, mean: Floats, covariance: Floats) -> None:
@@ -137,6 +157,8 @@ class Belief:
         total = of_sum + noise
         self._mean += across * (miss / total)
         self._gather(across[None] / sqrt(total))
+        if self.told is not None:
+            self.told.append(Told(indexes, factors[None] / sqrt(noise), np.array([value / sqrt(noise)])))
         return miss, expected
 
     def observe_together(
@@ -149,13 +171,15 @@ class Belief:
         misses = values - factors @ self._mean[indexes]
         expected = of_sums + noise
         square = float(misses @ np.linalg.solve(expected, misses)) / len(misses)
-        total = expected
         if square > USUAL_SCORE**2:
-            total = of_sums + noise * (TAILS + square) / (TAILS + 1)
-        root = np.linalg.cholesky(total)
+            noise = noise * (TAILS + square) / (TAILS + 1)
+        root = np.linalg.cholesky(of_sums + noise)
         rows = np.linalg.solve(root, across)
         self._mean += np.linalg.solve(root, misses) @ rows
         self._gather(rows)
+        if self.told is not None:
+            root = np.linalg.cholesky(noise)
+            self.told.append(Told(indexes, np.linalg.solve(root, factors), np.linalg.solve(root, values)))
         return misses, expected.diagonal()
 
     def _across(self, indexes: Indexes, factors: Floats) -> Floats:
@@ -183,6 +207,33 @@ class Belief:
             self._gathered = 0
 
     # What several beliefs have learned adds up
+
+    def share(self) -> None:
+        """From now on, note what is observed for others to learn."""
+        if self.told is None:
+            self.told = []
+
+    def take_over(self, other: "Belief") -> None:
+        """Tell what another belief, whose unknowns are all here, was to tell."""
+        names = {number: name for name, number in other.numbers.items()}
+        for told in other.told or ():
+            indexes = np.array([self.numbers[names[number]] for number in told.indexes.tolist()], np.intp)
+            if self.told is not None:
+                self.told.append(told._replace(indexes=indexes))
+
+    def take_told(self) -> tuple[list[Name], Floats, Floats, Floats]:
+        """What was observed since the last time: of these unknowns, whose prior variances come next, the information
+        and the same times the values, as in :meth:`evidence`. Sums of it may be added in any order."""
+        told, self.told = self.told or [], []
+        numbers = sorted({number for each in told for number in each.indexes.tolist()})
+        places = {number: place for place, number in enumerate(numbers)}
+        information, values = np.zeros((len(numbers), len(numbers))), np.zeros(len(numbers))
+        for each in told:
+            where = np.array([places[number] for number in each.indexes.tolist()], np.intp)
+            information[where[:, None], where] += each.factors.T @ each.factors
+            values[where] += each.factors.T @ each.values
+        names = {number: name for name, number in self.numbers.items()}
+        return [names[number] for number in numbers], self._prior[numbers], information, values
 
     def evidence(self, names: Iterable[Name]) -> tuple[Floats, Floats]:
         """What observations told of these unknowns beside the prior: information (an inverse covariance), and the same

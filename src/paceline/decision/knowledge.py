@@ -76,6 +76,7 @@ class Knowledge:
         self.totals = Totals()
         self.learned = 0
         """Outcomes that were learned since this was made."""
+        self._shares = False
 
     def model_of(self, lanes: Sequence[LaneState]) -> TimeModel:
         """What is known of the times of lanes that are compared with each other. Changes nothing."""
@@ -88,6 +89,8 @@ class Knowledge:
         names = dict.fromkeys(names)
         known = list({id(self.models[name]): self.models[name] for name in names if name in self.models}.values())
         model = max(known, key=lambda model: model.seen, default=None) or TimeModel()
+        if self._shares:
+            model.belief.share()
         for other in known:
             if other is not model:
                 model.merge(other)
@@ -99,7 +102,13 @@ class Knowledge:
             del self.models[forgotten]
         return model
 
-    def _names(self) -> list[list[str]]:
+    def share(self) -> None:
+        """From now on, note what is observed for others to learn (``sharing.py``)."""
+        self._shares = True
+        for model in self.models.values():
+            model.belief.share()
+
+    def names(self) -> list[list[str]]:
         """Those that each model is kept under."""
         names: dict[int, list[str]] = {}
         for name, model in self.models.items():
@@ -124,7 +133,7 @@ class Knowledge:
             yield Row("served", conversation, turn)
         for key, mean in self.means.sums.items():
             yield Row("means", key, mean)
-        for shared in self._names():
+        for shared in self.names():
             yield Row("models", tuple(shared), saved(self.models[shared[0]]))
 
     @classmethod

@@ -18,7 +18,7 @@ group that is new starts from what the others know. An engine that counts gives 
 the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -264,6 +264,8 @@ class TimeModel:
         """Outcomes."""
         self.at_s = 0.0
         """When the latest was, in seconds since 1970."""
+        self.seen_told, self.tries_told = 0, dict[LaneId, int]()
+        """Outcomes and tries that others were told of, or have told."""
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
@@ -619,6 +621,10 @@ class TimeModel:
                 belief.add(name, float(theirs.prior[theirs.numbers[name]]))
         if names:
             belief.add_evidence(names, *theirs.evidence(names))
+        belief.take_over(theirs)
+        self.seen_told += other.seen_told
+        for lane, tries in other.tries_told.items():
+            self.tries_told[lane] = self.tries_told.get(lane, 0) + tries
         self.groups |= other.groups
         self.conversations |= other.conversations
         for lane, tries in other.lanes.items():
@@ -642,6 +648,34 @@ class TimeModel:
                 ours[key] = own_first + first, own_second + second
         self.seen += other.seen
         self.at_s = max(self.at_s, other.at_s)
+        self._forget()
+
+    def learn_told(
+        self,
+        names: Sequence[Name],
+        prior: Floats,
+        information: Floats,
+        values: Floats,
+        tries: Mapping[LaneId, int],
+        seen: int,
+    ) -> None:
+        """Take in what another router has observed of some unknowns."""
+        self.saved = None
+        for name, variance in zip(names, prior.tolist(), strict=True):
+            if name not in self.belief.numbers:
+                self.belief.add(name, variance)
+            if name[0] in ("strength", "content", "tilt"):
+                self.groups.setdefault(name[1:])
+            elif name[0] == "conversation":
+                self.conversations.setdefault(name[1])
+        self.belief.add_evidence(names, information, values)
+        for lane, more in tries.items():
+            self.lanes[lane] = self.lanes.get(lane, 0) + more
+            self.tries_told[lane] = self.tries_told.get(lane, 0) + more
+            drafter = lane.fingerprint, shape_of(lane.strategy).kind
+            self.tries[drafter] = self.tries.get(drafter, 0) + more
+        self.seen += seen
+        self.seen_told += seen
         self._forget()
 
     # Unknowns that come and go
