@@ -17,10 +17,17 @@ def test_a_request_belongs_to_its_likely_tasks_by_their_probability() -> None:
     assert groups == {("task", "code"): 0.8, ("task", "edit"): 0.15}
 
 
-def test_who_asks_is_a_program_in_its_loop_or_people_by_their_language() -> None:
+def test_who_asks_is_a_program_in_its_loop() -> None:
     program = replace(CODE, application="a", turn="wrote", language="de")
     assert keys(program, "mtp") - keys(CODE, "mtp") == {("application", "a", "wrote")}
-    assert keys(replace(CODE, language="de"), "mtp") - keys(CODE, "mtp") == {("language", "de")}
+
+
+def test_where_the_task_can_not_be_told_the_language_tells_something() -> None:
+    unknown = Signals(tasks={Task.UNKNOWN: 0.7, Task.CODE: 0.3}, language="de")
+    groups = {group.key: group.share for group in groups_of(unknown, ["mtp"])}
+    assert groups["language", "de"] == 0.7
+    assert ("language", "de") not in keys(replace(CODE, language="de"), "mtp")
+    assert ("language", "de") not in keys(replace(unknown, application="a"), "mtp")
 
 
 def test_what_lookups_find_differs_by_program_and_by_how_much_is_repeated() -> None:
