@@ -43,7 +43,7 @@ def test_a_router_that_has_seen_nothing_predicts_as_the_one_that_tells() -> None
     telling, listening = Sharing(teller, "a"), Sharing(listener, "b")
     serve(teller, CODE, 30, 0)
     assert listening.apply(over_the_wire(telling.delta()))
-    assert times(listener, CODE) == pytest.approx(times(teller, CODE), rel=0.05)
+    assert times(listener, CODE) == pytest.approx(times(teller, CODE), rel=0.1)  # but for what nothing else explains
     assert listener.models["m"].seen == 30
 
 

@@ -166,7 +166,7 @@ class Knowledge:
         for conversation, turn in other.served.items():
             self.serve(conversation, turn)
         self.means.merge(other.means)
-        for names in other._names():
+        for names in other.names():
             self.joined(names).merge(other.models[names[0]])
         self.totals = Totals(
             at_s=max(self.totals.at_s, other.totals.at_s),
