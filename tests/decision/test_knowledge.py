@@ -193,7 +193,7 @@ def test_arrays_that_were_damaged_leave_their_model_out(field: str) -> None:
     good: bytes = getattr(row.entry, field)
     wrong = [good[:-8], good + bytes(8), good[:-3], b""]
     for place in (0, len(good) // 2 // 8, len(good) // 8 - 1):
-        for value in (nan, inf, -inf, 1e300, -1e18):
+        for value in (nan, inf, -inf, 1e300, -1e18, *([1e3, -1e3] if field == "mean" else [])):
             array = np.frombuffer(good, "<f8").copy()
             array[place] = value
             wrong.append(array.tobytes())
@@ -215,7 +215,9 @@ def test_other_numbers_that_can_not_be_leave_their_model_out() -> None:
         {"noises": (nan, 1.0)},
         {"noises": (-5.0, 1.0)},
         {"residuals": [(*entry.residuals[0][:2], 0.0, -1.0)]},
+        {"residuals": [(*entry.residuals[0][:2], 1e3, 0.1)]},
         {"spreads": [(*entry.spreads[0][:2], inf, 1.0)]},
+        {"spreads": [(*entry.spreads[0][:2], 1e9, 1.0)]},
         {"rates": [(entry.lanes[0][0], 1.0, -1.0)]},
         {"always": [(entry.lanes[0][0], nan, 1.0)]},
     ]
