@@ -9,6 +9,7 @@ from paceline.decision.belief import Name
 from paceline.decision.shapes import looks_up
 from paceline.decision.tuning import (
     LOGIT,
+    LOOKUP_TASKS,
     MIN_TASK,
     PRIOR,
     PUBLISHED_SHARE,
@@ -96,9 +97,10 @@ def believed_strength(signals: Signals) -> float:
     return sum([share * _STRENGTHS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
 
 
-def believed_repeats(signals: Signals) -> float:
+def believed_lookups(signals: Signals) -> float:
     """The same of what lookups find beside it, in logarithms of the acceptance length at 8 tokens."""
-    return REPEATS_STRENGTH * (signals.repeats - USUAL_REPEATS) if signals.repeats else 0.0
+    strength = sum([share * LOOKUP_TASKS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
+    return strength + (REPEATS_STRENGTH * (signals.repeats - USUAL_REPEATS) if signals.repeats else 0.0)
 
 
 def changing_group(leaf: Leaf) -> Name:

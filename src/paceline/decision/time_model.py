@@ -30,7 +30,7 @@ from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.groups import (
     Group,
     Leaf,
-    believed_repeats,
+    believed_lookups,
     believed_strength,
     changing_group,
     groups_of,
@@ -162,6 +162,7 @@ class _Lanes:
         """How much each lane feels of the strength of all drafters."""
         self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in shapes])
         """How much lookups feel of their own strength."""
+        self.has_lookups = any(shape.looks_up for shape in shapes)
         self.groups: Floats = np.array([*([-each.strength, each.cost, -each.tilt] for each in shapes), [0.0, 0.0, 0.0]])
         """How much the logarithm of time feels of a group's strength, content and tilt."""
         self.own: Floats = np.array(
@@ -296,8 +297,8 @@ class TimeModel:
         terms[COST] += of_groups.factors[:-1, contents] @ means[contents]
         means[contents] = 0.0
         terms[LENGTH] += of_groups.factors[:-1] @ means - lanes.strength * believed_strength(signals)
-        if repeats := believed_repeats(signals):
-            terms[LENGTH] -= repeats * lanes.lookup
+        if lanes.has_lookups:
+            terms[LENGTH] -= believed_lookups(signals) * lanes.lookup
         if conversation := self._of_conversation(signals):
             terms[LENGTH] -= conversation * lanes.strength
 
@@ -448,7 +449,7 @@ class TimeModel:
         shape = shape_of(lane.strategy)
         cost, length = self._own(lane, beside)
         length.mean += shape.strength * believed_strength(signals)
-        length.mean += shape.feels * believed_repeats(signals) if shape.looks_up else 0.0
+        length.mean += shape.feels * believed_lookups(signals) if shape.looks_up else 0.0
         groups = []
         for group in groups_of(signals, kinds):
             if group.kind and group.kind != shape.kind:
