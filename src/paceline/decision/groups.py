@@ -65,7 +65,7 @@ def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:
         if share < MIN_TASK:
             continue
         yield _group(("task", task), share, PRIOR.task, tilt)
-        for kind in kinds if len(kinds) > 1 else ():
+        for kind in kinds if len(kinds) > 1 else lookups:
             strength = PRIOR.lookup if looks_up(kind) else PRIOR.drafter
             yield Group(("drafter", task, kind), share, strength, kind=kind)
     if asked:
