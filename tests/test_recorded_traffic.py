@@ -11,8 +11,8 @@ import pytest
 from tests.recorded.behaviour import behaviour_of
 from tests.recorded.files import expected, unpacked_log
 
-RELATIVE, ABSOLUTE = 1e-9, 1e-12
-"""By which numbers may differ, since logarithms and the like differ between platforms."""
+RELATIVE, ABSOLUTE = 1e-6, 1e-9
+"""By which numbers may differ, since logarithms and products of matrices differ between platforms."""
 MOST_TOLD = 10
 EXPECTED = expected()
 
@@ -35,7 +35,7 @@ def test_it_is_as_recorded(part: str, found: dict[str, Any]) -> None:
 
 def test_numbers_may_differ_by_rounding_and_nothing_else_may() -> None:
     assert not list(differences({"a": [1.0, None, "x"]}, {"a": [1.0 + 1e-12, None, "x"]}, ""))
-    for other in ([1.0 + 1e-6, None, "x"], [1.0, 0.0, "x"], [1.0, None, "y"], [1.0, None], [True, None, "x"]):
+    for other in ([1.0 + 1e-4, None, "x"], [1.0, 0.0, "x"], [1.0, None, "y"], [1.0, None], [True, None, "x"]):
         assert list(differences({"a": [1.0, None, "x"]}, {"a": other}, ""))
     assert list(differences({"a": 1, "b": 2}, {"b": 2, "a": 1}, ""))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from paceline.types import Lane, Observation, Outcome, Strategy
+from paceline.types import Lane, Observation, Outcome, Prediction, Strategy
 
 COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens", "drafted", "accepted")
 GOOD = Observation(completion_tokens=40, decode_tokens=39, decode_s=2.0, drafted=16, accepted=12)
@@ -31,6 +31,12 @@ def test_more_accepted_than_drafted_cannot_be_true() -> None:
     assert replace(GOOD, accepted=16).accepted == 16
 
 
+@pytest.mark.parametrize("counts", [(3, -1), (float("inf"),), (2, float("nan"))])
+def test_counts_by_position_that_cannot_be_true_count_as_not_reported(counts: Any) -> None:
+    assert Observation(accepted_by_position=(5, 3)).accepted_by_position == (5, 3)
+    assert Observation(accepted_by_position=counts) == Observation()
+
+
 @given(st.fixed_dictionaries({name: st.none() | st.integers() for name in COUNTS}))
 def test_no_report_raises(report: dict[str, Any]) -> None:
     observed = Observation(**report)
@@ -47,6 +53,14 @@ def test_a_lane_has_a_name_and_an_engine() -> None:
     for name, engine in (("", "e"), ("a", "")):
         with pytest.raises(ValueError, match="a lane needs a name"):
             Lane(name, engine, Strategy())
+
+
+def test_what_older_logs_told_of_a_prediction_is_passed_over() -> None:
+    old = {"fingerprint": "f", "model": "m", "strategy": {}, "plain_steps_per_token": 0.7, "correction": 1.1}
+    entry = msgspec.json.encode(old | {"step_cost": [0.1, 0.2], "is_blind": True, "acceptance_spread": 0.1})
+    read = msgspec.json.decode(entry, type=Prediction)
+    assert read.relative == pytest.approx(0.77)
+    assert (read.s_per_token, read.break_even) == (None, None)
 
 
 def test_logs_keep_the_names_they_had() -> None:

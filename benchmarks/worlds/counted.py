@@ -127,7 +127,7 @@ class CountedWorld(Struct, frozen=True):
         for position in range(length):
             left = rng.binomial(left, acceptance[:, position])
             by_position.append(left)
-        accepted = sum(by_position)
+        accepted: Ints = np.sum(by_position, axis=0)
         plain_steps = np.round(true.tokens * (1 - covered)).astype(np.int64)
         return _Column(
             expected_s=expected_s,

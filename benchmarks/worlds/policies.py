@@ -9,7 +9,6 @@ from importlib import import_module
 from math import log, sqrt
 from random import Random
 
-from benchmarks.worlds.linear_model import LinearModel
 from paceline import Decision, LaneState, Outcome, Policy, Request, Router, RoutingSettings, Signals
 
 MakePolicy = Callable[[int], Policy]
@@ -173,8 +172,6 @@ def default_drafter(lanes: Sequence[LaneState], is_lookup: bool | None = None) -
 POLICIES: Mapping[str, MakePolicy] = {
     "paceline": paceline,
     "paceline, not exploring": partial(paceline, exploration=0.0),
-    "linear model": LinearModel,
-    "linear model, not exploring": partial(LinearModel, horizon=None),
     "UCB by task": Ucb,
     "epsilon-greedy by task": EpsilonGreedy,
     "Thompson by task": Thompson,

@@ -313,6 +313,8 @@ class Prediction(Struct, frozen=True):
     break_even: float | None = None
     """Acceptance length of a verification step from which on drafting is as fast as plain steps; ``None`` for a lane
     that drafts nothing."""
+    concurrent: int = 0
+    """Other requests that were decoded on the same device when this was predicted."""
 
     @property
     def s_per_token(self) -> float | None:

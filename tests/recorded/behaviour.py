@@ -16,15 +16,17 @@ from random import Random
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from paceline.cli import main
-from paceline.decision import EXPLORATION, State, decide, learn
+from paceline.decision import EXPLORATION, Knowledge, Row, decide, learn
+from paceline.decision.saved import SavedModel
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.replay import replay
 from paceline.evidence.report import report
 from paceline.records.read import LogReader
-from paceline.routing.store import Memory
+from paceline.routing import store
 from paceline.settings import Configuration
 from paceline.types import Decision, Lane, LaneState, Outcome, Prediction, Signals
 
@@ -77,12 +79,12 @@ def behaviour_of(log: Path, folder: Path) -> dict[str, Any]:
     Args:
         folder: for files on the way.
     """
-    decisions, state = decisions_of(log)
+    decisions, knowledge = decisions_of(log)
     configuration = folder / "paceline.toml"
     configuration.write_text(RULES_AND_PRICES)
     return {
         "decisions": decisions,
-        "learned": stored(state, folder),
+        "learned": stored(knowledge, folder),
         "estimates": estimates_of(log),
         "report": printed("report", "--log", str(log)),
         "report with rules and prices": printed("report", "--log", str(log), "--config", str(configuration)),
@@ -95,10 +97,10 @@ def behaviour_of(log: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def decisions_of(log: Path) -> tuple[list[Any], State]:
-    """What is decided for each request in each situation, and the state in the end. What is learned is the logged
+def decisions_of(log: Path) -> tuple[list[Any], Knowledge]:
+    """What is decided for each request in each situation, and what is known in the end. What is learned is the logged
     decision's outcome, so that it does not depend on what is decided here."""
-    state = State()
+    knowledge = Knowledge()
     draws = {situation: Random(SEED) for situation in SITUATIONS}
     found: list[Any] = []
     for number, entry in enumerate(entries_of(log)):
@@ -107,12 +109,12 @@ def decisions_of(log: Path) -> tuple[list[Any], State]:
             continue
         found.append(
             {
-                situation: told(decide(entry.signals, lanes_of(entry, situation, number), state, draws[situation]))
+                situation: told(decide(entry.signals, lanes_of(entry, situation, number), knowledge, draws[situation]))
                 for situation in SITUATIONS
             }
         )
-        state = learn(state, entry.signals, entry.decision, entry.outcome)
-    return found, state
+        learn(knowledge, entry.signals, entry.decision, entry.outcome)
+    return found, knowledge
 
 
 def entries_of(log: Path) -> list[Entry]:
@@ -166,31 +168,39 @@ def _prediction(one: Prediction) -> dict[str, Any]:
         "plain_steps_per_token": one.plain_steps_per_token,
         "correction": one.correction,
         "spread": one.spread,
+        "request_spread": one.request_spread,
         "plain_step_s": one.plain_step_s,
-        "step_cost": list(one.step_cost),
         "acceptance": one.acceptance,
-        "acceptance_spread": one.acceptance_spread,
         "coverage": one.coverage,
         "tokens": one.tokens,
         "prefill_s": one.prefill_s,
-        "is_blind": one.is_blind,
         "break_even": one.break_even,
-        "is_unseen": one.is_unseen,
-        "is_untried": one.is_untried,
         "s_per_token": one.s_per_token,
         "relative": one.relative,
     }
 
 
-def stored(state: State, folder: Path) -> dict[str, Any]:
-    """What stands in the file in which a gateway keeps a state, by part and key."""
+def stored(knowledge: Knowledge, folder: Path) -> dict[str, Any]:
+    """What stands in the file in which a gateway keeps what it knows, by part and key."""
     path = folder / "learned.sqlite"
-    memory = Memory(path)
-    memory.save(state)
-    memory.close()
+    store.save(path, knowledge)
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT part, key, value FROM learned WHERE part <> 'opened'").fetchall()
-    return {f"{part} {key}".strip(): msgspec.msgpack.decode(value) for part, key, value in sorted(rows)}
+    return {
+        f"{part} {key}".strip(): _model(value) if part == "models" else msgspec.msgpack.decode(value)
+        for part, key, value in sorted(rows)
+    }
+
+
+def _model(value: bytes) -> Any:
+    """With what is believed of each unknown, its mean and its deviation, in place of the arrays."""
+    entry = msgspec.msgpack.decode(value, type=SavedModel)
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(entry))
+    for name in ("names", "prior", "mean", "covariance"):
+        del fields[name]
+    belief = Knowledge.from_rows([Row("models", ("m",), entry)]).models["m"].belief
+    means, deviations = belief.mean.tolist(), np.sqrt(belief.covariance.diagonal()).tolist()
+    return fields | {"belief": {" ".join(name): [means[n], deviations[n]] for name, n in belief.numbers.items()}}
 
 
 def printed(*words: str) -> list[str]:

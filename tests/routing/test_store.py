@@ -5,13 +5,15 @@ import stat
 import threading
 import time
 from contextlib import closing
+from math import inf
 from pathlib import Path
 from random import Random
 
 import pytest
-from msgspec.structs import replace
+from tests.entries import entries
 
-from paceline.decision import State, decide, learn, merge
+from paceline.decision import Knowledge, decide, learn, predict
+from paceline.decision.knowledge import Served
 from paceline.routing.store import Memory
 from paceline.types import Lane, LaneState, Observation, Outcome, Signals, Strategy, Task
 
@@ -27,36 +29,58 @@ def problem_of(memory: Memory) -> str | None:
     return memory.problem
 
 
-def learned(state: State, count: int) -> State:
-    rng = Random(count)
+def learned(count: int, knowledge: Knowledge | None = None) -> Knowledge:
+    """After so many requests more; without ``knowledge``, the first ones."""
+    knowledge, rng = knowledge or Knowledge(), Random(count)
     for number in range(count):
-        decision = decide(EDIT, LANES, state, rng)
+        decision = decide(EDIT, LANES, knowledge, rng)
         seen = Observation(50, 0, 90, 0.2, 90, 1.0 + rng.random(), 80, 40)
-        state = learn(state, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S + number))
-    return state
+        learn(knowledge, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S + number))
+    return knowledge
+
+
+def known(memory: Memory) -> dict[tuple[str, tuple[str, ...]], object]:
+    """What is loaded."""
+    return entries(memory.load())
+
+
+def expected(knowledge: Knowledge) -> list[float]:
+    """Numbers that what was learned goes into."""
+    predictions = predict(EDIT, LANES, knowledge).values()
+    return [number for one in predictions for number in (one.relative, one.spread, one.plain_step_s or 0.0, one.tokens)]
+
+
+NOTHING = entries(Knowledge())
 
 
 def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "learned.sqlite"
     memory = Memory(path)
-    assert memory.load() == State()
-    state = learned(State(), 5)
-    memory.save(state)
-    state = learned(state, 3)
-    memory.save(state)
+    assert known(memory) == NOTHING
+    knowledge = learned(5)
+    memory.save(knowledge)
+    learned(3, knowledge)
+    memory.save(knowledge)
     memory.close()
     again = Memory(path)
-    assert again.load() == state
+    restored = again.load()
+    assert entries(restored) == entries(knowledge)
+    assert expected(restored) == pytest.approx(expected(knowledge))
     again.close()
 
 
 def test_saving_writes_what_changed(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "learned.sqlite")
-    memory.save(learned(State(), 5))
+    knowledge = learned(5)
+    memory.save(knowledge)
     assert memory._connection is not None
     before = memory._connection.total_changes
-    memory.save(replace(memory.load(), at_s=NOW_S))
-    assert memory._connection.total_changes - before <= 3  # the totals
+    memory.save(knowledge)
+    assert memory._connection.total_changes == before
+    failed = Outcome("plain", 503, 0.1, error="it failed", at_s=NOW_S)
+    learn(knowledge, EDIT, decide(EDIT, LANES, knowledge, Random(0)), failed)
+    memory.save(knowledge)
+    assert memory._connection.total_changes == before + 1, "what is counted of one lane"
 
 
 @pytest.mark.slow
@@ -67,8 +91,9 @@ def test_what_two_gateways_learned_is_kept_when_the_first_lets_go_of_the_file(
     first, second = Memory(path), Memory(path)
     assert second.problem is not None
     assert "another gateway uses it" in second.problem
-    one, other = learned(State(), 5), learned(State(), 3)
-    assert second.load() == State()
+    one, other, both = learned(5), learned(3), learned(3)
+    both.merge(one)
+    assert known(second) == NOTHING
     for _ in range(3):
         second.save(other)
     assert len(caplog.records) == 1, "it is said once"
@@ -79,7 +104,10 @@ def test_what_two_gateways_learned_is_kept_when_the_first_lets_go_of_the_file(
     second.save(other)
     second.close()
     again = Memory(path)
-    assert again.load() == merge(one, other)
+    restored = again.load()
+    assert entries(restored) == entries(other)
+    assert restored.measured == both.measured
+    assert expected(restored) == pytest.approx(expected(both))
     again.close()
 
 
@@ -87,42 +115,46 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "learned.sqlite"
     path.write_bytes(b"this is no database" * 100)
     memory = Memory(path)
-    assert memory.load() == State()
-    memory.save(learned(State(), 2))
+    assert known(memory) == NOTHING
+    memory.save(learned(2))
     memory.close()
     assert (tmp_path / "learned.damaged").exists()
 
 
 def test_what_a_wrong_clock_dated_is_left_out_and_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    memory = Memory(tmp_path / "learned.sqlite")
-    state = learned(State(), 3)
-    later = decide(EDIT, LANES, state, Random(0))
+    """Of conversations, the later turn counts; of all else, what was learned."""
+    path, knowledge = tmp_path / "learned.sqlite", learned(3)
+    sound = entries(knowledge).keys()
+    later = decide(EDIT, LANES, knowledge, Random(0))
+    knowledge.serve(("d", "one"), Served(at_s=NOW_S * 2, chars=7))
     seen = Observation(50, 0, 90, 0.2, 90, 1.0)
-    other = replace(EDIT, conversation="d")
-    memory.save(learn(state, other, later, Outcome(later.lane, 200, 3.0, observed=seen, at_s=NOW_S * 2)))
+    learn(knowledge, EDIT, later, Outcome(later.lane, 200, 3.0, observed=seen, at_s=NOW_S * 2))
+    memory = Memory(path)
+    memory.save(knowledge)
     memory.close()
-    memory = Memory(tmp_path / "learned.sqlite")
-    sound = memory.load()
-    assert sound.cells.keys() < learn(state, other, later, Outcome(later.lane, 200, 3.0, observed=seen)).cells.keys()
+    memory = Memory(path)
+    loaded = memory.load()
+    left_out = {("served", ("d", "one")), ("served", ("c", "one")), ("measured", ("one", later.lane))}
+    assert entries(loaded).keys() == sound - left_out
+    assert expected(loaded) == pytest.approx(expected(knowledge))
+    assert max(loaded.totals.at_s, loaded.models["m"].at_s) < NOW_S * 1.1
     assert "dated in the future" in caplog.text
     assert (tmp_path / "learned.misdated").exists()
     memory.close()
-    memory = Memory(tmp_path / "learned.sqlite")
-    assert memory.load().cells == sound.cells, "the sound ones stand in the new file at once"
-    memory.close()
+    assert known(Memory(path)) == entries(loaded), "the sound ones stand in the new file at once"
 
 
 def test_damaged_entries_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "learned.sqlite"
     memory = Memory(path)
-    state = learned(State(), 3)
-    memory.save(state)
+    knowledge = learned(3)
+    memory.save(knowledge)
     memory.close()
     with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO learned VALUES ('cells', 'no key', 'x')")
-        connection.execute("INSERT INTO learned VALUES ('cells', '[\"step\",\"other\"]', 'x')")
+        for part, key in (("means", "no key"), ("means", '["prefill","other"]'), ("models", '["other"]'), ("?", "")):
+            connection.execute("INSERT INTO learned VALUES (?, ?, 'x')", (part, key))
     memory = Memory(path)
-    assert memory.load() == state
+    assert known(memory) == entries(knowledge)
     memory.close()
 
 
@@ -131,20 +163,20 @@ def test_a_place_that_can_not_be_written_is_said_and_tried_again(
 ) -> None:
     (tmp_path / "file").write_text("")
     memory = Memory(tmp_path / "file" / "learned.sqlite")
-    assert memory.load() == State()
+    assert known(memory) == NOTHING
     assert "let this user write there" in caplog.text
-    state = learned(State(), 3)
-    memory.save(state)
+    knowledge = learned(3)
+    memory.save(knowledge)
     (tmp_path / "file").unlink()
-    memory.save(state)
+    memory.save(knowledge)
     assert memory.problem is None
     memory.close()
-    assert Memory(tmp_path / "file" / "learned.sqlite").load() == state
+    assert known(Memory(tmp_path / "file" / "learned.sqlite")) == entries(knowledge)
 
 
-FILLED = learned(State(), 60)
-_CELL = next(iter(FILLED.cells.values()))
-MANY = replace(FILLED, cells={**FILLED.cells, **{("step", number): _CELL for number in range(150)}})
+FILLED, MANY = learned(60), learned(60)
+for _number in range(150):
+    MANY.means.sums["prefill", str(_number)] = next(iter(MANY.means.sums.values()))
 
 
 def filled(path: Path) -> bytes:
@@ -198,10 +230,12 @@ def test_any_byte_may_be_changed(tmp_path: Path) -> None:
             file.unlink()
         path.write_bytes(damaged)
         memory = Memory(path)
-        state = memory.load()
-        decision = decide(EDIT, LANES, state, random)
+        knowledge = memory.load()
+        decision = decide(EDIT, LANES, knowledge, random)
+        assert all(0 < one.relative < inf for one in decision.predictions.values())
         seen = Observation(50, 0, 90, 0.2, 90, 1.0, 80, 40)
-        learn(state, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S))
+        learn(knowledge, EDIT, decision, Outcome(decision.lane, 200, 3.0, observed=seen, at_s=NOW_S))
+        assert knowledge.measured["one", decision.lane].requests
         memory.save(FILLED)
         memory.close()
 
@@ -235,26 +269,29 @@ def test_a_file_that_is_removed_while_it_is_used_is_made_again(
     path = tmp_path / "learned.sqlite"
     memory = Memory(path)
     memory.load()
-    memory.save(FILLED)
+    knowledge = learned(60)
+    memory.save(knowledge)
     path.unlink()
-    more = learned(FILLED, 2)
-    memory.save(more)
+    learned(2, knowledge)
+    memory.save(knowledge)
     memory.close()
     assert "was removed" in caplog.text
-    assert Memory(path).load() == more
+    assert known(Memory(path)) == entries(knowledge)
 
 
 def test_a_file_that_is_replaced_while_it_is_used_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "learned.sqlite"
     memory = Memory(path)
     memory.load()
-    memory.save(FILLED)
+    knowledge = learned(60)
+    memory.save(knowledge)
     (tmp_path / "other").write_bytes(b"other")
     (tmp_path / "other").replace(path)
-    memory.save(learned(FILLED, 2))
+    learned(2, knowledge)
+    memory.save(knowledge)
     memory.close()
     assert (tmp_path / "learned.replaced").read_bytes() == b"other"
-    assert Memory(path).load() == learned(FILLED, 2)
+    assert known(Memory(path)) == entries(knowledge)
 
 
 def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(tmp_path: Path) -> None:
@@ -264,16 +301,16 @@ def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(tmp_path: Path) -
     memory.load()
     with path.open("r+b") as file:
         file.write(Random(0).randbytes(path.stat().st_size))
-    state = FILLED
+    knowledge = learned(60)
     for count in (2, 3, 4):
-        state = learned(state, count)
-        memory.save(state)
+        learned(count, knowledge)
+        memory.save(knowledge)
     memory.close()
     again = Memory(path)
-    assert again.load() in (state, State())
-    again.save(state)
+    assert known(again) in (entries(knowledge), NOTHING)
+    again.save(knowledge)
     again.close()
-    assert Memory(path).load() == state
+    assert known(Memory(path)) == entries(knowledge)
 
 
 def test_what_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,13 +326,14 @@ def test_what_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patched:
         patched.setattr("paceline.routing.store.make_private", refuse)
         memory = Memory(path)
-        assert memory.load() == FILLED
-        memory.save(FILLED)
+        knowledge = memory.load()
+        assert entries(knowledge) == entries(FILLED)
+        memory.save(knowledge)
         assert memory.problem is not None
-    more = learned(FILLED, 2)
-    memory.save(more)
+    learned(2, knowledge)
+    memory.save(knowledge)
     memory.close()
-    assert Memory(path).load() == more
+    assert known(Memory(path)) == entries(knowledge)
 
 
 def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
@@ -312,22 +350,22 @@ def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
     memory.save(MANY)
     assert problem_of(memory) is None
     memory.close()
-    assert Memory(path).load() == MANY
+    assert known(Memory(path)) == entries(MANY)
 
 
 def test_saving_and_closing_may_race(tmp_path: Path) -> None:
     path = tmp_path / "learned.sqlite"
     memory = Memory(path)
-    states = [learned(State(), count) for count in range(1, 9)]
-    threads = [threading.Thread(target=memory.save, args=(state,)) for state in states]
+    some = [learned(count) for count in range(1, 9)]
+    threads = [threading.Thread(target=memory.save, args=(knowledge,)) for knowledge in some]
     threads += [threading.Thread(target=memory.close) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    memory.save(states[0])
+    memory.save(some[0])
     again = Memory(path)
-    assert again.load() in [State(), *states]
+    assert known(again) in [NOTHING, *map(entries, some)]
     again.close()
 
 

@@ -30,6 +30,8 @@ Step = bytes | float | ConnectionLost
 class Scripted(Answer):
     """An answer whose pieces come as told: bytes; seconds of silence; a loss. Afterwards it ends."""
 
+    has_all_come = False
+
     def __init__(self, steps: Sequence[Step], content_type: bytes | None, status: int = 200, **headers: bytes) -> None:
         named = [(b"Content-Type", content_type)] if content_type else []
         self.status = status

@@ -57,6 +57,37 @@ async def test_no_answer_in_time(start_engine: StartEngine) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("idle", [0, 1])
+async def test_no_head_in_time(idle: int, start_engine: StartEngine) -> None:
+    async def half_a_head(received: Received, wire: Wire) -> None:
+        if received.target == "/warm-up":
+            await wire.json({})
+        else:
+            await wire.raw(b"HTTP/1.1 200 OK\r\n")
+            await asyncio.sleep(60)
+
+    engine = await start_engine(half_a_head)
+    client = Client(engine.url)
+    await kept(client, idle)
+    with pytest.raises(TimeoutError):
+        await client.send("POST", "/late", body=b"{}", within_s=0.1)
+    await until(lambda: client.open_connections == 0)
+    client.close()
+
+
+async def test_only_the_head_has_to_come_in_time(start_engine: StartEngine) -> None:
+    async def slowly(received: Received, wire: Wire) -> None:
+        await wire.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        await asyncio.sleep(0.3)
+        await wire.raw(b"{}")
+
+    engine = await start_engine(slowly)
+    client = Client(engine.url)
+    async with await client.send("POST", "/x", body=b"{}", within_s=0.2) as answer:
+        assert await answer.read_all() == b"{}"
+    client.close()
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [

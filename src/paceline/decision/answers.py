@@ -11,6 +11,8 @@ from paceline.types import Signals
 
 Key = tuple[str, ...]
 """What a mean is of."""
+MAX_LOGARITHM = 20.0
+"""Beyond that of the longest answer, and of the slowest and the fastest prompt."""
 
 
 class Mean(Struct, frozen=True):
@@ -22,6 +24,11 @@ class Mean(Struct, frozen=True):
     """Their sum; the older ones faded."""
     count: float
     """How many they are."""
+
+    @property
+    def can_be(self) -> bool:
+        """Whether it can have been learned, of answers and prompts."""
+        return self.count > 0 and abs(self.total) <= MAX_LOGARITHM * self.count
 
 
 NOTHING = Mean(0.0, 0.0, 0.0)

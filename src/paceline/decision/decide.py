@@ -1,6 +1,6 @@
 """Predictions -> a lane."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import log
 from random import Random
 
@@ -16,6 +16,7 @@ from paceline.decision.tuning import (
     EXPLORATION,
     HEAD_START,
     HORIZON,
+    MAX_BEHIND,
     MAX_COMPARED,
     MAX_CONCURRENT_TURNS,
     MEASURED_FIRST,
@@ -126,8 +127,7 @@ def _worth_a_try(
 ) -> dict[str, float]:
     """Probabilities of the lanes that are tried instead of the best one, as far as the budget allows."""
     # 1. Because of what it teaches; or because of what it shows of the best static lane.
-    change = _worth_of_change(best, foreseen)
-    shares = explored([_as_other(choice, best, foreseen, change) for choice in others])
+    shares = explored(_candidates(best, others, foreseen))
     contenders = _contenders(foreseen)
     for choice in others if contenders else ():
         if choice.number in contenders and choice.cost > best.cost:
@@ -151,25 +151,32 @@ def _worth_of_change(best: Choice, foreseen: Foreseen) -> float:
     return HORIZON.of_change(alike, model.seen) * model.unseen_gain(expected, best.number)
 
 
-def _as_other(choice: Choice, best: Choice, foreseen: Foreseen, change: float) -> Other:
-    """What trying the lane would teach, and cost."""
-    first, second, expected = choice.number, best.number, foreseen.expected
+def _candidates(best: Choice, others: Sequence[Choice], foreseen: Foreseen) -> Iterator[Other]:
+    """What trying other lanes would teach, and cost; without those that are far behind."""
+    model, expected, second = foreseen.model, foreseen.expected, best.number
     covariance = expected.covariance
-    # Only the decoding is uncertain.
-    decoding = 1 - choice.prediction.prefill_s / choice.cost
-    variance = covariance[first][first] + covariance[second][second] - 2 * covariance[first][second]
-    model, lane = foreseen.model, foreseen.ids[first]
-    tries = model.tries.get((lane.fingerprint, shape_of(lane.strategy).kind), 0)
-    return Other(
-        name=choice.name,
-        behind=log(choice.cost / best.cost),
-        variance=decoding * decoding * variance,
-        noise=expected.noise + expected.spreads[first],
-        horizon=HORIZON.of_group(model.alike.get(expected.leaves[first], 0), model.seen)
-        + HORIZON.of_drafter(tries, model.seen)
-        + HORIZON.of_lane(model.lanes.get(lane, 0), model.seen),
-        more=change if choice.drafts else 0.0,
-    )
+    change = _worth_of_change(best, foreseen)
+    for choice in others:
+        first = choice.number
+        behind = log(choice.cost / best.cost)
+        decoding = 1 - choice.prediction.prefill_s / choice.cost  # only that is uncertain
+        variance = covariance[first][first] + covariance[second][second] - 2 * covariance[first][second]
+        variance *= decoding * decoding
+        more = change if choice.drafts else 0.0
+        if variance <= 0.0 or (behind * behind > MAX_BEHIND**2 * variance and not more):
+            continue
+        lane = foreseen.ids[first]
+        tries = model.tries.get((lane.fingerprint, shape_of(lane.strategy).kind), 0)
+        yield Other(
+            name=choice.name,
+            behind=behind,
+            variance=variance,
+            noise=expected.noise + expected.spreads[first],
+            horizon=HORIZON.of_group(model.alike.get(expected.leaves[first], 0), model.seen)
+            + HORIZON.of_drafter(tries, model.seen)
+            + HORIZON.of_lane(model.lanes.get(lane, 0), model.seen),
+            more=more,
+        )
 
 
 def _contenders(foreseen: Foreseen) -> Collection[int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from math import erf, exp, pi, sqrt
 from typing import NamedTuple
 
-from paceline.decision.tuning import MAX_BEHIND, MAX_EXPLORED
+from paceline.decision.tuning import MAX_EXPLORED
 
 
 class Other(NamedTuple):
@@ -18,7 +18,7 @@ class Other(NamedTuple):
     behind: float
     """Logarithm of its time over the best lane's."""
     variance: float
-    """Of that."""
+    """Of that; more than 0."""
     noise: float
     """Variance of one observation of the lane."""
     horizon: float
@@ -32,9 +32,6 @@ def explored(others: Iterable[Other]) -> dict[str, float]:
     net: dict[str, float] = {}
     largest = 0.0
     for other in others:
-        is_far = other.behind**2 > MAX_BEHIND**2 * other.variance
-        if other.variance <= 0.0 or (is_far and not other.more):
-            continue
         cost = exp(other.behind) - 1
         deviation = other.variance / sqrt(other.variance + other.noise)
         gain = other.more + other.horizon * expected_gain(other.behind, deviation)

@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from paceline.decision.belief import Name
 from paceline.decision.shapes import looks_up
-from paceline.decision.tuning import LOGIT, MIN_TASK, PRIOR, PUBLISHED_SHARE, TASK_LOGITS
+from paceline.decision.tuning import (
+    LOGIT,
+    LOOKUP_TASKS,
+    MIN_TASK,
+    PRIOR,
+    PUBLISHED_SHARE,
+    REPEATS_STRENGTH,
+    TASK_LOGITS,
+    USUAL_REPEATS,
+)
 from paceline.types import Signals, Task
 
 
@@ -16,49 +25,71 @@ class Group(NamedTuple):
 
     key: Name
     share: float
-    """Probability that the request belongs to it."""
+    """Probability that the request belongs to it; of a number that is known of the request, its deviation."""
     strength: float
     """Deviation of how predictable its answers are."""
-    content: float
+    content: float = 0.0
     """Deviation of how much dearer its verification is."""
-    tilt: float
+    tilt: float = 0.0
     """Deviation of whether its long lookups gain more, as where the answer copies whole passages."""
     kind: str = ""
     """Of drafters that it is about; all where empty."""
 
 
+Alike = tuple[Task, bool | None, int]
+"""Task, reasoning and load of a :class:`Leaf`."""
+
+
 class Leaf(NamedTuple):
     """The finest group."""
 
-    application: str
+    asked_by: Name
     task: Task
     reasoning: bool | None
     load: int
     """Two doublings of concurrency are one."""
 
+    @property
+    def alike(self) -> "Alike":
+        """Requests that single numbers are learned of: whoever asks, since each has too few."""
+        return self[1:]
+
 
 def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:
     """Those of a request that may go to drafters of these kinds."""
-    application = signals.application
-    tilt = PRIOR.tilt if any(looks_up(kind) for kind in kinds) else 0.0
+    lookups = [kind for kind in kinds if looks_up(kind)]
+    tilt = PRIOR.tilt if lookups else 0.0
+    asked = asked_by(signals)
+    # 1. What is asked, and by whom.
     for task, share in signals.tasks.items():
         if share < MIN_TASK:
             continue
         yield _group(("task", task), share, PRIOR.task, tilt)
-        if len(kinds) > 1:
-            for kind in kinds:
-                strength = PRIOR.lookup if looks_up(kind) else PRIOR.drafter
-                yield Group(("drafter", task, kind), share, strength, 0.0, 0.0, kind)
-        if application:
-            yield _group(("leaf", application, task), share, PRIOR.leaf, tilt)
-    if application:
-        yield _group(("application", application), 1.0, PRIOR.application, tilt)
+        for kind in kinds if len(kinds) > 1 else lookups:
+            strength = PRIOR.lookup if looks_up(kind) else PRIOR.drafter
+            yield Group(("drafter", task, kind), share, strength, kind=kind)
+    if asked:
+        yield _group(asked, 1.0, PRIOR.application, tilt)
+    elif signals.language and (share := signals.tasks.get(Task.UNKNOWN, 0.0)) >= MIN_TASK:
+        yield _group(("language", signals.language), share, PRIOR.language, tilt)
     if signals.reasoning is not None:
         yield _group(("reasoning", "on" if signals.reasoning else "off"), 1.0, PRIOR.reasoning, tilt)
+    # 2. What lookups find differs more between programs, and with how much the conversation repeats itself.
+    for kind in lookups:
+        if asked:
+            yield Group(("drafter", *asked, kind), 1.0, PRIOR.lookup_of_application, kind=kind)
+        if signals.repeats:
+            yield Group(("repeats", kind), signals.repeats - USUAL_REPEATS, PRIOR.repeats, kind=kind)
 
 
 def _group(key: Name, share: float, strength: float, tilt: float) -> Group:
     return Group(key, share, strength, PRIOR.content * strength, tilt * strength)
+
+
+def asked_by(signals: Signals) -> Name:
+    """The group of who asks: the program, and what the answer follows in its loop; empty where that is not known. One
+    group for both, since several that add up would take too many requests to learn."""
+    return ("application", signals.application, signals.turn) if signals.application else ()
 
 
 def believed_strength(signals: Signals) -> float:
@@ -66,18 +97,19 @@ def believed_strength(signals: Signals) -> float:
     return sum([share * _STRENGTHS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
 
 
+def believed_lookups(signals: Signals) -> float:
+    """The same of what lookups find beside it, in logarithms of the acceptance length at 8 tokens."""
+    strength = sum([share * LOOKUP_TASKS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
+    return strength + (REPEATS_STRENGTH * (signals.repeats - USUAL_REPEATS) if signals.repeats else 0.0)
+
+
 def changing_group(leaf: Leaf) -> Name:
     """The group that is taken to change when requests like these do."""
-    return ("leaf", leaf.application, leaf.task) if leaf.application else ("task", leaf.task)
-
-
-def strength_of(task: Task) -> float:
-    """Mean of a task's strength, before anything was measured."""
-    return _STRENGTHS[task]
+    return leaf.asked_by or ("task", leaf.task)
 
 
 def leaf_of(signals: Signals, beside: float) -> Leaf:
-    return Leaf(signals.application, signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
+    return Leaf(asked_by(signals), signals.task, signals.reasoning, (round(log2(1 + beside)) + 1) // 2)
 
 
 _STRENGTHS = {task: PUBLISHED_SHARE * LOGIT * logit for task, logit in TASK_LOGITS.items()}

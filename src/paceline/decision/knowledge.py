@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from paceline.decision.answers import Mean, Means
+from paceline.decision.load import Forecast
 from paceline.decision.saved import SavedModel, restored, saved
 from paceline.decision.time_model import LaneId, TimeModel
 from paceline.decision.tuning import MAX_MODELS, MAX_SERVED
@@ -70,9 +71,12 @@ class Knowledge:
         """By conversation and fingerprint."""
         self.means = Means()
         """Of answers' lengths, and of what a prompt token takes."""
+        self.forecasts: dict[str, Forecast] = {}
+        """Of concurrency, by model and device."""
         self.totals = Totals()
         self.learned = 0
         """Outcomes that were learned since this was made."""
+        self._shares = False
 
     def model_of(self, lanes: Sequence[LaneState]) -> TimeModel:
         """What is known of the times of lanes that are compared with each other. Changes nothing."""
@@ -85,6 +89,8 @@ class Knowledge:
         names = dict.fromkeys(names)
         known = list({id(self.models[name]): self.models[name] for name in names if name in self.models}.values())
         model = max(known, key=lambda model: model.seen, default=None) or TimeModel()
+        if self._shares:
+            model.belief.share()
         for other in known:
             if other is not model:
                 model.merge(other)
@@ -92,10 +98,17 @@ class Knowledge:
             self.models.pop(name, None)
             self.models[name] = model
         while len(self.models) > MAX_MODELS:
-            del self.models[next(iter(self.models))]
+            self.forecasts.pop(forgotten := next(iter(self.models)), None)
+            del self.models[forgotten]
         return model
 
-    def _names(self) -> list[list[str]]:
+    def share(self) -> None:
+        """From now on, note what is observed for others to learn (``sharing.py``)."""
+        self._shares = True
+        for model in self.models.values():
+            model.belief.share()
+
+    def names(self) -> list[list[str]]:
         """Those that each model is kept under."""
         names: dict[int, list[str]] = {}
         for name, model in self.models.items():
@@ -120,7 +133,7 @@ class Knowledge:
             yield Row("served", conversation, turn)
         for key, mean in self.means.sums.items():
             yield Row("means", key, mean)
-        for shared in self._names():
+        for shared in self.names():
             yield Row("models", tuple(shared), saved(self.models[shared[0]]))
 
     @classmethod
@@ -137,7 +150,8 @@ class Knowledge:
             elif isinstance(entry, Totals):
                 knowledge.totals = entry
             elif isinstance(entry, Mean):
-                knowledge.means.sums[key] = entry
+                if entry.can_be:
+                    knowledge.means.sums[key] = entry
             elif len(key) == 2 and isinstance(entry, Served):
                 knowledge.served[key[0], key[1]] = entry
             elif len(key) == 2 and isinstance(entry, Measured):
@@ -152,7 +166,7 @@ class Knowledge:
         for conversation, turn in other.served.items():
             self.serve(conversation, turn)
         self.means.merge(other.means)
-        for names in other._names():
+        for names in other.names():
             self.joined(names).merge(other.models[names[0]])
         self.totals = Totals(
             at_s=max(self.totals.at_s, other.totals.at_s),

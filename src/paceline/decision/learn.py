@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, prefill_key
 from paceline.decision.knowledge import Knowledge, Served, Totals
+from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
 from paceline.decision.time_model import Counts, LaneId, TimeModel
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
@@ -32,9 +33,12 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
         model = knowledge.joined(each.model for each in decision.predictions.values())
         model.seen += 1
         model.saved = None
+        model.at_s = max(model.at_s, outcome.at_s)
         report = decoding(outcome, prediction.strategy.drafts)
         if report:
-            _learn_time(model, signals, decision, outcome, report)
+            beside = max(0.0, outcome.concurrent) if isfinite(outcome.concurrent) else 0.0
+            knowledge.forecasts.setdefault(prediction.model, Forecast()).learn(prediction.concurrent, beside)
+            _learn_time(model, signals, decision, outcome.lane, beside, report)
         _learn_means(knowledge, signals, next(iter(decision.predictions.values())), prediction, outcome)
 
         # 3. What the engine's cache holds now, and what was spent on exploring.
@@ -48,16 +52,16 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
         )
 
 
-def _learn_time(model: TimeModel, signals: Signals, decision: Decision, outcome: Outcome, report: Decoding) -> None:
+def _learn_time(
+    model: TimeModel, signals: Signals, decision: Decision, lane_name: str, beside: float, report: Decoding
+) -> None:
     ids = {name: _id(each) for name, each in decision.predictions.items()}
-    lane = ids[outcome.lane]
+    lane = ids[lane_name]
     counts = None
     if report.accepted is not None:
         counts = Counts(report.tokens, report.tokens - report.accepted, report.verification_steps, report.by_position)
-    beside = outcome.concurrent if isfinite(outcome.concurrent) else 0.0
     among = list(dict.fromkeys(ids.values()))
-    model.learn(lane, among, signals, max(0.0, beside), report.seconds / report.tokens, counts)
-    model.at_s = max(model.at_s, outcome.at_s)
+    model.learn(lane, among, signals, round(8 * beside) / 8, report.seconds / report.tokens, counts)
     times = {ids[name]: s for name, each in decision.predictions.items() if (s := each.s_per_token) is not None}
     if len(among) > 1 and len(times) == len(among):
         model.compared(times, lane, report.tokens)

@@ -2,7 +2,36 @@
 
 from collections.abc import Sequence
 
+from paceline.decision.tuning import LOAD_FADING, LOAD_WEIGHT
 from paceline.types import LaneState
+
+
+class Forecast:
+    """How many others will be decoded over a request's life, from how many are at its start: the mean of late, and by
+    how much one follows the other (a regression whose slope is believed to be 1)."""
+
+    def __init__(self) -> None:
+        self._weight = self._starts = self._lives = self._squares = self._products = 0.0
+
+    def of(self, start: float) -> float:
+        """In halves, so that few are told apart."""
+        if not self._weight:
+            return start
+        mean_start, mean_life = self._starts / self._weight, self._lives / self._weight
+        spread = self._squares - self._weight * mean_start**2
+        common = self._products - self._weight * mean_start * mean_life
+        slope = min(1.0, max(0.0, (common + LOAD_WEIGHT) / (spread + LOAD_WEIGHT)))
+        trust = self._weight / (self._weight + LOAD_WEIGHT)
+        expected = start + trust * (mean_life + slope * (start - mean_start) - start)
+        return round(2 * max(0.0, expected)) / 2
+
+    def learn(self, start: float, life: float) -> None:
+        """Take in how many there were at a request's start, and on average over its life."""
+        self._weight = LOAD_FADING * self._weight + 1
+        self._starts = LOAD_FADING * self._starts + start
+        self._lives = LOAD_FADING * self._lives + life
+        self._squares = LOAD_FADING * self._squares + start * start
+        self._products = LOAD_FADING * self._products + start * life
 
 
 class Load:

@@ -10,18 +10,7 @@ from paceline.decision.drafting import acceptance_of
 from paceline.decision.knowledge import Knowledge, id_of
 from paceline.decision.load import Load
 from paceline.decision.shapes import shape_of
-from paceline.decision.time_model import (
-    CONTENT,
-    COST,
-    LENGTH,
-    LOAD,
-    MACHINE,
-    STRENGTH,
-    TILT,
-    Expected,
-    LaneId,
-    TimeModel,
-)
+from paceline.decision.time_model import Expected, LaneId, TimeModel
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.types import LaneState, Prediction, Signals
 
@@ -55,63 +44,64 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
     with knowledge.lock:
         model = knowledge.model_of(lanes)
         ids = [id_of(state) for state in lanes]
-        expected = model.expected(ids, signals, [float(load.concurrent(state)) for state in lanes])
+        starts = [load.concurrent(state) for state in lanes]
+        forecasts = knowledge.forecasts
+        beside = [
+            forecasts[lane.model].of(start) if lane.model in forecasts else float(start)
+            for lane, start in zip(ids, starts, strict=True)
+        ]
+        expected = model.expected(ids, signals, beside)
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = [_prefill_s(knowledge, lane, signals) for lane in ids]
-        is_measured = model.is_measured
     predictions = {}
-    plain = _plain_cost(ids, expected)
-    for number, state in enumerate(lanes):
+    for number, (state, plain) in enumerate(zip(lanes, _plain_costs(ids, expected), strict=True)):
+        lane = ids[number]
         predictions[state.lane.name] = _prediction(
-            ids[number], expected, number, plain[number], tokens, prefills[number], is_measured
+            lane, expected, number, plain, tokens, prefills[number], starts[number]
         )
     return Foreseen(model, ids, expected, predictions)
 
 
 def _prediction(
-    lane: LaneId, expected: Expected, number: int, plain: float, tokens: float, prefill_s: float, is_measured: bool
+    lane: LaneId, expected: Expected, number: int, plain: float, tokens: float, prefill_s: float, concurrent: int
 ) -> Prediction:
-    terms = expected.terms[number]
-    machine = terms[MACHINE]
-    conversation = expected.conversation[number]
-    explained = sum(terms) + conversation
+    machine, cost, length = expected.machine[number], expected.cost[number], expected.length[number]
     shape = shape_of(lane.strategy)
-    break_even = acceptance_length = acceptance = coverage = None
+    break_even = acceptance = coverage = None
     if shape.drafts:
         # Over all steps; of a lookup, few of them verify a draft.
-        length = exp(-terms[LENGTH] - terms[STRENGTH] - terms[TILT] - conversation)
-        cost = exp(terms[COST] + terms[LOAD] + terms[CONTENT] - plain)
-        share = min(1.0, max(expected.rates[number], (length - 1) / shape.drafted))
-        break_even = max(0.0, 1 + (cost - 1) / share)
-        acceptance_length = min(shape.drafted + 1.0, max(1.0, 1 + (length - 1) / share))
-        coverage = share * acceptance_length / max(length, share * acceptance_length)
+        yielded = exp(length)
+        share = max(expected.rates[number], min(1.0, (yielded - 1) / shape.drafted))
+        break_even = max(0.0, 1 + (exp(cost - plain) - 1) / share)
+        acceptance_length = min(shape.drafted + 1.0, max(1.0, 1 + (yielded - 1) / share))
+        coverage = min(1.0, share * acceptance_length / yielded)
         acceptance = acceptance_of(acceptance_length - 1, shape.drafted)
-    unknown = expected.covariance[number][number] if is_measured else expected.relative[number]
+    unknown = expected.covariance[number][number] if expected.is_measured else expected.relative[number]
     return Prediction(
         fingerprint=lane.fingerprint,
         model=lane.model,
         strategy=lane.strategy,
-        plain_steps_per_token=exp(explained - machine),
-        correction=exp(expected.times[number] - explained),
+        plain_steps_per_token=exp(cost - length),
+        correction=exp(expected.times[number] - machine - cost + length),
         spread=sqrt(max(0.0, unknown)),
         request_spread=sqrt(expected.spreads[number]),
-        plain_step_s=exp(machine) if is_measured else None,
+        plain_step_s=exp(machine) if expected.is_measured else None,
         acceptance=acceptance,
         coverage=coverage,
         tokens=tokens,
         prefill_s=prefill_s,
         break_even=break_even,
+        concurrent=concurrent,
     )
 
 
-def _plain_cost(ids: Sequence[LaneId], expected: Expected) -> list[float]:
-    """For each lane, the logarithm of a step's cost without drafts: on its engine, or else on one with the same
-    device."""
+def _plain_costs(ids: Sequence[LaneId], expected: Expected) -> list[float]:
+    """For each lane, the logarithm of a step's cost without drafts: on its engine, or else on one with the same model
+    and device."""
     plain: dict[str, float] = {}
-    for lane, terms in zip(ids, expected.terms, strict=True):
+    for lane, cost in zip(ids, expected.cost, strict=True):
         if not lane.strategy.drafts:
-            cost = terms[COST] + terms[LOAD]
             plain.setdefault(lane.model, cost)
             plain[lane.fingerprint] = cost
     return [plain.get(lane.fingerprint, plain.get(lane.model, 0.0)) for lane in ids]

@@ -3,7 +3,8 @@
 import numpy as np
 from msgspec import Struct
 
-from paceline.decision.groups import Leaf
+from paceline.decision.belief import Name
+from paceline.decision.groups import Alike, Leaf
 from paceline.decision.time_model import LaneId, TimeModel
 from paceline.types import Task
 
@@ -24,17 +25,21 @@ class SavedModel(Struct, frozen=True):
     conversations: list[str]
     lanes: list[tuple[LaneId, int]]
     tries: list[tuple[str, str, int]]
-    residuals: list[tuple[Leaf, LaneId, float, float]]
-    spreads: list[tuple[Leaf, str, float, float]]
+    residuals: list[tuple[Alike, LaneId, float, float]]
+    spreads: list[tuple[Alike, str, float, float]]
     noises: tuple[float, float]
     rates: list[tuple[LaneId, float, float]]
     alike: list[tuple[Leaf, int]]
-    unseen: list[tuple[tuple[str, Task, bool | None], float]]
+    unseen: list[tuple[tuple[Name, Task, bool | None], float]]
     always: list[tuple[LaneId, float, float]]
 
 
 LARGEST = 1e15
 """Numbers from which on something was damaged."""
+MAX_LOGARITHM = 50.0
+"""The same of means: those of logarithms."""
+MAX_SQUARE = 1000.0
+"""The same of squares of misses, on average."""
 
 
 def saved(model: TimeModel) -> SavedModel:
@@ -54,8 +59,8 @@ def saved(model: TimeModel) -> SavedModel:
         conversations=list(model.conversations),
         lanes=list(model.lanes.items()),
         tries=[(*drafter, tries) for drafter, tries in model.tries.items()],
-        residuals=[(leaf, lane, *values) for (leaf, lane), values in model.residuals.items()],
-        spreads=[(leaf, kind, *sums) for (leaf, kind), sums in model.spreads.sums.items()],
+        residuals=[(alike, lane, *values) for (alike, lane), values in model.residuals.items()],
+        spreads=[(alike, kind, *sums) for (alike, kind), sums in model.spreads.sums.items()],
         noises=model.noises.sums.get("time", (0.0, 0.0)),
         rates=[(lane, *sums) for lane, sums in model.rates.sums.items()],
         alike=list(model.alike.items()),
@@ -79,6 +84,8 @@ def restored(entry: SavedModel) -> TimeModel | None:
     numbers = np.concatenate([prior, mean, triangle, _others(entry)])
     if not (np.abs(numbers) < LARGEST).all() or (prior <= 0).any() or not _fits(entry):
         return None
+    if (np.abs(mean) > MAX_LOGARITHM).any():
+        return None
     try:
         np.linalg.cholesky(covariance + 1e-9 * np.eye(count))
     except np.linalg.LinAlgError:
@@ -89,15 +96,15 @@ def restored(entry: SavedModel) -> TimeModel | None:
     model.conversations = dict.fromkeys(entry.conversations)
     model.lanes = dict(entry.lanes)
     model.tries = {(engine, kind): tries for engine, kind, tries in entry.tries}
-    for leaf, lane, value, variance in entry.residuals:
-        model.residuals[leaf, lane] = value, variance
-    for leaf, kind, total, weight in entry.spreads:
-        model.spreads.sums[leaf, kind] = total, weight
+    for alike, lane, value, variance in entry.residuals:
+        model.residuals[alike, lane] = value, variance
+    for alike, kind, total, weight in entry.spreads:
+        model.spreads.sums[alike, kind] = total, weight
     model.noises.sums["time"] = entry.noises
     for lane, total, weight in entry.rates:
         model.rates.sums[lane] = total, weight
-    for leaf, requests in entry.alike:
-        model.alike[leaf] = requests
+    for where, requests in entry.alike:
+        model.alike[where] = requests
     for about, unseen in entry.unseen:
         model.unseen[about] = unseen
     model.always = {lane: (lane_s, taken_s) for lane, lane_s, taken_s in entry.always}
@@ -123,10 +130,14 @@ def _weights(entry: SavedModel) -> list[float]:
 
 
 def _fits(entry: SavedModel) -> bool:
-    """Whether every group and conversation is there, and no variance is negative."""
+    """Whether every group and conversation is there, no variance is negative, and no mean too large."""
     numbers = set(entry.names)
     if any(("strength", *key) not in numbers for key in entry.groups):
         return False
     if any(("conversation", name) not in numbers for name in entry.conversations):
+        return False
+    if any(abs(value) > MAX_LOGARITHM for _, _, value, _ in entry.residuals):
+        return False
+    if any(total > MAX_SQUARE * weight for _, _, total, weight in entry.spreads):
         return False
     return min(_weights(entry)) >= 0

@@ -15,6 +15,7 @@ from paceline.decision.tuning import (
     ACCEPTED_LESS,
     LOADS,
     LONGEST_FEELING,
+    LOOKUP_LENGTHS,
     LOOKUP_SHARE,
     NEAR,
     STEP_COST_SLOPE,
@@ -61,22 +62,23 @@ class Shape(Struct, frozen=True):
 def shape_of(strategy: Strategy) -> Shape:
     if not strategy.drafts:
         return Shape(PLAIN, 0, False, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(KNOTS))
-    kind = strategy.kind
-    is_lookup = looks_up(kind)
-    drafted = draft_length(strategy)
-    felt = LOOKUP_SHARE if is_lookup else 1.0
-    feels = _sensitivity(drafted) / _sensitivity(8 if is_lookup else 3)
-    strength = feels * felt
+    kind, drafted = strategy.kind, draft_length(strategy)
     place = log1p(drafted)
+    if looks_up(kind):
+        length, feels = _lookup(place)
+        strength, tilt = feels * LOOKUP_SHARE, feels * LOOKUP_SHARE * (place - TILT_MIDDLE) / TILT_SCALE
+    else:
+        length, feels = _length(drafted), _sensitivity(drafted) / _sensitivity(3)
+        strength, tilt = feels, 0.0
     return Shape(
         kind=kind,
         drafted=drafted,
-        looks_up=is_lookup,
-        cost=log1p(STEP_COST_SLOPE * drafted) * felt,
-        length=_length(drafted, 0.0 if is_lookup else ACCEPTED_LESS) * felt,
+        looks_up=looks_up(kind),
+        cost=log1p(STEP_COST_SLOPE * drafted) * (LOOKUP_SHARE if looks_up(kind) else 1.0),
+        length=length,
         feels=feels,
         strength=strength,
-        tilt=strength * (place - TILT_MIDDLE) / TILT_SCALE if is_lookup else 0.0,
+        tilt=tilt,
         knots=tuple(min(strength, LONGEST_FEELING) * felt for felt in _smooth(place, KNOTS, NEAR)),
     )
 
@@ -120,13 +122,21 @@ def _root(knots: tuple[float, ...], near: float) -> Floats:
     return np.linalg.cholesky(covariance + 1e-6 * np.eye(len(knots))).astype(np.float64)
 
 
-def _length(drafted: int, less: float) -> float:
+def _length(drafted: int) -> float:
     """Mean logarithm of a head's acceptance length."""
     reached, total = 1.0, 1.0
     for position in range(drafted):
-        reached *= max(ACCEPTED_LAST, ACCEPTED_FIRST - less * position)
+        reached *= max(ACCEPTED_LAST, ACCEPTED_FIRST - ACCEPTED_LESS * position)
         total += reached
     return log(total)
+
+
+def _lookup(place: float) -> tuple[float, float]:
+    """Mean logarithm of a lookup's acceptance length, and how much of its strength it feels; by the logarithm of 1 +
+    the drafted tokens."""
+    places = [log1p(drafted) for drafted in LOOKUP_LENGTHS]
+    lengths, feels = zip(*LOOKUP_LENGTHS.values(), strict=True)
+    return float(np.interp(place, places, lengths)), float(np.interp(place, places, feels))
 
 
 @cache

@@ -8,7 +8,7 @@
                              - shape[lane] * strength          how predictable this group's answers are
                              - tilt shape[lane] * tilt         and of lookups, whether long ones gain more
                              - shape[lane] * conversation
-                             + residual[leaf, lane]            what nothing else explains
+                             + residual[task, lane]            what nothing else explains
                              + noise
 
 Logarithms of times are sums, so one Kalman filter learns all unknowns together, with their uncertainties and with what
@@ -18,7 +18,7 @@ group that is new starts from what the others know. An engine that counts gives 
 the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -27,7 +27,15 @@ from msgspec import Struct
 
 from paceline.decision.belief import Belief, Floats, Indexes, Name
 from paceline.decision.changes import Changes, Recent, Variances
-from paceline.decision.groups import Group, Leaf, believed_strength, changing_group, groups_of, leaf_of
+from paceline.decision.groups import (
+    Group,
+    Leaf,
+    believed_lookups,
+    believed_strength,
+    changing_group,
+    groups_of,
+    leaf_of,
+)
 from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
 from paceline.decision.tuning import (
     ALWAYS_FADING,
@@ -47,9 +55,9 @@ from paceline.decision.tuning import (
 )
 from paceline.types import Signals, Strategy
 
-TERMS = ("machine", "cost", "load", "content", "length", "strength", "tilt")
-"""Of the formula, those that stand in the belief."""
-MACHINE, COST, LOAD, CONTENT, LENGTH, STRENGTH, TILT = range(len(TERMS))
+MACHINE, COST, LENGTH = range(3)
+"""Terms of the formula, as they are told apart: a plain step's time; a step's cost, load and content included; the
+acceptance length, with strengths and tilts."""
 MORE = 1.25
 """Times as many as are remembered there may be, before those too many are forgotten together."""
 SMALL = 0.02**2
@@ -95,14 +103,16 @@ class Counts(NamedTuple):
 
 
 class Expected(Struct, frozen=True):
-    """What is expected of the lanes of one choice for a request; items are in the order of the lanes. Times are
-    logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
+    """What is expected of the lanes of one choice for a request; items are in the order of the lanes."""
 
     times: list[float]
-    terms: list[list[float]]
-    """By lane, those of the formula; times and lengths as :data:`TERMS` has them, with the prior's means."""
-    conversation: list[float]
-    residual: list[float]
+    """Logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
+    machine: list[float]
+    """Logarithm of a plain step's seconds."""
+    cost: list[float]
+    """Logarithm of a step's cost, in plain steps made alone."""
+    length: list[float]
+    """Logarithm of the acceptance length, over all steps."""
     covariance: list[list[float]]
     """Of what is known of the times."""
     relative: list[float]
@@ -114,6 +124,8 @@ class Expected(Struct, frozen=True):
     leaves: list[Leaf]
     strengths: list[float]
     """By how much a time falls with the strength of the request's answer."""
+    is_measured: bool
+    """Whether any time was."""
     rates: list[float]
     """Of lookups, share of the steps that verify a draft; 1 for other drafters."""
 
@@ -129,34 +141,35 @@ class _Lanes:
         for unknown in (unknown for unknowns in felt for unknown in unknowns):
             columns.setdefault(unknown.name, len(columns))
         self.names = list(columns)
-        self.variances, terms = np.zeros(len(columns)), np.zeros((len(columns), len(TERMS)))
-        self.factors = np.zeros((len(ids) + 1, len(columns)))
-        """Of the logarithm of time; the last row is for the first lane's machine alone."""
+        self.variances = np.zeros(len(columns))
+        self.terms = np.zeros((3, len(ids), len(columns)))
+        """How much each term feels of the unknowns."""
         for lane, unknowns in enumerate(felt):
             for unknown in unknowns:
-                column = columns[unknown.name]
-                self.variances[column], terms[column, unknown.term] = unknown.variance, 1.0
-                self.factors[lane, column] = unknown.factor
-        self.factors[-1] = self.factors[0] * terms[:, MACHINE]
-        self.terms: Floats = terms
-        """Which term each unknown belongs to."""
-        self.means = np.zeros((len(ids), len(TERMS)))
+                self.variances[columns[unknown.name]] = unknown.variance
+                self.terms[unknown.term, lane, columns[unknown.name]] = unknown.factor
+        self.factors: Floats = np.concatenate([self.terms.sum(axis=0), self.terms[MACHINE, :1]])
+        """How much the logarithm of time does, and in the last row the first lane's machine alone."""
+        shapes = self.shapes
+        self.means = np.zeros((3, len(ids)))
         """Of the terms, before anything was observed."""
-        self.means[:, MACHINE] = MACHINE_MEAN
-        self.means[:, COST] = [shape.cost for shape in self.shapes]
-        self.means[:, LOAD] = [LOAD_MEAN * load_shape(others)[0] for others in beside]
-        self.means[:, LENGTH] = [-shape.length for shape in self.shapes]
-        self.strength: Floats = np.array([shape.strength for shape in self.shapes])
+        self.means[MACHINE] = MACHINE_MEAN
+        self.means[COST] = [
+            shape.cost + LOAD_MEAN * load_shape(others)[0] for shape, others in zip(shapes, beside, strict=True)
+        ]
+        self.means[LENGTH] = [-shape.length for shape in shapes]
+        self.strength: Floats = np.array([shape.strength for shape in shapes])
         """How much each lane feels of the strength of all drafters."""
-        self.cost: Floats = np.array([shape.cost for shape in self.shapes])
-        """How much of what content costs."""
-        self.tilt: Floats = np.array([shape.tilt for shape in self.shapes])
-        self.feels = {kind: self._feels(kind) for kind in self.kinds}
-        """How much of the strength of its own kind of drafter."""
+        self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in shapes])
+        """How much lookups feel of their own strength."""
+        self.has_lookups = any(shape.looks_up for shape in shapes)
+        self.groups: Floats = np.array([*([-each.strength, each.cost, -each.tilt] for each in shapes), [0.0, 0.0, 0.0]])
+        """How much the logarithm of time feels of a group's strength, content and tilt."""
+        self.own: Floats = np.array(
+            [*([-each.feels * (each.kind == kind) for kind in self.kinds] for each in shapes), [0.0] * len(self.kinds)]
+        )
+        """How much of the strength of a group that is about a kind of drafter."""
         self._known: tuple[int, Indexes, Floats] | None = None
-
-    def _feels(self, kind: str) -> Floats:
-        return np.array([shape.feels if shape.kind == kind else 0.0 for shape in self.shapes])
 
     def places(self, belief: Belief) -> tuple[Indexes, Floats]:
         """Where :attr:`names` stand in a belief, and the variances of those that it does not have."""
@@ -190,21 +203,21 @@ def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
     if beside > 0:
         logarithm, single = load_shape(beside)
         unknowns += [
-            Unknown(("load",), PRIOR.load**2, logarithm, LOAD),
-            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, LOAD),
-            Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, LOAD),
+            Unknown(("load",), PRIOR.load**2, logarithm, COST),
+            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, COST),
+            Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, COST),
         ]
         unknowns += [
-            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], LOAD) for knot in range(LOADS)
+            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], COST) for knot in range(LOADS)
         ]
         if shape.drafts:
             cost = PRIOR.load_of_cost**2
             unknowns += [
-                Unknown(("load of cost", engine), SHARED_COST * cost, shape.cost * logarithm, LOAD),
-                Unknown(("load of cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost * logarithm, LOAD),
+                Unknown(("load of cost", engine), SHARED_COST * cost, shape.cost * logarithm, COST),
+                Unknown(("load of cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost * logarithm, COST),
             ]
             unknowns += [
-                Unknown(("load of cost at", str(knot), engine, kind), cost, LOAD_OWN * shape.cost * single[knot], LOAD)
+                Unknown(("load of cost at", str(knot), engine, kind), cost, LOAD_OWN * shape.cost * single[knot], COST)
                 for knot in range(LOADS)
             ]
     # 3. The acceptance length.
@@ -233,12 +246,12 @@ class TimeModel:
         self.tries: dict[tuple[str, str], int] = {}
         """The same by engine and kind of drafter."""
         self.residuals: Recent[tuple[float, float]] = Recent()
-        """By leaf and lane: mean and variance."""
+        """By requests alike and lane: mean and variance."""
         self.unseen: Recent[float] = Recent()
         """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
         that one was."""
         self.spreads = Variances()
-        """By which requests of a leaf differ in the strength of a kind of drafter."""
+        """By which requests alike differ in the strength of a kind of drafter."""
         self.noises = Variances()
         """Of measured times."""
         self.rates = Variances()
@@ -252,9 +265,12 @@ class TimeModel:
         """Outcomes."""
         self.at_s = 0.0
         """When the latest was, in seconds since 1970."""
+        self.seen_told, self.tries_told = 0, dict[LaneId, int]()
+        """Outcomes and tries that others were told of, or have told."""
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
+        self._felt: dict[tuple[LaneId, float], tuple[int, _Sum, _Sum]] = {}
         self._made: dict[tuple[tuple[LaneId, ...], tuple[float, ...]], _Lanes] = {}
 
     # Predicting
@@ -266,55 +282,57 @@ class TimeModel:
             beside: for each lane, others that are decoded meanwhile.
         """
         lanes, belief = self._lanes(tuple(ids), tuple(beside)), self.belief
-        groups, believed = list(groups_of(signals, lanes.kinds)), believed_strength(signals)
-        leaves = {others: leaf_of(signals, others) for others in beside}
+        groups = list(groups_of(signals, lanes.kinds))
+        leaves = {others: leaf_of(signals, others) for others in set(beside)}
 
         # 1. What the lanes feel: of their own unknowns, and of the groups'.
         own, new = lanes.places(belief)
         of_groups = self._of_groups(groups, lanes)
         indexes = np.concatenate([own, of_groups.indexes])
         factors = np.concatenate([lanes.factors, of_groups.factors], axis=1)
-        new = np.concatenate([new, of_groups.new])
 
-        # 2. The terms, and the covariance of what is known of their sum.
-        parts = factors[:-1] * belief.means(indexes)
-        split = len(own)
-        terms = lanes.means + parts[:, :split] @ lanes.terms
-        terms[:, STRENGTH] += parts[:, split : split + len(groups)].sum(axis=1) - lanes.strength * believed
-        tilt = split + len(groups) + of_groups.contents
-        terms[:, CONTENT] += parts[:, split + len(groups) : tilt].sum(axis=1)
-        terms[:, TILT] += parts[:, tilt:].sum(axis=1)
+        # 2. The terms.
+        terms = lanes.means + lanes.terms @ belief.means(own)
+        means, contents = belief.means(of_groups.indexes), of_groups.contents
+        terms[COST] += of_groups.factors[:-1, contents] @ means[contents]
+        means[contents] = 0.0
+        terms[LENGTH] += of_groups.factors[:-1] @ means - lanes.strength * believed_strength(signals)
+        if lanes.has_lookups:
+            terms[LENGTH] -= believed_lookups(signals) * lanes.lookup
+        if conversation := self._of_conversation(signals):
+            terms[LENGTH] -= conversation * lanes.strength
+
+        # 3. The covariance of what is known of their sum.
         together = belief.of(indexes, factors)
-        if new.any():
-            together += (factors * new) @ factors.T
-        covariance = together[:-1, :-1]
-        relative = covariance.diagonal() + together[-1, -1] - 2 * together[:-1, -1]
+        if of_groups.has_new or new.any():
+            together += (factors * np.concatenate([new, of_groups.new])) @ factors.T
+        relative = together.diagonal()[:-1] + together[-1, -1] - 2 * together[:-1, -1]
+        covariance = together[:-1, :-1].tolist()
 
-        # 3. What single requests differ by, and what nothing else explains.
-        conversation = self._of_conversation(signals, lanes)
-        spreads, residuals = [], []
+        # 4. What single requests differ by, and what nothing else explains.
+        by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
+        spreads, times = [], terms.sum(axis=0).tolist()
         for number, (lane, shape) in enumerate(zip(ids, lanes.shapes, strict=True)):
-            leaf = leaves[beside[number]]
-            spreads.append(self._spread(leaf, shape))
-            mean, variance = self._residual(leaf, lane)
-            residuals.append(mean)
-            covariance[number, number] += variance
+            if not shape.drafts:
+                spreads.append(0.0)
+                continue
+            spread = by_kind[shape.kind, beside[number]] * shape.feels**2
+            mean, variance = self._residual(leaves[beside[number]], lane)
+            spreads.append(spread)
+            times[number] += mean + spread / 2
+            covariance[number][number] += variance
         return Expected(
-            times=[
-                total + felt + residual + spread / 2
-                for total, felt, residual, spread in zip(
-                    terms.sum(axis=1).tolist(), conversation, residuals, spreads, strict=True
-                )
-            ],
-            terms=terms.tolist(),
-            conversation=conversation,
-            residual=residuals,
-            covariance=covariance.tolist(),
+            times=times,
+            machine=terms[MACHINE].tolist(),
+            cost=terms[COST].tolist(),
+            length=(-terms[LENGTH]).tolist(),
+            covariance=covariance,
             relative=relative.tolist(),
             spreads=spreads,
             noise=self.noise,
             leaves=[leaves[others] for others in beside],
             strengths=lanes.strength.tolist(),
+            is_measured=self.is_measured,
             rates=[
                 self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
                 for lane, shape in zip(ids, lanes.shapes, strict=True)
@@ -332,33 +350,43 @@ class TimeModel:
         return ("machine",) in self.belief.numbers
 
     def _of_groups(self, groups: Sequence[Group], lanes: _Lanes) -> "_OfGroups":
-        """What the lanes, and the machine alone, feel of the groups' strengths, and of what their content costs."""
+        """What the lanes, and the machine alone, feel of the groups' unknowns."""
         get, nowhere = self.belief.numbers.get, self.belief.nowhere
-        contents, tilts = [group for group in groups if group.content], [group for group in groups if group.tilt]
-        numbers = [get(("strength", *group.key), nowhere) for group in groups]
-        numbers += [get(("content", *group.key), nowhere) for group in contents]
-        numbers += [get(("tilt", *group.key), nowhere) for group in tilts]
-        new = [group.strength**2 for group in groups] + [group.content**2 for group in contents]
-        new += [group.tilt**2 for group in tilts]
-        factors = np.zeros((len(lanes.shapes) + 1, len(numbers)))
-        for column, group in enumerate(groups):
-            factors[:-1, column] = -group.share * (lanes.feels[group.kind] if group.kind else lanes.strength)
-        split, tilt = len(groups), len(groups) + len(contents)
-        factors[:-1, split:tilt] = np.multiply.outer(lanes.cost, [group.share for group in contents])
-        factors[:-1, tilt:] = np.multiply.outer(-lanes.tilt, [group.share for group in tilts])
+        shared, own = [group for group in groups if not group.kind], [group for group in groups if group.kind]
+        numbers: list[int] = []
+        new: list[float] = []
+        for part, deviations in (
+            ("strength", [group.strength for group in shared]),
+            ("content", [group.content for group in shared]),
+            ("tilt", [group.tilt for group in shared]),
+        ):
+            numbers += [get((part, *group.key), nowhere) for group in shared]
+            new += [deviation * deviation for deviation in deviations]
+        numbers += [get(("strength", *group.key), nowhere) for group in own]
+        new += [group.strength * group.strength for group in own]
+        shares = np.array([group.share for group in shared])
+        factors = (lanes.groups[:, :, None] * shares).reshape(len(lanes.groups), 3 * len(shared))
+        if own:
+            kinds = lanes.kinds
+            of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
+            factors = np.concatenate([factors, of_own], axis=1)
+        has_new = nowhere in numbers
         return _OfGroups(
             indexes=np.array(numbers, np.intp),
             factors=factors,
-            contents=len(contents),
-            new=np.array([0.0 if number != nowhere else value for number, value in zip(numbers, new, strict=True)]),
+            contents=slice(len(shared), 2 * len(shared)),
+            has_new=has_new,
+            new=np.array(
+                [value if number == nowhere else 0.0 for number, value in zip(numbers, new, strict=True)]
+                if has_new
+                else [0.0] * len(new)
+            ),
         )
 
-    def _of_conversation(self, signals: Signals, lanes: _Lanes) -> list[float]:
+    def _of_conversation(self, signals: Signals) -> float:
+        """Strength of the request's conversation."""
         number = self.belief.numbers.get(("conversation", signals.conversation)) if signals.conversation else None
-        if number is None:
-            return [0.0] * len(lanes.shapes)
-        felt: list[float] = (-lanes.strength * self.belief.mean[number]).tolist()
-        return felt
+        return 0.0 if number is None else float(self.belief.mean[number])
 
     def _lanes(self, ids: tuple[LaneId, ...], beside: tuple[float, ...]) -> _Lanes:
         key = ids, beside
@@ -414,22 +442,14 @@ class TimeModel:
 
         # 3. What is left.
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
-        self.residuals[leaf, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+        self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
 
     def _feeling(self, lane: LaneId, kinds: Sequence[str], signals: Signals, beside: float) -> "_Feeling":
         """What one lane feels of a request; what is new is added to the belief."""
-        belief, shape = self.belief, shape_of(lane.strategy)
-        cost, length = _Sum(), _Sum()
-        cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
-        length.mean = shape.length + shape.strength * believed_strength(signals)
-        for unknown in unknowns_of(lane, beside):
-            number = belief.numbers.get(unknown.name)
-            if number is None:
-                number = belief.add(unknown.name, unknown.variance)
-            if unknown.term == LENGTH:
-                length.add(number, -unknown.factor)
-            else:
-                cost.add(number, unknown.factor)
+        shape = shape_of(lane.strategy)
+        cost, length = self._own(lane, beside)
+        length.mean += shape.strength * believed_strength(signals)
+        length.mean += shape.feels * believed_lookups(signals) if shape.looks_up else 0.0
         groups = []
         for group in groups_of(signals, kinds):
             if group.kind and group.kind != shape.kind:
@@ -445,6 +465,27 @@ class TimeModel:
         if signals.conversation and shape.drafts:
             length.add(self._conversation(signals.conversation), shape.strength)
         return _Feeling(lane, cost, length, groups)
+
+    def _own(self, lane: LaneId, beside: float) -> "tuple[_Sum, _Sum]":
+        """What a lane feels beside a request's groups: time but for the acceptance length, and that."""
+        known = self._felt.get((lane, beside))
+        if known is None or known[0] != self.belief.kept:
+            belief, shape = self.belief, shape_of(lane.strategy)
+            cost, length = _Sum(), _Sum()
+            cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+            length.mean = shape.length
+            for unknown in unknowns_of(lane, beside):
+                number = belief.numbers.get(unknown.name)
+                if number is None:
+                    number = belief.add(unknown.name, unknown.variance)
+                if unknown.term == LENGTH:
+                    length.add(number, -unknown.factor)
+                else:
+                    cost.add(number, unknown.factor)
+            if len(self._felt) > MAX_LANES:
+                self._felt.clear()
+            known = self._felt[lane, beside] = belief.kept, cost, length
+        return known[1].copy(), known[2].copy()
 
     def _drift(self, feeling: "_Feeling", shape: Shape) -> None:
         """Whatever an observation tells of may have changed a little."""
@@ -481,7 +522,7 @@ class TimeModel:
     ) -> None:
         """Of the acceptance length that was counted; and where it was counted by position, of those that the drafts
         would have had at shorter lanes' caps."""
-        spread, steps = self._spread(leaf, shape), counts.steps
+        spread, steps = self._spread(leaf, shape.kind) * shape.feels**2, counts.steps
         indexes, factors = feeling.length.arrays()
         value, noise = counts.length - feeling.length.mean, spread + 0.5 / steps + SMALL
         if counts.by_position:
@@ -515,7 +556,7 @@ class TimeModel:
         """Of a time as a whole; what it was off by, and the variance expected of that."""
         indexes, factors = feeling.cost.less(feeling.length)
         value -= feeling.cost.mean - feeling.length.mean
-        spread = self._spread(leaf, shape)
+        spread = self._spread(leaf, shape.kind) * shape.feels**2
         miss, expected = self.belief.observe(indexes, factors, value, noise + spread)
         if self._has_changed(miss, expected, leaf, shape):
             self.belief.observe(indexes, factors, value, noise + spread)
@@ -552,15 +593,15 @@ class TimeModel:
         if_new = [time + strength * mean for time, strength in zip(expected.times, expected.strengths, strict=True)]
         return max(0.0, expected.times[best] - min(if_new)) * min(1.0, unseen / PRIOR.unseen_change)
 
-    def _spread(self, leaf: Leaf, shape: Shape) -> float:
-        """Variance between requests, as a lane feels it."""
-        return self.spreads.of((leaf, shape.kind), PRIOR.spread**2) * shape.feels**2 if shape.drafts else 0.0
+    def _spread(self, leaf: Leaf, kind: str) -> float:
+        """Variance between requests of the strength of a kind of drafter."""
+        return self.spreads.of((leaf.alike, kind), PRIOR.spread**2)
 
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
-        self.spreads.learn((leaf, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
+        self.spreads.learn((leaf.alike, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
 
     def _residual(self, leaf: Leaf, lane: LaneId) -> tuple[float, float]:
-        return self.residuals.get((leaf, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+        return self.residuals.get((leaf.alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
 
     def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
         """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""
@@ -581,6 +622,10 @@ class TimeModel:
                 belief.add(name, float(theirs.prior[theirs.numbers[name]]))
         if names:
             belief.add_evidence(names, *theirs.evidence(names))
+        belief.take_over(theirs)
+        self.seen_told += other.seen_told
+        for lane, tries in other.tries_told.items():
+            self.tries_told[lane] = self.tries_told.get(lane, 0) + tries
         self.groups |= other.groups
         self.conversations |= other.conversations
         for lane, tries in other.lanes.items():
@@ -589,6 +634,8 @@ class TimeModel:
             self.tries[drafter] = self.tries.get(drafter, 0) + tries
         for leaf, requests in other.alike.items():
             self.alike[leaf] = self.alike.get(leaf, 0) + requests
+        for about, unseen in other.unseen.items():
+            self.unseen[about] = self.unseen.get(about, 0.0) + unseen
         for place, residual in other.residuals.items():
             self.residuals[place] = min(self.residuals.get(place, residual), residual, key=lambda known: known[1])
         for ours, others in (
@@ -602,6 +649,34 @@ class TimeModel:
                 ours[key] = own_first + first, own_second + second
         self.seen += other.seen
         self.at_s = max(self.at_s, other.at_s)
+        self._forget()
+
+    def learn_told(
+        self,
+        names: Sequence[Name],
+        prior: Floats,
+        information: Floats,
+        values: Floats,
+        tries: Mapping[LaneId, int],
+        seen: int,
+    ) -> None:
+        """Take in what another router has observed of some unknowns."""
+        self.saved = None
+        for name, variance in zip(names, prior.tolist(), strict=True):
+            if name not in self.belief.numbers:
+                self.belief.add(name, variance)
+            if name[0] in ("strength", "content", "tilt"):
+                self.groups.setdefault(name[1:])
+            elif name[0] == "conversation":
+                self.conversations.setdefault(name[1])
+        self.belief.add_evidence(names, information, values)
+        for lane, more in tries.items():
+            self.lanes[lane] = self.lanes.get(lane, 0) + more
+            self.tries_told[lane] = self.tries_told.get(lane, 0) + more
+            drafter = lane.fingerprint, shape_of(lane.strategy).kind
+            self.tries[drafter] = self.tries.get(drafter, 0) + more
+        self.seen += seen
+        self.seen_told += seen
         self._forget()
 
     # Unknowns that come and go
@@ -618,7 +693,6 @@ class TimeModel:
             for known, most in (
                 (self.lanes, MAX_LANES),
                 (self.groups, MAX_GROUPS),
-                (self.conversations, MAX_CONVERSATIONS),
             )
         ):
             self._forget()
@@ -628,6 +702,8 @@ class TimeModel:
         self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
+        engines = {lane.fingerprint for lane in self.lanes}
+        self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         felt = {unknown.name for lane in self.lanes for unknown in unknowns_of(lane, 2.0**LOADS)}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
@@ -647,12 +723,18 @@ class TimeModel:
         )
 
     def _conversation(self, name: str) -> int:
-        """Where a conversation's strength stands."""
-        key = ("conversation", name)
-        known = self.belief.numbers.get(key)
-        self.conversations.pop(name, None)
-        self.conversations[name] = None
-        return self.belief.add(key, PRIOR.conversation**2) if known is None else known
+        """Where a conversation's strength stands: of too many, in the place of the one that was longest not met."""
+        belief, key, known = self.belief, ("conversation", name), self.conversations
+        is_new = name not in known
+        known.pop(name, None)
+        known[name] = None
+        if not is_new:
+            return belief.numbers[key]
+        if len(known) <= MAX_CONVERSATIONS:
+            return belief.add(key, PRIOR.conversation**2)
+        old = next(iter(known))
+        del known[old]
+        return belief.replace(("conversation", old), key, PRIOR.conversation**2)
 
 
 class _Sum:
@@ -662,6 +744,11 @@ class _Sum:
         self.mean = 0.0
         self.numbers: list[int] = []
         self.factors: list[float] = []
+
+    def copy(self) -> "_Sum":
+        other = _Sum()
+        other.mean, other.numbers, other.factors = self.mean, self.numbers.copy(), self.factors.copy()
+        return other
 
     def add(self, number: int, factor: float) -> None:
         self.numbers.append(number)
@@ -686,13 +773,15 @@ class _OfGroups(NamedTuple):
     """What lanes feel of a request's groups."""
 
     indexes: Indexes
-    """Of the groups' strengths, then of what their content costs, then of their tilts."""
-    contents: int
-    """How many cost something of their own."""
+    """Of their unknowns."""
     factors: Floats
     """A row a lane, and the last for the machine alone."""
+    contents: slice
+    """Those that cost something."""
+    has_new: bool
+    """Whether some are not in the belief."""
     new: Floats
-    """Variances of those that are not in the belief."""
+    """Variances of those."""
 
 
 class _Feeling(NamedTuple):

@@ -50,15 +50,20 @@ class Prior(Struct, frozen=True):
     """Strength of a task: deviations of mtp-bench.py's prompts, half of which the mean has. With twice as much the
     first 50 requests lose 0.006."""
     application: float = 0.16
-    """Guessed, as the next two."""
+    """Of a program at one place in its loop. Guessed, as the next two."""
+    language: float = 0.08
+    """Of people who ask by themselves what can't be recognised. Where tasks are recognised, it would take the blame for
+    their changes (rises-from-nothing: -0.039)."""
     reasoning: float = 0.14
-    leaf: float = 0.12
-    """Of a task in one application, beside both."""
     drafter: float = 0.15
     """Strength of a task for one kind of drafter, beside the others: Spec-Bench's table."""
     lookup: float = 0.5
-    """The same for a lookup, which depends on what the answer copies: with 0.3, one that is good at one task alone is not
-    tried enough there (Spec-Bench: 0.960 instead of 0.984)."""
+    """The same for a lookup, which depends on what the answer copies: with 0.3, one that is good at one task alone is
+    not tried enough there (Spec-Bench: 0.960 instead of 0.984)."""
+    lookup_of_application: float = 0.15
+    """Of a lookup's strength in one program beside others (docs/learning.md, "Lookups")."""
+    repeats: float = 0.2
+    """Of what one unit of ``Signals.repeats`` adds to a lookup's strength, about :data:`REPEATS_STRENGTH`."""
     conversation: float = 0.3
     """Of a conversation's strength: a logit."""
     tilt: float = 0.35
@@ -70,9 +75,9 @@ class Prior(Struct, frozen=True):
 
     # What is left.
     residual: float = 0.03
-    """Of a leaf's time on a lane. With 0.05 there is too much to explore (-0.001)."""
+    """Of a task's time on a lane. With 0.05 there is too much to explore (-0.001)."""
     spread: float = 0.15
-    """By which requests of a leaf differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
+    """By which requests alike differ in strength, then learned: half a logit. Half or twice as much costs 0.003."""
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
@@ -111,8 +116,38 @@ LONGEST_FEELING = 1.5
 TILT_MIDDLE, TILT_SCALE = 1.35, 0.45
 """Logarithm of 1 + the drafted tokens at which a tilt changes nothing, and its unit."""
 LOOKUP_SHARE = 0.3
-"""Lookups find nothing to draft in most steps: of the logarithms of a draft's cost and length, and of what a task's
-strength does to it, this share is felt."""
+"""Lookups find nothing to draft in most steps: of the logarithm of a draft's cost, and of what a task's strength does
+to its length, this share is felt."""
+LOOKUP_LENGTHS: Mapping[int, tuple[float, float]] = {
+    1: (0.233, 0.34),
+    2: (0.338, 0.55),
+    3: (0.396, 0.67),
+    4: (0.436, 0.76),
+    8: (0.518, 1.0),
+    12: (0.548, 1.09),
+}
+"""By drafted tokens: mean logarithm of a lookup's acceptance length over all steps, and how much of its strength is
+felt. Source: 768 recorded turns of agents, assistants and chats, played with matches of 3 tokens
+(``python -m benchmarks.lookups``)."""
+LOOKUP_TASKS: Mapping[Task, float] = {
+    Task.EDIT: 0.25,
+    Task.EXTRACT: 0.1,
+    Task.TOOL_CALL: 0.1,
+    Task.CODE: 0.05,
+    Task.SUMMARISE: -0.05,
+    Task.RETRIEVE: -0.05,
+    Task.MATH: -0.15,
+    Task.REASON: -0.2,
+    Task.ANSWER: -0.25,
+    Task.CHAT: -0.3,
+    Task.CREATE: -0.3,
+    Task.TRANSLATE: -0.3,
+    Task.UNKNOWN: 0.0,
+}
+"""Mean of a lookup's strength by task. Source: as above, edits of code have 1.9 to 2.1 tokens a step, tool calls and
+commands 1.4 to 1.6, and chats 1.2, against 1.5 in the mean; those in between are guesses."""
+REPEATS_STRENGTH, USUAL_REPEATS = 0.6, 0.35
+"""What a unit of ``Signals.repeats`` adds to a lookup's strength, and its usual value. Source: as above."""
 LOADS = 7
 """Concurrencies that are told apart: 1, 3, 7 ... 127 others."""
 LOAD_MEAN, LOAD_OWN = 0.1, 0.3
@@ -190,6 +225,10 @@ MAX_MODELS = 64
 """Sets of lanes that are compared with each other, of which something is known."""
 LENGTH_WEIGHT, LENGTH_FADING = 4.0, 0.98
 """Answers that the length of a wider group's count as, and what is left of one after each new one."""
+
+LOAD_WEIGHT, LOAD_FADING = 10.0, 0.95
+"""Requests that the belief counts as, that as many are decoded over a request's life as at its start; and what is left
+of one after each new one. Guessed."""
 
 # What is tried (exploring.py, decide.py)
 

@@ -89,12 +89,9 @@ class Observer:
                 self._head += piece[: HEAD_BYTES - len(self._head)]
             self._keep(piece)
             return piece
-        before = self._before_text
-        if before and self._is_between_events and piece.startswith(before) and piece.endswith(self._after_text):
-            text_at, text_end = len(before), len(piece) - len(self._after_text)
-            if text_at < text_end == piece.find(b'"', text_at):
-                self._clock.token(at_s, text_end - text_at)
-                return piece
+        if self._is_between_events and (text_bytes := self._repeated(piece)):
+            self._clock.token(at_s, text_bytes)
+            return piece
         events = self._reader.feed(piece)
         self._is_between_events = self._reader.is_between_events
         if len(events) == 1:
@@ -172,8 +169,13 @@ class Observer:
         Args:
             is_alone: whether it came in a piece of its own, as the next ones may.
         """
+        if isinstance(event, Part):
+            return self._read(event, at_s)
+        if text_bytes := self._repeated(event):
+            self._clock.token(at_s, text_bytes)
+            return True
         mark = self._mark
-        if mark and not isinstance(event, Part):
+        if mark:
             text_at = event.find(mark) + len(mark)
             text_bytes = len(event) - self._around_text
             if text_at >= len(mark) and text_bytes > 0 and event[text_at] != _QUOTE:
@@ -186,6 +188,15 @@ class Observer:
                         self._note_surroundings(event, text_at)
                     return True
         return self._read(event, at_s)
+
+    def _repeated(self, event: bytes) -> int:
+        """Bytes of text in an event that repeats to the letter what stood around the last text; 0 in any other."""
+        before = self._before_text
+        if before and event.startswith(before) and event.endswith(self._after_text):
+            text_at, text_end = len(before), len(event) - len(self._after_text)
+            if text_at < text_end == event.find(b'"', text_at):
+                return text_end - text_at
+        return 0
 
     def _read(self, event: bytes, at_s: float) -> bool:
         if isinstance(event, Part):
@@ -321,7 +332,7 @@ def asks_for_several(request: Request) -> bool:
     fields = request.fields
     for key in ("n", "best_of", "n_cmpl"):
         value = fields.get(key)
-        if isinstance(value, int | float) and value > 1:
+        if isinstance(value, (int, float)) and value > 1:
             return True
     prompt = fields.get("prompt")
     if not isinstance(prompt, list) or len(prompt) < 2:
@@ -408,6 +419,6 @@ def milliseconds(report: Mapping[str, Any], key: str) -> float | None:
 def seconds(report: Mapping[str, Any], key: str) -> float | None:
     """A finite number from 0 on; ``None`` for all else."""
     value = report.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_COUNT:
         return None
     return value

@@ -1,6 +1,6 @@
 """Which addresses there are, by which methods, and for whom. What stands in no row is the engines'."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -155,11 +155,14 @@ class _Address(Struct, frozen=True):
 
     rows: tuple[Route, ...]
     allowed: tuple[str, ...]
+    taking: Mapping[str, Route]
+    """By method, the row that takes it."""
 
 
 def _address(path: str) -> _Address:
     rows = tuple(row for row in ROUTES if row.path == path)
-    return _Address(rows, tuple(dict.fromkeys(method for row in rows for method in row.allowed)))
+    allowed = tuple(dict.fromkeys(method for row in rows for method in row.allowed))
+    return _Address(rows, allowed, {method: row for row in reversed(rows) for method in row.allowed})
 
 
 _EXACT = {row.path: _address(row.path) for row in ROUTES if not row.path.endswith("*")}
@@ -173,8 +176,8 @@ def route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
     address = _EXACT.get(path) or next((own for own in _BEGINNINGS if own.rows[0].fits(path)), None)
     if address is None:
         return None, _PASSED_AND_OPTIONS
-    taking = (row for row in address.rows if method in row.allowed or not row.methods)
-    return next(taking, None), address.allowed
+    any_method = (row for row in address.rows if not row.methods)
+    return address.taking.get(method) or next(any_method, None), address.allowed
 
 
 def api_of(path: str) -> Api:

@@ -30,6 +30,9 @@ _FORMATS = (
     ("output_config.format", "output_config", "format"),
 )
 """Where a form of the answer is demanded: its name, the field, and what in it."""
+_OTHER_FORMATS = ("json_schema", "grammar", "structured_outputs", "guided_json")
+"""Fields that demand a form by being there."""
+_STRUCTURE_FIELDS = frozenset((*(key for _, key, _ in _FORMATS), *_OTHER_FORMATS, "tools"))
 _STRUCTURES = frozenset(("json_object", "json_schema", "grammar", "regex", "structural_tag", "ebnf"))
 """Types of a form, by the interfaces of OpenAI, Anthropic, vLLM and SGLang; all else is ``other``, since what is found
 of a request is kept, and must hold none of its text."""
@@ -39,6 +42,7 @@ MAX_TEMPERATURE = 100.0
 """Far above what any engine takes (2 in the API of OpenAI); it only keeps absurd numbers out of what is learned."""
 
 _CONVERSATION = ("conversation", "conversation_id", "prompt_cache_key", "session_id", "thread_id", "chat_id")
+_CONVERSATION_FIELDS = frozenset(_CONVERSATION)
 _IN_METADATA = ("session_id", "conversation_id", "thread_id", "chat_id")
 _CONVERSATION_HEADERS = frozenset(
     (
@@ -69,6 +73,8 @@ _KEYS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-forwarded-use
 
 def structure(fields: Fields) -> str:
     """The field that demands a structured answer; empty where there is none."""
+    if fields.keys().isdisjoint(_STRUCTURE_FIELDS):  # most requests
+        return ""
     for name, key, inner in _FORMATS:
         value = fields.get(key)
         if inner and isinstance(value, dict):
@@ -76,7 +82,7 @@ def structure(fields: Fields) -> str:
         if isinstance(value, dict) and value.get("type") not in (None, "text"):
             kind = value["type"]
             return f"{name} {kind if isinstance(kind, str) and kind in _STRUCTURES else 'other'}"
-    for key in ("json_schema", "grammar", "structured_outputs", "guided_json"):
+    for key in _OTHER_FORMATS:
         if fields.get(key):
             return key
     return "tool_choice" if must_call_tool(fields) else ""
@@ -133,7 +139,7 @@ def first_count(fields: Fields, *keys: str) -> int | None:
 
 def conversation_name(fields: Fields, headers: Sequence[tuple[bytes, bytes]] = ()) -> str:
     """What the client itself calls the conversation; empty where it does not."""
-    for key in _CONVERSATION:
+    for key in _CONVERSATION if not fields.keys().isdisjoint(_CONVERSATION_FIELDS) else ():
         value = fields.get(key)
         if isinstance(value, dict):
             value = value.get("id")

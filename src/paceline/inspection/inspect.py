@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from paceline.inspection import fields as read
-from paceline.inspection.features import features, instruction_of
+from paceline.inspection.features import features, holds_fence, instruction_of
 from paceline.inspection.language import language
 from paceline.inspection.loop import Place, Turn, place_of
 from paceline.inspection.repeats import repeats
@@ -170,7 +170,7 @@ def _texts(request: Request, all_parts: Sequence[Part], last_turn: int) -> _Text
         if turn == last_turn >= 0:
             last.append(text)
         elif turn >= 0 and not holds_code:
-            holds_code = "```" in text[:FENCED_WITHIN_CHARS] or "```" in text[-FENCED_WITHIN_CHARS:]
+            holds_code = holds_fence(text[:FENCED_WITHIN_CHARS]) or holds_fence(text[-FENCED_WITHIN_CHARS:])
         if role == "user":
             if messages and turn == message_turn and turn >= 0:
                 messages[-1].append(text)

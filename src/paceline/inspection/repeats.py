@@ -11,8 +11,8 @@ from typing import Any
 
 from paceline.inspection.text import Part
 
-# Chosen on the turns of `python -m benchmarks.lookups`, which tell little between neighbouring values: the R² there
-# changes by 0.01, but for looking back 2,000 characters or less, and for more than four texts (-0.02).
+# Chosen by hand on the turns of `python -m benchmarks.lookups`, all of them, which hardly tell neighbouring values
+# apart: half or twice any of them changes the R² there by 0.01 or less, but for looking back 2,000 characters (-0.02).
 WINDOW_CHARS = 6_000
 """Of the conversation's end, that are read at all."""
 ENTRY_CHARS = 2_000

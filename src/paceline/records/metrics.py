@@ -5,14 +5,15 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from paceline.records.record import Record
+from paceline.records.series import Counts, Histogram
 from paceline.types import CLIENT_LEFT, Outcome, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -58,12 +59,7 @@ class Metrics:
             "From sending a request to its engine to the first byte of the answer.",
             by_lane,
         )
-        self._decision = Histogram(
-            "paceline_decision_duration_seconds",
-            "Inspecting and deciding.",
-            registry=self._registry,
-            buckets=DECISIONS_S,
-        )
+        self._decision = self._histogram("decision_duration_seconds", "Inspecting and deciding.", (), DECISIONS_S)
         self._prompt = self._counter("prompt_tokens", "Prompt tokens that were processed.", by_lane)
         self._cached = self._counter("cached_prompt_tokens", "Prompt tokens that an engine had in its cache.", by_lane)
         self._completion = self._counter("completion_tokens", "Tokens of answers, as engines count them.", by_task)
@@ -87,27 +83,28 @@ class Metrics:
         )
         self._known_lanes: set[str] = set()
         for reason in (*DENIALS, OTHER):
-            self._denied.labels(reason)
+            self._denied.know((reason,))
         self._present = _Present()
         self._registry.register(self._present)
 
     def record(self, record: Record, /) -> None:
         decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
         lane, task = outcome.lane, str(record.task)
-        self._requests.labels(lane, task, _status(outcome.status)).inc()
-        self._decision.observe(outcome.decision_s)
-        self._exploring.inc(max(0.0, decision.exploring_s))
+        of_lane, of_task = (lane,), (lane, task)
+        self._requests.add((lane, task, _status(outcome.status)))
+        self._decision.observe((), outcome.decision_s)
+        self._exploring.add((), max(0.0, decision.exploring_s))
         if lane != decision.lane:
-            self._fallbacks.labels(lane).inc()
-        self._queue.labels(lane).observe(outcome.queue_s)
+            self._fallbacks.add(of_lane)
+        self._queue.observe(of_lane, outcome.queue_s)
         if outcome.first_byte_s is not None:
-            self._first.labels(lane).observe(outcome.first_byte_s)
+            self._first.observe(of_lane, outcome.first_byte_s)
         if outcome.error is not None:
             return  # what fails fast must not look fast
-        self._duration.labels(lane).observe(outcome.total_s)
+        self._duration.observe(of_lane, outcome.total_s)
         for counter, value in ((self._prompt, observed.prompt_tokens), (self._cached, observed.cached_tokens)):
             if value:
-                counter.labels(lane).inc(value)
+                counter.add(of_lane, value)
         tokens, decode_s = _decoded(outcome)
         for counter, number in (
             (self._completion, observed.completion_tokens),
@@ -117,7 +114,7 @@ class Metrics:
             (self._accepted, observed.accepted),
         ):
             if number:
-                counter.labels(lane, task).inc(number)
+                counter.add(of_task, number)
 
     def denied(self, reason: str) -> None:
         """Count a request that was not let in.
@@ -125,7 +122,7 @@ class Metrics:
         Args:
             reason: one of ``DENIALS``.
         """
-        self._denied.labels(reason if reason in DENIALS else OTHER).inc()
+        self._denied.add((reason if reason in DENIALS else OTHER,))
 
     def passed_through(self, lane: str, status: int) -> None:
         """Count a request that was passed through undecided.
@@ -133,7 +130,7 @@ class Metrics:
         Args:
             lane: a lane of the fleet, or ``NO_LANE`` where none took it.
         """
-        self._passed.labels(lane, _status(status)).inc()
+        self._passed.add((lane, _status(status)))
 
     def engine_failure(self, engine: str, kind: str) -> None:
         """Count a failure of an engine.
@@ -142,7 +139,7 @@ class Metrics:
             engine: one of the fleet's.
             kind: one of ``failure_kinds``.
         """
-        self._engine_failures.labels(engine, kind if kind in self._failure_kinds else OTHER).inc()
+        self._engine_failures.add((engine, kind if kind in self._failure_kinds else OTHER))
 
     def know_engines(self, engines: Mapping[str, bool]) -> None:
         """Have the series of these engines from now on.
@@ -154,7 +151,7 @@ class Metrics:
         for engine, is_ejected in engines.items():
             self._ejected.labels(engine).set(is_ejected)
             for kind in (*self._failure_kinds, OTHER):
-                self._engine_failures.labels(engine, kind)
+                self._engine_failures.know((engine, kind))
 
     def know_lanes(self, lanes: Mapping[str, bool]) -> None:
         """Have the series of these lanes from now on.
@@ -172,15 +169,15 @@ class Metrics:
                 self._decode,
                 *((self._drafted, self._accepted) if drafts else ()),
             )
-            self._passed.labels(lane, _status(200))
+            self._passed.know((lane, _status(200)))
             for by_lane in (self._fallbacks, self._prompt, self._cached):
-                by_lane.labels(lane)
+                by_lane.know((lane,))
             for histogram in (self._duration, self._queue, self._first):
-                histogram.labels(lane)
+                histogram.know((lane,))
             for task in Task:
-                self._requests.labels(lane, str(task), _status(200))
+                self._requests.know((lane, str(task), _status(200)))
                 for by_task in of_tasks:
-                    by_task.labels(lane, str(task))
+                    by_task.know((lane, str(task)))
 
     def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None) -> bytes:
         """The document.
@@ -192,11 +189,17 @@ class Metrics:
         self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
         return generate_latest(self._registry)
 
-    def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(f"paceline_{name}", about, labels, registry=self._registry)
+    def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counts:
+        counter = Counts(f"paceline_{name}", about, labels)
+        self._registry.register(counter)
+        return counter
 
-    def _histogram(self, name: str, about: str, labels: tuple[str, ...]) -> Histogram:
-        return Histogram(f"paceline_{name}", about, labels, registry=self._registry, buckets=LATENCIES_S)
+    def _histogram(
+        self, name: str, about: str, labels: tuple[str, ...], bounds: Sequence[float] = LATENCIES_S
+    ) -> Histogram:
+        histogram = Histogram(f"paceline_{name}", about, bounds, labels)
+        self._registry.register(histogram)
+        return histogram
 
 
 def _status(status: int) -> str:

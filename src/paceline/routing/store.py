@@ -20,7 +20,9 @@ import msgspec
 from msgspec.structs import replace
 
 from paceline.decision import ENTRY_TYPES, Key, Knowledge, Row
+from paceline.decision.answers import Mean
 from paceline.decision.knowledge import Totals
+from paceline.decision.saved import SavedModel
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
 
 __all__ = ["Knowledge", "Memory", "load", "save"]
@@ -255,11 +257,10 @@ class Memory:
                 key = tuple(msgspec.json.decode(about or "[]", type=list[str]))
             except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
                 continue
-            if isinstance(entry, Totals):  # sums of times are of use whatever their date
-                rows.append(Row(part, key, replace(entry, at_s=min(entry.at_s, newest_s))))
-                continue
+            if isinstance(entry, Totals | Mean | SavedModel):  # what was learned is of use whatever clock dated it
+                entry = replace(entry, at_s=min(entry.at_s, newest_s))
             misdated += entry.at_s > newest_s
-            if oldest_s <= entry.at_s <= newest_s:
+            if isinstance(entry, Totals) or oldest_s <= entry.at_s <= newest_s:
                 rows.append(Row(part, key, entry))
         return rows, misdated
 

@@ -201,8 +201,7 @@ class Attempt:
         # 2. Send it, and wait for the answer's head.
         sent = self._sent = _Sent(observer=observer, device_request_s=engine.device.request_s())
         limit_s = self._limit_s
-        async with asyncio.timeout(limit_s):
-            answer = sent.answer = await engine.client.send("POST", request.path, headers, body)
+        answer = sent.answer = await engine.client.send("POST", request.path, headers, body, within_s=limit_s)
         self.status = answer.status
         # 3. A refusal is set aside.
         if (kind := self._refuses(answer.status)) is not None:

@@ -143,6 +143,8 @@ class EngineHandle:
         if facts is not self._identified:
             self._identified, self._identities = facts, {}
             self._described = {name: text for name, text in self._described.items() if name in self.models}
+        if model and model in self._identities:
+            return self._identities[model]
         models = facts.models if facts else {}
         entry = models.get(model or "") or next(iter(models.values()), {})
         name = str(entry.get("id", ""))

@@ -45,19 +45,20 @@ def to_engine(
     keeps_key = keep_key and api_key is None
     connection = _joined(sent, b"connection") if b"connection" in fields else b""
     dropped = _not_to_engine(connection, keeps_key, plain, is_unpacked)
-    kept = [(name, value) for name, value in sent if name not in dropped]
+    kept = [header for header in sent if header[0] not in dropped]
     if forwarded_for := _forwarded_for(sent if b"x-forwarded-for" in fields else (), client):
         kept.append((b"x-forwarded-for", forwarded_for))
     if host := fields.get(b"x-forwarded-host") or fields.get(b"host"):
         kept.append((b"x-forwarded-host", host))
     kept.append((b"x-forwarded-proto", fields.get(b"x-forwarded-proto", b"http")))
-    return [*kept, *bearer(api_key)]
+    return [*kept, *bearer(api_key)] if api_key else kept
 
 
 def _forwarded_for(headers: Iterable[tuple[bytes, bytes]], client: str) -> bytes:
     """Through whom the request came, the client last."""
-    before, own = _joined(headers, b"x-forwarded-for"), client.encode("latin-1", "replace")
-    return b", ".join(part for part in (before, own) if part)
+    own = client.encode("latin-1", "replace")
+    before = _joined(headers, b"x-forwarded-for") if headers else b""
+    return b", ".join([part for part in (before, own) if part])
 
 
 def to_client(headers: Headers, engine_url: str | None = None) -> list[tuple[bytes, bytes]]:
@@ -89,7 +90,7 @@ def header_value(text: str, most: int = 500) -> bytes:
 
 def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
     """All values of a header as one list (RFC 9110, section 5.3)."""
-    return b", ".join(value for key, value in headers if key.lower() == name)
+    return b", ".join([value for key, value in headers if key.lower() == name])
 
 
 @lru_cache(maxsize=256)

@@ -54,7 +54,8 @@ class Names:
         """
         if (exact := self._exact.get(name.casefold())) is not None:
             return _configured(exact, ordered, named)
-        listed = {lane.engine: own for lane in ordered if (own := listed_name(lane.engine, name)) is not None}
+        engines = dict.fromkeys([lane.engine for lane in ordered])  # each has several lanes
+        listed = {engine: own for engine in engines if (own := listed_name(engine, name)) is not None}
         if not listed:
             fitting = next((model for model, pattern in self._patterns if pattern.fullmatch(name)), None)
             return _configured(fitting, ordered, named) if fitting else None

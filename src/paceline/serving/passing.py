@@ -147,8 +147,8 @@ class _Passing:
                     client=passed.address,
                     is_unpacked=passed.is_unpacked,
                 )
-                async with asyncio.timeout(server.first_byte_timeout_s):
-                    sent = await engine.client.send(passed.method, passed.target, headers, body)
+                limit_s = server.first_byte_timeout_s
+                sent = await engine.client.send(passed.method, passed.target, headers, body, within_s=limit_s)
                 async with sent as answer:
                     if answer.status != 404 or keep_404:
                         await self._relay(lane, answer, turn)

@@ -130,9 +130,10 @@ class Pipeline:
         request = replace(exchange.request, served_model=served.name)
         # 3. What it is about.
         began_s = perf_counter()
-        signals = self.router.inspect(request)
+        router = self.router
+        signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = self.router.choose(request, signals, self.fleet.states(served))
+        decision = router.choose(request, signals, self.fleet.states(served))
         plan = Plan(
             request=request,
             served=served,

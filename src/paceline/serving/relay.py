@@ -106,7 +106,8 @@ class Relay:
             ConnectionLost: the engine was lost. Unless ``began``, nothing went to the client.
         """
         self._was_begun = True
-        self._watch()
+        if not self._answer.has_all_come:
+            self._watch()
         try:
             if self._kind is _Kind.EVENTS:
                 await self._first_event()

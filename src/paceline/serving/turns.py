@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 
 
 class QueueFull(Exception):
@@ -85,7 +85,7 @@ class Device:
     takes_turns: bool
     patience_s: float = 2.0
     queue_limit: int = 256
-    clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+    clock: Callable[[], float] = monotonic
     holder: str | None = None
     """The engine that has the turn."""
     running: int = 0

@@ -59,6 +59,11 @@ class Answer:
         self.status: int = connection.status
         self.headers: Headers = connection.headers
 
+    @property
+    def has_all_come(self) -> bool:
+        """Whether :meth:`read` will not wait for the engine any more."""
+        return self._connection.is_complete
+
     def header(self, name: bytes) -> bytes | None:
         """The value of a header by its lower-case name."""
         return next((value for key, value in self.headers if key.lower() == name), None)
@@ -142,6 +147,7 @@ class Client:
         body: bytes = b"",
         *,
         fresh: bool = False,
+        within_s: float | None = None,
     ) -> Answer:
         """Send a request once and wait for the head of its answer. Whatever happens, it is not sent again here.
 
@@ -150,12 +156,15 @@ class Client:
 
         Args:
             fresh: take a new connection even where one is kept.
+            within_s: how long all of this may take; as long as it likes without.
 
         Raises:
             ConnectFailed: nothing was sent.
             ConnectionLost: the engine closed the connection before the head of its answer, or answered with something
                 that is not HTTP. It may have read the request.
+            TimeoutError: the head did not come within that time.
         """
+        until_s = None if within_s is None else asyncio.get_running_loop().time() + within_s
         lines = [f"{method} {self._base}{path} HTTP/1.1\r\nhost: ".encode("latin-1"), self._authority]
         for name, value in headers:
             lines += (b"\r\n", name, b": ", value)
@@ -163,9 +172,9 @@ class Client:
             lines.append(b"\r\ncontent-length: %d" % len(body))
         lines.append(b"\r\n\r\n")
         kept = None if fresh else self._reusable()
-        connection = kept or await self._connect()
+        connection = kept or await self._connect(until_s)
         try:
-            await connection.send(b"".join(lines), body, method == "HEAD")
+            await connection.send(b"".join(lines), body, method == "HEAD", until_s)
         except ConnectionLost as lost:
             connection.abort()
             lost.reused = kept is not None
@@ -253,17 +262,18 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self) -> EngineConnection:
+    async def _connect(self, until_s: float | None) -> EngineConnection:
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: EngineConnection(self), self._host, self._port, ssl=self._tls
-                )
-        except TimeoutError as error:
-            raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
-        except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
-            raise ConnectFailed(str(error)) from error
+        async with asyncio.timeout_at(until_s):
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    _, connection = await loop.create_connection(
+                        lambda: EngineConnection(self), self._host, self._port, ssl=self._tls
+                    )
+            except TimeoutError as error:
+                raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
+            except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
+                raise ConnectFailed(str(error)) from error
         return connection
 
 

@@ -65,7 +65,7 @@ class EngineConnection(asyncio.Protocol):
         self._heard = self._head_done = self._complete = self._paused = self._no_body = False
         self.until_close = self._keep_alive = False
         self._in_use = True
-        self._error: ConnectionLost | None = None
+        self._error: ConnectionLost | TimeoutError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -77,6 +77,11 @@ class EngineConnection(asyncio.Protocol):
         """Whether an answer is awaited or read on it."""
         return self._in_use and self.is_open
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer has come; some of it may wait to be read."""
+        return self._complete
+
     def is_reusable(self) -> bool:
         """Whether it is open, and the engine has neither closed it nor said anything meanwhile, as far as this machine
         knows: the event loop may not have read that yet."""
@@ -84,11 +89,12 @@ class EngineConnection(asyncio.Protocol):
             return False
         return not self._poll.poll(0)
 
-    async def send(self, head: bytes, body: bytes, no_body: bool) -> None:
-        """Write a request and wait for the head of its answer.
+    async def send(self, head: bytes, body: bytes, no_body: bool, until_s: float | None) -> None:
+        """Write a request and wait for the head of its answer, until then by the event loop's clock.
 
         Raises:
             ConnectionLost: the connection ended before.
+            TimeoutError: the head has not come by then.
         """
         self._begin()
         self._no_body = no_body
@@ -96,10 +102,16 @@ class EngineConnection(asyncio.Protocol):
             self._transport.writelines((head, body))
         else:
             self._transport.write(head)
-        while not self._head_done:
-            if self._error:
-                raise self._error
-            await self._wait()
+        # Not asyncio.timeout: that costs three times as much.
+        limit = None if until_s is None else self._loop.call_at(until_s, self._head_is_late)
+        try:
+            while not self._head_done:
+                if self._error:
+                    raise self._error
+                await self._wait()
+        finally:
+            if limit is not None:
+                limit.cancel()
 
     async def read(self) -> bytes:
         """What has come of the body; empty at its end."""
@@ -138,6 +150,11 @@ class EngineConnection(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if self._error is None and not self._complete:
             self._error = ConnectionLost(why, heard=self._heard)
+            self._wake()
+
+    def _head_is_late(self) -> None:
+        if self._error is None and not self._head_done:
+            self._error = TimeoutError()
             self._wake()
 
     async def _wait(self) -> None:

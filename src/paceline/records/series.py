@@ -1,0 +1,92 @@
+"""Counters and histograms for Prometheus, counted up by one thread.
+
+``prometheus_client`` has its own, for many threads: looking a series up and taking its locks costs ten times as much,
+which for a dozen numbers of every request is more than the rest of its record. What is scraped is the same.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from math import inf
+from time import time
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+Labels = tuple[str, ...]
+"""Values of a series' labels, in their order."""
+
+
+class Counts(Collector):
+    """A counter by its labels; without any, it is there from the beginning."""
+
+    def __init__(self, name: str, about: str, labels: Labels = ()) -> None:
+        self._name, self._about, self._labels = name, about, labels
+        self._values: dict[Labels, float] = {}
+        self._created_s: dict[Labels, float] = {}
+        if not labels:
+            self.know(())
+
+    def know(self, labels: Labels) -> None:
+        """Have this series from now on."""
+        if labels not in self._values:
+            self._values[labels], self._created_s[labels] = 0.0, time()
+
+    def add(self, labels: Labels, number: float = 1.0) -> None:
+        """Count up, by what is not negative."""
+        if labels not in self._values:
+            self.know(labels)
+        self._values[labels] += number
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._about, labels=self._labels)
+        for labels, value in self._values.items():
+            family.add_metric(labels, value, created=self._created_s[labels])
+        yield family
+
+
+class _Observed:
+    """One series of a histogram."""
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * buckets
+        self.sum = 0.0
+        self.created_s = time()
+
+
+class Histogram(Collector):
+    """A histogram by its labels; without any, it is there from the beginning.
+
+    Args:
+        bounds: upper ones of the buckets, ascending.
+    """
+
+    def __init__(self, name: str, about: str, bounds: Sequence[float], labels: Labels = ()) -> None:
+        self._name, self._about, self._labels = name, about, labels
+        self._bounds = (*map(float, bounds), inf)
+        self._series: dict[Labels, _Observed] = {}
+        if not labels:
+            self.know(())
+
+    def know(self, labels: Labels) -> None:
+        """Have this series from now on."""
+        self._series.setdefault(labels, _Observed(len(self._bounds)))
+
+    def observe(self, labels: Labels, value: float) -> None:
+        """Count one value."""
+        if labels not in self._series:
+            self.know(labels)
+        series = self._series[labels]
+        series.counts[bisect_left(self._bounds, value)] += 1
+        series.sum += value
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
+        for labels, series in self._series.items():
+            buckets, total = [], 0.0
+            for bound, count in zip(self._bounds, series.counts, strict=True):
+                total += count
+                buckets.append(("+Inf" if bound == inf else str(bound), total))
+            family.add_metric(labels, buckets, series.sum)
+            family.add_sample(f"{self._name}_created", dict(zip(self._labels, labels, strict=True)), series.created_s)
+        yield family
