@@ -296,8 +296,8 @@ class Prediction(Struct, frozen=True):
     """What past outcomes say that these miss, and that the mean of times is above that of their logarithms: a factor on
     the time."""
     spread: float = 0.0
-    """Standard deviation of the time's logarithm, over all requests like this one: of what is not known yet. Of the time
-    in seconds, and in plain steps before anything was measured."""
+    """Standard deviation of the time's logarithm, over all requests like this one: of what is not known yet. Of time in
+    seconds, and in plain steps before anything was measured."""
     request_spread: float = 0.0
     """The same of a single request beside others like it."""
     plain_step_s: float | None = None
