@@ -134,13 +134,18 @@ class Belief:
 
     def means(self, indexes: Indexes) -> Floats:
         """Of some unknowns, which there may not be."""
-        return self._mean[indexes]
+        return self._mean.take(indexes)
 
-    def of(self, indexes: Indexes, factors: Floats) -> Floats:
+    def pairs(self, indexes: Indexes) -> Indexes:
+        """Where the covariances between some unknowns stand, for :meth:`of`; as long as :attr:`shape` is the same."""
+        pairs: Indexes = indexes[:, None] * len(self._mean) + indexes
+        return pairs
+
+    def of(self, indexes: Indexes, pairs: Indexes, factors: Floats) -> Floats:
         """Covariance of weighted sums: a row of factors for each. Unknowns that there are not count as certain."""
-        covariance: Floats = factors @ self._covariance[indexes[:, None], indexes] @ factors.T
+        covariance: Floats = factors @ self._covariance.take(pairs) @ factors.T
         if self._gathered:
-            rows = factors @ self._rows[: self._gathered, indexes].T
+            rows = factors @ self._rows[: self._gathered].take(indexes, axis=1).T
             covariance -= rows @ rows.T
         return covariance
 

@@ -55,31 +55,53 @@ class Leaf(NamedTuple):
         return self[1:]
 
 
-def groups_of(signals: Signals, kinds: Sequence[str]) -> Iterator[Group]:
+class Asked(NamedTuple):
+    """What of a request its groups follow from; numbers are rounded, so that many requests are the same."""
+
+    tasks: tuple[tuple[Task, float], ...]
+    """Those that may be meant, with their probabilities."""
+    by: Name
+    """The group of who asks; empty where that is not known."""
+    language: str
+    """Where the task may be none that is known."""
+    reasoning: bool | None
+    repeats: float
+
+
+def asked_of(signals: Signals) -> Asked:
+    tasks = tuple([(task, round(20 * share) / 20) for task, share in signals.tasks.items() if share >= MIN_TASK])
+    is_told = signals.tasks.get(Task.UNKNOWN, 0.0) < MIN_TASK or signals.application
+    return Asked(
+        tasks,
+        asked_by(signals),
+        "" if is_told else signals.language,
+        signals.reasoning,
+        round(20 * signals.repeats) / 20,
+    )
+
+
+def groups_of(asked: Asked, kinds: Sequence[str]) -> Iterator[Group]:
     """Those of a request that may go to drafters of these kinds."""
     lookups = [kind for kind in kinds if looks_up(kind)]
     tilt = PRIOR.tilt if lookups else 0.0
-    asked = asked_by(signals)
     # 1. What is asked, and by whom.
-    for task, share in signals.tasks.items():
-        if share < MIN_TASK:
-            continue
+    for task, share in asked.tasks:
         yield _group(("task", task), share, PRIOR.task, tilt)
         for kind in kinds if len(kinds) > 1 else lookups:
             strength = PRIOR.lookup if looks_up(kind) else PRIOR.drafter
             yield Group(("drafter", task, kind), share, strength, kind=kind)
-    if asked:
-        yield _group(asked, 1.0, PRIOR.application, tilt)
-    elif signals.language and (share := signals.tasks.get(Task.UNKNOWN, 0.0)) >= MIN_TASK:
-        yield _group(("language", signals.language), share, PRIOR.language, tilt)
-    if signals.reasoning is not None:
-        yield _group(("reasoning", "on" if signals.reasoning else "off"), 1.0, PRIOR.reasoning, tilt)
+        if asked.language and task is Task.UNKNOWN:
+            yield _group(("language", asked.language), share, PRIOR.language, tilt)
+    if asked.by:
+        yield _group(asked.by, 1.0, PRIOR.application, tilt)
+    if asked.reasoning is not None:
+        yield _group(("reasoning", "on" if asked.reasoning else "off"), 1.0, PRIOR.reasoning, tilt)
     # 2. What lookups find differs more between programs, and with how much the conversation repeats itself.
     for kind in lookups:
-        if asked:
-            yield Group(("drafter", *asked, kind), 1.0, PRIOR.lookup_of_application, kind=kind)
-        if signals.repeats:
-            yield Group(("repeats", kind), signals.repeats - USUAL_REPEATS, PRIOR.repeats, kind=kind)
+        if asked.by:
+            yield Group(("drafter", *asked.by, kind), 1.0, PRIOR.lookup_of_application, kind=kind)
+        if asked.repeats:
+            yield Group(("repeats", kind), asked.repeats - USUAL_REPEATS, PRIOR.repeats, kind=kind)
 
 
 def _group(key: Name, share: float, strength: float, tilt: float) -> Group:
@@ -92,15 +114,15 @@ def asked_by(signals: Signals) -> Name:
     return ("application", signals.application, signals.turn) if signals.application else ()
 
 
-def believed_strength(signals: Signals) -> float:
+def believed_strength(asked: Asked) -> float:
     """Mean of the strength of a request's answer, before anything was measured."""
-    return sum([share * _STRENGTHS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
+    return sum([share * _STRENGTHS[task] for task, share in asked.tasks])
 
 
-def believed_lookups(signals: Signals) -> float:
+def believed_lookups(asked: Asked) -> float:
     """The same of what lookups find beside it, in logarithms of the acceptance length at 8 tokens."""
-    strength = sum([share * LOOKUP_TASKS[task] for task, share in signals.tasks.items() if share >= MIN_TASK])
-    return strength + (REPEATS_STRENGTH * (signals.repeats - USUAL_REPEATS) if signals.repeats else 0.0)
+    strength = sum([share * LOOKUP_TASKS[task] for task, share in asked.tasks])
+    return strength + (REPEATS_STRENGTH * (asked.repeats - USUAL_REPEATS) if asked.repeats else 0.0)
 
 
 def changing_group(leaf: Leaf) -> Name:

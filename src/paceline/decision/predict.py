@@ -77,7 +77,7 @@ def _prediction(
         acceptance_length = min(shape.drafted + 1.0, max(1.0, 1 + (yielded - 1) / share))
         coverage = min(1.0, share * acceptance_length / yielded)
         acceptance = acceptance_of(acceptance_length - 1, shape.drafted)
-    unknown = expected.covariance[number][number] if expected.is_measured else expected.relative[number]
+    unknown = expected.variances[number]
     return Prediction(
         fingerprint=lane.fingerprint,
         model=lane.model,

@@ -28,8 +28,9 @@ from msgspec import Struct
 from paceline.decision.belief import Belief, Floats, Indexes, Name
 from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.groups import (
-    Group,
+    Asked,
     Leaf,
+    asked_of,
     believed_lookups,
     believed_strength,
     changing_group,
@@ -58,6 +59,11 @@ from paceline.types import Signals, Strategy
 MACHINE, COST, LENGTH = range(3)
 """Terms of the formula, as they are told apart: a plain step's time; a step's cost, load and content included; the
 acceptance length, with strengths and tilts."""
+OWN_DRIFTS = {"own cost": 0.2, "own length": 0.3}
+CONTENT_DRIFT = 0.2
+"""Of an observation's drift, as variance, what a lane's own and a group's content have."""
+MAX_CONTEXTS = 256
+"""That are remembered; a matter of time alone."""
 MORE = 1.25
 """Times as many as are remembered there may be, before those too many are forgotten together."""
 SMALL = 0.02**2
@@ -115,8 +121,8 @@ class Expected(Struct, frozen=True):
     """Logarithm of the acceptance length, over all steps."""
     covariance: list[list[float]]
     """Of what is known of the times."""
-    relative: list[float]
-    """The variance of what is known of each over a plain step of the first lane's machine."""
+    variances: list[float]
+    """Of what is not known of each: of the time, or before any was measured, of the time in plain steps."""
     spreads: list[float]
     """Variance between requests."""
     noise: float
@@ -162,22 +168,12 @@ class _Lanes:
         """How much each lane feels of the strength of all drafters."""
         self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in shapes])
         """How much lookups feel of their own strength."""
-        self.has_lookups = any(shape.looks_up for shape in shapes)
         self.groups: Floats = np.array([*([-each.strength, each.cost, -each.tilt] for each in shapes), [0.0, 0.0, 0.0]])
         """How much the logarithm of time feels of a group's strength, content and tilt."""
         self.own: Floats = np.array(
             [*([-each.feels * (each.kind == kind) for kind in self.kinds] for each in shapes), [0.0] * len(self.kinds)]
         )
         """How much of the strength of a group that is about a kind of drafter."""
-        self._known: tuple[int, Indexes, Floats] | None = None
-
-    def places(self, belief: Belief) -> tuple[Indexes, Floats]:
-        """Where :attr:`names` stand in a belief, and the variances of those that it does not have."""
-        if self._known is None or self._known[0] != belief.shape:
-            nowhere = belief.nowhere
-            indexes = np.array([belief.numbers.get(name, nowhere) for name in self.names], np.intp)
-            self._known = belief.shape, indexes, np.where(indexes == nowhere, self.variances, 0.0)
-        return self._known[1:]
 
 
 def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
@@ -270,7 +266,8 @@ class TimeModel:
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
-        self._felt: dict[tuple[LaneId, float], tuple[int, _Sum, _Sum]] = {}
+        self._contexts: dict[tuple[tuple[LaneId, ...], tuple[float, ...], Asked], _Context] = {}
+        self._feelings: dict[tuple[LaneId, tuple[str, ...], Asked, float], _Feeling] = {}
         self._made: dict[tuple[tuple[LaneId, ...], tuple[float, ...]], _Lanes] = {}
 
     # Predicting
@@ -281,35 +278,27 @@ class TimeModel:
         Args:
             beside: for each lane, others that are decoded meanwhile.
         """
-        lanes, belief = self._lanes(tuple(ids), tuple(beside)), self.belief
-        groups = list(groups_of(signals, lanes.kinds))
+        belief = self.belief
+        context = self._context(tuple(ids), tuple(beside), asked_of(signals))
+        lanes = context.lanes
         leaves = {others: leaf_of(signals, others) for others in set(beside)}
 
-        # 1. What the lanes feel: of their own unknowns, and of the groups'.
-        own, new = lanes.places(belief)
-        of_groups = self._of_groups(groups, lanes)
-        indexes = np.concatenate([own, of_groups.indexes])
-        factors = np.concatenate([lanes.factors, of_groups.factors], axis=1)
-
-        # 2. The terms.
-        terms = lanes.means + lanes.terms @ belief.means(own)
-        means, contents = belief.means(of_groups.indexes), of_groups.contents
-        terms[COST] += of_groups.factors[:-1, contents] @ means[contents]
-        means[contents] = 0.0
-        terms[LENGTH] += of_groups.factors[:-1] @ means - lanes.strength * believed_strength(signals)
-        if lanes.has_lookups:
-            terms[LENGTH] -= believed_lookups(signals) * lanes.lookup
+        # 1. The terms.
+        terms = context.means + context.terms @ belief.means(context.indexes)
         if conversation := self._of_conversation(signals):
             terms[LENGTH] -= conversation * lanes.strength
 
-        # 3. The covariance of what is known of their sum.
-        together = belief.of(indexes, factors)
-        if of_groups.has_new or new.any():
-            together += (factors * np.concatenate([new, of_groups.new])) @ factors.T
-        relative = together.diagonal()[:-1] + together[-1, -1] - 2 * together[:-1, -1]
-        covariance = together[:-1, :-1].tolist()
+        # 2. The covariance of what is known of their sum; before a plain step was measured, of their sum in such steps.
+        together = belief.of(context.indexes, context.pairs, context.factors)
+        if context.new is not None:
+            together += (context.factors * context.new) @ context.factors.T
+        is_measured = self.is_measured
+        variances = together.diagonal()[:-1]
+        if not is_measured:
+            variances = variances + together[-1, -1] - 2 * together[:-1, -1]
+        covariance = together.tolist()
 
-        # 4. What single requests differ by, and what nothing else explains.
+        # 3. What single requests differ by, and what nothing else explains.
         by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
         spreads, times = [], terms.sum(axis=0).tolist()
         for number, (lane, shape) in enumerate(zip(ids, lanes.shapes, strict=True)):
@@ -327,12 +316,12 @@ class TimeModel:
             cost=terms[COST].tolist(),
             length=(-terms[LENGTH]).tolist(),
             covariance=covariance,
-            relative=relative.tolist(),
+            variances=variances.tolist(),
             spreads=spreads,
             noise=self.noise,
             leaves=[leaves[others] for others in beside],
             strengths=lanes.strength.tolist(),
-            is_measured=self.is_measured,
+            is_measured=is_measured,
             rates=[
                 self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
                 for lane, shape in zip(ids, lanes.shapes, strict=True)
@@ -349,38 +338,59 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def _of_groups(self, groups: Sequence[Group], lanes: _Lanes) -> "_OfGroups":
-        """What the lanes, and the machine alone, feel of the groups' unknowns."""
-        get, nowhere = self.belief.numbers.get, self.belief.nowhere
+    def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> "_Context":
+        """What lanes feel of a request; remembered as long as the belief has the same unknowns."""
+        key = ids, beside, asked
+        context = self._contexts.get(key)
+        if context is None or context.shape != self.belief.shape:
+            if len(self._contexts) >= MAX_CONTEXTS:
+                self._contexts.clear()
+            context = self._contexts[key] = self._new_context(self._lanes(ids, beside), asked)
+        return context
+
+    def _new_context(self, lanes: _Lanes, asked: Asked) -> "_Context":
+        # 1. The groups' unknowns: strengths, contents, tilts, and strengths that are about a kind of drafter.
+        groups = list(groups_of(asked, lanes.kinds))
         shared, own = [group for group in groups if not group.kind], [group for group in groups if group.kind]
-        numbers: list[int] = []
-        new: list[float] = []
-        for part, deviations in (
-            ("strength", [group.strength for group in shared]),
-            ("content", [group.content for group in shared]),
-            ("tilt", [group.tilt for group in shared]),
-        ):
-            numbers += [get((part, *group.key), nowhere) for group in shared]
-            new += [deviation * deviation for deviation in deviations]
-        numbers += [get(("strength", *group.key), nowhere) for group in own]
-        new += [group.strength * group.strength for group in own]
-        shares = np.array([group.share for group in shared])
-        factors = (lanes.groups[:, :, None] * shares).reshape(len(lanes.groups), 3 * len(shared))
-        if own:
-            kinds = lanes.kinds
-            of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
-            factors = np.concatenate([factors, of_own], axis=1)
-        has_new = nowhere in numbers
-        return _OfGroups(
-            indexes=np.array(numbers, np.intp),
-            factors=factors,
-            contents=slice(len(shared), 2 * len(shared)),
-            has_new=has_new,
-            new=np.array(
-                [value if number == nowhere else 0.0 for number, value in zip(numbers, new, strict=True)]
-                if has_new
-                else [0.0] * len(new)
-            ),
+        names = [
+            *lanes.names,
+            *((part, *group.key) for part in ("strength", "content", "tilt") for group in shared),
+            *(("strength", *group.key) for group in own),
+        ]
+        variances = np.square(
+            [
+                *(group.strength for group in shared),
+                *(group.content for group in shared),
+                *(group.tilt for group in shared),
+                *(group.strength for group in own),
+            ]
+        )
+        # 2. How much of them the logarithm of time feels, and which of its terms.
+        rows, kinds = len(lanes.groups), lanes.kinds
+        of_shared = (lanes.groups[:, :, None] * [group.share for group in shared]).reshape(rows, 3 * len(shared))
+        of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
+        of_groups = np.concatenate([of_shared, of_own.reshape(rows, len(own))], axis=1)
+        terms = np.zeros((3, rows - 1, len(names)))
+        terms[:, :, : len(lanes.names)] = lanes.terms
+        terms[LENGTH, :, len(lanes.names) :] = of_groups[:-1]
+        contents = slice(len(lanes.names) + len(shared), len(lanes.names) + 2 * len(shared))
+        terms[COST, :, contents] = terms[LENGTH, :, contents]
+        terms[LENGTH, :, contents] = 0.0
+        means = lanes.means.copy()
+        means[LENGTH] -= lanes.strength * believed_strength(asked) + lanes.lookup * believed_lookups(asked)
+        # 3. Where they stand in the belief, and what is believed of those that it does not have.
+        nowhere = self.belief.nowhere
+        indexes = np.array([self.belief.numbers.get(name, nowhere) for name in names], np.intp)
+        is_new = indexes == nowhere
+        return _Context(
+            shape=self.belief.shape,
+            lanes=lanes,
+            indexes=indexes,
+            pairs=self.belief.pairs(indexes),
+            factors=np.concatenate([lanes.factors, of_groups], axis=1),
+            terms=terms,
+            means=means,
+            new=np.where(is_new, np.concatenate([lanes.variances, variances]), 0.0) if is_new.any() else None,
         )
 
     def _of_conversation(self, signals: Signals) -> float:
@@ -412,10 +422,13 @@ class TimeModel:
         shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
         self._tried(lane, among)
-        kinds = sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})
-        feeling = self._feeling(lane, kinds, signals, beside)
+        kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
+        feeling = self._feeling(lane, kinds, asked, beside)
+        conversation = self._conversation(signals.conversation) if signals.conversation and shape.drafts else None
+        if conversation is not None:
+            feeling = feeling.of_conversation(conversation)
         time = log(s_per_token)
-        self._drift(feeling, shape)
+        self.belief.widen(*feeling.drifting)  # whatever an observation tells of may have changed a little
         noise = self.noise
 
         # 1. A plain step shows the machine.
@@ -431,10 +444,12 @@ class TimeModel:
             self.rates.learn(lane, counts.verification_steps / counts.steps)
         if counts and not shape.looks_up:
             alike = [
-                self._feeling(other, kinds, signals, beside)
+                self._feeling(other, kinds, asked, beside)
                 for other in among
                 if counts.by_position and _is_shorter(other, lane)
             ]
+            if conversation is not None:
+                alike = [other.of_conversation(conversation) for other in alike]
             self._learn_length(feeling, alike, counts, leaf, shape)
             miss, expected = self._learn_time(feeling, time + counts.length - residual, noise + variance)
         else:
@@ -444,67 +459,64 @@ class TimeModel:
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
         self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
 
-    def _feeling(self, lane: LaneId, kinds: Sequence[str], signals: Signals, beside: float) -> "_Feeling":
-        """What one lane feels of a request; what is new is added to the belief."""
+    def _feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> "_Feeling":
+        """What one lane feels of a request; what is new is added to the belief. Remembered as long as the belief's
+        unknowns stand where they do."""
+        key = lane, kinds, asked, beside
+        feeling = self._feelings.get(key)
+        if feeling is None or feeling.kept != self.belief.kept:
+            if len(self._feelings) >= MAX_CONTEXTS:
+                self._feelings.clear()
+            feeling = self._feelings[key] = self._new_feeling(lane, kinds, asked, beside)
+        for group in feeling.keys:
+            self.groups[group] = self.groups.pop(group, None)
+        return feeling
+
+    def _new_feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> "_Feeling":
         shape = shape_of(lane.strategy)
-        cost, length = self._own(lane, beside)
-        length.mean += shape.strength * believed_strength(signals)
-        length.mean += shape.feels * believed_lookups(signals) if shape.looks_up else 0.0
-        groups = []
-        for group in groups_of(signals, kinds):
+        cost, length = _Sum(), _Sum()
+        cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+        length.mean = shape.length + shape.strength * believed_strength(asked)
+        length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0
+        drifting, keys = {self._number(("machine",), PRIOR.machine**2): PRIOR.machine_drift**2}, []
+        for unknown in unknowns_of(lane, beside):
+            number = self._number(unknown.name, unknown.variance)
+            if unknown.term == LENGTH:
+                length.add(number, -unknown.factor)
+            else:
+                cost.add(number, unknown.factor)
+            if unknown.name[0] in OWN_DRIFTS:
+                drifting[number] = OWN_DRIFTS[unknown.name[0]] * PRIOR.drift**2
+        for group in groups_of(asked, kinds):
             if group.kind and group.kind != shape.kind:
                 continue
-            strength, content, tilt = self._numbers_of(group)
-            groups.append((group.share, strength, content))
-            if shape.drafts:
-                length.add(strength, group.share * (shape.feels if group.kind else shape.strength))
-                if content is not None:
-                    cost.add(content, group.share * shape.cost)
-                if tilt is not None:
-                    length.add(tilt, group.share * shape.tilt)
-        if signals.conversation and shape.drafts:
-            length.add(self._conversation(signals.conversation), shape.strength)
-        return _Feeling(lane, cost, length, groups)
-
-    def _own(self, lane: LaneId, beside: float) -> "tuple[_Sum, _Sum]":
-        """What a lane feels beside a request's groups: time but for the acceptance length, and that."""
-        known = self._felt.get((lane, beside))
-        if known is None or known[0] != self.belief.kept:
-            belief, shape = self.belief, shape_of(lane.strategy)
-            cost, length = _Sum(), _Sum()
-            cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
-            length.mean = shape.length
-            for unknown in unknowns_of(lane, beside):
-                number = belief.numbers.get(unknown.name)
-                if number is None:
-                    number = belief.add(unknown.name, unknown.variance)
-                if unknown.term == LENGTH:
-                    length.add(number, -unknown.factor)
-                else:
-                    cost.add(number, unknown.factor)
-            if len(self._felt) > MAX_LANES:
-                self._felt.clear()
-            known = self._felt[lane, beside] = belief.kept, cost, length
-        return known[1].copy(), known[2].copy()
-
-    def _drift(self, feeling: "_Feeling", shape: Shape) -> None:
-        """Whatever an observation tells of may have changed a little."""
-        machine = self.belief.numbers["machine",]
-        if not shape.drafts:
-            self.belief.widen([machine], [PRIOR.machine_drift**2])
-            return
-        drift, engine, kind = PRIOR.drift**2, feeling.lane.fingerprint, shape.kind
-        own = str(feeling.lane.strategy.n_max)
-        numbers = self.belief.numbers
-        indexes = [machine, numbers["own cost", engine, kind, own], numbers["own length", engine, kind, own]]
-        variances = [PRIOR.machine_drift**2, 0.2 * drift, 0.3 * drift]
-        for share, strength, content in feeling.groups:
-            indexes.append(strength)
-            variances.append(drift * share**2)
+            key, share = group.key, group.share
+            keys.append(key)
+            strength = self._number(("strength", *key), group.strength**2)
+            content = self._number(("content", *key), group.content**2) if group.content else None
+            tilt = self._number(("tilt", *key), group.tilt**2) if group.tilt else None
+            if not shape.drafts:
+                continue
+            length.add(strength, share * (shape.feels if group.kind else shape.strength))
+            drifting[strength] = share**2 * PRIOR.drift**2
             if content is not None:
-                indexes.append(content)
-                variances.append(0.2 * drift)
-        self.belief.widen(indexes, variances)
+                cost.add(content, share * shape.cost)
+                drifting[content] = CONTENT_DRIFT * PRIOR.drift**2
+            if tilt is not None:
+                length.add(tilt, share * shape.tilt)
+        return _Feeling(
+            kept=self.belief.kept,
+            lane=lane,
+            cost=cost,
+            length=length,
+            keys=keys,
+            drifting=(np.array(list(drifting), np.intp), np.array(list(drifting.values()))),
+        )
+
+    def _number(self, name: Name, variance: float) -> int:
+        """Where an unknown stands, which is added if it is new."""
+        number = self.belief.numbers.get(name)
+        return self.belief.add(name, variance) if number is None else number
 
     def _learn_time(self, feeling: "_Feeling", value: float, noise: float) -> tuple[float, float]:
         """Of a time without the length; what it was off by, and the variance expected of that."""
@@ -708,20 +720,6 @@ class TimeModel:
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 
-    def _numbers_of(self, group: Group) -> tuple[int, int | None, int | None]:
-        """Where a group's strength stands, and if they are its own, what its content costs, and its tilt."""
-        key, numbers = group.key, self.belief.numbers
-        if key in self.groups:
-            self.groups[key] = self.groups.pop(key)
-            return numbers["strength", *key], numbers.get(("content", *key)), numbers.get(("tilt", *key))
-        self.groups[key] = None
-        add = self.belief.add
-        return (
-            add(("strength", *key), group.strength**2),
-            add(("content", *key), group.content**2) if group.content else None,
-            add(("tilt", *key), group.tilt**2) if group.tilt else None,
-        )
-
     def _conversation(self, name: str) -> int:
         """Where a conversation's strength stands: of too many, in the place of the one that was longest not met."""
         belief, key, known = self.belief, ("conversation", name), self.conversations
@@ -744,6 +742,7 @@ class _Sum:
         self.mean = 0.0
         self.numbers: list[int] = []
         self.factors: list[float] = []
+        self._arrays: tuple[Indexes, Floats] | None = None
 
     def copy(self) -> "_Sum":
         other = _Sum()
@@ -753,46 +752,58 @@ class _Sum:
     def add(self, number: int, factor: float) -> None:
         self.numbers.append(number)
         self.factors.append(factor)
+        self._arrays = None
 
     def arrays(self) -> tuple[Indexes, Floats]:
-        return np.array(self.numbers, np.intp), np.array(self.factors)
+        if self._arrays is None:
+            self._arrays = np.array(self.numbers, np.intp), np.array(self.factors)
+        return self._arrays
 
     def less(self, other: "_Sum") -> tuple[Indexes, Floats]:
         """This sum less another one, which has none of its unknowns."""
-        numbers = np.array(self.numbers + other.numbers, np.intp)
-        return numbers, np.array(self.factors + [-factor for factor in other.factors])
+        (numbers, factors), (others, less) = self.arrays(), other.arrays()
+        return np.concatenate([numbers, others]), np.concatenate([factors, -less])
 
 
-def _is_shorter(other: LaneId, lane: LaneId) -> bool:
-    """Whether another lane has the same drafter and shorter drafts."""
-    first, second = shape_of(other.strategy), shape_of(lane.strategy)
-    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+class _Context(NamedTuple):
+    """What the lanes of a choice feel of a request."""
 
-
-class _OfGroups(NamedTuple):
-    """What lanes feel of a request's groups."""
-
+    shape: int
+    """Of the belief, for which it holds."""
+    lanes: _Lanes
     indexes: Indexes
-    """Of their unknowns."""
+    """Of all unknowns; where some are not in the belief, nowhere."""
+    pairs: Indexes
+    """Of their covariances."""
     factors: Floats
-    """A row a lane, and the last for the machine alone."""
-    contents: slice
-    """Those that cost something."""
-    has_new: bool
-    """Whether some are not in the belief."""
-    new: Floats
-    """Variances of those."""
+    """Of the logarithm of time: a row a lane, and the last for the machine alone."""
+    terms: Floats
+    """The same of each term."""
+    means: Floats
+    """Of the terms by lane, before anything was observed."""
+    new: Floats | None
+    """Variances of unknowns that are not in the belief; ``None`` where it has all."""
 
 
 class _Feeling(NamedTuple):
     """What a lane feels of a request."""
 
+    kept: int
+    """Of the belief, for which it holds."""
     lane: LaneId
     cost: _Sum
     """Time but for the acceptance length."""
     length: _Sum
-    groups: list[tuple[float, int, int | None]]
-    """How much is felt of each, where its strength stands, and what its content costs."""
+    keys: list[Name]
+    """Of the groups."""
+    drifting: tuple[Indexes, Floats]
+    """Unknowns that may change, and by which variance with each request."""
+
+    def of_conversation(self, number: int) -> "_Feeling":
+        """What it feels of one in a conversation whose strength stands there."""
+        length = self.length.copy()
+        length.add(number, shape_of(self.lane.strategy).strength)
+        return self._replace(length=length)
 
 
 def _without(miss: float, expected: float, part: float) -> float:
