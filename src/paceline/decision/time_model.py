@@ -806,6 +806,12 @@ class _Feeling(NamedTuple):
         return self._replace(length=length)
 
 
+def _is_shorter(other: LaneId, lane: LaneId) -> bool:
+    """Whether another lane has the same drafter and shorter drafts."""
+    first, second = shape_of(other.strategy), shape_of(lane.strategy)
+    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+
+
 def _without(miss: float, expected: float, part: float) -> float:
     """What a miss tells of one part of the variance that was expected of it; at least nothing."""
     return max(0.0, min(miss * miss, MAX_MISS**2 * expected) - (expected - part))
