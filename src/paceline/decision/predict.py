@@ -45,15 +45,15 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         model = knowledge.model_of(lanes)
         ids = [id_of(state) for state in lanes]
         starts = [load.concurrent(state) for state in lanes]
-        forecasts = knowledge.forecasts
-        beside = [
-            forecasts[lane.model].of(start) if lane.model in forecasts else float(start)
-            for lane, start in zip(ids, starts, strict=True)
-        ]
+        known = {(lane.model, start): 0.0 for lane, start in zip(ids, starts, strict=True)}
+        for model_name, start in known:
+            forecast = knowledge.forecasts.get(model_name)
+            known[model_name, start] = forecast.of(start) if forecast else float(start)
+        beside = [known[lane.model, start] for lane, start in zip(ids, starts, strict=True)]
         expected = model.expected(ids, signals, beside)
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
-        prefills = [_prefill_s(knowledge, lane, signals) for lane in ids]
+        prefills = _prefills(knowledge, ids, signals)
     predictions = {}
     for number, (state, plain) in enumerate(zip(lanes, _plain_costs(ids, expected), strict=True)):
         lane = ids[number]
@@ -68,14 +68,16 @@ def _prediction(
 ) -> Prediction:
     machine, cost, length = expected.machine[number], expected.cost[number], expected.length[number]
     shape = shape_of(lane.strategy)
-    break_even = acceptance = coverage = None
+    break_even: float | None = None
+    acceptance: float | None = None
+    coverage: float | None = None
     if shape.drafts:
-        # Over all steps; of a lookup, few of them verify a draft.
-        yielded = exp(length)
-        share = max(expected.rates[number], min(1.0, (yielded - 1) / shape.drafted))
-        break_even = max(0.0, 1 + (exp(cost - plain) - 1) / share)
-        acceptance_length = min(shape.drafted + 1.0, max(1.0, 1 + (yielded - 1) / share))
-        coverage = min(1.0, share * acceptance_length / yielded)
+        break_even, acceptance_length, coverage = exp(cost - plain), exp(length), 1.0
+        if shape.looks_up:  # these are over all steps, of which few verify a draft
+            share = max(expected.rates[number], min(1.0, (acceptance_length - 1) / shape.drafted))
+            break_even = max(0.0, 1 + (break_even - 1) / share)
+            yielded, acceptance_length = acceptance_length, max(1.0, 1 + (acceptance_length - 1) / share)
+            coverage = min(1.0, share * acceptance_length / yielded)
         acceptance = acceptance_of(acceptance_length - 1, shape.drafted)
     unknown = expected.variances[number]
     return Prediction(
@@ -107,9 +109,16 @@ def _plain_costs(ids: Sequence[LaneId], expected: Expected) -> list[float]:
     return [plain.get(lane.fingerprint, plain.get(lane.model, 0.0)) for lane in ids]
 
 
-def _prefill_s(knowledge: Knowledge, lane: LaneId, signals: Signals) -> float:
-    """Seconds until the first token: for the part of the prompt that the engine's cache is not taken to hold."""
-    chars = signals.prompt_chars
-    if signals.turns > 1 and (turn := knowledge.served.get((signals.conversation, lane.fingerprint))):
-        chars = max(0, chars - turn.chars)
-    return chars / CHARS_PER_TOKEN * prefill_s_per_token(knowledge.means, lane.model)
+def _prefills(knowledge: Knowledge, ids: Sequence[LaneId], signals: Signals) -> list[float]:
+    """For each lane, seconds until the first token: for the part of the prompt that the engine's cache is not taken to
+    hold."""
+    taken: dict[tuple[str, str], float] = {}
+    for lane in ids:
+        if (lane.model, lane.fingerprint) in taken:
+            continue
+        chars = signals.prompt_chars
+        if signals.turns > 1 and (turn := knowledge.served.get((signals.conversation, lane.fingerprint))):
+            chars = max(0, chars - turn.chars)
+        s_per_token = prefill_s_per_token(knowledge.means, lane.model)
+        taken[lane.model, lane.fingerprint] = chars / CHARS_PER_TOKEN * s_per_token
+    return [taken[lane.model, lane.fingerprint] for lane in ids]
