@@ -16,7 +16,7 @@ def reason(signals: Signals, *lanes: LaneState, knowledge: Knowledge | None = No
 def test_before_anything_is_measured_times_are_in_plain_steps() -> None:
     text = reason(EDIT, PLAIN, NGRAM)
     assert text.startswith("edit 0.94, accept 0.")
-    assert "-> 8 drafted: 0.8" in text
+    assert "-> 8 drafted: 0." in text
     assert text.endswith(" plain steps/token, plain 1.00")
 
 
