@@ -123,7 +123,9 @@ def test_of_what_there_is_not_nothing_is_known() -> None:
     belief = named(1.0)
     belief.observe(at(0), ONE, 1.0, 1.0)
     assert belief.means(at(0, belief.nowhere)) == pytest.approx([0.5, 0.0])
-    assert belief.of(at(0, belief.nowhere), belief.pairs(at(0, belief.nowhere)), np.eye(2)) == pytest.approx(np.diag([0.5, 0.0]))
+    assert belief.of(at(0, belief.nowhere), belief.pairs(at(0, belief.nowhere)), np.eye(2)) == pytest.approx(
+        np.diag([0.5, 0.0])
+    )
 
 
 def test_a_belief_is_restored_as_it_was() -> None:

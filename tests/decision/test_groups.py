@@ -58,7 +58,8 @@ def test_lookups_differ_more_by_task_than_heads_do_and_tilt() -> None:
 
 def test_code_is_believed_to_be_more_predictable_than_stories() -> None:
     strengths = [
-        believed_strength(asked_of(Signals(tasks={task: 1.0}))) for task in (Task.EDIT, Task.CODE, Task.CHAT, Task.CREATE)
+        believed_strength(asked_of(Signals(tasks={task: 1.0})))
+        for task in (Task.EDIT, Task.CODE, Task.CHAT, Task.CREATE)
     ]
     assert strengths == sorted(strengths, reverse=True)
     mixed = Signals(tasks={Task.EDIT: 0.5, Task.CREATE: 0.5})
