@@ -66,7 +66,7 @@ def shares(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--policy", nargs="*", default=["linear model", "paceline"], help="as of benchmarks.worlds")
+    parser.add_argument("--policy", nargs="*", default=["paceline"], help="as of benchmarks.worlds")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=1200)
     parser.add_argument(

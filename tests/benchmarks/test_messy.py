@@ -89,8 +89,8 @@ def test_policies_are_told_what_they_are_said_to_be(requests: list[Recorded]) ->
 
 @pytest.mark.slow
 def test_who_knows_the_true_tasks_is_faster(requests: list[Recorded]) -> None:
-    made = shares(requests, ["linear model"], 400, 0, apart=3.0)
-    assert made["linear model, told nothing"] < made["linear model, told the true task alone"] <= 1.0
-    assert made["linear model, told the true task alone"] > max(
+    made = shares(requests, ["paceline"], 400, 0, apart=3.0)
+    assert made["paceline, told nothing"] < made["paceline, told the true task alone"] <= 1.0
+    assert made["paceline, told the true task alone"] > max(
         share for name, share in made.items() if name.startswith("always ")
     )
