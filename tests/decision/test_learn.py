@@ -332,3 +332,22 @@ def test_whatever_can_be_believed_is_learned_without_harm(reports: list[tuple[An
         assert 0 < prediction.relative < inf
         assert isfinite(prediction.spread)
     assert sum(decide(EDIT, LADDER, knowledge, Random(0)).propensities.values()) == pytest.approx(1)
+
+
+def test_a_machine_that_was_slow_is_tried_again() -> None:
+    """And meanwhile hardly ever: of two machines the faster one takes three times as long for a while."""
+    lanes = [
+        LaneState(Lane(name, name, Strategy(), name), model=f"model on {name}", fingerprint=name) for name in ("a", "b")
+    ]
+    knowledge, rng, noise, taken = Knowledge(), Random(0), Random(1), list[str]()
+    for number in range(400):
+        decision = decide(Signals(tasks={Task.CODE: 1.0}), lanes, knowledge, rng)
+        taken.append(decision.lane)
+        s_per_token = 0.02 if decision.lane == "a" else 0.045 if 100 <= number < 200 else 0.015
+        seconds = 100 * s_per_token * (1 + noise.gauss(0, 0.05))
+        observed = Observation(completion_tokens=100, decode_tokens=100, decode_s=seconds)
+        outcome = Outcome(decision.lane, 200, seconds + 0.1, observed=observed, at_s=1.7e9 + 3 * number)
+        learn(knowledge, Signals(tasks={Task.CODE: 1.0}), decision, outcome)
+    assert taken[50:100].count("b") > 45
+    assert taken[110:200].count("b") < 10
+    assert taken[300:].count("b") > 90

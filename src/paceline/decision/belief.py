@@ -136,6 +136,11 @@ class Belief:
         """Of some unknowns, which there may not be."""
         return self._mean.take(indexes)
 
+    def variance(self, number: int) -> float:
+        """Of the unknown that stands there."""
+        rows = self._rows[: self._gathered, number]
+        return float(self._covariance[number, number] - rows @ rows)
+
     def pairs(self, indexes: Indexes) -> Indexes:
         """Where the covariances between some unknowns stand, for :meth:`of`; as long as :attr:`shape` is the same."""
         pairs: Indexes = indexes[:, None] * len(self._mean) + indexes

@@ -429,6 +429,7 @@ class TimeModel:
             feeling = feeling.of_conversation(conversation)
         time = log(s_per_token)
         self.belief.widen(*feeling.drifting)  # whatever an observation tells of may have changed a little
+        self._widen_unseen(lane, among)
         noise = self.noise
 
         # 1. A plain step shows the machine.
@@ -478,7 +479,8 @@ class TimeModel:
         cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
         length.mean = shape.length + shape.strength * believed_strength(asked)
         length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0
-        drifting, keys = {self._number(("machine",), PRIOR.machine**2): PRIOR.machine_drift**2}, []
+        self._number(("machine",), PRIOR.machine**2)
+        drifting, keys = {self._number(("machine", lane.model), PRIOR.device**2): PRIOR.machine_drift**2}, []
         for unknown in unknowns_of(lane, beside):
             number = self._number(unknown.name, unknown.variance)
             if unknown.term == LENGTH:
@@ -513,6 +515,13 @@ class TimeModel:
             drifting=(np.array(list(drifting), np.intp), np.array(list(drifting.values()))),
         )
 
+    def _widen_unseen(self, lane: LaneId, among: Sequence[LaneId]) -> None:
+        """Other machines may be slower or faster than when they were last seen: one that was ill is tried again."""
+        for model in {other.model for other in among} - {lane.model}:
+            number = self._number(("machine", model), PRIOR.device**2)
+            if self.belief.variance(number) < 2 * PRIOR.device**2:
+                self.belief.widen([number], [PRIOR.machine_changed**2 / PRIOR.machine_unseen])
+
     def _number(self, name: Name, variance: float) -> int:
         """Where an unknown stands, which is added if it is new."""
         number = self.belief.numbers.get(name)
@@ -523,8 +532,9 @@ class TimeModel:
         indexes, factors = feeling.cost.arrays()
         value -= feeling.cost.mean
         miss, expected = self.belief.observe(indexes, factors, value, noise)
-        if self._changes.has("machine", miss, expected):
-            self.belief.widen([self.belief.numbers["machine",]], [PRIOR.machine_changed**2])
+        machine = ("machine", feeling.lane.model)
+        if self._changes.has(machine, miss, expected):
+            self.belief.widen([self.belief.numbers[machine]], [PRIOR.machine_changed**2])
             self.belief.observe(indexes, factors, value, noise)
         self.noises.learn("time", _without(miss, expected, self.noise))
         return miss, expected

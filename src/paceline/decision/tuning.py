@@ -86,6 +86,8 @@ class Prior(Struct, frozen=True):
     """By request."""
     machine_changed: float = 0.5
     """By which a machine is slower or faster when it throttles or others compute."""
+    machine_unseen: float = 50.0
+    """Requests that others serve, after which a machine may be slower or faster by that. Guessed."""
     drift: float = 0.003
     """Of what an observation tells of, each time. With none nothing changes: changes are told apart."""
     residual_drift: float = 0.001
