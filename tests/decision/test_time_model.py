@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from tests.machines import CODE, EDIT, LADDER, NGRAM, PLAIN, STORY, Machine, forced, taught
 
 from paceline.decision import Knowledge
+from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import id_of
-from paceline.decision.time_model import Counts, LaneId, TimeModel
+from paceline.decision.time_model import Counts, TimeModel
 from paceline.decision.tuning import MACHINE_MEAN
 from paceline.types import Signals, Strategy, Task
 

@@ -19,7 +19,7 @@ from paceline.cli import main
 from paceline.cli.lanes import rows_of
 from paceline.cli.top import lanes_table, task_tables
 from paceline.decision import Knowledge, decide, learn, predict
-from paceline.decision.time_model import LaneId
+from paceline.decision.feeling import LaneId
 from paceline.evidence.page import page
 from paceline.evidence.report import report
 from paceline.evidence.show import heading, text, verdict

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from paceline.decision.answers import Mean, Means
+from paceline.decision.feeling import LaneId
 from paceline.decision.load import Forecast
 from paceline.decision.saved import SavedModel, restored, saved
-from paceline.decision.time_model import LaneId, TimeModel
+from paceline.decision.time_model import TimeModel
 from paceline.decision.tuning import MAX_MODELS, MAX_SERVED
 from paceline.types import LaneState, Measured
 

@@ -5,10 +5,11 @@ from math import isfinite
 from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, prefill_key
+from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
-from paceline.decision.time_model import Counts, LaneId, TimeModel
+from paceline.decision.time_model import Counts, TimeModel
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
 from paceline.types import Decision, Measured, Outcome, Prediction, Signals, engine_of
 

@@ -7,10 +7,11 @@ from msgspec import Struct
 
 from paceline.decision.answers import answer_tokens, prefill_s_per_token
 from paceline.decision.drafting import acceptance_of
+from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, id_of
 from paceline.decision.load import Load
 from paceline.decision.shapes import shape_of
-from paceline.decision.time_model import Expected, LaneId, TimeModel
+from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.types import LaneState, Prediction, Signals
 

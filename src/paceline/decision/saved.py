@@ -4,8 +4,9 @@ import numpy as np
 from msgspec import Struct
 
 from paceline.decision.belief import Name
+from paceline.decision.feeling import LaneId
 from paceline.decision.groups import Alike, Leaf
-from paceline.decision.time_model import LaneId, TimeModel
+from paceline.decision.time_model import TimeModel
 from paceline.types import Task
 
 

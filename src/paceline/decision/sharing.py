@@ -9,8 +9,9 @@ import numpy as np
 from msgspec import Struct
 
 from paceline.decision.belief import Name
+from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge
-from paceline.decision.time_model import LaneId, TimeModel
+from paceline.decision.time_model import TimeModel
 
 REMEMBERED = 256
 """Numbers of an origin's deltas that are known apart; older ones count as known."""

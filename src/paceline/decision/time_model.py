@@ -25,70 +25,47 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from paceline.decision.belief import Belief, Floats, Indexes, Name
+from paceline.decision.belief import Belief, Floats, Name
 from paceline.decision.changes import Changes, Recent, Variances
+from paceline.decision.feeling import (
+    COST,
+    LENGTH,
+    MACHINE,
+    Context,
+    Feeling,
+    LaneId,
+    Lanes,
+    context_of,
+    feeling_of,
+    number_of,
+    unknowns_of,
+)
 from paceline.decision.groups import (
     Asked,
     Leaf,
     asked_of,
-    believed_lookups,
-    believed_strength,
     changing_group,
-    groups_of,
     leaf_of,
 )
-from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
+from paceline.decision.shapes import PLAIN, Shape, shape_of
 from paceline.decision.tuning import (
     ALWAYS_FADING,
-    LOAD_MEAN,
-    LOAD_OWN,
     LOADS,
     LOOKUP_SHARE,
-    MACHINE_MEAN,
     MAX_CONVERSATIONS,
     MAX_GROUPS,
     MAX_LANES,
     MAX_MISS,
     PRIOR,
-    SHARED_COST,
-    SHARED_JUMP,
-    SHARED_LENGTH,
 )
-from paceline.types import Signals, Strategy
+from paceline.types import Signals
 
-MACHINE, COST, LENGTH = range(3)
-"""Terms of the formula, as they are told apart: a plain step's time; a step's cost, load and content included; the
-acceptance length, with strengths and tilts."""
-OWN_DRIFTS = {"own cost": 0.2, "own length": 0.3}
-CONTENT_DRIFT = 0.2
-"""Of an observation's drift, as variance, what a lane's own and a group's content have."""
 MAX_CONTEXTS = 256
 """That are remembered; a matter of time alone."""
 MORE = 1.25
 """Times as many as are remembered there may be, before those too many are forgotten together."""
 SMALL = 0.02**2
 """Variance of a length's logarithm that counts don't explain."""
-
-
-class LaneId(NamedTuple):
-    """What the model knows a lane by."""
-
-    fingerprint: str
-    """Of the engine and its model."""
-    model: str
-    """Of that model and the device."""
-    strategy: Strategy
-
-
-class Unknown(NamedTuple):
-    """One that a lane feels."""
-
-    name: Name
-    variance: float
-    """Before anything was observed."""
-    factor: float
-    """How much of it is in the logarithm of time."""
-    term: int
 
 
 class Counts(NamedTuple):
@@ -136,99 +113,6 @@ class Expected(Struct, frozen=True):
     """Of lookups, share of the steps that verify a draft; 1 for other drafters."""
 
 
-class _Lanes:
-    """The lanes of one choice, each at its load: what they feel beside a request's groups. Arrays have a row a lane."""
-
-    def __init__(self, ids: Sequence[LaneId], beside: Sequence[float]) -> None:
-        self.shapes = [shape_of(lane.strategy) for lane in ids]
-        self.kinds = sorted({shape.kind for shape in self.shapes} - {PLAIN})
-        felt = [unknowns_of(lane, others) for lane, others in zip(ids, beside, strict=True)]
-        columns: dict[Name, int] = {}
-        for unknown in (unknown for unknowns in felt for unknown in unknowns):
-            columns.setdefault(unknown.name, len(columns))
-        self.names = list(columns)
-        self.variances = np.zeros(len(columns))
-        self.terms = np.zeros((3, len(ids), len(columns)))
-        """How much each term feels of the unknowns."""
-        for lane, unknowns in enumerate(felt):
-            for unknown in unknowns:
-                self.variances[columns[unknown.name]] = unknown.variance
-                self.terms[unknown.term, lane, columns[unknown.name]] = unknown.factor
-        self.factors: Floats = np.concatenate([self.terms.sum(axis=0), self.terms[MACHINE, :1]])
-        """How much the logarithm of time does, and in the last row the first lane's machine alone."""
-        shapes = self.shapes
-        self.means = np.zeros((3, len(ids)))
-        """Of the terms, before anything was observed."""
-        self.means[MACHINE] = MACHINE_MEAN
-        self.means[COST] = [
-            shape.cost + LOAD_MEAN * load_shape(others)[0] for shape, others in zip(shapes, beside, strict=True)
-        ]
-        self.means[LENGTH] = [-shape.length for shape in shapes]
-        self.strength: Floats = np.array([shape.strength for shape in shapes])
-        """How much each lane feels of the strength of all drafters."""
-        self.lookup: Floats = np.array([shape.feels if shape.looks_up else 0.0 for shape in shapes])
-        """How much lookups feel of their own strength."""
-        self.groups: Floats = np.array([*([-each.strength, each.cost, -each.tilt] for each in shapes), [0.0, 0.0, 0.0]])
-        """How much the logarithm of time feels of a group's strength, content and tilt."""
-        self.own: Floats = np.array(
-            [*([-each.feels * (each.kind == kind) for kind in self.kinds] for each in shapes), [0.0] * len(self.kinds)]
-        )
-        """How much of the strength of a group that is about a kind of drafter."""
-
-
-def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
-    """What a lane feels beside a request's groups, where so many others are decoded meanwhile."""
-    shape, engine = shape_of(lane.strategy), lane.fingerprint
-    kind, own = shape.kind, str(lane.strategy.n_max)
-    # 1. A step's time.
-    unknowns = [
-        Unknown(("machine",), PRIOR.machine**2, 1.0, MACHINE),
-        Unknown(("machine", lane.model), PRIOR.device**2, 1.0, MACHINE),
-        Unknown(("engine", engine), PRIOR.engine**2, 1.0, COST),
-    ]
-    if shape.drafts:
-        cost, jump = PRIOR.cost**2, PRIOR.jump**2
-        unknowns += [
-            Unknown(("cost", engine), SHARED_COST * cost, shape.cost, COST),
-            Unknown(("cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost, COST),
-            Unknown(("jump", engine), SHARED_JUMP * jump, 1.0, COST),
-            Unknown(("jump", engine, kind), (1 - SHARED_JUMP) * jump, 1.0, COST),
-            Unknown(("own cost", engine, kind, own), PRIOR.own_cost**2, 1.0, COST),
-        ]
-    # 2. What load adds.
-    if beside > 0:
-        logarithm, single = load_shape(beside)
-        unknowns += [
-            Unknown(("load",), PRIOR.load**2, logarithm, COST),
-            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, COST),
-            Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, COST),
-        ]
-        unknowns += [
-            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], COST) for knot in range(LOADS)
-        ]
-        if shape.drafts:
-            cost = PRIOR.load_of_cost**2
-            unknowns += [
-                Unknown(("load of cost", engine), SHARED_COST * cost, shape.cost * logarithm, COST),
-                Unknown(("load of cost", engine, kind), (1 - SHARED_COST) * cost, shape.cost * logarithm, COST),
-            ]
-            unknowns += [
-                Unknown(("load of cost at", str(knot), engine, kind), cost, LOAD_OWN * shape.cost * single[knot], COST)
-                for knot in range(LOADS)
-            ]
-    # 3. The acceptance length.
-    if shape.drafts:
-        length = PRIOR.length**2
-        for knot, factor in enumerate(shape.knots):
-            place = str(knot)
-            unknowns += [
-                Unknown(("length", place, engine), SHARED_LENGTH * length, -factor, LENGTH),
-                Unknown(("length", place, engine, kind), (1 - SHARED_LENGTH) * length, -factor, LENGTH),
-            ]
-        unknowns.append(Unknown(("own length", engine, kind, own), PRIOR.own_length**2, -1.0, LENGTH))
-    return [unknown for unknown in unknowns if unknown.factor]
-
-
 class TimeModel:
     """What is known of some lanes' times, and how it is learned."""
 
@@ -266,9 +150,9 @@ class TimeModel:
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
-        self._contexts: dict[tuple[tuple[LaneId, ...], tuple[float, ...], Asked], _Context] = {}
-        self._feelings: dict[tuple[LaneId, tuple[str, ...], Asked, float], _Feeling] = {}
-        self._made: dict[tuple[tuple[LaneId, ...], tuple[float, ...]], _Lanes] = {}
+        self._contexts: dict[tuple[tuple[LaneId, ...], tuple[float, ...], Asked], Context] = {}
+        self._feelings: dict[tuple[LaneId, tuple[str, ...], Asked, float], Feeling] = {}
+        self._made: dict[tuple[tuple[LaneId, ...], tuple[float, ...]], Lanes] = {}
 
     # Predicting
 
@@ -338,73 +222,28 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> "_Context":
+    def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> Context:
         """What lanes feel of a request; remembered as long as the belief has the same unknowns."""
         key = ids, beside, asked
         context = self._contexts.get(key)
         if context is None or context.shape != self.belief.shape:
             if len(self._contexts) >= MAX_CONTEXTS:
                 self._contexts.clear()
-            context = self._contexts[key] = self._new_context(self._lanes(ids, beside), asked)
+            context = self._contexts[key] = context_of(self._lanes(ids, beside), asked, self.belief)
         return context
-
-    def _new_context(self, lanes: _Lanes, asked: Asked) -> "_Context":
-        # 1. The groups' unknowns: strengths, contents, tilts, and strengths that are about a kind of drafter.
-        groups = list(groups_of(asked, lanes.kinds))
-        shared, own = [group for group in groups if not group.kind], [group for group in groups if group.kind]
-        names = [
-            *lanes.names,
-            *((part, *group.key) for part in ("strength", "content", "tilt") for group in shared),
-            *(("strength", *group.key) for group in own),
-        ]
-        variances = np.square(
-            [
-                *(group.strength for group in shared),
-                *(group.content for group in shared),
-                *(group.tilt for group in shared),
-                *(group.strength for group in own),
-            ]
-        )
-        # 2. How much of them the logarithm of time feels, and which of its terms.
-        rows, kinds = len(lanes.groups), lanes.kinds
-        of_shared = (lanes.groups[:, :, None] * [group.share for group in shared]).reshape(rows, 3 * len(shared))
-        of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
-        of_groups = np.concatenate([of_shared, of_own.reshape(rows, len(own))], axis=1)
-        terms = np.zeros((3, rows - 1, len(names)))
-        terms[:, :, : len(lanes.names)] = lanes.terms
-        terms[LENGTH, :, len(lanes.names) :] = of_groups[:-1]
-        contents = slice(len(lanes.names) + len(shared), len(lanes.names) + 2 * len(shared))
-        terms[COST, :, contents] = terms[LENGTH, :, contents]
-        terms[LENGTH, :, contents] = 0.0
-        means = lanes.means.copy()
-        means[LENGTH] -= lanes.strength * believed_strength(asked) + lanes.lookup * believed_lookups(asked)
-        # 3. Where they stand in the belief, and what is believed of those that it does not have.
-        nowhere = self.belief.nowhere
-        indexes = np.array([self.belief.numbers.get(name, nowhere) for name in names], np.intp)
-        is_new = indexes == nowhere
-        return _Context(
-            shape=self.belief.shape,
-            lanes=lanes,
-            indexes=indexes,
-            pairs=self.belief.pairs(indexes),
-            factors=np.concatenate([lanes.factors, of_groups], axis=1),
-            terms=terms,
-            means=means,
-            new=np.where(is_new, np.concatenate([lanes.variances, variances]), 0.0) if is_new.any() else None,
-        )
 
     def _of_conversation(self, signals: Signals) -> float:
         """Strength of the request's conversation."""
         number = self.belief.numbers.get(("conversation", signals.conversation)) if signals.conversation else None
         return 0.0 if number is None else float(self.belief.mean[number])
 
-    def _lanes(self, ids: tuple[LaneId, ...], beside: tuple[float, ...]) -> _Lanes:
+    def _lanes(self, ids: tuple[LaneId, ...], beside: tuple[float, ...]) -> Lanes:
         key = ids, beside
         made = self._made.get(key)
         if made is None:
             if len(self._made) >= MAX_LANES:
                 self._made.clear()
-            made = self._made[key] = _Lanes(ids, beside)
+            made = self._made[key] = Lanes(ids, beside)
         return made
 
     # Learning
@@ -460,7 +299,7 @@ class TimeModel:
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
         self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
 
-    def _feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> "_Feeling":
+    def _feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> Feeling:
         """What one lane feels of a request; what is new is added to the belief. Remembered as long as the belief's
         unknowns stand where they do."""
         key = lane, kinds, asked, beside
@@ -468,66 +307,19 @@ class TimeModel:
         if feeling is None or feeling.kept != self.belief.kept:
             if len(self._feelings) >= MAX_CONTEXTS:
                 self._feelings.clear()
-            feeling = self._feelings[key] = self._new_feeling(lane, kinds, asked, beside)
+            feeling = self._feelings[key] = feeling_of(lane, kinds, asked, beside, self.belief)
         for group in feeling.keys:
             self.groups[group] = self.groups.pop(group, None)
         return feeling
 
-    def _new_feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> "_Feeling":
-        shape = shape_of(lane.strategy)
-        cost, length = _Sum(), _Sum()
-        cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
-        length.mean = shape.length + shape.strength * believed_strength(asked)
-        length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0
-        self._number(("machine",), PRIOR.machine**2)
-        drifting, keys = {self._number(("machine", lane.model), PRIOR.device**2): PRIOR.machine_drift**2}, []
-        for unknown in unknowns_of(lane, beside):
-            number = self._number(unknown.name, unknown.variance)
-            if unknown.term == LENGTH:
-                length.add(number, -unknown.factor)
-            else:
-                cost.add(number, unknown.factor)
-            if unknown.name[0] in OWN_DRIFTS:
-                drifting[number] = OWN_DRIFTS[unknown.name[0]] * PRIOR.drift**2
-        for group in groups_of(asked, kinds):
-            if group.kind and group.kind != shape.kind:
-                continue
-            key, share = group.key, group.share
-            keys.append(key)
-            strength = self._number(("strength", *key), group.strength**2)
-            content = self._number(("content", *key), group.content**2) if group.content else None
-            tilt = self._number(("tilt", *key), group.tilt**2) if group.tilt else None
-            if not shape.drafts:
-                continue
-            length.add(strength, share * (shape.feels if group.kind else shape.strength))
-            drifting[strength] = share**2 * PRIOR.drift**2
-            if content is not None:
-                cost.add(content, share * shape.cost)
-                drifting[content] = CONTENT_DRIFT * PRIOR.drift**2
-            if tilt is not None:
-                length.add(tilt, share * shape.tilt)
-        return _Feeling(
-            kept=self.belief.kept,
-            lane=lane,
-            cost=cost,
-            length=length,
-            keys=keys,
-            drifting=(np.array(list(drifting), np.intp), np.array(list(drifting.values()))),
-        )
-
     def _widen_unseen(self, lane: LaneId, among: Sequence[LaneId]) -> None:
         """Other machines may be slower or faster than when they were last seen: one that was ill is tried again."""
         for model in {other.model for other in among} - {lane.model}:
-            number = self._number(("machine", model), PRIOR.device**2)
+            number = number_of(self.belief, ("machine", model), PRIOR.device**2)
             if self.belief.variance(number) < 2 * PRIOR.device**2:
                 self.belief.widen([number], [PRIOR.machine_changed**2 / PRIOR.machine_unseen])
 
-    def _number(self, name: Name, variance: float) -> int:
-        """Where an unknown stands, which is added if it is new."""
-        number = self.belief.numbers.get(name)
-        return self.belief.add(name, variance) if number is None else number
-
-    def _learn_time(self, feeling: "_Feeling", value: float, noise: float) -> tuple[float, float]:
+    def _learn_time(self, feeling: Feeling, value: float, noise: float) -> tuple[float, float]:
         """Of a time without the length; what it was off by, and the variance expected of that."""
         indexes, factors = feeling.cost.arrays()
         value -= feeling.cost.mean
@@ -540,7 +332,7 @@ class TimeModel:
         return miss, expected
 
     def _learn_length(
-        self, feeling: "_Feeling", shorter: "Sequence[_Feeling]", counts: Counts, leaf: Leaf, shape: Shape
+        self, feeling: Feeling, shorter: Sequence[Feeling], counts: Counts, leaf: Leaf, shape: Shape
     ) -> None:
         """Of the acceptance length that was counted; and where it was counted by position, of those that the drafts
         would have had at shorter lanes' caps."""
@@ -555,7 +347,7 @@ class TimeModel:
             self.belief.observe(indexes, factors, value, noise)
         self._learn_spread(leaf, shape, miss, expected, spread)
 
-    def _learn_positions(self, feelings: "Sequence[_Feeling]", counts: Counts, spread: float) -> tuple[float, float]:
+    def _learn_positions(self, feelings: Sequence[Feeling], counts: Counts, spread: float) -> tuple[float, float]:
         """Of the lengths at all these caps, the whole draft's last; what that was off by."""
         felt = dict.fromkeys(number for feeling in feelings for number in feeling.length.numbers)
         columns = {number: place for place, number in enumerate(felt)}
@@ -572,9 +364,7 @@ class TimeModel:
         misses, variances = self.belief.observe_together(np.array(list(columns), np.intp), factors, values, noises)
         return float(misses[-1]), float(variances[-1])
 
-    def _learn_sum(
-        self, feeling: "_Feeling", value: float, noise: float, leaf: Leaf, shape: Shape
-    ) -> tuple[float, float]:
+    def _learn_sum(self, feeling: Feeling, value: float, noise: float, leaf: Leaf, shape: Shape) -> tuple[float, float]:
         """Of a time as a whole; what it was off by, and the variance expected of that."""
         indexes, factors = feeling.cost.less(feeling.length)
         value -= feeling.cost.mean - feeling.length.mean
@@ -743,77 +533,6 @@ class TimeModel:
         old = next(iter(known))
         del known[old]
         return belief.replace(("conversation", old), key, PRIOR.conversation**2)
-
-
-class _Sum:
-    """A weighted sum of unknowns, over a mean."""
-
-    def __init__(self) -> None:
-        self.mean = 0.0
-        self.numbers: list[int] = []
-        self.factors: list[float] = []
-        self._arrays: tuple[Indexes, Floats] | None = None
-
-    def copy(self) -> "_Sum":
-        other = _Sum()
-        other.mean, other.numbers, other.factors = self.mean, self.numbers.copy(), self.factors.copy()
-        return other
-
-    def add(self, number: int, factor: float) -> None:
-        self.numbers.append(number)
-        self.factors.append(factor)
-        self._arrays = None
-
-    def arrays(self) -> tuple[Indexes, Floats]:
-        if self._arrays is None:
-            self._arrays = np.array(self.numbers, np.intp), np.array(self.factors)
-        return self._arrays
-
-    def less(self, other: "_Sum") -> tuple[Indexes, Floats]:
-        """This sum less another one, which has none of its unknowns."""
-        (numbers, factors), (others, less) = self.arrays(), other.arrays()
-        return np.concatenate([numbers, others]), np.concatenate([factors, -less])
-
-
-class _Context(NamedTuple):
-    """What the lanes of a choice feel of a request."""
-
-    shape: int
-    """Of the belief, for which it holds."""
-    lanes: _Lanes
-    indexes: Indexes
-    """Of all unknowns; where some are not in the belief, nowhere."""
-    pairs: Indexes
-    """Of their covariances."""
-    factors: Floats
-    """Of the logarithm of time: a row a lane, and the last for the machine alone."""
-    terms: Floats
-    """The same of each term."""
-    means: Floats
-    """Of the terms by lane, before anything was observed."""
-    new: Floats | None
-    """Variances of unknowns that are not in the belief; ``None`` where it has all."""
-
-
-class _Feeling(NamedTuple):
-    """What a lane feels of a request."""
-
-    kept: int
-    """Of the belief, for which it holds."""
-    lane: LaneId
-    cost: _Sum
-    """Time but for the acceptance length."""
-    length: _Sum
-    keys: list[Name]
-    """Of the groups."""
-    drifting: tuple[Indexes, Floats]
-    """Unknowns that may change, and by which variance with each request."""
-
-    def of_conversation(self, number: int) -> "_Feeling":
-        """What it feels of one in a conversation whose strength stands there."""
-        length = self.length.copy()
-        length.add(number, shape_of(self.lane.strategy).strength)
-        return self._replace(length=length)
 
 
 def _is_shorter(other: LaneId, lane: LaneId) -> bool:
