@@ -79,8 +79,8 @@ class Sharing:
                 _learn(self._knowledge.joined(told.models), told)
             self._knowledge.learned += 1
         known.append(delta.sequence)
+        known.sort()
         while len(known) > 1 and (known[1] == known[0] + 1 or len(known) > REMEMBERED):
-            known.sort()
             known.pop(0)
         return True
 
