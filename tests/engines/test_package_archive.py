@@ -153,3 +153,14 @@ def test_the_builds_source_is_fetched_without_running_it(
     index.pages[f"/files/{file}"] = ("application/gzip", b"tampered with")
     with pytest.raises(llama_cpp_build.CannotBuild, match="another file"):
         llama_cpp_build._downloaded(tmp_path, tmp_path / "log")
+
+
+@pytest.mark.parametrize(("flags", "options"), [("sse2 amx_tile avx2", 2), ("sse2 avx2", 0)])
+def test_nothing_is_built_for_amx(flags: str, options: int, tmp_path: Path) -> None:
+    """Machines say that they have it, and can't run it."""
+    cpu_info = tmp_path / "cpuinfo"
+    cpu_info.write_text(f"processor : 0\nflags : {flags}\n")
+    told = llama_cpp_build.processor_options(cpu_info)
+    assert len(told) == options
+    assert all("-mno-amx-tile" in value for value in told.values())
+    assert llama_cpp_build.processor_options(tmp_path / "none") == {}

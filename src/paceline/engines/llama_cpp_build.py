@@ -46,11 +46,23 @@ BACKENDS = {
     "hip": {"GGML_HIP": "ON"},
 }
 """What CMake is told beside :data:`OPTIONS`."""
+WITHOUT_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+CPU_INFO = Path("/proc/cpuinfo")
 MIN_SHARE = 0.02
 """Done before that, nothing can be said of the time left."""
 MAX_LAST_LINES = 15
 """Of what a program said before it failed, in the message."""
 _PROGRESS = re.compile(r"^\[\s*(\d+)(?:/(\d+)|%)\]")
+
+
+def processor_options(cpu_info: Path = CPU_INFO) -> dict[str, str]:
+    """What CMake is told of the processor. Virtual machines say that they have AMX and can't run it: a server that was
+    built for it ended with an illegal instruction at its first token, so nobody's is."""
+    try:
+        has_amx = "amx_tile" in cpu_info.read_text("utf-8", "replace")
+    except OSError:
+        has_amx = False
+    return {"CMAKE_C_FLAGS": WITHOUT_AMX, "CMAKE_CXX_FLAGS": WITHOUT_AMX} if has_amx else {}
 
 
 class CannotBuild(Exception):
@@ -110,7 +122,8 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
         apply_patch(source, git)
         report(Progress("configure"))
         target = Path(scratch) / "build"
-        options = [f"-D{name}={value}" for name, value in (OPTIONS | BACKENDS[backend]).items()]
+        told = OPTIONS | BACKENDS[backend] | processor_options()
+        options = [f"-D{name}={value}" for name, value in told.items()]
         ninja = _path_of("ninja")
         generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         _run([cmake, "-S", str(source), "-B", str(target), *generator, *options], log)
@@ -173,6 +186,8 @@ def apply_patch(source: Path, git: str = "git") -> None:
 
 def _key(backend: str) -> str:
     inputs = [PACKAGE, VERSION, SHA256, PATCH.read_text("utf-8"), OPTIONS, backend, BACKENDS[backend]]
+    if processor := processor_options():
+        inputs.append(processor)
     return f"llama.cpp-{LLAMA_CPP}-{backend}-{hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:10]}"
 
 
