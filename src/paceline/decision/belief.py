@@ -36,8 +36,8 @@ class Told(NamedTuple):
 class Belief:
     """Mean and covariance of all unknowns.
 
-    What an observation takes from the covariance is the square of one row. Such rows are gathered, and taken together:
-    a product of matrices is ten times as quick as passing through the whole covariance for each.
+    What an observation takes from the covariance is the square of one row. Such rows are gathered, and taken together
+    as one product of matrices, instead of passing through the whole covariance for each.
     """
 
     def __init__(self) -> None:

@@ -278,15 +278,17 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
     cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
     length.mean = shape.length + shape.strength * believed_strength(asked)
     length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0
-    number_of(belief, ("machine",), PRIOR.machine**2)
-    drifting, keys = {number_of(belief, ("machine", lane.model), PRIOR.device**2): PRIOR.machine_drift**2}, []
+    drifting: dict[int, float] = {}
+    keys: list[Name] = []
     for unknown in unknowns_of(lane, beside):
         number = number_of(belief, unknown.name, unknown.variance)
         if unknown.term == LENGTH:
             length.add(number, -unknown.factor)
         else:
             cost.add(number, unknown.factor)
-        if unknown.name[0] in OWN_DRIFTS:
+        if unknown.name == ("machine", lane.model):
+            drifting[number] = PRIOR.machine_drift**2
+        elif unknown.name[0] in OWN_DRIFTS:
             drifting[number] = OWN_DRIFTS[unknown.name[0]] * PRIOR.drift**2
     for group in groups_of(asked, kinds):
         if group.kind and group.kind != shape.kind:

@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
+from paceline.decision.arrays import packed, packed_triangle, unpacked, unpacked_triangle
 from paceline.decision.belief import Name
 from paceline.decision.feeling import LaneId
 from paceline.decision.groups import Alike, Leaf
@@ -48,14 +49,13 @@ def saved(model: TimeModel) -> SavedModel:
     if isinstance(model.saved, SavedModel):
         return model.saved
     belief = model.belief
-    rows, columns = np.tril_indices(len(belief.numbers))
     model.saved = SavedModel(
         at_s=model.at_s,
         seen=model.seen,
         names=sorted(belief.numbers, key=belief.numbers.__getitem__),
-        prior=belief.prior.astype("<f8").tobytes(),
-        mean=belief.mean.astype("<f8").tobytes(),
-        covariance=belief.covariance[rows, columns].astype("<f8").tobytes(),
+        prior=packed(belief.prior),
+        mean=packed(belief.mean),
+        covariance=packed_triangle(belief.covariance),
         groups=list(model.groups),
         conversations=list(model.conversations),
         lanes=list(model.lanes.items()),
@@ -78,11 +78,8 @@ def restored(entry: SavedModel) -> TimeModel | None:
     sizes = (len(entry.prior), len(entry.mean), len(entry.covariance))
     if len(set(entry.names)) != count or sizes != (8 * count, 8 * count, 4 * count * (count + 1)):
         return None
-    prior, mean, triangle = (np.frombuffer(part, "<f8") for part in (entry.prior, entry.mean, entry.covariance))
-    covariance = np.zeros((count, count))
-    covariance[np.tril_indices(count)] = triangle
-    covariance += np.tril(covariance, -1).T
-    numbers = np.concatenate([prior, mean, triangle, _others(entry)])
+    prior, mean, covariance = unpacked(entry.prior), unpacked(entry.mean), unpacked_triangle(entry.covariance, count)
+    numbers = np.concatenate([prior, mean, covariance.ravel(), _others(entry)])
     if not (np.abs(numbers) < LARGEST).all() or (prior <= 0).any() or not _fits(entry):
         return None
     if (np.abs(mean) > MAX_LOGARITHM).any():

@@ -5,9 +5,9 @@ those may be added in any order. So a delta may come late or out of order; one t
 and its number, and changes nothing. What was forgotten is not shared: each router forgets by what it sees itself.
 """
 
-import numpy as np
 from msgspec import Struct
 
+from paceline.decision.arrays import packed, packed_triangle, unpacked, unpacked_triangle
 from paceline.decision.belief import Name
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge
@@ -90,9 +90,9 @@ def _told(names: list[str], model: TimeModel) -> ModelDelta:
     told = ModelDelta(
         models=tuple(names),
         names=unknowns,
-        prior=prior.astype("<f8").tobytes(),
-        information=information[np.tril_indices(len(unknowns))].astype("<f8").tobytes(),
-        values=values.astype("<f8").tobytes(),
+        prior=packed(prior),
+        information=packed_triangle(information),
+        values=packed(values),
         seen=model.seen - model.seen_told,
         tries=[
             (lane, more) for lane, tries in model.lanes.items() if (more := tries - model.tries_told.get(lane, 0)) > 0
@@ -103,8 +103,6 @@ def _told(names: list[str], model: TimeModel) -> ModelDelta:
 
 
 def _learn(model: TimeModel, told: ModelDelta) -> None:
-    prior, triangle, values = (np.frombuffer(part, "<f8") for part in (told.prior, told.information, told.values))
-    information = np.zeros((len(told.names), len(told.names)))
-    information[np.tril_indices(len(told.names))] = triangle
-    information += np.tril(information, -1).T
+    information = unpacked_triangle(told.information, len(told.names))
+    prior, values = unpacked(told.prior), unpacked(told.values)
     model.learn_told(told.names, prior, information, values, dict(told.tries), told.seen)

@@ -500,13 +500,7 @@ class TimeModel:
         self.lanes[lane] = self.lanes.pop(lane, 0) + 1
         drafter = lane.fingerprint, shape_of(lane.strategy).kind
         self.tries[drafter] = self.tries.get(drafter, 0) + 1
-        if any(
-            len(known) > MORE * most
-            for known, most in (
-                (self.lanes, MAX_LANES),
-                (self.groups, MAX_GROUPS),
-            )
-        ):
+        if len(self.lanes) > MORE * MAX_LANES or len(self.groups) > MORE * MAX_GROUPS:
             self._forget()
 
     def _forget(self) -> None:
