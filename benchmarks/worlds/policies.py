@@ -10,6 +10,7 @@ from math import log, sqrt
 from random import Random
 
 from paceline import Decision, LaneState, Outcome, Policy, Request, Router, RoutingSettings, Signals
+from paceline.decision.shapes import looks_up
 
 MakePolicy = Callable[[int], Policy]
 """A new policy that knows nothing; the argument seeds its random numbers."""
@@ -142,7 +143,7 @@ class RepetitionGate:
         pass
 
     def choose(self, request: Request, signals: Signals, lanes: Sequence[LaneState]) -> Decision:
-        lookups = [lane.lane.name for lane in lanes if lane.lane.strategy.kind.startswith("ngram")]
+        lookups = [lane.lane.name for lane in lanes if looks_up(lane.lane.strategy.kind)]
         if lookups and signals.copy >= self.MIN_COPY:
             return Decision(lookups[len(lookups) // 2], "")
         heads = default_drafter(lanes, is_lookup=False)
@@ -164,7 +165,7 @@ def default_drafter(lanes: Sequence[LaneState], is_lookup: bool | None = None) -
     lengths_by_kind: dict[str, dict[int, str]] = {}
     for lane in lanes:
         strategy = lane.lane.strategy
-        if strategy.drafts and is_lookup in (None, strategy.kind.startswith("ngram")):
+        if strategy.drafts and is_lookup in (None, looks_up(strategy.kind)):
             lengths_by_kind.setdefault(strategy.kind, {})[strategy.n_max or DEFAULT_LENGTH] = lane.lane.name
     return next(iter(lengths_by_kind.values()), {})
 
