@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paceline.decision.exploring import Other, expected_gain, explored
@@ -44,6 +44,7 @@ def test_what_else_a_try_is_worth_counts_even_where_it_is_far_behind() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(1e-9, 2), st.floats(0, 300)), max_size=12))
+@example([(0.0, 1.0, 2.225073858507e-311)])
 def test_no_more_is_tried_than_may_be(drawn: list[tuple[float, float, float]]) -> None:
     shares = explored([other(*each, name=str(number)) for number, each in enumerate(drawn)])
     assert sum(shares.values()) <= MAX_EXPLORED + 1e-9

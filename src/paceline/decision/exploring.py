@@ -38,8 +38,9 @@ def explored(others: Iterable[Other]) -> dict[str, float]:
         if gain > cost:
             net[other.name] = gain - cost
             largest = max(largest, (gain - cost) / (gain + cost))
-    scale = min(MAX_EXPLORED, largest) / sum(net.values()) if net else 0.0
-    return {name: value * scale for name, value in net.items()}
+    total, most = sum(net.values()), min(MAX_EXPLORED, largest)
+    # Divided first: what is hardly worth a try may be so small that its inverse is no number.
+    return {name: share for name, value in net.items() if (share := value / total * most) > 0}
 
 
 def expected_gain(behind: float, deviation: float) -> float:
