@@ -173,6 +173,31 @@ class Drafter(Struct, frozen=True):
     """The one model that it drafts for; empty for whatever the engine serves."""
 
 
+class DrafterControl(Struct, frozen=True):
+    """What an engine's control of one drafter starts from."""
+
+    costs: tuple[float, ...]
+    """Of a step that verifies 1, 2 ... drafted tokens, drafting included, in plain steps, under the present load."""
+    acceptance: tuple[float, ...]
+    """Probability that the first, second ... token of a draft is accepted, given that those before it were."""
+    by_match: Mapping[int, tuple[float, ...]] = {}
+    """The same of a lookup whose match has so many tokens, or more; empty where the match tells nothing."""
+    weight: float = 0.0
+    """Drafted tokens of the request itself that the acceptance counts for."""
+
+
+class DraftControl(Struct, frozen=True):
+    """What an engine that decides for each step whether to draft, with which drafter and how far starts from."""
+
+    min_yield: float = 0.0
+    """Tokens per verification step below which drafting is slower than none, as far as is known; else 0."""
+    drafters: Mapping[str, DrafterControl] = {}
+    """By kind, as in :class:`Strategy`; empty where not enough is known."""
+
+
+NO_CONTROL = DraftControl()
+
+
 LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
 """Request fields that ask for the probabilities of tokens: the commonest of those whose meaning drafting may change."""
 
@@ -185,6 +210,8 @@ class Abilities(Struct, frozen=True):
     not_when_drafting: frozenset[str] = frozenset()
     """Names of request fields (``inspection/meaning.py``) whose meaning drafting changes on this engine, or that it
     refuses while it drafts."""
+    controls_drafts: bool = False
+    """Whether it decides at each step of a request whether to draft, with which of the drafters and how far."""
 
     def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
         """Those worth choosing among: none, and each drafter at each cap that it can reach; by default its longest
@@ -350,6 +377,17 @@ class Decision(Struct, frozen=True, weakref=True):
     """Whether its outcome is learned from, as in :class:`Request`."""
 
 
+class DraftCounts(Struct, frozen=True):
+    """What one drafter did for one answer."""
+
+    steps: int
+    """Verification steps of its drafts."""
+    drafted: int
+    accepted: int
+    accepted_by_position: tuple[int, ...] = ()
+    """As in :class:`Observation`."""
+
+
 class Observation(Struct, frozen=True):
     """What an engine's answer reported about its making. ``None`` where the engine did not report it and it could
     not be observed.
@@ -373,6 +411,8 @@ class Observation(Struct, frozen=True):
     """Verification steps: those that verified a draft."""
     accepted_by_position: tuple[int, ...] = ()
     """How often the first, second ... token of a draft was accepted; empty where the engine did not report it."""
+    by_drafter: Mapping[str, DraftCounts] = {}
+    """What each drafter did, by kind as in :class:`Strategy`; empty where the engine did not report it."""
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -386,7 +426,7 @@ class Observation(Struct, frozen=True):
             force_setattr(self, "accepted", None)
 
 
-_NUMBERS = tuple(name for name in Observation.__struct_fields__ if name != "accepted_by_position")
+_NUMBERS = tuple(name for name in Observation.__struct_fields__ if name not in ("accepted_by_position", "by_drafter"))
 
 
 class Answered(Struct, frozen=True):

@@ -18,7 +18,7 @@ from paceline.engines.interface import Examination
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import OpenAICompatible
 from paceline.settings import EngineSettings, LocalEngineSettings
-from paceline.types import Abilities, Drafter, Request, Strategy
+from paceline.types import Abilities, DraftControl, Drafter, Request, Strategy
 from paceline.wire.client import Client
 
 PAGE = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
@@ -65,19 +65,19 @@ class Example(OpenAICompatible[Any]):
 
 
 class WritesWhatItDoesNotSay(Example):
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         return with_fields(request, {"n_max": strategy.n_max})
 
 
 class LosesWhatTheClientWrote(Example):
     written_fields = frozenset({"options"})
 
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         return with_fields(request, {"options": {"n_max": strategy.n_max}})
 
 
 class Reformats(Example):
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         return msgspec.json.encode(dict(request.fields) | {"temperature": 0.7})
 
 

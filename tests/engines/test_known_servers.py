@@ -11,7 +11,7 @@ from tests.fake_engine import Received, Wire, event
 from paceline.configuration import ConfigurationError, load
 from paceline.engines import ENGINES
 from paceline.engines.lm_studio import ACCEPTED, DRAFTED
-from paceline.types import AS_STARTED, Abilities, Api, Drafter, Observation, Request, Strategy
+from paceline.types import AS_STARTED, NO_CONTROL, Abilities, Api, Drafter, Observation, Request, Strategy
 
 CHAT = {"model": "qwen", "messages": [{"role": "user", "content": "Print the file again."}]}
 DRAFT = Strategy("draft")
@@ -45,13 +45,13 @@ STATS = {"total_draft_tokens_count": 20, "accepted_draft_tokens_count": 17, "rej
 
 def test_lm_studio_is_asked_for_its_draft_model() -> None:
     def sent(asked: Request, strategy: Strategy = DRAFT) -> Any:
-        return json.loads(LM_STUDIO.prepare(asked, strategy, WITH_DRAFT_MODEL, 0)).get("draft_model")
+        return json.loads(LM_STUDIO.prepare(asked, strategy, WITH_DRAFT_MODEL, NO_CONTROL)).get("draft_model")
 
     assert sent(request()) == "small"
     assert sent(request(), Strategy()) is None
     assert sent(request(draft_model="own")) == "own"
     assert sent(request(model="another")) is None  # the draft model may not fit it
-    streamed = json.loads(LM_STUDIO.prepare(request(stream=True), DRAFT, WITH_DRAFT_MODEL, 0))
+    streamed = json.loads(LM_STUDIO.prepare(request(stream=True), DRAFT, WITH_DRAFT_MODEL, NO_CONTROL))
     assert streamed["stream_options"] == {"include_usage": True}
 
 
@@ -217,7 +217,7 @@ async def test_ollama_tells_tokens_of_streams(start_engine: StartEngine, start_g
 
 def test_mlx_lm_is_asked_for_a_draft_length() -> None:
     def sent(asked: Request, strategy: Strategy, abilities: Abilities) -> Any:
-        return json.loads(ENGINES["mlx-lm"].prepare(asked, strategy, abilities, 0)).get("num_draft_tokens")
+        return json.loads(ENGINES["mlx-lm"].prepare(asked, strategy, abilities, NO_CONTROL)).get("num_draft_tokens")
 
     able = Abilities((Drafter("draft", "draft", 4),))
     assert sent(request(), Strategy("draft", 2), able) == 2

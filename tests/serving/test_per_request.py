@@ -11,7 +11,7 @@ from paceline.engines.body import with_fields
 from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.vllm import Vllm
 from paceline.inside.yield_guard import MAX_PAUSE, MIN_PAUSE, STEPS_IN_FULL, YieldGuard
-from paceline.types import AS_STARTED, Abilities, Api, Drafter, Request, Strategy
+from paceline.types import AS_STARTED, NO_CONTROL, Abilities, Api, DraftControl, Drafter, Request, Strategy
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Print the file again."}]}
 NGRAM_12 = Abilities((Drafter("ngram", "ngram-simple", 12),))
@@ -36,23 +36,25 @@ def test_a_ladder_of_caps_for_each_drafter() -> None:
 
 
 def test_the_strategy_is_written_before_the_rest_of_the_body() -> None:
-    body = LlamaCpp().prepare(request('{"prompt": "Hi", "seed": 1.50}'), Strategy("ngram", 6), NGRAM_12, 3.5)
+    body = LlamaCpp().prepare(
+        request('{"prompt": "Hi", "seed": 1.50}'), Strategy("ngram", 6), NGRAM_12, DraftControl(min_yield=3.5)
+    )
     own = b'"speculative.n_max":6,"speculative.types":"ngram-simple","speculative.min_yield":3.5'
     assert body == b"{" + own + b',"prompt": "Hi", "seed": 1.50}'
-    assert LlamaCpp().prepare(request("{ }"), Strategy(), NGRAM_12, 0) == b'{"speculative.n_max":0}'
+    assert LlamaCpp().prepare(request("{ }"), Strategy(), NGRAM_12, NO_CONTROL) == b'{"speculative.n_max":0}'
 
 
 def test_an_engine_without_the_ability_gets_the_body_as_it_came() -> None:
     asked = request('{"prompt": "Hi"}')
     for engine in (LlamaCpp(), Vllm()):
-        assert engine.prepare(asked, Strategy("ngram", 6), AS_STARTED, 2.0) is asked.body
+        assert engine.prepare(asked, Strategy("ngram", 6), AS_STARTED, DraftControl(min_yield=2.0)) is asked.body
 
 
 def test_what_the_client_asks_for_itself_counts() -> None:
     asked = request('{"prompt": "Hi", "speculative.n_max": 2}')
-    assert LlamaCpp().prepare(asked, Strategy("ngram", 6), NGRAM_12, 2.0) is asked.body
+    assert LlamaCpp().prepare(asked, Strategy("ngram", 6), NGRAM_12, DraftControl(min_yield=2.0)) is asked.body
     xargs = '{"prompt": "Hi", "vllm_xargs": {"paceline_n_max": 2, "other": "x"}}'
-    sent = json.loads(Vllm().prepare(request(xargs), Strategy("ngram", 6), NGRAM_12, 2.0))
+    sent = json.loads(Vllm().prepare(request(xargs), Strategy("ngram", 6), NGRAM_12, DraftControl(min_yield=2.0)))
     assert sent["vllm_xargs"] == {"paceline_n_max": 2, "other": "x", "paceline_min_yield": 2.0}
 
 
@@ -62,7 +64,9 @@ def test_fields_take_the_place_of_those_of_the_same_name() -> None:
 
 def test_a_stream_of_vllm_hides_the_usage_that_the_client_did_not_ask_for() -> None:
     asked = request('{"stream": true, "messages": []}')
-    assert json.loads(Vllm().prepare(asked, Strategy(), AS_STARTED, 0))["stream_options"] == {"include_usage": True}
+    assert json.loads(Vllm().prepare(asked, Strategy(), AS_STARTED, NO_CONTROL))["stream_options"] == {
+        "include_usage": True
+    }
     text = b'data: {"choices":[{"delta":{"content":"\\"choices\\":[]"}}]}\n\n'
     usage = b'data: {"choices":[],"usage":{"completion_tokens":3},"metrics":{"generation_time_ms":500}}\n\n'
     end = b"data: [DONE]\n\n"
@@ -72,7 +76,7 @@ def test_a_stream_of_vllm_hides_the_usage_that_the_client_did_not_ask_for() -> N
     seen = observer.observation()
     assert (seen.decode_tokens, seen.decode_s) == (2, 0.5)
     wants = request('{"stream": true, "stream_options": {"include_usage": true}}')
-    assert Vllm().prepare(wants, Strategy(), AS_STARTED, 0) is wants.body
+    assert Vllm().prepare(wants, Strategy(), AS_STARTED, NO_CONTROL) is wants.body
     assert Vllm().observe(wants, Strategy()).feed(usage, 0.1) == usage
 
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from paceline.engines.examiner import Examiner
 from paceline.engines.interface import AnyEngine, Examination, Facts, LaunchError, NotReady
 from paceline.settings import EngineSettings, LocalEngineSettings, StrategyKind
-from paceline.types import AS_STARTED, Abilities, Api, Drafter, Request, Strategy
+from paceline.types import AS_STARTED, Abilities, Api, DraftControl, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 DOCUMENTED_ERRORS = (NotReady, ConnectFailed, ConnectionLost, TimeoutError)
@@ -125,8 +125,11 @@ async def _prepare_changes_only_what_it_says(engine: AnyEngine) -> None:
         body, fields = request.body, msgspec.json.encode(request.fields)
         for abilities in _abilities():
             for strategy in _strategies(abilities):
-                sent = engine.prepare(request, strategy, abilities, 1.5)
-                _expect(sent == engine.prepare(request, strategy, abilities, 1.5), "the same request is changed anew")
+                sent = engine.prepare(request, strategy, abilities, DraftControl(min_yield=1.5))
+                _expect(
+                    sent == engine.prepare(request, strategy, abilities, DraftControl(min_yield=1.5)),
+                    "the same request is changed anew",
+                )
                 _expect_kept(body, sent, engine.written_fields)
         _expect(msgspec.json.encode(request.fields) == fields, "prepare changes the request that it is given")
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from paceline.engines.observation import Observer
 from paceline.settings import EngineSettings
-from paceline.types import AS_STARTED, LOGPROBS, Abilities, Request, Strategy
+from paceline.types import AS_STARTED, LOGPROBS, Abilities, DraftControl, Request, Strategy
 from paceline.wire.client import Client
 
 SettingsType = TypeVar("SettingsType", bound=EngineSettings)
@@ -98,7 +98,7 @@ class Engine(Protocol[SettingsType]):
         """
         ...
 
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         """The request's body with the strategy written into it, if the engine has the ability.
 
         The gateway calls it for each request that it has decided on, just before it is sent. It does no I/O and raises
@@ -107,8 +107,7 @@ class Engine(Protocol[SettingsType]):
         Args:
             strategy: of the lane that was chosen.
             abilities: what :meth:`examine` found last.
-            min_yield: tokens per verification step below which drafting is slower than none, as far as is known;
-                else 0.
+            control: what the engine's own control of drafts is to start from, as far as it has one.
         """
         ...
 

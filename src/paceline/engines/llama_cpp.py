@@ -22,7 +22,7 @@ from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, DraftControl, Drafter, Request, Strategy
 from paceline.wire.client import Client
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
@@ -120,13 +120,13 @@ class LlamaCpp:
         ]
         return Abilities(tuple(drafters), lost)
 
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES)):
             return request.body
         asked: dict[str, Any] = {N_MAX: strategy.n_max if strategy.drafts else 0}
         for drafter in abilities.drafters:
             if drafter.kind == strategy.kind:
-                asked |= {TYPES: drafter.name} | ({} if MIN_YIELD in request.fields else {MIN_YIELD: min_yield})
+                asked |= {TYPES: drafter.name} | ({} if MIN_YIELD in request.fields else {MIN_YIELD: control.min_yield})
         return with_fields(request, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:

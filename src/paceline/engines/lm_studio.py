@@ -16,7 +16,7 @@ from paceline.engines.observation import Observer, count
 from paceline.engines.openai_compatible import KnownServer, fetch_json
 from paceline.engines.usage import UsageObserver
 from paceline.settings import LocalEngineSettings
-from paceline.types import LOGPROBS, Abilities, Drafter, Observation, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, DraftControl, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
 DRAFT_MODEL = "draft_model"
@@ -63,7 +63,9 @@ class LmStudio(KnownServer[LmStudioSettings]):
             return _unchecked(f"{model} does not draft when asked to with {draft_model}")
         return Examination(abilities=Abilities((Drafter("draft", draft_model, None, model),), LOGPROBS))
 
-    def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
+    def fields(
+        self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl
+    ) -> dict[str, Any]:
         if not strategy.drafts or DRAFT_MODEL in request.fields:
             return {}
         fitting = [drafter for drafter in abilities.drafters if request.model in (None, drafter.for_model)]

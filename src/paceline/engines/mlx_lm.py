@@ -12,7 +12,7 @@ from paceline.engines.examination import COMPLETION_TIMEOUT_S
 from paceline.engines.interface import Examination, Facts, NotReady, assumed
 from paceline.engines.openai_compatible import KnownServer
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import LOGPROBS, Abilities, Drafter, Request, Strategy
+from paceline.types import LOGPROBS, Abilities, DraftControl, Drafter, Request, Strategy
 from paceline.wire.client import Client, ConnectionLost
 
 N_MAX = "num_draft_tokens"
@@ -60,7 +60,9 @@ class MlxLm(KnownServer[MlxLmSettings]):
         drafter = Drafter(strategy.kind, strategy.kind, strategy.n_max or DEFAULT_N_MAX)
         return Examination(abilities=Abilities((drafter,), LOGPROBS))
 
-    def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
+    def fields(
+        self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl
+    ) -> dict[str, Any]:
         if not abilities.drafters or N_MAX in request.fields:
             return {}
         return {N_MAX: strategy.n_max or 0}

@@ -11,7 +11,7 @@ from paceline.engines.body import with_fields
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, SettingsType, assumed, put_port
 from paceline.engines.observation import Observer
 from paceline.printable import printable
-from paceline.types import Abilities, Request, Strategy
+from paceline.types import Abilities, DraftControl, Request, Strategy
 from paceline.wire.client import Client
 
 LOOK_TIMEOUT_S = 5.0
@@ -34,7 +34,7 @@ class OpenAICompatible(Generic[SettingsType]):
     async def examine(self, client: Client, settings: SettingsType) -> Examination:
         return Examination(abilities=assumed(settings.as_started))
 
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         return request.body
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
@@ -57,11 +57,13 @@ class KnownServer(OpenAICompatible[SettingsType]):
 
     written_fields = frozenset({usage.FIELD})
 
-    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> bytes:
-        fields = self.fields(request, strategy, abilities, min_yield) | usage.question(request)
+    def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
+        fields = self.fields(request, strategy, abilities, control) | usage.question(request)
         return with_fields(request, fields) if fields else request.body
 
-    def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
+    def fields(
+        self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl
+    ) -> dict[str, Any]:
         """Those that carry the strategy; to be overridden where requests may choose it."""
         return {}
 

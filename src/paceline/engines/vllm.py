@@ -13,7 +13,7 @@ from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_mo
 from paceline.engines.usage import UsageObserver
 from paceline.inside.vllm_arguments import MIN_YIELD, N_MAX
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import Abilities, Drafter, Observation, Request, Strategy
+from paceline.types import Abilities, DraftControl, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
 XARGS = "vllm_xargs"
@@ -66,13 +66,15 @@ class Vllm(KnownServer[VllmSettings]):
     def key_variable(self, command: Sequence[str]) -> str | None:
         return "VLLM_API_KEY"
 
-    def fields(self, request: Request, strategy: Strategy, abilities: Abilities, min_yield: float) -> dict[str, Any]:
+    def fields(
+        self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl
+    ) -> dict[str, Any]:
         given = request.fields.get(XARGS) or {}
         if not abilities.drafters or not isinstance(given, dict):  # what is no object is for vLLM to refuse
             return {}
         own: dict[str, Any] = {N_MAX: strategy.n_max or 0}
-        if strategy.drafts and min_yield:
-            own[MIN_YIELD] = min_yield
+        if strategy.drafts and control.min_yield:
+            own[MIN_YIELD] = control.min_yield
         return {XARGS: own | given}
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:

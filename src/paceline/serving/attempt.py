@@ -197,7 +197,7 @@ class Attempt:
             client=request.address,
             is_unpacked=True,
         )
-        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._plan.min_yield(self.lane))
+        body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._plan.control(self.lane))
         # 2. Send it, and wait for the answer's head.
         sent = self._sent = _Sent(observer=observer, device_request_s=engine.device.request_s())
         limit_s = self._limit_s

@@ -5,7 +5,7 @@ from msgspec import Struct
 from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import header_value
 from paceline.serving.names import Served
-from paceline.types import Decision, Prediction, Request, Signals
+from paceline.types import NO_CONTROL, Decision, DraftControl, Prediction, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
 """Of the tokens that a verification step must bring beyond one to be as fast as plain steps. A guess: lower lets an
@@ -37,11 +37,13 @@ class Plan(Struct, frozen=True, kw_only=True):
             reason = f"{reason}; {self.decision.lane} could not serve"
         return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
 
-    def min_yield(self, lane: LaneHandle) -> float:
-        """Tokens per verification step below which the engine shall pause drafting: a part of what is needed to gain,
-        since a few steps may be unlucky. Who asks for this very lane has it as it is."""
+    def control(self, lane: LaneHandle) -> DraftControl:
+        """What the engine's control of drafts starts from. Drafting pauses where it yields less than a part of what
+        is needed to gain, since a few steps may be unlucky. Who asks for this very lane has it as it is."""
         if self.request.forced_lane == lane.lane.name:
-            return 0.0
+            return NO_CONTROL
         prediction = self.prediction(lane)
         break_even = prediction.break_even if prediction else None
-        return 1 + MIN_GAIN_SHARE * (break_even - 1) if break_even and break_even > 1 else 0.0
+        if not break_even or break_even <= 1:
+            return NO_CONTROL
+        return DraftControl(min_yield=1 + MIN_GAIN_SHARE * (break_even - 1))

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from paceline.serving.handles import EngineHandle
-from paceline.types import AS_STARTED, Api, Request, Strategy
+from paceline.types import AS_STARTED, NO_CONTROL, Api, Request, Strategy
 from paceline.wire.client import ConnectFailed, ConnectionLost
 
 TRIAL_TIMEOUT_S = 10.0
@@ -25,7 +25,7 @@ async def passes_trial(engine: EngineHandle, model: str | None) -> bool:
     if supervisor.client is None:
         return False
     observer = supervisor.engine.observe(request, Strategy())
-    body = supervisor.engine.prepare(request, Strategy(), AS_STARTED, 0.0)
+    body = supervisor.engine.prepare(request, Strategy(), AS_STARTED, NO_CONTROL)
     kind = (b"content-type", b"application/json")
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
