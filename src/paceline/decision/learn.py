@@ -5,6 +5,7 @@ from math import isfinite
 from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, prefill_key
+from paceline.decision.best_of_parts import expected
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, Served, Totals
 from paceline.decision.load import Forecast
@@ -60,9 +61,12 @@ def _learn_time(
     lane = ids[lane_name]
     counts = None
     if report.accepted is not None:
-        counts = Counts(report.tokens, report.tokens - report.accepted, report.verification_steps, report.by_position)
+        steps = report.tokens - report.accepted
+        counts = Counts(report.tokens, steps, report.verification_steps, report.by_position, report.by_drafter)
     among = list(dict.fromkeys(ids.values()))
-    model.learn(lane, among, signals, round(8 * beside) / 8, report.seconds / report.tokens, counts)
+    beside = round(8 * beside) / 8
+    before = expected(model, [lane], signals, [beside]) if lane.strategy.among else None
+    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, before)
     times = {ids[name]: s for name, each in decision.predictions.items() if (s := each.s_per_token) is not None}
     if len(among) > 1 and len(times) == len(among):
         model.compared(times, lane, report.tokens)

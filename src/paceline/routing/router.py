@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from paceline.decision import Knowledge, decide, learn, predict
 from paceline.decision.load import Load
+from paceline.decision.predict import foresee
 from paceline.inspection import inspect, meaning
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.routing import store
@@ -272,17 +273,19 @@ class _Choosing:
     def first_of(self, lanes: Sequence[LaneState], reason: str) -> Decision:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
         first, *others = lanes
+        predictions, control = {}, None
         try:
-            predictions = predict(self.signals, [first], self._knowledge)
+            foreseen = foresee(self.signals, [first], self._knowledge, Load([first]))
+            predictions, control = foreseen.predictions, foreseen.control(0, self.signals)
         except Exception:
             note_failure(self._failures, "prediction")
-            predictions = {}
         return Decision(
             first.lane.name,
             reason,
             alternatives=tuple(lane.lane.name for lane in others),
             predictions=predictions,
             signals=self.signals,
+            control=control,
         )
 
 
