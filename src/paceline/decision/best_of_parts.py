@@ -47,7 +47,7 @@ def expected(model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: 
         spreads.append(sum([weight * (time - mean) ** 2 for time, weight in best]))
 
     # 2. What is not known of a sum of them, and of its own factor.
-    covariance: Floats = shares @ np.array(seen.covariance) @ shares.T
+    covariance: Floats = shares @ np.array(seen.covariance)[:-1, :-1] @ shares.T  # its last row is the machine's
     unknown: Floats = (shares @ np.sqrt(np.maximum(0.0, seen.variances))) ** 2
     for number, (lane, places) in enumerate(zip(ids, spread.places, strict=True)):
         if lane.strategy.among:
