@@ -67,12 +67,13 @@ def _costs(lengths: Sequence[int], costs: Sequence[float]) -> tuple[float, ...]:
 
 
 def _acceptance(lengths: Sequence[int], tokens: Sequence[float]) -> tuple[float, ...]:
-    """By position, from what drafts of some lengths yield; constant between two of them."""
+    """By position, from what drafts of some lengths yield; constant between two of them. No head is surer of a later
+    token (published curves fall): where it seems so, few drafts were as long, and of those that went well."""
     acceptance: list[float] = []
-    reached, shorter, yielded = 1.0, 0, 1.0
+    reached, shorter, yielded, most = 1.0, 0, 1.0, MOST
     for length, with_it in zip(lengths, tokens, strict=True):
         more = length - shorter
-        accepted = max(LEAST, min(MOST, acceptance_of(max(0.0, with_it - yielded) / reached, more)))
+        most = accepted = max(LEAST, min(most, acceptance_of(max(0.0, with_it - yielded) / reached, more)))
         acceptance += [accepted] * more
         reached, shorter, yielded = reached * accepted**more, length, with_it
     return tuple(round(each, DIGITS) for each in acceptance)

@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, prefill_key
 from paceline.decision.best_of_parts import expected
+from paceline.decision.faults import drafts_of
 from paceline.decision.feeling import LaneId
-from paceline.decision.knowledge import Knowledge, Served, Totals
+from paceline.decision.knowledge import Drafted, Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
 from paceline.decision.time_model import Counts, TimeModel
@@ -105,6 +106,10 @@ def _sum_up(knowledge: Knowledge, prediction: Prediction | None, outcome: Outcom
     engine = engine_of(outcome.lane)
     key = (outcome.fingerprint or (prediction.fingerprint if prediction else engine), outcome.lane)
     sums[key] = _measured(sums.get(key, Measured()), outcome)
+    for drafts in drafts_of(outcome.observed, prediction.strategy) if prediction and outcome.is_whole else ():
+        drafter, at_s = (key[0], drafts.kind), _later(0.0, outcome.at_s)
+        known = knowledge.drafters.get(drafter, Drafted())
+        knowledge.drafters[drafter] = known.later(drafts.drafted, drafts.accepted, at_s)
 
 
 def _later(past_s: float, at_s: float) -> float:

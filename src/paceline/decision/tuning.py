@@ -261,6 +261,8 @@ MIN_CONTROL_WEIGHT, MAX_CONTROL_WEIGHT = 2.0, 40.0
 """Drafted tokens that a prior counts for, at least and at most."""
 LOOKUP_WEIGHT = 4.0
 """The same of lookups, of which requests of one task differ much more than tasks do."""
+DRAFTED_FADING = 0.99
+"""What is left, after each answer, of what a drafter was seen to do, where it is asked whether it works."""
 HAZARD_WEIGHT, HAZARD_FADING = 8.0, 0.98
 """Rejected tokens that the believed acceptance of looked-up tokens counts as, and what is left of what was seen after
 each answer."""

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from paceline.decision import Knowledge, decide, learn, predict
+from paceline.decision.faults import fault
 from paceline.decision.load import Load
 from paceline.decision.predict import foresee
 from paceline.inspection import inspect, meaning
@@ -130,6 +131,15 @@ class Router:
     def measured(self, lane: LaneState) -> Measured | None:
         """Sums over what the lane served for the model that it is for; ``None`` before the first request."""
         return self.knowledge.measured.get((lane.fingerprint or lane.lane.engine, lane.lane.name))
+
+    def faults(self, lane: LaneState) -> list[str]:
+        """What seems to be wrong with the lane's drafters, and what to do, in a line each."""
+        found = []
+        for drafter in lane.lane.strategy.among or (lane.lane.strategy,):
+            known = self.knowledge.drafters.get((lane.fingerprint or lane.lane.engine, drafter.kind))
+            if known and (line := fault(drafter.kind, known.drafted, known.accepted)):
+                found.append(line)
+        return found
 
     def save(self, path: Path | str) -> None:
         """Write what was learned to a file, in place of what stood there; created for its owner only.
