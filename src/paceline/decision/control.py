@@ -9,7 +9,7 @@ from math import exp, log
 
 import numpy as np
 
-from paceline.decision.controlled import drafting, plain, verification_cost
+from paceline.decision.controlled import verification_cost, wide
 from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import draft_length, looks_up
@@ -30,20 +30,29 @@ DIGITS = 3
 """After the point: no belief is more precise."""
 
 
-def control_of(model: TimeModel, lane: LaneId, signals: Signals, beside: float) -> DraftControl:
-    """For a request down a controlled lane while so many others are decoded."""
-    parts = drafting(lane)
-    ids = (plain(lane), *parts)
-    expected = model.expected(ids, signals, [beside] * len(ids))
-    variances = model.length_variances(ids, signals, [beside] * len(ids))
+def control_of(
+    model: TimeModel, ids: Sequence[LaneId], number: int, signals: Signals, beside: Sequence[float]
+) -> DraftControl:
+    """For a request down a controlled lane.
+
+    Args:
+        ids: of the lanes that it was chosen among.
+        number: of the lane.
+        beside: for each of them, others that are decoded meanwhile.
+    """
+    lane, spread = ids[number], wide(tuple(ids))
+    beside = [beside[origin] for origin in spread.origins]
+    expected = model.expected(spread.ids, signals, beside)
+    variances = model.length_variances(spread.ids, signals, beside)
+    plain, *parts = spread.places[number]
     drafters = {}
     for drafter in lane.strategy.among:
-        numbers = [number for number, part in enumerate(ids) if number and part.strategy.kind == drafter.kind]
-        lengths = [draft_length(ids[number].strategy) for number in numbers]
-        over_plain = [exp(expected.cost[number] - expected.cost[0]) for number in numbers]
+        places = [place for place in parts if spread.ids[place].strategy.kind == drafter.kind]
+        lengths = [draft_length(spread.ids[place].strategy) for place in places]
+        over_plain = [exp(expected.cost[place] - expected.cost[plain]) for place in places]
         costs = _costs(lengths, [verification_cost(cost, drafter.kind) for cost in over_plain])
+        factor = model.hazard_factor(lane.fingerprint, drafter.kind, signals.task)
         if looks_up(drafter.kind):
-            factor = model.hazard_factor(lane.fingerprint, drafter.kind, signals.task)
             drafters[drafter.kind] = DrafterControl(
                 costs=costs,
                 acceptance=_powers(LOOKUP_ACCEPTED, factor),
@@ -51,8 +60,8 @@ def control_of(model: TimeModel, lane: LaneId, signals: Signals, beside: float) 
                 weight=LOOKUP_WEIGHT,
             )
             continue
-        acceptance = _acceptance(lengths, [exp(expected.length[number]) for number in numbers])
-        middle = min(numbers, key=lambda number: abs(draft_length(ids[number].strategy) - 3))
+        acceptance = _powers(_acceptance(lengths, [exp(expected.length[place]) for place in places]), factor)
+        middle = min(zip(lengths, places, strict=True), key=lambda part: abs(part[0] - 3))[1]
         variance = variances[middle] + expected.spreads[middle]
         drafters[drafter.kind] = DrafterControl(
             costs=costs, acceptance=acceptance, weight=_weight(acceptance, variance)
@@ -66,7 +75,7 @@ def _costs(lengths: Sequence[int], costs: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(cost, DIGITS) for cost in np.maximum.accumulate(np.maximum(every, 1.0)).tolist())
 
 
-def _acceptance(lengths: Sequence[int], tokens: Sequence[float]) -> tuple[float, ...]:
+def _acceptance(lengths: Sequence[int], tokens: Sequence[float]) -> list[float]:
     """By position, from what drafts of some lengths yield; constant between two of them. No head is surer of a later
     token (published curves fall): where it seems so, few drafts were as long, and of those that went well."""
     acceptance: list[float] = []
@@ -76,7 +85,7 @@ def _acceptance(lengths: Sequence[int], tokens: Sequence[float]) -> tuple[float,
         most = accepted = max(LEAST, min(most, acceptance_of(max(0.0, with_it - yielded) / reached, more)))
         acceptance += [accepted] * more
         reached, shorter, yielded = reached * accepted**more, length, with_it
-    return tuple(round(each, DIGITS) for each in acceptance)
+    return acceptance
 
 
 def _powers(curve: Sequence[float], factor: float) -> tuple[float, ...]:

@@ -3,12 +3,12 @@ among, and what its counts tell of that."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import exp, log
+from math import exp, expm1, log
 from typing import NamedTuple
 
 from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import draft_length, looks_up
-from paceline.decision.tuning import CONTROL_LENGTHS, CONTROL_LOOKUPS, LOOKUP_ACCEPTED, LOOKUP_SHARE
+from paceline.decision.tuning import CONTROL_LENGTHS, CONTROL_LOOKUPS, LOOKUP_SHARE
 from paceline.types import DraftCounts, Strategy
 
 MIN_REACHED = 0.25
@@ -141,9 +141,17 @@ def step_time(plain_time: float, over_plain: Sequence[float], shares: Sequence[S
     return plain_time + log(mean), slopes
 
 
-def hazard_counts(counts: DraftCounts) -> tuple[float, float]:
-    """Rejected tokens of a lookup, and how many the believed acceptance would let expect."""
-    verified = counts.verified_by_position or (counts.steps, *counts.accepted_by_position[:-1])
-    last = len(LOOKUP_ACCEPTED) - 1
-    expected = sum(-log(LOOKUP_ACCEPTED[min(place, last)]) * count for place, count in enumerate(verified))
-    return float(sum(verified) - sum(counts.accepted_by_position)), expected
+def hazard_counts(counts: DraftCounts, acceptance: Sequence[float]) -> tuple[float, float]:
+    """Rejected tokens of a drafter, and how many an acceptance by position lets expect.
+
+    A token is taken to meet its position's hazard h = -log(acceptance) bit by bit. One that is accepted has met all of
+    it, and one that is rejected 1 - h / (exp(h) - 1), as can be expected of an exponential distribution cut at h.
+    """
+    accepted = counts.accepted_by_position
+    verified = counts.verified_by_position or (counts.steps, *accepted[:-1])
+    rejected, met = 0.0, 0.0
+    for place, (reached, with_it) in enumerate(zip(verified, accepted, strict=False)):
+        hazard = -log(acceptance[min(place, len(acceptance) - 1)])
+        rejected += reached - with_it
+        met += with_it * hazard + (reached - with_it) * (1 - hazard / expm1(hazard))
+    return rejected, met

@@ -11,7 +11,7 @@ from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Drafted, Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
-from paceline.decision.time_model import Counts, TimeModel
+from paceline.decision.time_model import Counts, TimeModel, Told
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
 from paceline.types import Decision, Measured, Outcome, Prediction, Signals, engine_of
 
@@ -66,11 +66,24 @@ def _learn_time(
         counts = Counts(report.tokens, steps, report.verification_steps, report.by_position, report.by_drafter)
     among = list(dict.fromkeys(ids.values()))
     beside = round(8 * beside) / 8
-    before = expected(model, [lane], signals, [beside]) if lane.strategy.among else None
-    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, before)
+    told = _told(model, signals, decision, lane, among, beside) if lane.strategy.among else None
+    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, told)
     times = {ids[name]: s for name, each in decision.predictions.items() if (s := each.s_per_token) is not None}
     if len(among) > 1 and len(times) == len(among):
         model.compared(times, lane, report.tokens)
+
+
+def _told(
+    model: TimeModel, signals: Signals, decision: Decision, lane: LaneId, among: list[LaneId], beside: float
+) -> Told:
+    """What was expected of a controlled lane that served, under the load that there was."""
+    seen, number = expected(model, among, signals, [beside] * len(among)), among.index(lane)
+    control = decision.control if _id(decision.predictions[decision.lane]) == lane else None
+    return Told(
+        time=seen.times[number] - seen.spreads[number] / 2,
+        variance=seen.covariance[number][number] + seen.spreads[number],
+        acceptance={kind: each.acceptance for kind, each in control.drafters.items()} if control else {},
+    )
 
 
 def _id(prediction: Prediction) -> LaneId:

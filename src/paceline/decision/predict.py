@@ -36,7 +36,7 @@ class Foreseen(Struct, frozen=True):
         if not lane.strategy.among:
             return None
         with self.knowledge.lock:
-            return control_of(self.model, lane, signals, self.beside[number])
+            return control_of(self.model, self.ids, number, signals, self.beside)
 
 
 def predict(

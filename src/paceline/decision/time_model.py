@@ -91,6 +91,17 @@ class Counts(NamedTuple):
         return log(self.tokens / self.steps)
 
 
+class Told(NamedTuple):
+    """What was expected of a controlled lane for a request."""
+
+    time: float
+    """Logarithm of seconds per token."""
+    variance: float
+    """Of that, but for the noise of measuring."""
+    acceptance: Mapping[str, Sequence[float]]
+    """By kind of drafter and position: what the engine was told; empty where it was told nothing."""
+
+
 class Expected(Struct, frozen=True):
     """What is expected of the lanes of one choice for a request; items are in the order of the lanes."""
 
@@ -136,7 +147,7 @@ class TimeModel:
         self.controls: Recent[tuple[float, float]] = Recent()
         """The same of controlled lanes over all requests."""
         self.hazards: Recent[tuple[float, float]] = Recent()
-        """Of lookups that a control uses, by engine, kind and task (of all where that is empty): tokens that were
+        """Of drafters that a control uses, by engine, kind and task (of all where that is empty): tokens that were
         rejected, and that the believed acceptance let expect."""
         self.unseen: Recent[float] = Recent()
         """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
@@ -252,7 +263,7 @@ class TimeModel:
         return mean + of_task, variance + its_variance
 
     def hazard_factor(self, engine: str, kind: str, task: Task) -> float:
-        """How many times as often as believed a lookup's tokens are rejected."""
+        """How many times as often as believed a drafter's tokens are rejected."""
         rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
         of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
         rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
@@ -292,20 +303,21 @@ class TimeModel:
         beside: float,
         s_per_token: float,
         counts: Counts | None,
-        before: Expected | None = None,
+        told: Told | None = None,
     ) -> None:
         """Take in how long a lane took, chosen among some, and what its engine counted.
 
         Args:
-            before: what was expected of the lane, if it is controlled; its only lane is that one.
+            told: where the lane is controlled, what was expected.
         """
         shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
         self._tried(lane, among)
         among = controlled.wide(tuple(among)).ids
         kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
-        if before is not None:
-            self._learn_controlled(lane, kinds, signals, beside, log(s_per_token), counts, before)
+        if told is not None:
+            self._learn_controlled(lane, kinds, signals, beside, log(s_per_token), counts)
+            self._learn_factors(lane, leaf, log(s_per_token), counts, told)
             return
         feeling = self._feeling(lane, kinds, asked, beside)
         conversation = self._conversation(signals.conversation) if signals.conversation and shape.drafts else None
@@ -352,10 +364,9 @@ class TimeModel:
         beside: float,
         time: float,
         counts: Counts | None,
-        before: Expected,
     ) -> None:
-        """Of a lane whose drafts differ from step to step: what each drafter's counts tell of it, then what the mean of
-        steps' times does, and last by how much the whole was off."""
+        """Of a lane whose drafts differ from step to step: what each drafter's counts tell of it, and then what the
+        mean of steps' times does."""
         asked, leaf = asked_of(signals), leaf_of(signals, beside)
         conversation = self._conversation(signals.conversation) if signals.conversation else None
 
@@ -374,15 +385,14 @@ class TimeModel:
 
         # 1. What each drafter has accepted.
         for kind, drafted in counts.by_drafter.items() if counts else ():
-            if drafted.accepted_by_position and looks_up(kind):
-                self._learn_hazards(lane.fingerprint, kind, signals.task, drafted)
-            elif drafted.accepted_by_position and drafted.steps:
+            if drafted.accepted_by_position and drafted.steps and not looks_up(kind):
                 known = [part for part in controlled.drafting(lane) if part.strategy.kind == kind]
                 self._learn_reached(list(map(feeling_of_part, known)), drafted, leaf)
-        if shares and counts and len(lane.strategy.among) == 1 and looks_up(shares[-1].lane.strategy.kind):
-            last = feeling_of_part(shares[-1].lane)
+        (first, *others) = lane.strategy.among
+        if counts and not others and looks_up(first.kind):
+            last = feeling_of_part(shares[-1].lane if shares else controlled.drafting(lane)[-1])
             self._learn_length(last, [], counts._replace(by_position=()), leaf, shape_of(last.lane.strategy))
-        if not shares:
+        elif not shares:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
 
         # 2. What a step takes, from its parts as they are believed now.
@@ -390,15 +400,25 @@ class TimeModel:
             parts = [feeling_of_part(part) for part, _ in shares]
             self._learn_steps(plain, parts, shares, time + counts.length)
 
-        # 3. What is left of the whole, of the lane and of the task on it.
-        expected = before.covariance[0][0] + before.spreads[0] + self.noise
-        miss, bound = time - before.times[0] + before.spreads[0] / 2, MAX_MISS * sqrt(expected)
-        miss = max(-bound, min(bound, miss))
+    def _learn_factors(self, lane: LaneId, leaf: Leaf, time: float, counts: Counts | None, told: Told) -> None:
+        """What is left: of the lane's time and of a task on it, and of what each drafter has accepted of a task."""
+        expected = told.variance + self.noise
+        bound = MAX_MISS * sqrt(expected)
+        miss = max(-bound, min(bound, time - told.time))
         unknown = 0.0, PRIOR.control**2
         mean, variance = self.controls.get(lane, unknown)
         of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
         self.controls[lane] = _corrected(mean, variance, miss, expected)
         self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
+        for kind, drafted in counts.by_drafter.items() if counts else ():
+            if not drafted.accepted_by_position or not told.acceptance.get(kind):
+                continue
+            factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
+            rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
+            for task in ("", str(leaf.task)):
+                before = self.hazards.get((lane.fingerprint, kind, task), (0.0, 0.0))
+                after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
+                self.hazards[lane.fingerprint, kind, task] = after
 
     def _learn_reached(self, feelings: Sequence[Feeling], drafted: DraftCounts, leaf: Leaf) -> None:
         """Of a drafter's acceptance lengths, as far as its drafts went.
@@ -415,12 +435,6 @@ class TimeModel:
         by_position = by_position[: draft_length(last.lane.strategy)]
         counts = Counts(steps + sum(by_position), steps, None, by_position)
         self._learn_length(last, shorter, counts, leaf, shape_of(last.lane.strategy))
-
-    def _learn_hazards(self, engine: str, kind: str, task: Task, drafted: DraftCounts) -> None:
-        rejected, believed = controlled.hazard_counts(drafted)
-        for key in ((engine, kind, ""), (engine, kind, str(task))):
-            of_it, expected = self.hazards.get(key, (0.0, 0.0))
-            self.hazards[key] = HAZARD_FADING * of_it + rejected, HAZARD_FADING * expected + believed
 
     def _learn_steps(
         self, plain: Feeling, parts: Sequence[Feeling], shares: Sequence[controlled.StepShare], time: float
