@@ -27,7 +27,7 @@ MAX_COLUMNS = 120
 """Of a line of prose."""
 GONE = {"gateway/", "memory.py"}
 """What decisions name as it was before them."""
-OTHERS_OPTIONS = {"--help", "--scheduler-cls", "--spec-synth-rates"}
+OTHERS_OPTIONS = {"--help", "--no-spec-type", "--scheduler-cls", "--spec-synth-rates", "--spec-type"}
 """Of engines and of every program."""
 OTHERS_FILES = ("docs/content/", "docs/my-website/")
 """Where files of other projects stand, which are cited."""

@@ -242,11 +242,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return (self.name, self.kind, self.strategy, self.n_max, self.own_decoding, self.launch)
 
     def lanes(self, abilities: Abilities = AS_STARTED) -> list[Lane]:
-        """The lanes this engine offers: the one it was started with, named like the engine; or those that requests
-        can choose among, named like ``gpu/plain`` and ``gpu/ngram-8``."""
+        """The lanes this engine offers: the one it was started with, named like the engine, with the strategy that it
+        was seen to have; or those that requests can choose among, named like ``gpu/plain`` and ``gpu/ngram-8``."""
         strategies = abilities.strategies(self.caps)
         if not strategies:
-            return [Lane(self.name, self.name, self.as_started, self.device)]
+            return [Lane(self.name, self.name, abilities.as_seen or self.as_started, self.device)]
         return [Lane(f"{self.name}/{strategy.name}", self.name, strategy, self.device) for strategy in strategies]
 
 

@@ -179,6 +179,8 @@ class Drafter(Struct, frozen=True):
     """Longest draft it makes, in tokens; ``None`` where requests can't choose its length."""
     for_model: str = ""
     """The one model that it drafts for; empty for whatever the engine serves."""
+    p_min: float | None = None
+    """Probability of a token below which its draft is to end; ``None`` for what the engine was started with."""
 
 
 class DrafterControl(Struct, frozen=True):
@@ -206,6 +208,8 @@ class DraftControl(Struct, frozen=True):
 NO_CONTROL = DraftControl()
 
 
+UNKNOWN_DRAFTER = "unknown"
+"""The kind of a drafter of which no more was seen than that it drafts."""
 LOGPROBS = frozenset({"logprobs", "top_logprobs", "n_probs"})
 """Request fields that ask for the probabilities of tokens: the commonest of those whose meaning drafting may change."""
 
@@ -218,6 +222,9 @@ class Abilities(Struct, frozen=True):
     not_when_drafting: frozenset[str] = frozenset()
     """Names of request fields (``inspection/meaning.py``) whose meaning drafting changes on this engine, or that it
     refuses while it drafts."""
+    as_seen: Strategy | None = None
+    """What it was seen to do with a request that says nothing; ``None`` where that is what its settings say, as far as
+    was seen."""
     controls_drafts: bool = False
     """Whether it decides at each step of a request whether to draft, with which of the drafters and how far."""
 

@@ -249,7 +249,7 @@ def test_an_engines_table_is_read_by_its_kind(kind: str) -> None:
     ("kind", "key", "kinds"),
     [
         ("vllm", 'draft_model = "small"', 'those of kind "lmstudio" do'),
-        ("ollama", "caps = [2]", 'those of the kinds "llama.cpp", "vllm", "mlx-lm" do'),
+        ("ollama", "caps = [2]", 'those of the kinds "llama.cpp", "ik_llama.cpp", "vllm", "mlx-lm", "mtplx", "imp" do'),
     ],
 )
 def test_a_key_of_another_kind_says_whose_it_is(kind: str, key: str, kinds: str) -> None:

@@ -7,10 +7,14 @@ CONTRIBUTING tells how to add one.
 
 from collections.abc import Mapping
 
+from paceline.engines.ik_llama_cpp import IkLlamaCpp
+from paceline.engines.imp import Imp
 from paceline.engines.interface import AnyEngine, Engine, Facts, LaunchError, NotReady
 from paceline.engines.llama_cpp import LlamaCpp
 from paceline.engines.lm_studio import LmStudio
 from paceline.engines.mlx_lm import MlxLm
+from paceline.engines.mlx_serve import MlxServe
+from paceline.engines.mtplx import Mtplx
 from paceline.engines.observation import Observer
 from paceline.engines.ollama import Ollama
 from paceline.engines.openai import OpenAI
@@ -20,10 +24,14 @@ from paceline.engines.vllm import Vllm
 
 _DRIVERS: tuple[AnyEngine, ...] = (
     LlamaCpp(),
+    IkLlamaCpp(),
     Vllm(),
     Sglang(),
     LmStudio(),
     MlxLm(),
+    MlxServe(),
+    Mtplx(),
+    Imp(),
     Ollama(),
     TabbyApi(),
     OpenAI(),

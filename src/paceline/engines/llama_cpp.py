@@ -22,7 +22,16 @@ from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import LOGPROBS, Abilities, DraftControl, Drafter, DrafterControl, Request, Strategy
+from paceline.types import (
+    LOGPROBS,
+    UNKNOWN_DRAFTER,
+    Abilities,
+    DraftControl,
+    Drafter,
+    DrafterControl,
+    Request,
+    Strategy,
+)
 from paceline.wire.client import Client
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
@@ -105,9 +114,9 @@ class LlamaCpp:
         if bool(loaded) != strategy.drafts or (strategy.drafts and not _has(loaded, strategy.kind)):
             drafts = ", ".join(loaded) or "nothing"
             contradictions = (f"its strategy is configured as {strategy.kind}, but it drafts by: {drafts}",)
-        if not loaded:
-            return Examination(contradictions=contradictions)
         try:
+            if not loaded:
+                return await self._plain(client, model, contradictions)
             abilities = await self._abilities(client, model, strategy, loaded)
         except TimeoutError:
             return Examination(
@@ -115,18 +124,29 @@ class LlamaCpp:
             )
         return Examination(abilities=abilities, contradictions=contradictions)
 
+    async def _plain(self, client: Client, model: str | None, contradictions: tuple[str, ...]) -> Examination:
+        """What a server does that names no drafter: later builds are to draft unless they are told not to (llama.cpp
+        #28391)."""
+        drafted = (await _tried(client, model, {})).drafted
+        if not drafted:
+            return Examination(contradictions=contradictions)
+        wrong = f"it names no drafter, but drafted {drafted} tokens; start it with --no-spec-type for a plain lane"
+        abilities = Abilities(not_when_drafting=LOGPROBS, as_seen=Strategy(UNKNOWN_DRAFTER))
+        return Examination(abilities=abilities, contradictions=(*contradictions, wrong))
+
     async def _abilities(self, client: Client, model: str | None, strategy: Strategy, loaded: list[str]) -> Abilities:
         drafting = await _tried(client, model, {"n_probs": 2})
         lost = LOGPROBS if drafting.has_bare_tokens is not False else frozenset()
         if not drafting.drafted:  # perhaps just because probabilities were asked for
             drafting = await _tried(client, model, {})
         if not drafting.drafted or (await _tried(client, model, {N_MAX: 0})).drafted:
-            return Abilities(not_when_drafting=lost)
+            as_seen = None if strategy.drafts else Strategy(kind_of(loaded[0]))
+            return Abilities(not_when_drafting=lost, as_seen=as_seen)
         longest = await _longest_drafts(client)
         drafters = [
             Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DEFAULT_N_MAX) for name in loaded
         ]
-        return Abilities(tuple(drafters), lost, await _controls(client, model, loaded))
+        return Abilities(tuple(drafters), lost, controls_drafts=await _controls(client, model, loaded))
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES, CONTROL)):

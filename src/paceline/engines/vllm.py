@@ -13,7 +13,7 @@ from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_mo
 from paceline.engines.usage import UsageObserver
 from paceline.inside.vllm_arguments import MIN_YIELD, N_MAX
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import Abilities, DraftControl, Drafter, Observation, Request, Strategy
+from paceline.types import UNKNOWN_DRAFTER, Abilities, DraftControl, Drafter, Observation, Request, Strategy
 from paceline.wire.client import Client
 
 XARGS = "vllm_xargs"
@@ -43,25 +43,27 @@ class Vllm(KnownServer[VllmSettings]):
         strategy = settings.as_started
         model = next(iter(await fetch_models(client)), None)
         try:
-            drafters, contradictions = await self._examined(client, strategy, model)
+            drafters, contradictions, as_seen = await self._examined(client, strategy, model)
             lost = await lost_when_drafting(client, model) if strategy.drafts or contradictions else frozenset()
         except TimeoutError:
             return Examination(abilities=assumed(strategy), contradictions=(TOO_SLOW,))
-        return Examination(abilities=Abilities(drafters, lost), contradictions=contradictions)
+        return Examination(abilities=Abilities(drafters, lost, as_seen), contradictions=contradictions)
 
     async def _examined(
         self, client: Client, strategy: Strategy, model: str | None
-    ) -> tuple[tuple[Drafter, ...], tuple[str, ...]]:
-        """The drafters that requests can ask for, and what contradicts the configuration."""
+    ) -> tuple[tuple[Drafter, ...], tuple[str, ...], Strategy | None]:
+        """The drafters that requests can ask for, what contradicts the configuration, and what it does instead."""
         free = await _drafted(client, model, {})
         if free is None:
-            return (), (METRICS_ADVICE,) if strategy.drafts else ()
+            return (), (METRICS_ADVICE,) if strategy.drafts else (), None
+        drafted, longest = free["num_draft_tokens"], free["num_spec_tokens"]
         if not strategy.drafts:
-            return (), (f"it is configured as autoregressive, but drafted {free['num_draft_tokens']} tokens",)
+            wrong = (f"it is configured as autoregressive, but drafted {drafted} tokens",)
+            return ((), wrong, Strategy(UNKNOWN_DRAFTER, longest)) if drafted else ((), (), None)
         capped = await _drafted(client, model, {XARGS: {N_MAX: 0}})
-        if not free["num_draft_tokens"] or (capped and capped["num_draft_tokens"]):
-            return (), ()
-        return (Drafter(strategy.kind, strategy.kind, free["num_spec_tokens"]),), ()
+        if not drafted or (capped and capped["num_draft_tokens"]):
+            return (), (), None
+        return (Drafter(strategy.kind, strategy.kind, longest),), (), None
 
     def key_variable(self, command: Sequence[str]) -> str | None:
         return "VLLM_API_KEY"
