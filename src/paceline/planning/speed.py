@@ -80,6 +80,8 @@ USUAL_DRAFT_SHARE = 0.08
 in Q6_K, 0.066 in Q8_0."""
 USUAL_EXPERT_SHARE = 0.5
 """Of the bytes of a plain step that are experts' where nobody says: 0.49 (GLM-4.5-Air), 0.54 (gpt-oss-120b)."""
+BELIEVED_AT = 2
+"""Drafted tokens at which the believed cost of one is taken: short drafts decide what is tried first."""
 FIRST_LENGTHS: Mapping[CardClass, int] = {
     "blackwell": 4, "gb10": 3, "hopper": 3, "ada": 3, "ampere": 2, "turing": 2, "volta": 2, "pascal": 4, "rdna2": 2,
     "rdna3": 3, "rdna4": 4, "cdna": 2, "strix-halo": 3, "apple": 1, "unknown": 2,
@@ -226,6 +228,13 @@ def experts_read(tokens: int, experts: Experts) -> float:
     """Experts that so many tokens use, over those that one does."""
     missed = (1 - experts.used / experts.total) ** tokens
     return experts.total * (1 - missed) / experts.used
+
+
+def cost_per_drafted_token(machine: Machine, experts: Experts | None = None) -> float:
+    """What the decision is to believe that each drafted token adds to a step on a machine, in plain steps, until it has
+    measured it: the mean over short drafts of :func:`verify_cost`."""
+    cost = verify_cost(BELIEVED_AT, class_of(machine), experts=experts, power=power_of(machine))
+    return round((cost - 1) / BELIEVED_AT, 2)
 
 
 def first_length(card_class: CardClass, *, has_experts: bool = False) -> int:
