@@ -245,7 +245,7 @@ def _windowed(keys: _Keys) -> Architecture | None:
     rule = WINDOW_RULES[name]
     said = keys.header.metadata.get(f"{name}.attention.sliding_window")
     window = rule.default_window if said is None else int(said)
-    if said is None and name not in WINDOW_EVEN_IF_UNSAID or said == 0:
+    if (said is None and name not in WINDOW_EVEN_IF_UNSAID) or said == 0:
         return _plain(keys)
     if rule.window is not None:
         window = rule.window

@@ -45,7 +45,7 @@ MAX_ENTRIES = 1 << 18
 MAX_ARRAY_DEPTH = 4
 """Arrays within arrays: llama.cpp itself reads none."""
 MAX_KEPT_NUMBERS = 1024
-"""Longer arrays of numbers are walked over, as those of texts are: arrays by layer are shorter (llama.cpp's own limit is
+"""Longer arrays of numbers are walked over, as those of texts are: those by layer are shorter (llama.cpp has a limit of
 512 layers), and those by token are not."""
 MAX_DIMENSIONS = 8
 """ggml itself has four."""
