@@ -163,6 +163,11 @@ def architecture_of(headers: Sequence[Header]) -> Architecture | None:
     return reader(_Keys(headers)) if reader else None
 
 
+def assumed_architecture(headers: Sequence[Header]) -> Architecture:
+    """For a model whose architecture is not known: as if every layer remembered every token, which none surpasses."""
+    return _plain(_Keys(headers))
+
+
 def mtp_layer_count(headers: Sequence[Header]) -> int:
     """Layers for multi-token prediction whose tensors are there; the key alone is also in files without them."""
     header = headers[0]

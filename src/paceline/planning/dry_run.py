@@ -19,8 +19,9 @@ HOST = "host"
 """The name of the last device of each part."""
 MAX_SAID = 600
 """Characters of what the program said, in an error."""
-KINDS = {"cuda": "cuda", "rocm": "rocm", "metal": "metal"}
-"""What the program knows of backends; all others plan as Vulkan does, without copies of their own."""
+KINDS = {"metal": "metal", "vulkan": "vulkan", "sycl": "vulkan"}
+"""What the program knows of backends. A card of which only the size is known is taken for one of CUDA's: none needs
+more."""
 
 
 class DryRunFailed(Exception):
@@ -125,4 +126,4 @@ def dry_run(
 
 
 def _device(device: Device) -> str:
-    return f"{KINDS.get(device.backend, 'vulkan')}:{device.memory_bytes}:{device.free_bytes}"
+    return f"{KINDS.get(device.backend, 'cuda')}:{device.memory_bytes}:{device.free_bytes}"

@@ -32,6 +32,11 @@ INPUT_TENSORS = ("token_embd", "token_types", "position_embd", "per_layer_token_
 """Those of ``LLM_TENSOR_LAYER_INPUT``, by what their names begin with: they stay on the host."""
 EXPERTS = re.compile(r"^blk\.\d+\.ffn_(up|down|gate_up|gate)_(ch|)exps")
 """What ``--n-cpu-moe`` keeps on the host (common.h, ``LLM_FFN_EXPS_REGEX``)."""
+SPLIT = re.compile(
+    r"^(output\.weight|blk\.\d+\.(attn_(q|k|v|qkv|output|gate|q_b|output_a|output_b)"
+    r"|ffn_(up|gate|gate_up|down)(_exps)?|ssm_(alpha|beta|ba|conv1d|out))\.weight)$"
+)
+"""Of these, cards that split tensors have a part each; of all others, each has the whole (llama-model.cpp:385)."""
 HOST = -1
 """Among places of layers."""
 
@@ -87,6 +92,8 @@ class LayerWeights(Struct, frozen=True):
     """Of those that work on some."""
     largest_expert: int = 0
     """Of the largest single tensor of experts, of which a card needs a copy to compute with when it is on the host."""
+    mirrored: int = 0
+    """Of those that each card has as a whole, where cards split tensors."""
 
 
 class Model(Struct, frozen=True, dict=True):
@@ -105,6 +112,8 @@ class Model(Struct, frozen=True, dict=True):
     input_bytes: int
     output_bytes: int
     mtp_layers: int
+    mirrored_output_bytes: int = 0
+    """Of what stands behind the last layer, what each card has as a whole where cards split tensors."""
     unknown_types: tuple[int, ...] = ()
 
     @property
@@ -154,7 +163,7 @@ def model_of(headers: Sequence[Header]) -> Model:
     # Stripped layers have no tensors, and count for nothing.
     kept = count - claimed + mtp_count if claimed else count
     layers = [LayerWeights(0)] * max(0, kept)
-    at_input = at_output = 0
+    at_input = at_output = mirrored_output = 0
     unknown: set[int] = set()
     tensors = [tensor for part in headers for tensor in part.tensors]
     has_output = any(tensor.name == "output.weight" for tensor in tensors)
@@ -172,6 +181,7 @@ def model_of(headers: Sequence[Header]) -> Model:
                 at_output += size
         else:
             at_output += size
+            mirrored_output += 0 if SPLIT.match(tensor.name) else size
     return Model(
         headers=tuple(headers),
         architecture=architecture_of(headers),
@@ -179,14 +189,19 @@ def model_of(headers: Sequence[Header]) -> Model:
         input_bytes=at_input,
         output_bytes=at_output,
         mtp_layers=mtp_count,
+        mirrored_output_bytes=mirrored_output,
         unknown_types=tuple(sorted(unknown)),
     )
 
 
 def _with(layer: LayerWeights, tensor: Tensor, size: int) -> LayerWeights:
-    if not EXPERTS.match(tensor.name):
-        return LayerWeights(layer.shared + size, layer.experts, layer.largest_expert)
-    return LayerWeights(layer.shared, layer.experts + size, max(layer.largest_expert, size))
+    is_expert = EXPERTS.match(tensor.name) is not None
+    return LayerWeights(
+        shared=layer.shared + (0 if is_expert else size),
+        experts=layer.experts + (size if is_expert else 0),
+        largest_expert=max(layer.largest_expert, size if is_expert else 0),
+        mirrored=layer.mirrored + (0 if SPLIT.match(tensor.name) else size),
+    )
 
 
 class Use(Struct, frozen=True, kw_only=True):
