@@ -28,7 +28,7 @@ def choices(
 ) -> Iterator[Choice]:
     """In the order in which they are worth reading."""
     for step in steps:
-        yield Choice(step.name, _price(step, found, model))
+        yield Choice(step.name, _price(step, found, model), has_price=True)
     if split := _split(found, machine, search):
         yield Choice("split", split)
     yield Choice("drafting", _drafting(model, architecture, machine, found, drafter, drafters))

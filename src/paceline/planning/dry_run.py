@@ -5,12 +5,14 @@ weights and takes no memory of devices, so it answers in a second for any model,
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from paceline.engines.llama_cpp_build import Build
 from paceline.planning.devices import Device
 
 TIMEOUT_S = 60.0
@@ -123,6 +125,18 @@ def dry_run(
         if part.error is not None:
             raise DryRunFailed(" ".join(part.error.split())[:MAX_SAID])
     return answer
+
+
+Judge = Callable[[Sequence[str], Sequence[Device]], DryRun]
+"""Asks the engine what a command line takes, on devices that may be made up; without any, on those that it finds.
+Raises :class:`DryRunFailed`."""
+
+
+def judge_of(built: Build | None) -> Judge | None:
+    """Who judges plans: the engine that was built, if it can."""
+    if built is None or not built.dry_run or not Path(built.dry_run).is_file():
+        return None
+    return partial(dry_run, built.dry_run)
 
 
 def _device(device: Device) -> str:

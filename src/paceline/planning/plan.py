@@ -22,6 +22,8 @@ class Wish(Struct, frozen=True, kw_only=True):
 
     context_tokens: int | None = None
     slots: int | None = None
+    usual_slots: int | None = None
+    """Where ``slots`` are not given; they may be fewer then."""
     aim: Aim = "latency"
     cache_type: CacheType | None = None
 
@@ -32,6 +34,8 @@ class Choice(Struct, frozen=True):
     subject: str
     reason: str
     """In whole sentences."""
+    has_price: bool = False
+    """It gives something up so that the rest fits."""
 
 
 class Budget(Struct, frozen=True, kw_only=True):
@@ -86,6 +90,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     judgement: Judgement | None = None
     largest_context_tokens: int | None = None
     checkpoints: int | None = None
+    used_devices: tuple[int, ...] = ()
+    """Their places in the machine."""
 
     @property
     def context_tokens(self) -> int:

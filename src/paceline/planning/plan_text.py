@@ -1,69 +1,84 @@
 """A plan as people read it."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
-from paceline.planning.memory import Model, Use, token_bytes
-from paceline.planning.plan import Budget, Plan
+from paceline.planning.memory import Model, token_bytes
+from paceline.planning.plan import Plan
 from paceline.text_table import columns
 
-GIB = 1 << 30
-KIB = 1 << 10
+GIB, KIB = 1 << 30, 1 << 10
+WIDTH = 100
+"""Characters of a line of sentences."""
 DIFFERENCE = 0.01
 """From which on formulas and dry run are said to differ."""
+ALWAYS_SHOWN = ("split", "drafting")
+"""Choices that are shown beside what was given up; the rest is for ``--explain``."""
 
 
-def plan_text(plan: Plan, model: Model, speeds: Sequence[str] = ()) -> str:
-    """The plan in full.
+def plan_text(plan: Plan, model: Model, speeds: Sequence[str] = (), is_explained: bool = True) -> str:
+    """The plan without its command line.
 
     Args:
         speeds: sentences on how fast it will be.
+        is_explained: with every choice, not only those that cost something.
     """
-    lines = [_headline(plan, model), "", _table(plan, model)]
-    lines += [_verdict(plan), *(choice.reason for choice in plan.choices), *speeds, *plan.warnings]
-    return "\n".join(lines)
+    sentences = [_verdict(plan)]
+    sentences += [
+        choice.reason for choice in plan.choices if is_explained or choice.subject in ALWAYS_SHOWN or choice.has_price
+    ]
+    sentences += [*speeds, *plan.warnings]
+    return "\n".join([*_wrapped(_headline(plan, model)), "", _table(plan, model), *_wrapped(*sentences)])
+
+
+def decisions(plan: Plan) -> tuple[str, ...]:
+    """What was decided, for those who did not ask: what had to be given up, how cards share the work, and warnings."""
+    reasons = [choice.reason for choice in plan.choices if choice.has_price or choice.subject == "split"]
+    verdict = [] if plan.fits else [_verdict(plan)]
+    return tuple(_wrapped(*verdict, *reasons, *plan.warnings))
+
+
+def _wrapped(*sentences: str) -> Iterator[str]:
+    for sentence in sentences:
+        yield from textwrap.wrap(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _headline(plan: Plan, model: Model) -> str:
-    parts = [f"{len(model.layers) - model.mtp_layers} layers"]
+    parts = [f"{model.trunk_count} layers"]
     if model.expert_count:
         parts.append(f"{model.expert_count} experts of which {model.experts_used} work")
     parts.append(f"{model.weight_bytes / GIB:.1f} GiB")
-    if model.architecture and model.architecture.trained_tokens:
-        parts.append(f"trained for {model.architecture.trained_tokens:,} tokens")
+    trained = model.header.own_number("context_length")
+    if trained:
+        parts.append(f"trained for {trained:,} tokens")
     name = plan.model.removesuffix(".gguf")
-    text = f"{name} ({plan.architecture}): {', '.join(parts)}; MTP layers in the file: {model.mtp_layers or 'none'}"
-    if not plan.is_known:
-        text += (
-            f"\nThe architecture {plan.architecture} is not known here: what its cache takes is left to the dry run"
-            + (", which told it." if plan.judgement else ", and there was none. The figures are for the most it can be.")
-        )
-    return text
+    mtp = f"{model.mtp_layers} MTP layer{'s' * (model.mtp_layers > 1)}" if model.mtp_layers else "no MTP layers"
+    text = f"{name} ({plan.architecture}): {', '.join(parts)}; {mtp}."
+    if plan.is_known:
+        return text
+    told = "the dry run told it" if plan.judgement else "there was no dry run, so the most it can be is planned for"
+    return f"{text} What this architecture keeps of a context is not known here; {told}."
 
 
 def _table(plan: Plan, model: Model) -> str:
-    settings = plan.settings
-    budgets = [*plan.devices, plan.host]
-    rows: list[Sequence[str]] = [("", *(budget.name for budget in budgets), "")]
+    settings, budgets = plan.settings, [*plan.devices, plan.host]
+    rows: list[Sequence[str]] = [("GiB", *(budget.name.rjust(6) for budget in budgets), "")]
 
     def row(name: str, sizes: Sequence[int | None], note: str = "") -> None:
-        rows.append((name, *(_gib(size) for size in sizes), note))
+        rows.append((name, *(("?" if size is None else f"{size / GIB:.1f}").rjust(6) for size in sizes), note))
 
-    def uses(of: str) -> list[int]:
-        return [getattr(budget.use, of) for budget in budgets]
-
-    cache = f"cache, {settings.slots} slot{'s' * (settings.slots > 1)}"
-    note = f"{plan.context_tokens:,} tokens each, {settings.key_type}"
+    note = f"{plan.context_tokens:,} tokens{' each' if settings.slots > 1 else ''}, {settings.key_type}"
     if model.architecture:
         note += f", {token_bytes(model.architecture, settings) / KIB:.1f} KiB a token"
-    row("weights", uses("weights"), "GiB")
-    row(cache, uses("cache"), note)
-    if any(uses("drafter")):
-        row("drafter", uses("drafter"), "weights, cache and buffers")
-    row("compute", uses("compute"))
+    row("weights", [budget.use.weights for budget in budgets])
+    row(f"cache, {settings.slots} slot{'s' * (settings.slots > 1)}", [budget.use.cache for budget in budgets], note)
+    if any(budget.use.drafter for budget in budgets):
+        row("drafter", [budget.use.drafter for budget in budgets], "its weights, cache and buffers")
+    row("compute", [budget.use.compute for budget in budgets])
     row("driver, margin", [budget.reserved for budget in budgets])
-    judged = "by formulas alone: build the engine to have them checked (paceline engine build)"
+    judged = "by formulas alone; `paceline engine build` has them checked"
     if plan.judgement:
-        judged = f"checked by a dry run of llama.cpp b{plan.judgement.build} ({plan.judgement.took_s:.1f} s)"
+        judged = f"checked by a dry run of llama.cpp b{plan.judgement.build}, {plan.judgement.took_s:.1f} s"
     row("free after", [budget.left for budget in budgets], judged)
     return columns(rows)
 
@@ -75,26 +90,6 @@ def _verdict(plan: Plan) -> str:
     elif plan.largest_context_tokens and plan.largest_context_tokens > plan.context_tokens:
         text += f" {plan.largest_context_tokens:,} tokens would fit as well."
     if plan.judgement and plan.judgement.difference > DIFFERENCE:
-        text += (
-            f" The dry run differs from the formulas by {plan.judgement.difference:.1%} of a device; its figures are the "
-            "ones above."
-        )
+        difference = f"{plan.judgement.difference:.1%}"
+        text += f" The dry run differs from the formulas by {difference} of a device; the figures above are its own."
     return text
-
-
-def _gib(size: int | None) -> str:
-    return "?" if size is None else f"{size / GIB:.1f}"
-
-
-def json_of(plan: Plan) -> dict[str, object]:
-    """What ``--json`` prints beside the plan's own fields."""
-    return {"devices": [_json(budget) for budget in plan.devices], "host": _json(plan.host)}
-
-
-def _json(budget: Budget) -> dict[str, object]:
-    use: Use = budget.use
-    return {"name": budget.name, "free_bytes": budget.free, "used_bytes": use.total, "left_bytes": budget.left}
-
-
-def _lines(text: str) -> Iterator[str]:
-    yield from text.splitlines()

@@ -5,7 +5,6 @@ is over a device's budget by the engine's own figures.
 """
 
 import time
-from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,9 +12,9 @@ from paceline.engines.llama_cpp_flags import drafting_flags
 from paceline.planning import command_line
 from paceline.planning.architectures import assumed_architecture
 from paceline.planning.choices import choices
-from paceline.planning.devices import Device, Machine
+from paceline.planning.devices import Machine
 from paceline.planning.drafters import FoundDrafter
-from paceline.planning.dry_run import DryRun, DryRunFailed
+from paceline.planning.dry_run import DryRunFailed, Judge
 from paceline.planning.gguf import read_model
 from paceline.planning.judging import difference, measured
 from paceline.planning.memory import HOST, Model, model_of
@@ -23,9 +22,8 @@ from paceline.planning.placing import CONTEXT_BYTES, MARGIN_BYTES, Layout, budge
 from paceline.planning.plan import Budget, DoesNotFit, Judgement, Plan, Wish
 from paceline.planning.search import HOST_MARGIN_BYTES, Found, Search
 
-Judge = Callable[[Sequence[str], Sequence[Device]], DryRun]
-"""Asks the engine what a command line takes, on devices that may be made up; without any, on the host. Raises
-:class:`paceline.planning.dry_run.DryRunFailed`."""
+NAMES = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "metal": "MTL", "sycl": "SYCL"}
+"""What llama.cpp calls devices of a backend, before their numbers."""
 MAX_TRIALS = 6
 """Of the dry run: after the first, what the formulas missed is known, and the next plan leaves room for it."""
 
@@ -100,6 +98,7 @@ def make_plan(
         judgement=judgement,
         largest_context_tokens=largest,
         checkpoints=caches.checkpoints,
+        used_devices=found.candidate.used,
     )
 
 
@@ -113,7 +112,7 @@ def _draft_model(drafter: FoundDrafter | None) -> Model | None:
 def _budgets(found: Found, machine: Machine) -> tuple[Budget, ...]:
     return tuple(
         Budget(
-            name=machine.devices[at].engine_name or f"GPU{at}",
+            name=machine.devices[at].engine_name or f"{NAMES.get(machine.devices[at].backend, 'GPU')}{at}",
             free=machine.devices[at].free_bytes,
             use=use,
             reserved=CONTEXT_BYTES + MARGIN_BYTES,

@@ -27,6 +27,8 @@ SMALL_CONTEXT_TOKENS = 16_384
 MIN_CONTEXT_TOKENS = 4_096
 CONTEXT_STEP = 1_024
 SLOTS: dict[Aim, int] = {"latency": 1, "throughput": 4}
+MORE_EXPERTS = 1.25
+"""Layers whose experts may leave the cards for a longer context, over those that have to anyway. Set by hand."""
 HOST_MARGIN_BYTES = GIB
 READ_STATES = ("mtp", "eagle3")
 """Drafters that read the target's hidden states: the target keeps a state for each token of theirs."""
@@ -66,6 +68,11 @@ class Found(Struct, frozen=True):
     @property
     def host_layers(self) -> int:
         return self.layout.placement.layers.count(HOST)
+
+    @property
+    def on_host(self) -> tuple[int, int]:
+        """Whole layers that are on the host, and layers whose experts are: the fewer the better."""
+        return self.host_layers, self.host_experts
 
     @property
     def device_bytes(self) -> int:
@@ -114,7 +121,8 @@ class Search:
         Raises:
             DoesNotFit: nothing does.
         """
-        found = self.tried(self._first())
+        first = self.tried(self._first())
+        found = first
         steps: list[Step] = []
         for name, change in self._ways_out():
             if not found.layout.over:
@@ -127,7 +135,8 @@ class Search:
             found = after
         if found.layout.over:
             raise DoesNotFit(self._missing(found))
-        return self._relaxed(found, steps)
+        found, steps = self._relaxed(found, steps)
+        return found, _worth_saying(first, found, steps)
 
     def tried(self, candidate: Candidate) -> Found:
         """What a candidate takes."""
@@ -150,9 +159,15 @@ class Search:
     def largest_context(self, found: Found) -> int:
         """Of each request, with all else as it is, up to what the model was trained for."""
         least = found.candidate.context_tokens
-        most = max(self._architecture.trained_tokens, least)
-        longest = self._shortened(replace(found.candidate, context_tokens=most), least)
-        return longest.context_tokens if longest else most
+        low, high = 0, max(0, self._architecture.trained_tokens - least) // CONTEXT_STEP
+        while low < high:
+            middle = (low + high + 1) // 2
+            longer = self.tried(replace(found.candidate, context_tokens=least + middle * CONTEXT_STEP))
+            if longer.layout.over or longer.on_host > found.on_host:
+                high = middle - 1
+            else:
+                low = middle
+        return least + low * CONTEXT_STEP
 
     def why_not_tensor(self) -> str | None:
         """Why tensors are not split; ``None`` where they may be."""
@@ -205,7 +220,7 @@ class Search:
             context = min(context, trained) if trained else context
         candidate = Candidate(
             context_tokens=context,
-            slots=wish.slots or SLOTS[wish.aim],
+            slots=wish.slots or wish.usual_slots or SLOTS[wish.aim],
             cache_type=wish.cache_type or "f16",
             with_mtp=self._drafter is not None and self._drafter.kind == "mtp",
             with_draft_model=self._draft_model is not None,
@@ -270,17 +285,26 @@ class Search:
             "draft model": {"with_draft_model": first.with_draft_model},
             "cache type": {"cache_type": first.cache_type},
             "slots": {"slots": first.slots},
+            "context": {"context_tokens": first.context_tokens},
             "micro-batch": {"micro_batch": first.micro_batch},
         }
         kept = list(steps)
         for step in steps[:-1]:
             if step.name in undone:
                 without = self.tried(replace(found.candidate, **undone[step.name]))
-                is_worse = (without.host_experts, without.host_layers) > (found.host_experts, found.host_layers)
-                if not without.layout.over and not is_worse:
+                if not without.layout.over and without.on_host <= found.on_host:
                     found = without
                     kept.remove(step)
-        return found, kept
+        return self._lengthened(found, first), kept
+
+    def _lengthened(self, found: Found, first: Candidate) -> Found:
+        """A context that nobody asked for was cut to keep experts on the cards. Where they had to leave all the same,
+        a few more of them buy it back."""
+        if self._wish.context_tokens is None and found.host_experts and not found.host_layers:
+            longer = self.tried(replace(found.candidate, context_tokens=first.context_tokens))
+            if not longer.layout.over and longer.host_experts <= found.host_experts * MORE_EXPERTS + 1:
+                return longer
+        return found
 
     def _by_layer(
         self,
@@ -338,6 +362,14 @@ class Search:
             f"host have room for {room / GIB:.1f} GiB. Even with {found.candidate.context_tokens:,} tokens of context, "
             f"{found.layout.over / GIB:.1f} GiB are missing."
         )
+
+
+def _worth_saying(first: Found, found: Found, steps: list[Step]) -> list[Step]:
+    """Of several cuts of the context only what they come to, and of what was bought back nothing."""
+    kept = [step for step in steps if step.name != "context"]
+    if found.candidate.context_tokens < first.candidate.context_tokens:
+        kept.append(Step("context", first, found))
+    return kept
 
 
 def _least(most: int, laid_out: Callable[[int], Layout]) -> Layout:
