@@ -21,7 +21,7 @@ SPARSE_ATTENTION = frozenset(
 what bandwidth allows on six of seven public machines."""
 SHARE_LOW, SHARE, SHARE_HIGH = 0.50, 0.68, 0.80
 """Of bandwidth over bytes that decoding reaches, one stream: 37 public cases of dense models on 20 kinds of cards had
-0.48 to 0.83, 32 of them between these two."""
+0.48 to 0.83, 31 of them between these two."""
 PAIR_LOW, PAIR, PAIR_HIGH = 0.50, 0.68, 0.75
 """The same of two cards that split tensors, over the sum of their bandwidths: 0.69 and 0.70 (two 5060 Ti), and 0.50 of
 twice the slower one's (5080 and 3090)."""
@@ -46,6 +46,9 @@ EFFECTIVE_TFLOPS: Mapping[str, tuple[float, str]] = {
 """By card: operations per second while prompts are read, two per weight and token, and where that comes from."""
 TENSOR_PREFILL_GAIN = 1.11
 """Two cards that split tensors, over one: 1,028 and 927 tokens/s (two 5060 Ti)."""
+LAYER_PREFILL_GAIN, PIPELINED_TOKENS = 0.6, 2_048
+"""What each further card that has layers of its own adds once a prompt is long enough for several batches to be under
+way at once: 354 tokens/s over 20,000 tokens of a 27B where one P40 would read 219."""
 ATTENTION_SHARE = 0.75
 """Of that rate while a prompt attends to what stands before it: an RTX 3090 at 32,768 tokens (#17505)."""
 PREFILL_ERROR = 0.35
@@ -69,14 +72,16 @@ VERIFY: Mapping[CardClass, tuple[float, str]] = {
 }
 """What a drafted token adds to a verification step, in plain steps, beside the drafter's own work; and where it comes
 from: Qwen3.8-27B's MTP layers in llama.cpp, one stream, tokens a step over speed-up (sudoingX/qwen38-mtp)."""
-POWER_SLOPE = 2.4
+POWER_SLOPES: Mapping[CardClass, float] = {"blackwell": 2.4}
 """How much more verifying costs for each part of its power that a card is denied: an RTX 5090 at 400 of 600 W has 0.16
-instead of 0.09."""
+instead of 0.09. An RTX 3090 at 250 of 350 W has no more than others; of other classes nothing is public."""
 USUAL_DRAFT_SHARE = 0.08
 """Of a plain step's bytes that an MTP layer and the head read for each drafted token: 0.083 of a 27B in Q4_K_M, 0.064
 in Q6_K, 0.066 in Q8_0."""
 USUAL_EXPERT_SHARE = 0.5
 """Of the bytes of a plain step that are experts' where nobody says: 0.49 (GLM-4.5-Air), 0.54 (gpt-oss-120b)."""
+BELIEVED_AT = 2
+"""Drafted tokens at which the believed cost of one is taken: short drafts decide what is tried first."""
 FIRST_LENGTHS: Mapping[CardClass, int] = {
     "blackwell": 4, "gb10": 3, "hopper": 3, "ada": 3, "ampere": 2, "turing": 2, "volta": 2, "pascal": 4, "rdna2": 2,
     "rdna3": 3, "rdna4": 4, "cdna": 2, "strix-halo": 3, "apple": 1, "unknown": 2,
@@ -183,7 +188,7 @@ def prefill_seconds(
     if not told or len(told) < len(names):
         return NotPredicted("the first token is not predicted: no public figure for how fast this card reads prompts")
     slowest, source = min(told)
-    rate = slowest * 1e12 * (TENSOR_PREFILL_GAIN if split == "tensor" and len(machine.devices) > 1 else 1)
+    rate = slowest * 1e12 * _prefill_gain(tokens, len(machine.devices), split)
     attention = 4 * attention_width * tokens / 2 / ATTENTION_SHARE
     seconds = tokens * (2 * parameters + attention) / rate
     return Predicted(
@@ -210,7 +215,7 @@ def verify_cost(
         experts: of a mixture of experts, for e(n): further tokens bring experts of their own.
         power: the card's limit over its usual one.
     """
-    verifying = VERIFY[card_class][0] * (1 + POWER_SLOPE * max(0.0, 1 - power))
+    verifying = VERIFY[card_class][0] * (1 + POWER_SLOPES.get(card_class, 0.0) * max(0.0, 1 - power))
     return 1 + drafted * (draft_share + verifying) + (experts_cost(drafted, experts) if experts else 0.0)
 
 
@@ -223,6 +228,13 @@ def experts_read(tokens: int, experts: Experts) -> float:
     """Experts that so many tokens use, over those that one does."""
     missed = (1 - experts.used / experts.total) ** tokens
     return experts.total * (1 - missed) / experts.used
+
+
+def cost_per_drafted_token(machine: Machine, experts: Experts | None = None) -> float:
+    """What the decision is to believe that each drafted token adds to a step on a machine, in plain steps, until it has
+    measured it: the mean over short drafts of :func:`verify_cost`."""
+    cost = verify_cost(BELIEVED_AT, class_of(machine), experts=experts, power=power_of(machine))
+    return round((cost - 1) / BELIEVED_AT, 2)
 
 
 def first_length(card_class: CardClass, *, has_experts: bool = False) -> int:
@@ -247,9 +259,17 @@ def power_of(machine: Machine) -> float:
     return min([1.0, *shares])
 
 
+def _prefill_gain(tokens: int, devices: int, split: Split) -> float:
+    if devices < 2 or split == "none":
+        return 1.0
+    if split == "tensor":
+        return TENSOR_PREFILL_GAIN
+    return 1 + LAYER_PREFILL_GAIN * (devices - 1) if tokens > PIPELINED_TOKENS else 1.0
+
+
 def _share(split: Split, devices: Sequence[Device]) -> tuple[float, float, float, str]:
     if split != "tensor" or len(devices) == 1:
-        return SHARE_LOW, SHARE, SHARE_HIGH, "of which 0.50 to 0.80 are reached (32 of 37 public cases)"
+        return SHARE_LOW, SHARE, SHARE_HIGH, "of which 0.50 to 0.80 are reached (31 of 37 public cases)"
     if len(devices) == 2:
         return PAIR_LOW, PAIR, PAIR_HIGH, "of which two cards reached 0.50 to 0.70 (three public cases)"
     return MANY_LOW, MANY, MANY_HIGH, "of which more than two cards reached 0.36 (one public case)"
