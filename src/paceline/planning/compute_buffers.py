@@ -21,6 +21,8 @@ COMPRESSED_WIDTHS = 7.0
 """Widths of its hyper-connections that are held at once; fitted."""
 LATENT_WIDTHS, LATENT_WIDTHS_QUANTIZED = 2.7, 3.55
 """Widths of all heads' queries that latent attention holds at once, with a cache of F16 and with another; fitted."""
+SPARSE_WIDTHS = 5.0
+"""The same with an indexer beside it; fitted."""
 
 
 class Compute(Struct, frozen=True):
@@ -59,7 +61,7 @@ def compute_buffers(
     working = max(
         _feed_forward(widths) * per_width,
         _recurrent(widths) * per_width,
-        _attention(widths, is_quantized) * per_width + (_f16_copies(architecture, settings) if is_quantized else 0),
+        _attention(widths, architecture, is_quantized) * per_width + (_f16_copies(architecture, settings) if is_quantized else 0),
     )
     if architecture.kind == "compressed":
         scores = COMPRESSED_SCORE_BYTES * settings.sequence_cells * batch
@@ -95,14 +97,16 @@ def _recurrent(widths: _Widths) -> int:
     return 3 * widths.recurrent_channels + 2 * widths.recurrent_inner + widths.hidden if widths.recurrent_inner else 0
 
 
-def _attention(widths: _Widths, is_quantized: bool) -> int:
+def _attention(widths: _Widths, architecture: Architecture, is_quantized: bool) -> int:
+    if architecture.kind == "sparse":
+        return round(SPARSE_WIDTHS * widths.latent_queries)
     if widths.latent_queries:
         return round((LATENT_WIDTHS_QUANTIZED if is_quantized else LATENT_WIDTHS) * widths.latent_queries)
     return 2 * widths.hidden + (11 if widths.recurrent_inner else 4) * widths.queries // 2
 
 
 def _masks(architecture: Architecture, settings: Settings) -> int:
-    """One mask for layers that see everything, one for those that see a window."""
+    """One mask for layers that see everything, with one more for an indexer, and one for those that see a window."""
     is_unified = settings.is_unified and not architecture.is_per_sequence
     tokens = settings.batch
     if architecture.kind == "compressed":
@@ -110,7 +114,7 @@ def _masks(architecture: Architecture, settings: Settings) -> int:
     caches = [cache for layer in architecture.layers for cache in layer.caches]
     masks = 0
     if any(not cache.is_window for cache in caches):
-        masks += settings.sequence_cells * tokens * MASK_BYTES
+        masks += settings.sequence_cells * tokens * MASK_BYTES * (2 if architecture.kind == "sparse" else 1)
     if any(cache.is_window for cache in caches):
         masks += window_cells(architecture.window, settings, is_unified) * tokens * MASK_BYTES
     return masks

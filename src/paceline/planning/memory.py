@@ -28,7 +28,7 @@ BATCH_TOKENS = 2048
 """llama.cpp's ``--batch-size``; micro-batches are no larger."""
 PIPELINE_COPIES = 4
 """Of inputs, where several cards take turns by layers (``GGML_SCHED_MAX_COPIES``)."""
-INPUT_TENSORS = ("token_embd", "token_types", "position_embd", "per_layer_token_embd")
+INPUT_TENSORS = ("token_embd.", "token_types.", "position_embd.", "per_layer_token_embd.")
 """Those of ``LLM_TENSOR_LAYER_INPUT``, by what their names begin with: they stay on the host."""
 EXPERTS = re.compile(r"^blk\.\d+\.ffn_(up|down|gate_up|gate)_(ch|)exps")
 """What ``--n-cpu-moe`` keeps on the host (common.h, ``LLM_FFN_EXPS_REGEX``)."""

@@ -9,7 +9,7 @@ import time
 from msgspec.structs import replace
 
 from paceline.engines.llama_cpp_flags import drafting_flags
-from paceline.planning import command_line
+from paceline.planning import command_line, speed
 from paceline.planning.architectures import assumed_architecture
 from paceline.planning.choices import choices
 from paceline.planning.devices import Machine
@@ -98,6 +98,7 @@ def make_plan(
         judgement=judgement,
         largest_context_tokens=largest,
         checkpoints=caches.checkpoints,
+        step_cost=_step_cost(model, machine),
         used_devices=found.candidate.used,
     )
 
@@ -107,6 +108,16 @@ def _draft_model(drafter: FoundDrafter | None) -> Model | None:
         return None
     model = model_of(read_model(drafter.file))
     return model if model.architecture else replace(model, architecture=assumed_architecture(model.headers))
+
+
+def _step_cost(model: Model, machine: Machine) -> float | None:
+    if not machine.devices:
+        return None
+    experts = None
+    if model.expert_count:
+        share = sum(layer.experts for layer in model.layers) * model.experts_used / model.expert_count
+        experts = speed.Experts(model.expert_count, model.experts_used, share / max(1, model.active_bytes))
+    return speed.cost_per_drafted_token(machine, experts)
 
 
 def _budgets(found: Found, machine: Machine) -> tuple[Budget, ...]:

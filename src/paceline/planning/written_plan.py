@@ -36,6 +36,7 @@ def planned_engine(
         strategy=cast(StrategyKind, first.kind),
         n_max=first.n_max,
         device="gpu" if plan.devices else "cpu",
+        step_cost=plan.step_cost,
     )
 
 
@@ -47,6 +48,7 @@ def written(engine: LlamaCppSettings, text: str) -> str:
     """
     comment = "\n".join(f"# {line}".rstrip() for line in text.splitlines())
     words = "\n".join(f"    {line}," for line in _lines(engine.launch))
+    step_cost = f"step_cost = {engine.step_cost}\n" if engine.step_cost is not None else ""
     return f"""\
 {comment}
 #
@@ -58,7 +60,7 @@ kind = {_quoted(engine.kind)}
 device = {_quoted(engine.device or "")}
 strategy = {_quoted(engine.strategy)}
 n_max = {engine.n_max}
-launch = [
+{step_cost}launch = [
 {words}
 ]
 """
