@@ -67,6 +67,13 @@ class LlamaCppSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="llam
         ),
     ] = ()
     caps: Caps = ()
+    draft_control: Annotated[
+        bool,
+        Meta(
+            description="Whether a server that can decide at each step whether to draft, with which drafter and how "
+            "far shall do so; its lanes are then its drafters. If not, they are its drafters at some lengths."
+        ),
+    ] = True
 
 
 class LlamaCpp:
@@ -117,7 +124,7 @@ class LlamaCpp:
         try:
             if not loaded:
                 return await self._plain(client, model, contradictions)
-            abilities = await self._abilities(client, model, strategy, loaded)
+            abilities = await self._abilities(client, model, settings, loaded)
         except TimeoutError:
             return Examination(
                 abilities=Abilities(not_when_drafting=LOGPROBS), contradictions=(*contradictions, TOO_SLOW)
@@ -134,7 +141,10 @@ class LlamaCpp:
         abilities = Abilities(not_when_drafting=LOGPROBS, as_seen=Strategy(UNKNOWN_DRAFTER))
         return Examination(abilities=abilities, contradictions=(*contradictions, wrong))
 
-    async def _abilities(self, client: Client, model: str | None, strategy: Strategy, loaded: list[str]) -> Abilities:
+    async def _abilities(
+        self, client: Client, model: str | None, settings: LlamaCppSettings, loaded: list[str]
+    ) -> Abilities:
+        strategy = settings.as_started
         drafting = await _tried(client, model, {"n_probs": 2})
         lost = LOGPROBS if drafting.has_bare_tokens is not False else frozenset()
         if not drafting.drafted:  # perhaps just because probabilities were asked for
@@ -146,7 +156,8 @@ class LlamaCpp:
         drafters = [
             Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DEFAULT_N_MAX) for name in loaded
         ]
-        return Abilities(tuple(drafters), lost, controls_drafts=await _controls(client, model, loaded))
+        controls = settings.draft_control and await _controls(client, model, loaded)
+        return Abilities(tuple(drafters), lost, controls_drafts=controls)
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES, CONTROL)):
