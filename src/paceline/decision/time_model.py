@@ -411,7 +411,7 @@ class TimeModel:
         self.controls[lane] = _corrected(mean, variance, miss, expected)
         self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
         for kind, drafted in counts.by_drafter.items() if counts else ():
-            if not drafted.accepted_by_position or not told.acceptance.get(kind):
+            if not told.acceptance.get(kind):
                 continue
             factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
             rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
