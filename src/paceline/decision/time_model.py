@@ -61,6 +61,7 @@ from paceline.decision.tuning import (
     MAX_LANES,
     MAX_MISS,
     PRIOR,
+    SHARED_JUMP,
 )
 from paceline.types import DraftCounts, Signals, Task
 
@@ -244,10 +245,16 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def length_variances(self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> list[float]:
-        """Of what is known of the logarithm of each lane's acceptance length."""
+    def variances(
+        self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float], term: int, over: int | None = None
+    ) -> list[float]:
+        """Of what is known of one term of each lane.
+
+        Args:
+            over: number of the lane that it is told over; ``None`` for none.
+        """
         context = self._context(tuple(ids), tuple(beside), asked_of(signals))
-        factors = context.terms[LENGTH]
+        factors = context.terms[term] if over is None else context.terms[term] - context.terms[term][over]
         together = self.belief.of(context.indexes, context.pairs, factors)
         if context.new is not None:
             together += (factors * context.new) @ factors.T
@@ -395,7 +402,12 @@ class TimeModel:
         elif not shares:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
 
-        # 2. What a step takes, from its parts as they are believed now.
+        # 2. What a step takes, from its parts as they are believed now; a drafter that was left alone may have changed.
+        used = {part.strategy.kind for part, _ in shares}
+        for kind in {drafter.kind for drafter in lane.strategy.among} - used:
+            number = number_of(self.belief, ("jump", lane.fingerprint, kind), (1 - SHARED_JUMP) * PRIOR.jump**2)
+            if self.belief.variance(number) < PRIOR.jump**2:
+                self.belief.widen([number], [PRIOR.cost_unseen**2])
         if counts:
             parts = [feeling_of_part(part) for part, _ in shares]
             self._learn_steps(plain, parts, shares, time + counts.length)

@@ -91,6 +91,9 @@ class Prior(Struct, frozen=True):
     """By which a machine is slower or faster when it throttles or others compute."""
     machine_unseen: float = 50.0
     """Requests that others serve, after which a machine may be slower or faster by that. Guessed."""
+    cost_unseen: float = 0.05
+    """Of what verifying costs at all, by each answer of which a drafter was left alone though it might have drafted.
+    Guessed."""
     drift: float = 0.003
     """Of what an observation tells of, each time. With none nothing changes: changes are told apart."""
     residual_drift: float = 0.001
@@ -254,6 +257,9 @@ CONTROL_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Draft lengths, in tokens, at which a drafter is looked at; what is between them is interpolated."""
 CONTROL_LOOKUPS = (2, 4, 8, 16, 32, 64)
 """The same of lookups, whose tokens cost the least alone."""
+COST_OPTIMISM = 0.5
+"""Standard deviations of a step cost's logarithm by which it is told lower than it is believed, so that a drafter is
+tried, and its cost seen. Guessed; a control loses little by one try."""
 TRIES_COST = 0.01
 """Of plain steps' time, what an engine's control spends on tries where drafting does not pay: it bounds that at 1 to
 2 %."""
