@@ -9,7 +9,8 @@ from math import exp, log, sqrt
 
 import numpy as np
 
-from paceline.decision.controlled import verification_cost, wide
+from paceline.decision.best_of_parts import Parts
+from paceline.decision.controlled import verification_cost
 from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import COST, LENGTH, LaneId
 from paceline.decision.shapes import draft_length, looks_up
@@ -31,26 +32,20 @@ DIGITS = 3
 """After the point: no belief is more precise."""
 
 
-def control_of(
-    model: TimeModel, ids: Sequence[LaneId], number: int, signals: Signals, beside: Sequence[float]
-) -> DraftControl:
+def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[int], signals: Signals) -> DraftControl:
     """For a request down a controlled lane.
 
     Args:
-        ids: of the lanes that it was chosen among.
-        number: of the lane.
-        beside: for each of them, others that are decoded meanwhile.
+        places: of the lane's own parts, the plain lane's first.
     """
-    lane, spread = ids[number], wide(tuple(ids))
-    beside = [beside[origin] for origin in spread.origins]
-    expected = model.expected(spread.ids, signals, beside)
-    plain, *parts = spread.places[number]
-    of_length = model.variances(spread.ids, signals, beside, LENGTH)
-    of_cost = model.variances(spread.ids, signals, beside, COST, over=plain)
+    (ids, _, _), beside, expected = parts
+    plain, *drafting = places
+    of_length = model.variances(ids, signals, beside, LENGTH)
+    of_cost = model.variances(ids, signals, beside, COST, over=plain)
     drafters = {}
     for drafter in lane.strategy.among:
-        places = [place for place in parts if spread.ids[place].strategy.kind == drafter.kind]
-        lengths = [draft_length(spread.ids[place].strategy) for place in places]
+        places = [place for place in drafting if ids[place].strategy.kind == drafter.kind]
+        lengths = [draft_length(ids[place].strategy) for place in places]
         over_plain = [
             exp(expected.cost[place] - expected.cost[plain] - COST_OPTIMISM * sqrt(of_cost[place])) for place in places
         ]
