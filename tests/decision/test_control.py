@@ -36,7 +36,7 @@ def test_it_makes_sense_whatever_is_known(requests: int) -> None:
             for curve in (said.acceptance, *said.by_match.values()):
                 assert all(0 < accepted < 1 for accepted in curve)
             assert 2 <= said.weight <= 40
-    assert list(control(knowledge, Task.CODE).drafters["ngram"].by_match) == [2, 3, 4, 5, 7, 11]
+    assert list(control(knowledge, Task.CODE).drafters["ngram"].by_match) == [2, 3, 4, 7, 11]
     assert not control(knowledge, Task.CODE).drafters["mtp"].by_match
 
 
@@ -48,7 +48,7 @@ def test_costs_and_acceptance_are_learned() -> None:
         assert head.costs[:3] == pytest.approx(COSTS[:3].tolist(), rel=0.2)
     lookup = control(knowledge, Task.CODE).drafters["ngram"]
     assert lookup.costs[-1] == pytest.approx(COSTS[-1], rel=0.25)
-    assert sum(lookup.acceptance) / len(lookup.acceptance) == pytest.approx(0.8, abs=0.05)
+    assert sum(lookup.acceptance) / len(lookup.acceptance) == pytest.approx(0.8, abs=0.08)
 
 
 def test_what_is_known_better_counts_for_more() -> None:

@@ -58,6 +58,7 @@ from paceline.decision.tuning import (
     LOOKUP_SHARE,
     MAX_CONVERSATIONS,
     MAX_GROUPS,
+    MAX_HAZARD,
     MAX_LANES,
     MAX_MISS,
     PRIOR,
@@ -274,7 +275,8 @@ class TimeModel:
         rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
         of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
         rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
-        return of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+        factor = of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+        return max(1 / MAX_HAZARD, min(MAX_HAZARD, factor))
 
     def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> Context:
         """What lanes feel of a request; remembered as long as the belief has the same unknowns."""
