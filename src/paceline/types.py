@@ -424,6 +424,8 @@ class DraftCounts(Struct, frozen=True):
     verified_by_position: tuple[int, ...] = ()
     """How often the first, second ... token was drafted and those before it were accepted; empty where the engine did
     not report it."""
+    shadow: "DraftCounts | None" = None
+    """The same of drafts that were not verified, but compared with what then was generated."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.accepted <= self.drafted or not 0 <= self.steps <= self.drafted:

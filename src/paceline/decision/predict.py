@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from paceline.decision import best_of_parts
 from paceline.decision.answers import answer_tokens, prefill_s_per_token
+from paceline.decision.best_of_parts import Parts, parts_of
 from paceline.decision.control import control_of
 from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
@@ -27,16 +28,16 @@ class Foreseen(Struct, frozen=True):
     expected: Expected
     predictions: dict[str, Prediction]
     """By lane."""
-    beside: list[float]
-    """Others that are decoded meanwhile."""
+    parts: Parts | None
+    """What they are made of, where some of them are controlled."""
 
     def control(self, number: int, signals: Signals) -> DraftControl | None:
         """What the control of the lane with this number starts from; ``None`` where it has none."""
         lane = self.ids[number]
-        if not lane.strategy.among:
+        if self.parts is None or not lane.strategy.among:
             return None
         with self.knowledge.lock:
-            return control_of(self.model, self.ids, number, signals, self.beside)
+            return control_of(self.model, lane, self.parts, self.parts.wide.places[number], signals)
 
 
 def predict(
@@ -64,8 +65,10 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
             forecast = knowledge.forecasts.get(model_name)
             known[model_name, start] = forecast.of(start) if forecast else float(start)
         beside = [known[lane.model, start] for lane, start in zip(ids, starts, strict=True)]
+        parts = None
         if any(lane.strategy.among for lane in ids):
-            expected = best_of_parts.expected(model, ids, signals, beside)
+            parts = parts_of(model, ids, signals, beside)
+            expected = best_of_parts.expected(model, ids, parts)
         else:
             expected = model.expected(ids, signals, beside)
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
@@ -77,7 +80,7 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         predictions[state.lane.name] = _prediction(
             lane, expected, number, plain, tokens, prefills[number], starts[number]
         )
-    return Foreseen(knowledge, model, ids, expected, predictions, beside)
+    return Foreseen(knowledge, model, ids, expected, predictions, parts)
 
 
 def _prediction(

@@ -58,9 +58,11 @@ from paceline.decision.tuning import (
     LOOKUP_SHARE,
     MAX_CONVERSATIONS,
     MAX_GROUPS,
+    MAX_HAZARD,
     MAX_LANES,
     MAX_MISS,
     PRIOR,
+    SHARED_JUMP,
 )
 from paceline.types import DraftCounts, Signals, Task
 
@@ -244,10 +246,16 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def length_variances(self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> list[float]:
-        """Of what is known of the logarithm of each lane's acceptance length."""
+    def variances(
+        self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float], term: int, over: int | None = None
+    ) -> list[float]:
+        """Of what is known of one term of each lane.
+
+        Args:
+            over: number of the lane that it is told over; ``None`` for none.
+        """
         context = self._context(tuple(ids), tuple(beside), asked_of(signals))
-        factors = context.terms[LENGTH]
+        factors = context.terms[term] if over is None else context.terms[term] - context.terms[term][over]
         together = self.belief.of(context.indexes, context.pairs, factors)
         if context.new is not None:
             together += (factors * context.new) @ factors.T
@@ -267,7 +275,8 @@ class TimeModel:
         rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
         of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
         rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
-        return of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+        factor = of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+        return max(1 / MAX_HAZARD, min(MAX_HAZARD, factor))
 
     def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> Context:
         """What lanes feel of a request; remembered as long as the belief has the same unknowns."""
@@ -395,7 +404,12 @@ class TimeModel:
         elif not shares:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
 
-        # 2. What a step takes, from its parts as they are believed now.
+        # 2. What a step takes, from its parts as they are believed now; a drafter that was left alone may have changed.
+        used = {part.strategy.kind for part, _ in shares}
+        for kind in {drafter.kind for drafter in lane.strategy.among} - used:
+            number = number_of(self.belief, ("jump", lane.fingerprint, kind), (1 - SHARED_JUMP) * PRIOR.jump**2)
+            if self.belief.variance(number) < PRIOR.jump**2:
+                self.belief.widen([number], [PRIOR.cost_unseen**2])
         if counts:
             parts = [feeling_of_part(part) for part, _ in shares]
             self._learn_steps(plain, parts, shares, time + counts.length)
@@ -411,7 +425,7 @@ class TimeModel:
         self.controls[lane] = _corrected(mean, variance, miss, expected)
         self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
         for kind, drafted in counts.by_drafter.items() if counts else ():
-            if not drafted.accepted_by_position or not told.acceptance.get(kind):
+            if not told.acceptance.get(kind):
                 continue
             factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
             rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
