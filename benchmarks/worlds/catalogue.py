@@ -28,6 +28,7 @@ _MAKERS: tuple[Callable[[], list[World]], ...] = (
     nasty.throttling,
     nasty.no_counts,
     nasty.twelve_lanes,
+    nasty.controlled,
     nasty.heavy_tails,
     nasty.one_task,
     nasty.wrong_labels,

@@ -1,14 +1,15 @@
 """Worlds of engines that draft with their own heads: what is accepted is drawn position by position."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 
+from benchmarks.worlds.controlled import Answer, Machinery, play
 from benchmarks.worlds.published import Floats, request_spread, shifted, time_noise, tokens_per_step
 from benchmarks.worlds.requests import Arrivals, Mix, draw
 from benchmarks.worlds.traffic import Ints, Traffic
-from paceline.types import Lane, Strategy
+from paceline.types import DraftCounts, Lane, Strategy
 
 MAX_DEVIATIONS = 3.0
 """Standard deviations; no request is further from its kind."""
@@ -80,9 +81,7 @@ class CountedWorld(Struct, frozen=True):
         )
 
         # 2. What each lane makes of it, and what its engine would tell.
-        columns = [
-            self._drafted(strategy, true, rng) if strategy.drafts else _plain(true) for strategy in self.strategies
-        ]
+        columns = [self._column(strategy, true, rng) for strategy in self.strategies]
         made_s = np.stack([column.made_s for column in columns], axis=1)
         counts = self.tells_counts
         return Traffic(
@@ -96,8 +95,48 @@ class CountedWorld(Struct, frozen=True):
             accepted=np.stack([column.accepted for column in columns], axis=1) if counts else None,
             steps=np.stack([column.steps for column in columns], axis=1) if counts else None,
             by_position=[column.by_position if counts else None for column in columns],
+            by_drafter=[column.by_drafter if counts else None for column in columns],
             beside=np.zeros(requests, np.int64),
             epochs=_epochs(behaviours, slowdown, extra),
+        )
+
+    def _column(self, strategy: Strategy, true: "_True", rng: np.random.Generator) -> "_Column":
+        if strategy.among:
+            return self._controlled(strategy, true, rng)
+        return self._drafted(strategy, true, rng) if strategy.drafts else _plain(true)
+
+    def _controlled(self, strategy: Strategy, true: "_True", rng: np.random.Generator) -> "_Column":
+        """What a lane makes of the requests whose engine decides at each step, by the mean of what its drafters do for
+        all kinds: the router tells it more than that."""
+        every = {
+            drafter.kind: [self.drafting[drafter.kind][kind.name] for kind in self.mix.kinds]
+            for drafter in strategy.among
+        }
+        usual = {kind: np.mean([one.acceptance for one in each], axis=0) for kind, each in every.items()}
+        answers: list[tuple[Answer, Answer]] = []
+        for request, (kind, behaves) in enumerate(zip(true.kinds, true.behaves, strict=True)):
+            content = self.machine.content.get(self.mix.kinds[kind].name, 1.0)
+            machineries = []
+            for drafter in strategy.among:
+                drafting, longest = every[drafter.kind][behaves], drafter.n_max or 0
+                acceptance = shifted(drafting.acceptance[:longest], true.deviation[request])
+                coverage = 1.0
+                if drafting.coverage is not None:
+                    coverage = np.sort(drafting.coverage)[int(true.rank[request] * len(drafting.coverage))]
+                costs = (self.machine.costs[1 : longest + 1] + true.extra_step_cost[request]) * content
+                machineries.append(Machinery(drafter.kind, acceptance, coverage, costs, usual[drafter.kind][:longest]))
+            first, second = (play(machineries, float(true.tokens[request]), rng) for _ in range(2))
+            answers.append((first, second))
+        told = [first for first, _ in answers]
+        paces = [sum(one.cost for one in both) / sum(one.tokens for one in both) for both in answers]
+        return _Column(
+            expected_s=true.step_s * true.tokens * np.array(paces),
+            made_s=true.step_s * np.array([one.cost for one in told]),
+            tokens=np.array([one.tokens for one in told]),
+            drafted=np.array([sum(counts.drafted for counts in one.by_drafter.values()) for one in told]),
+            accepted=np.array([sum(counts.accepted for counts in one.by_drafter.values()) for one in told]),
+            steps=np.array([sum(counts.steps for counts in one.by_drafter.values()) for one in told]),
+            by_drafter=[one.by_drafter for one in told],
         )
 
     def _drafted(self, strategy: Strategy, true: "_True", rng: np.random.Generator) -> "_Column":
@@ -165,6 +204,8 @@ class _Column(Struct):
     accepted: Ints
     steps: Ints
     by_position: Ints | None = None
+    by_drafter: Sequence[Mapping[str, DraftCounts]] | None = None
+    """Of a controlled lane, by request."""
 
 
 def _plain(true: _True) -> _Column:

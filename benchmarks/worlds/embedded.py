@@ -126,6 +126,7 @@ class EmbeddedWorld(Struct, frozen=True):
             accepted=counted(accepted_share),
             steps=counted(steps_share),
             by_position=[None] * lanes,
+            by_drafter=[None] * lanes,
             beside=np.zeros(requests, np.int64),
             epochs=np.zeros(requests, np.int64),
         )

@@ -6,7 +6,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from benchmarks.worlds.base import CAPS, base, card
-from benchmarks.worlds.counted import Drafting, Machine
+from benchmarks.worlds.counted import CountedWorld, Drafting, Machine
 from benchmarks.worlds.embedded import lookup_acceptance, lookup_coverage
 from benchmarks.worlds.published import (
     Floats,
@@ -22,7 +22,7 @@ from benchmarks.worlds.published import (
 from benchmarks.worlds.requests import Kind, Mix, one_kind_a_task
 from benchmarks.worlds.timed import TimedWorld, published_lanes, published_speeds
 from benchmarks.worlds.traffic import Ints, World
-from paceline.types import Strategy, Task
+from paceline.types import ALL, Strategy, Task
 
 TURNED_AT = 300
 """Request from which on a task's acceptance is turned upside down."""
@@ -201,13 +201,18 @@ def no_counts() -> list[World]:
 def twelve_lanes() -> list[World]:
     """Twelve lanes, cold: MTP at six lengths beside lookup at five, whose acceptance and coverage by prompt are the
     embedded engine's (measured.json). Right is mostly MTP 3, and a long lookup for what copies."""
+    world = replace(_many_drafters(), name="twelve-lanes", about=twelve_lanes.__doc__ or "")
+    about = f"{world.about} Here the engine tells times only."
+    return [world, replace(world, name="twelve-lanes-no-counts", about=about, tells_counts=False)]
+
+
+def _many_drafters() -> CountedWorld:
+    """A head beside a lookup, each at many lengths."""
     lookups = (2, 4, 8, 12, 16)
     tasks = tuple(base().drafting["mtp"])
     lookup = {task: Drafting(lookup_acceptance(max(lookups)), lookup_coverage(task)) for task in tasks}
-    world = replace(
+    return replace(
         base(),
-        name="twelve-lanes",
-        about=twelve_lanes.__doc__ or "",
         strategies=(
             Strategy(),
             *(Strategy("mtp", cap) for cap in CAPS),
@@ -216,8 +221,17 @@ def twelve_lanes() -> list[World]:
         drafting={**base().drafting, "ngram": lookup},
         machine=replace(base().machine, costs=step_costs("rtx-3090", max(lookups))),
     )
-    about = f"{world.about} Here the engine tells times only."
-    return [world, replace(world, name="twelve-lanes-no-counts", about=about, tells_counts=False)]
+
+
+def controlled() -> list[World]:
+    """The drafters of twelve-lanes in an engine that decides at each step whether to draft, by which and how far, from
+    the mean of what they do for all requests. Right is all of them together, or the head alone: a control that may use
+    a lookup tries it, too, where it brings nothing."""
+    head, lookup = Strategy("mtp", 6), Strategy("ngram", 16)
+    each = (Strategy("mtp", among=(head,)), Strategy("ngram", among=(lookup,)))
+    together = Strategy(ALL, among=(head, lookup))
+    about = controlled.__doc__ or ""
+    return [replace(_many_drafters(), name="controlled", about=about, strategies=(Strategy(), *each, together))]
 
 
 def heavy_tails() -> list[World]:

@@ -52,6 +52,7 @@ class TimedWorld(Struct, frozen=True):
             accepted=None,
             steps=None,
             by_position=[None] * len(self.lanes),
+            by_drafter=[None] * len(self.lanes),
             beside=np.array(self.at_a_time)[load] - 1,
             epochs=np.zeros(requests, np.int64),
         )

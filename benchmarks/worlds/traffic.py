@@ -1,6 +1,6 @@
 """Requests of a world, each with what every lane would make of it; as arrays, so that drawing thousands is quick."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -8,7 +8,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from benchmarks.worlds.published import Floats
-from paceline.types import Lane, LaneState, Observation, Outcome, Signals
+from paceline.types import DraftCounts, Lane, LaneState, Observation, Outcome, Signals
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -41,10 +41,14 @@ class Traffic(Struct):
     """Steps that verified a draft."""
     by_position: Sequence[Ints | None]
     """For each lane, by request: how often each position of a draft was accepted."""
+    by_drafter: Sequence[Sequence[Mapping[str, DraftCounts]] | None]
+    """For each lane, by request: what each drafter of a controlled lane did."""
     beside: Ints
     """Other requests that are decoded meanwhile."""
     epochs: Ints
     """A number that changes when the world does."""
+    step_cost: float | None = None
+    """What the policy is told that a drafted token adds to a step, as in ``LaneState``."""
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -59,7 +63,13 @@ class Traffic(Struct):
         """The lanes while so many other requests are decoded, spread evenly over them."""
         share, more = divmod(beside, len(self.lanes))
         return [
-            LaneState(lane, running=share + (number < more), fingerprint=lane.engine, model=lane.engine)
+            LaneState(
+                lane,
+                running=share + (number < more),
+                fingerprint=lane.engine,
+                model=lane.engine,
+                step_cost=self.step_cost,
+            )
             for number, lane in enumerate(self.lanes)
         ]
 
@@ -68,7 +78,7 @@ class Traffic(Struct):
         decode_s = float(self.observed_s[request, lane])
         if self.drafted is None or self.accepted is None or not self.lanes[lane].strategy.drafts:
             return Observation(completion_tokens=tokens, decode_tokens=tokens, decode_s=decode_s)
-        positions = self.by_position[lane]
+        positions, by_drafter = self.by_position[lane], self.by_drafter[lane]
         return Observation(
             completion_tokens=tokens,
             decode_tokens=tokens,
@@ -77,6 +87,7 @@ class Traffic(Struct):
             accepted=int(self.accepted[request, lane]),
             drafting_steps=int(self.steps[request, lane]) if self.steps is not None else None,
             accepted_by_position=() if positions is None else tuple(positions[request].tolist()),
+            by_drafter={} if by_drafter is None else by_drafter[request],
         )
 
     def outcome(self, request: int, lane: int, at_s: float) -> Outcome:

@@ -144,6 +144,10 @@ class Strategy(Struct, frozen=True):
     """``autoregressive``, ``ngram``, ``ngram-mod``, ``draft``, ``eagle3``, ``mtp`` ..."""
     n_max: int | None = None
     """Cap on the draft length in tokens; ``None`` leaves it to the engine."""
+    among: tuple["Strategy", ...] = ()
+    """Where the engine's control decides at each step whether to draft, by which drafter and how far: the drafters that
+    it may use, each with its longest draft; ``kind`` is then that of the only one, or :data:`ALL`. Empty where nothing
+    is decided while the answer is made."""
 
     @property
     def drafts(self) -> bool:
@@ -158,6 +162,10 @@ class Strategy(Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.kind if self.n_max is None else f"{self.kind} n_max={self.n_max}"
+
+
+ALL = "all"
+"""Kind of a strategy whose control may use any of several drafters."""
 
 
 class Drafter(Struct, frozen=True):
@@ -222,9 +230,12 @@ class Abilities(Struct, frozen=True):
 
     def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
         """Those worth choosing among: none, and each drafter at each cap that it can reach; by default its longest
-        draft, the half of it, a quarter and an eighth. Empty where there is no choice."""
+        draft, the half of it, a quarter and an eighth. Where the engine controls drafts, each drafter up to the largest
+        cap, and all of them together. Empty where there is no choice."""
         if not self.drafters:
             return []
+        if self.controls_drafts:
+            return self._controlled(max(caps, default=None))
         strategies = [Strategy()]
         for drafter in self.drafters:
             longest = drafter.n_max
@@ -234,6 +245,15 @@ class Abilities(Struct, frozen=True):
             wanted = caps or tuple(-(-longest // divisor) for divisor in (8, 4, 2, 1))
             strategies += [Strategy(drafter.kind, cap) for cap in sorted({min(cap, longest) for cap in wanted})]
         return strategies
+
+    def _controlled(self, cap: int | None) -> list[Strategy]:
+        limits = ([length for length in (drafter.n_max, cap) if length is not None] for drafter in self.drafters)
+        each = tuple(
+            Strategy(drafter.kind, min(limit, default=None))
+            for drafter, limit in zip(self.drafters, limits, strict=True)
+        )
+        strategies = [Strategy(), *(Strategy(drafter.kind, among=(drafter,)) for drafter in each)]
+        return [*strategies, Strategy(ALL, among=each)] if len(each) > 1 else strategies
 
 
 AS_STARTED = Abilities()
@@ -314,6 +334,9 @@ class LaneState(Struct, frozen=True):
     cannot_keep: frozenset[str] = frozenset()
     """Names of request fields (``inspection/meaning.py``) whose meaning its drafts change, or that its engine refuses
     while it drafts."""
+    step_cost: float | None = None
+    """What each drafted token is believed to add to a verification step before anything was measured, in plain steps:
+    the class of the card and the model tell (``planning/speed.py``). ``None`` for what is usual."""
 
 
 class Prediction(Struct, frozen=True):
@@ -349,6 +372,8 @@ class Prediction(Struct, frozen=True):
     that drafts nothing."""
     concurrent: int = 0
     """Other requests that were decoded on the same device when this was predicted."""
+    step_cost: float | None = None
+    """As in :class:`LaneState`."""
 
     @property
     def s_per_token(self) -> float | None:
@@ -378,6 +403,9 @@ class Decision(Struct, frozen=True, weakref=True):
     """By lane."""
     exploring_s: float = 0.0
     """Time that this choice is expected to cost beyond the best prediction; 0 for the best."""
+    control: DraftControl | None = None
+    """What the chosen lane's control of drafts starts from; ``None`` where nothing is decided while an answer is
+    made."""
     signals: Signals | None = None
     """Of the request; ``None`` where they are kept elsewhere, as in the decision log."""
     teaches: bool = True
@@ -393,6 +421,13 @@ class DraftCounts(Struct, frozen=True):
     accepted: int
     accepted_by_position: tuple[int, ...] = ()
     """As in :class:`Observation`."""
+    verified_by_position: tuple[int, ...] = ()
+    """How often the first, second ... token was drafted and those before it were accepted; empty where the engine did
+    not report it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.accepted <= self.drafted or not 0 <= self.steps <= self.drafted:
+            raise ValueError("a drafter accepts no more than it drafts, and drafts at least a token in each step")
 
 
 class Observation(Struct, frozen=True):

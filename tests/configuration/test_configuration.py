@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from paceline.api_keys import resolved
 from paceline.configuration import ConfigurationError, load, parse
 from paceline.configuration.reference import reference
 from paceline.decision import EXPLORATION
 from paceline.engines import ENGINES
+from paceline.engines.llama_cpp import LlamaCppSettings
 from paceline.settings import Configuration
 from paceline.types import Lane, Strategy
 
@@ -345,3 +347,10 @@ def test_the_reference_in_the_docs_is_the_codes() -> None:
 def test_the_example_in_the_docs_is_valid() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     parse(page.partition("```toml\n")[2].partition("```")[0])
+
+
+def test_what_was_learned_is_kept_where_nobody_says_what_steps_cost() -> None:
+    """The parts of ``decoding`` go into fingerprints: a new one that is not set must not change them."""
+    usual = LlamaCppSettings(name="a", url="http://127.0.0.1:1")
+    assert len(usual.decoding) == 6
+    assert replace(usual, step_cost=0.16).decoding == (*usual.decoding, 0.16)

@@ -179,7 +179,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, *parts: str) -> None:
 
 def test_whatever_fails_the_default_lane_is_chosen_and_the_failure_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     router = Router([PLAIN, NGRAM])
-    _break(monkeypatch, "inspect", "decide", "predict", "learn")
+    _break(monkeypatch, "inspect", "decide", "foresee", "learn")
     decision = router.choose(EDIT)
     router.observe(decision, served(decision))
     assert (decision.lane, decision.alternatives) == ("plain", ("ngram",))

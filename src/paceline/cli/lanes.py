@@ -19,7 +19,8 @@ def register(commands: Subparsers) -> None:
         "lanes",
         "show a running gateway's lanes",
         "Show what a running gateway can choose among: each lane's engine as it was found to be, and what was "
-        "measured. `chosen` tells whether the strategy is set by each request or was when the engine started.",
+        "measured. `chosen` tells whether the engine decides at each step how to draft, each request does, or it was "
+        "decided when the engine started.",
     )
     add_address_options(parser)
     parser.set_defaults(run=run)
@@ -35,7 +36,15 @@ def run(options: argparse.Namespace) -> int:
         for note in (lane["problem"], *lane["engine"]["warnings"]):
             if note:
                 print(f"{lane['lane']}: {note}")
+    for engine, fault in dict.fromkeys((lane["engine"]["name"], fault) for lane in lanes for fault in faults_of(lane)):
+        print(f"{engine}: {fault}")
     return 0
+
+
+def faults_of(lane: dict[str, Any]) -> list[str]:
+    """What is wrong with a lane's drafters; nothing that gateways of older versions tell."""
+    faults = lane.get("faults", [])
+    return faults if isinstance(faults, list) else []
 
 
 def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -47,7 +56,7 @@ def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
         lane["health"],
         " ".join(filter(None, (engine["kind"], engine["build"]))),
         strategy["kind"] if n_max is None else f"{strategy['kind']} {n_max}",
-        "by request" if engine["drafters"] else "at start",
+        "by step" if strategy.get("among") else "by request" if engine["drafters"] else "at start",
         shown_number(engine["slots"]),
         shown_number(engine["context_tokens"]),
     )

@@ -68,6 +68,7 @@ def decide(
         alternatives=tuple([choice.name for choice in ranked if choice is not chosen]),
         predictions=foreseen.predictions,
         exploring_s=max(0.0, chosen.cost - best.cost) if foreseen.model.seen and shares else 0.0,
+        control=foreseen.control(chosen.number, signals),
         signals=signals,
     )
 

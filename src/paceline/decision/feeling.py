@@ -36,6 +36,8 @@ class LaneId(NamedTuple):
     model: str
     """Of that model and the device."""
     strategy: Strategy
+    step_cost: float | None = None
+    """As in :class:`LaneState`."""
 
 
 class Unknown(NamedTuple):
@@ -51,7 +53,7 @@ class Unknown(NamedTuple):
 
 def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
     """What a lane feels beside a request's groups, where so many others are decoded meanwhile."""
-    shape, engine = shape_of(lane.strategy), lane.fingerprint
+    shape, engine = shape_of(lane.strategy, lane.step_cost), lane.fingerprint
     kind, own = shape.kind, str(lane.strategy.n_max)
     # 1. A step's time.
     unknowns = [
@@ -109,7 +111,7 @@ class Lanes:
     """The lanes of one choice, each at its load: what they feel beside a request's groups. Arrays have a row a lane."""
 
     def __init__(self, ids: Sequence[LaneId], beside: Sequence[float]) -> None:
-        self.shapes = [shape_of(lane.strategy) for lane in ids]
+        self.shapes = [shape_of(lane.strategy, lane.step_cost) for lane in ids]
         self.kinds = sorted({shape.kind for shape in self.shapes} - {PLAIN})
         felt = [unknowns_of(lane, others) for lane, others in zip(ids, beside, strict=True)]
         columns: dict[Name, int] = {}
@@ -273,7 +275,7 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
         kinds: of all drafters that it was chosen among.
         beside: others that were decoded meanwhile.
     """
-    shape = shape_of(lane.strategy)
+    shape = shape_of(lane.strategy, lane.step_cost)
     cost, length = Sum(), Sum()
     cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
     length.mean = shape.length + shape.strength * believed_strength(asked)

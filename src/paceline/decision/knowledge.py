@@ -12,7 +12,7 @@ from paceline.decision.feeling import LaneId
 from paceline.decision.load import Forecast
 from paceline.decision.saved import SavedModel, restored, saved
 from paceline.decision.time_model import TimeModel
-from paceline.decision.tuning import MAX_MODELS, MAX_SERVED
+from paceline.decision.tuning import DRAFTED_FADING, MAX_MODELS, MAX_SERVED
 from paceline.types import LaneState, Measured
 
 Key = tuple[str, ...]
@@ -27,6 +27,20 @@ class Served(Struct, frozen=True):
     """Length of the prompt, which the engine's cache is taken to hold still."""
 
 
+class Drafted(Struct, frozen=True):
+    """What one drafter of an engine did lately: sums that fade with each answer."""
+
+    drafted: float = 0.0
+    accepted: float = 0.0
+    at_s: float = 0.0
+    """When the last answer ended, in seconds since 1970."""
+
+    def later(self, drafted: int, accepted: int, at_s: float) -> "Drafted":
+        """After one more answer."""
+        faded = DRAFTED_FADING * self.drafted, DRAFTED_FADING * self.accepted
+        return Drafted(faded[0] + drafted, faded[1] + accepted, max(self.at_s, at_s))
+
+
 class Totals(Struct, frozen=True):
     """Numbers about everything."""
 
@@ -38,13 +52,14 @@ class Totals(Struct, frozen=True):
     """Part of it that exploration was expected to cost."""
 
 
-Entry = Measured | Served | Mean | SavedModel | Totals
+Entry = Measured | Served | Mean | SavedModel | Totals | Drafted
 ENTRY_TYPES: dict[str, type[Any]] = {
     "measured": Measured,
     "served": Served,
     "means": Mean,
     "models": SavedModel,
     "totals": Totals,
+    "drafters": Drafted,
 }
 """By part of what is known."""
 
@@ -68,6 +83,8 @@ class Knowledge:
         """By model and device (:attr:`LaneState.model`). Lanes that were compared with each other share one."""
         self.measured: dict[tuple[str, str], Measured] = {}
         """Sums by fingerprint and lane: another model, build or setting under a lane's name begins anew."""
+        self.drafters: dict[tuple[str, str], Drafted] = {}
+        """By fingerprint and kind of drafter."""
         self.served: dict[tuple[str, str], Served] = {}
         """By conversation and fingerprint."""
         self.means = Means()
@@ -130,6 +147,8 @@ class Knowledge:
         yield Row("totals", (), self.totals)
         for lane, sums in self.measured.items():
             yield Row("measured", lane, sums)
+        for drafter, drafts in self.drafters.items():
+            yield Row("drafters", drafter, drafts)
         for conversation, turn in self.served.items():
             yield Row("served", conversation, turn)
         for key, mean in self.means.sums.items():
@@ -157,6 +176,8 @@ class Knowledge:
                 knowledge.served[key[0], key[1]] = entry
             elif len(key) == 2 and isinstance(entry, Measured):
                 knowledge.measured[key[0], key[1]] = entry
+            elif len(key) == 2 and isinstance(entry, Drafted) and 0 <= entry.accepted <= entry.drafted:
+                knowledge.drafters[key[0], key[1]] = entry
             assert part in ENTRY_TYPES
         return knowledge
 
@@ -164,6 +185,11 @@ class Knowledge:
         """Also know what another has learned. What is merged twice counts twice."""
         for lane, sums in other.measured.items():
             self.measured[lane] = added(self.measured[lane], sums) if lane in self.measured else sums
+        for drafter, drafts in other.drafters.items():
+            own = self.drafters.get(drafter, Drafted())
+            self.drafters[drafter] = Drafted(
+                own.drafted + drafts.drafted, own.accepted + drafts.accepted, max(own.at_s, drafts.at_s)
+            )
         for conversation, turn in other.served.items():
             self.serve(conversation, turn)
         self.means.merge(other.means)
@@ -187,7 +213,7 @@ def fingerprint_of(state: LaneState) -> str:
 
 
 def id_of(state: LaneState) -> LaneId:
-    return LaneId(fingerprint_of(state), model_of(state), state.lane.strategy)
+    return LaneId(fingerprint_of(state), model_of(state), state.lane.strategy, state.step_cost)
 
 
 def added(first: Measured, second: Measured) -> Measured:

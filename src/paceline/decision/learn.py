@@ -5,11 +5,13 @@ from math import isfinite
 from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, prefill_key
+from paceline.decision.best_of_parts import expected
+from paceline.decision.faults import drafts_of
 from paceline.decision.feeling import LaneId
-from paceline.decision.knowledge import Knowledge, Served, Totals
+from paceline.decision.knowledge import Drafted, Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
-from paceline.decision.time_model import Counts, TimeModel
+from paceline.decision.time_model import Counts, TimeModel, Told
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
 from paceline.types import Decision, Measured, Outcome, Prediction, Signals, engine_of
 
@@ -60,16 +62,32 @@ def _learn_time(
     lane = ids[lane_name]
     counts = None
     if report.accepted is not None:
-        counts = Counts(report.tokens, report.tokens - report.accepted, report.verification_steps, report.by_position)
+        steps = report.tokens - report.accepted
+        counts = Counts(report.tokens, steps, report.verification_steps, report.by_position, report.by_drafter)
     among = list(dict.fromkeys(ids.values()))
-    model.learn(lane, among, signals, round(8 * beside) / 8, report.seconds / report.tokens, counts)
+    beside = round(8 * beside) / 8
+    told = _told(model, signals, decision, lane, among, beside) if lane.strategy.among else None
+    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, told)
     times = {ids[name]: s for name, each in decision.predictions.items() if (s := each.s_per_token) is not None}
     if len(among) > 1 and len(times) == len(among):
         model.compared(times, lane, report.tokens)
 
 
+def _told(
+    model: TimeModel, signals: Signals, decision: Decision, lane: LaneId, among: list[LaneId], beside: float
+) -> Told:
+    """What was expected of a controlled lane that served, under the load that there was."""
+    seen, number = expected(model, among, signals, [beside] * len(among)), among.index(lane)
+    control = decision.control if _id(decision.predictions[decision.lane]) == lane else None
+    return Told(
+        time=seen.times[number] - seen.spreads[number] / 2,
+        variance=seen.covariance[number][number] + seen.spreads[number],
+        acceptance={kind: each.acceptance for kind, each in control.drafters.items()} if control else {},
+    )
+
+
 def _id(prediction: Prediction) -> LaneId:
-    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy)
+    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy, prediction.step_cost)
 
 
 def _learn_means(
@@ -101,6 +119,10 @@ def _sum_up(knowledge: Knowledge, prediction: Prediction | None, outcome: Outcom
     engine = engine_of(outcome.lane)
     key = (outcome.fingerprint or (prediction.fingerprint if prediction else engine), outcome.lane)
     sums[key] = _measured(sums.get(key, Measured()), outcome)
+    for drafts in drafts_of(outcome.observed, prediction.strategy) if prediction and outcome.is_whole else ():
+        drafter, at_s = (key[0], drafts.kind), _later(0.0, outcome.at_s)
+        known = knowledge.drafters.get(drafter, Drafted())
+        knowledge.drafters[drafter] = known.later(drafts.drafted, drafts.accepted, at_s)
 
 
 def _later(past_s: float, at_s: float) -> float:

@@ -5,7 +5,9 @@ from math import exp, sqrt
 
 from msgspec import Struct
 
+from paceline.decision import best_of_parts
 from paceline.decision.answers import answer_tokens, prefill_s_per_token
+from paceline.decision.control import control_of
 from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, id_of
@@ -13,17 +15,28 @@ from paceline.decision.load import Load
 from paceline.decision.shapes import shape_of
 from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import CHARS_PER_TOKEN
-from paceline.types import LaneState, Prediction, Signals
+from paceline.types import DraftControl, LaneState, Prediction, Signals
 
 
 class Foreseen(Struct, frozen=True):
     """All that is expected of the lanes of one choice; items are in the order of the lanes."""
 
+    knowledge: Knowledge
     model: TimeModel
     ids: list[LaneId]
     expected: Expected
     predictions: dict[str, Prediction]
     """By lane."""
+    beside: list[float]
+    """Others that are decoded meanwhile."""
+
+    def control(self, number: int, signals: Signals) -> DraftControl | None:
+        """What the control of the lane with this number starts from; ``None`` where it has none."""
+        lane = self.ids[number]
+        if not lane.strategy.among:
+            return None
+        with self.knowledge.lock:
+            return control_of(self.model, self.ids, number, signals, self.beside)
 
 
 def predict(
@@ -51,7 +64,10 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
             forecast = knowledge.forecasts.get(model_name)
             known[model_name, start] = forecast.of(start) if forecast else float(start)
         beside = [known[lane.model, start] for lane, start in zip(ids, starts, strict=True)]
-        expected = model.expected(ids, signals, beside)
+        if any(lane.strategy.among for lane in ids):
+            expected = best_of_parts.expected(model, ids, signals, beside)
+        else:
+            expected = model.expected(ids, signals, beside)
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = _prefills(knowledge, ids, signals)
@@ -61,7 +77,7 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         predictions[state.lane.name] = _prediction(
             lane, expected, number, plain, tokens, prefills[number], starts[number]
         )
-    return Foreseen(model, ids, expected, predictions)
+    return Foreseen(knowledge, model, ids, expected, predictions, beside)
 
 
 def _prediction(
@@ -72,7 +88,7 @@ def _prediction(
     break_even: float | None = None
     acceptance: float | None = None
     coverage: float | None = None
-    if shape.drafts:
+    if shape.drafts and not lane.strategy.among:
         break_even, acceptance_length, coverage = exp(cost - plain), exp(length), 1.0
         if shape.looks_up:  # these are over all steps, of which few verify a draft
             share = max(expected.rates[number], min(1.0, (acceptance_length - 1) / shape.drafted))
@@ -85,6 +101,7 @@ def _prediction(
         fingerprint=lane.fingerprint,
         model=lane.model,
         strategy=lane.strategy,
+        step_cost=lane.step_cost,
         plain_steps_per_token=exp(cost - length),
         correction=exp(expected.times[number] - machine - cost + length),
         spread=sqrt(max(0.0, unknown)),

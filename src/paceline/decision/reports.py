@@ -1,5 +1,6 @@
 """What can be believed of an engine's report: it may report anything, and nothing shall be learned of what can't be."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from math import isfinite
 
@@ -14,7 +15,7 @@ from paceline.decision.tuning import (
     MIN_TOKENS,
     MIN_TOKENS_PER_S,
 )
-from paceline.types import Observation, Outcome
+from paceline.types import DraftCounts, Observation, Outcome
 
 
 class Decoding(Struct, frozen=True):
@@ -28,6 +29,8 @@ class Decoding(Struct, frozen=True):
     """Those that verified a draft; ``None`` where the engine did not report them."""
     by_position: tuple[int, ...] = ()
     """How often each position of a draft was accepted; empty where the engine did not report it."""
+    by_drafter: Mapping[str, DraftCounts] = {}
+    """What each drafter did; empty where the engine did not report it."""
 
 
 def decoding(outcome: Outcome, drafts: bool) -> Decoding | None:
@@ -51,7 +54,26 @@ def decoding(outcome: Outcome, drafts: bool) -> Decoding | None:
         steps = 0
     elif steps is not None and not 0 < steps <= min(drafted, tokens - accepted):
         steps = None
-    return Decoding(tokens, seconds, accepted, steps, _by_position(observed, tokens - accepted))
+    by_position, by_drafter = _by_position(observed, tokens - accepted), _by_drafter(observed, tokens - accepted)
+    return Decoding(tokens, seconds, accepted, steps, by_position, by_drafter)
+
+
+def _by_drafter(observed: Observation, steps: int) -> Mapping[str, DraftCounts]:
+    """Together they can't have accepted anything else than was counted, nor had more steps than there were."""
+    each = observed.by_drafter
+    accepted, verifying = sum(one.accepted for one in each.values()), sum(one.steps for one in each.values())
+    return each if accepted == observed.accepted and verifying <= steps and all(map(_is_whole, each.values())) else {}
+
+
+def _is_whole(counts: DraftCounts) -> bool:
+    """Whether its counts by position, if there are any, fall and fit the others."""
+    accepted, verified = counts.accepted_by_position, counts.verified_by_position
+    falls = all(later <= sooner for sooner, later in pairwise((counts.steps, *accepted)))
+    if not falls or (accepted and sum(accepted) != counts.accepted):
+        return False
+    reached = zip(verified, accepted, (counts.steps, *accepted), strict=False)
+    fits = all(with_it <= drafted <= before for drafted, with_it, before in reached)
+    return not verified or (len(verified) == len(accepted) and fits)
 
 
 def _by_position(observed: Observation, steps: int) -> tuple[int, ...]:

@@ -34,6 +34,9 @@ class SavedModel(Struct, frozen=True):
     alike: list[tuple[Leaf, int]]
     unseen: list[tuple[tuple[Name, Task, bool | None], float]]
     always: list[tuple[LaneId, float, float]]
+    controls: list[tuple[LaneId, float, float]] = []
+    """Files of older versions have neither these nor the next."""
+    hazards: list[tuple[str, str, str, float, float]] = []
 
 
 LARGEST = 1e15
@@ -67,6 +70,8 @@ def saved(model: TimeModel) -> SavedModel:
         alike=list(model.alike.items()),
         unseen=list(model.unseen.items()),
         always=[(lane, *seconds) for lane, seconds in model.always.items()],
+        controls=[(lane, *factor) for lane, factor in model.controls.items()],
+        hazards=[(*about, *tokens) for about, tokens in model.hazards.items()],
     )
     return model.saved
 
@@ -106,20 +111,32 @@ def restored(entry: SavedModel) -> TimeModel | None:
     for about, unseen in entry.unseen:
         model.unseen[about] = unseen
     model.always = {lane: (lane_s, taken_s) for lane, lane_s, taken_s in entry.always}
+    for lane, mean_factor, variance in entry.controls:
+        model.controls[lane] = mean_factor, variance
+    for engine, kind, task, rejected, believed in entry.hazards:
+        model.hazards[engine, kind, task] = rejected, believed
     model.seen, model.at_s = entry.seen, entry.at_s
     return model
 
 
 def _others(entry: SavedModel) -> list[float]:
     """All numbers beside the arrays."""
-    numbers = [entry.at_s, entry.seen, *(value for _, _, value, _ in entry.residuals)]
+    numbers = [entry.at_s, entry.seen, *_means(entry)]
     numbers += [row[-1] for rows in (entry.lanes, entry.tries, entry.alike, entry.unseen) for row in rows]
     return numbers + _weights(entry)
+
+
+def _means(entry: SavedModel) -> list[float]:
+    """Of them those that may be negative."""
+    return [*(value for _, _, value, _ in entry.residuals), *(value for _, value, _ in entry.controls)]
 
 
 def _weights(entry: SavedModel) -> list[float]:
     """Of them those that are never negative."""
     numbers = [*entry.noises, *(variance for _, _, _, variance in entry.residuals)]
+    numbers += [variance for _, _, variance in entry.controls]
+    for _, _, _, rejected, believed in entry.hazards:
+        numbers += (rejected, believed)
     for _, _, total, weight in entry.spreads:
         numbers += (total, weight)
     for _, first, second in (*entry.rates, *entry.always):
@@ -134,7 +151,7 @@ def _fits(entry: SavedModel) -> bool:
         return False
     if any(("conversation", name) not in numbers for name in entry.conversations):
         return False
-    if any(abs(value) > MAX_LOGARITHM for _, _, value, _ in entry.residuals):
+    if any(abs(value) > MAX_LOGARITHM for value in _means(entry)):
         return False
     if any(total > MAX_SQUARE * weight for _, _, total, weight in entry.spreads):
         return False

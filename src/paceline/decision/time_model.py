@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from paceline.decision import controlled
 from paceline.decision.belief import Belief, Floats, Name
 from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.feeling import (
@@ -35,6 +36,7 @@ from paceline.decision.feeling import (
     Feeling,
     LaneId,
     Lanes,
+    Sum,
     context_of,
     feeling_of,
     number_of,
@@ -47,9 +49,11 @@ from paceline.decision.groups import (
     changing_group,
     leaf_of,
 )
-from paceline.decision.shapes import PLAIN, Shape, shape_of
+from paceline.decision.shapes import PLAIN, Shape, draft_length, looks_up, shape_of
 from paceline.decision.tuning import (
     ALWAYS_FADING,
+    HAZARD_FADING,
+    HAZARD_WEIGHT,
     LOADS,
     LOOKUP_SHARE,
     MAX_CONVERSATIONS,
@@ -58,7 +62,7 @@ from paceline.decision.tuning import (
     MAX_MISS,
     PRIOR,
 )
-from paceline.types import Signals
+from paceline.types import DraftCounts, Signals, Task
 
 MAX_CONTEXTS = 256
 """That are remembered; a matter of time alone."""
@@ -71,18 +75,31 @@ SMALL = 0.02**2
 class Counts(NamedTuple):
     """What an engine counted over an answer."""
 
-    tokens: int
-    steps: int
+    tokens: float
+    steps: float
     """Each yields one token of the model's own, and what was accepted of its draft."""
     verification_steps: int | None
     """Those that verified a draft; ``None`` where the engine did not report them."""
-    by_position: Sequence[int]
+    by_position: Sequence[float]
     """How often each position of a draft was accepted; empty where the engine did not report it."""
+    by_drafter: Mapping[str, DraftCounts] = {}
+    """Of a controlled lane, by kind; empty where the engine did not report it."""
 
     @property
     def length(self) -> float:
         """Logarithm of the acceptance length."""
         return log(self.tokens / self.steps)
+
+
+class Told(NamedTuple):
+    """What was expected of a controlled lane for a request."""
+
+    time: float
+    """Logarithm of seconds per token."""
+    variance: float
+    """Of that, but for the noise of measuring."""
+    acceptance: Mapping[str, Sequence[float]]
+    """By kind of drafter and position: what the engine was told; empty where it was told nothing."""
 
 
 class Expected(Struct, frozen=True):
@@ -127,6 +144,11 @@ class TimeModel:
         """The same by engine and kind of drafter."""
         self.residuals: Recent[tuple[float, float]] = Recent()
         """By requests alike and lane: mean and variance."""
+        self.controls: Recent[tuple[float, float]] = Recent()
+        """The same of controlled lanes over all requests."""
+        self.hazards: Recent[tuple[float, float]] = Recent()
+        """Of drafters that a control uses, by engine, kind and task (of all where that is empty): tokens that were
+        rejected, and that the believed acceptance let expect."""
         self.unseen: Recent[float] = Recent()
         """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
         that one was."""
@@ -222,6 +244,31 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
+    def length_variances(self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> list[float]:
+        """Of what is known of the logarithm of each lane's acceptance length."""
+        context = self._context(tuple(ids), tuple(beside), asked_of(signals))
+        factors = context.terms[LENGTH]
+        together = self.belief.of(context.indexes, context.pairs, factors)
+        if context.new is not None:
+            together += (factors * context.new) @ factors.T
+        variances: list[float] = np.maximum(0.0, together.diagonal()).tolist()
+        return variances
+
+    def control_factor(self, lane: LaneId, leaf: Leaf) -> tuple[float, float]:
+        """Logarithm by which a controlled lane takes longer than the best of what its control chooses among: its mean,
+        and its variance."""
+        unknown = 0.0, PRIOR.control**2
+        mean, variance = self.controls.get(lane, unknown)
+        of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
+        return mean + of_task, variance + its_variance
+
+    def hazard_factor(self, engine: str, kind: str, task: Task) -> float:
+        """How many times as often as believed a drafter's tokens are rejected."""
+        rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
+        of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
+        rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
+        return of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+
     def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> Context:
         """What lanes feel of a request; remembered as long as the belief has the same unknowns."""
         key = ids, beside, asked
@@ -256,12 +303,22 @@ class TimeModel:
         beside: float,
         s_per_token: float,
         counts: Counts | None,
+        told: Told | None = None,
     ) -> None:
-        """Take in how long a lane took, chosen among some, and what its engine counted."""
+        """Take in how long a lane took, chosen among some, and what its engine counted.
+
+        Args:
+            told: where the lane is controlled, what was expected.
+        """
         shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
         self._tried(lane, among)
+        among = controlled.wide(tuple(among)).ids
         kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
+        if told is not None:
+            self._learn_controlled(lane, kinds, signals, beside, log(s_per_token), counts)
+            self._learn_factors(lane, leaf, log(s_per_token), counts, told)
+            return
         feeling = self._feeling(lane, kinds, asked, beside)
         conversation = self._conversation(signals.conversation) if signals.conversation and shape.drafts else None
         if conversation is not None:
@@ -298,6 +355,105 @@ class TimeModel:
         # 3. What is left.
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
         self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+
+    def _learn_controlled(
+        self,
+        lane: LaneId,
+        kinds: tuple[str, ...],
+        signals: Signals,
+        beside: float,
+        time: float,
+        counts: Counts | None,
+    ) -> None:
+        """Of a lane whose drafts differ from step to step: what each drafter's counts tell of it, and then what the
+        mean of steps' times does."""
+        asked, leaf = asked_of(signals), leaf_of(signals, beside)
+        conversation = self._conversation(signals.conversation) if signals.conversation else None
+
+        def feeling_of_part(part: LaneId) -> Feeling:
+            feeling = self._feeling(part, kinds, asked, beside)
+            if conversation is None or not part.strategy.drafts:
+                return feeling
+            return feeling.of_conversation(conversation)
+
+        plain = feeling_of_part(controlled.plain(lane))
+        shares = controlled.step_shares(lane, counts.by_drafter, counts.steps) if counts else []
+        drifting = dict(zip(*plain.drifting, strict=True))
+        for part, _ in shares:
+            drifting = dict(zip(*feeling_of_part(part).drifting, strict=True)) | drifting
+        self.belief.widen(list(drifting), list(drifting.values()))
+
+        # 1. What each drafter has accepted.
+        for kind, drafted in counts.by_drafter.items() if counts else ():
+            if drafted.accepted_by_position and drafted.steps and not looks_up(kind):
+                known = [part for part in controlled.drafting(lane) if part.strategy.kind == kind]
+                self._learn_reached(list(map(feeling_of_part, known)), drafted, leaf)
+        (first, *others) = lane.strategy.among
+        if counts and not others and looks_up(first.kind):
+            last = feeling_of_part(shares[-1].lane if shares else controlled.drafting(lane)[-1])
+            self._learn_length(last, [], counts._replace(by_position=()), leaf, shape_of(last.lane.strategy))
+        elif not shares:
+            self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
+
+        # 2. What a step takes, from its parts as they are believed now.
+        if counts:
+            parts = [feeling_of_part(part) for part, _ in shares]
+            self._learn_steps(plain, parts, shares, time + counts.length)
+
+    def _learn_factors(self, lane: LaneId, leaf: Leaf, time: float, counts: Counts | None, told: Told) -> None:
+        """What is left: of the lane's time and of a task on it, and of what each drafter has accepted of a task."""
+        expected = told.variance + self.noise
+        bound = MAX_MISS * sqrt(expected)
+        miss = max(-bound, min(bound, time - told.time))
+        unknown = 0.0, PRIOR.control**2
+        mean, variance = self.controls.get(lane, unknown)
+        of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
+        self.controls[lane] = _corrected(mean, variance, miss, expected)
+        self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
+        for kind, drafted in counts.by_drafter.items() if counts else ():
+            if not drafted.accepted_by_position or not told.acceptance.get(kind):
+                continue
+            factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
+            rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
+            for task in ("", str(leaf.task)):
+                before = self.hazards.get((lane.fingerprint, kind, task), (0.0, 0.0))
+                after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
+                self.hazards[lane.fingerprint, kind, task] = after
+
+    def _learn_reached(self, feelings: Sequence[Feeling], drafted: DraftCounts, leaf: Leaf) -> None:
+        """Of a drafter's acceptance lengths, as far as its drafts went.
+
+        Args:
+            feelings: at its lengths.
+        """
+        longest = draft_length(feelings[-1].lane.strategy)
+        steps, by_position = controlled.reached(drafted, longest)
+        felt = [each for each in feelings if draft_length(each.lane.strategy) <= len(by_position)]
+        if not felt or steps < 1:
+            return
+        *shorter, last = felt
+        by_position = by_position[: draft_length(last.lane.strategy)]
+        counts = Counts(steps + sum(by_position), steps, None, by_position)
+        self._learn_length(last, shorter, counts, leaf, shape_of(last.lane.strategy))
+
+    def _learn_steps(
+        self, plain: Feeling, parts: Sequence[Feeling], shares: Sequence[controlled.StepShare], time: float
+    ) -> None:
+        """Of the logarithm of steps' mean time: a sum of times, of which the logarithm is taken to change with each as
+        it does where they are believed to be."""
+        believed = [_believed(part.cost, self.belief) for part in (plain, *parts)]
+        over = [value - believed[0] for value in believed[1:]]
+        value, slopes = controlled.step_time(believed[0], over, shares)
+        factors: dict[int, float] = {}
+        weights = [1.0 - sum(slopes), *slopes]
+        for part, weight in zip((plain, *parts), weights, strict=True):
+            for number, factor in zip(part.cost.numbers, part.cost.factors, strict=True):
+                factors[number] = factors.get(number, 0.0) + weight * factor
+        together = Sum()
+        for number, factor in factors.items():
+            together.add(number, factor)
+        together.mean = value - sum(factor * float(self.belief.mean[number]) for number, factor in factors.items())
+        self._learn_time(plain._replace(cost=together), time, self.noise + SMALL)
 
     def _feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> Feeling:
         """What one lane feels of a request; what is new is added to the belief. Remembered as long as the belief's
@@ -448,12 +604,15 @@ class TimeModel:
             self.alike[leaf] = self.alike.get(leaf, 0) + requests
         for about, unseen in other.unseen.items():
             self.unseen[about] = self.unseen.get(about, 0.0) + unseen
+        for lane, factor in other.controls.items():
+            self.controls[lane] = min(self.controls.get(lane, factor), factor, key=lambda known: known[1])
         for place, residual in other.residuals.items():
             self.residuals[place] = min(self.residuals.get(place, residual), residual, key=lambda known: known[1])
         for ours, others in (
             (self.spreads.sums, other.spreads.sums),
             (self.noises.sums, other.noises.sums),
             (self.rates.sums, other.rates.sums),
+            (self.hazards, other.hazards),
             (self.always, other.always),
         ):
             for key, (first, second) in others.items():
@@ -510,7 +669,8 @@ class TimeModel:
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
         engines = {lane.fingerprint for lane in self.lanes}
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
-        felt = {unknown.name for lane in self.lanes for unknown in unknowns_of(lane, 2.0**LOADS)}
+        parts = {part for lane in self.lanes for part in controlled.parts(lane)}
+        felt = {unknown.name for part in parts for unknown in unknowns_of(part, 2.0**LOADS)}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 
@@ -533,6 +693,17 @@ def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     """Whether another lane has the same drafter and shorter drafts."""
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
     return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+
+
+def _corrected(mean: float, variance: float, miss: float, expected: float) -> tuple[float, float]:
+    """A number's mean and variance after a sum that it is part of was off."""
+    gain = variance / expected
+    return mean + gain * miss, variance * (1 - gain) + PRIOR.residual_drift**2
+
+
+def _believed(total: Sum, belief: Belief) -> float:
+    indexes, factors = total.arrays()
+    return total.mean + float(factors @ belief.mean[indexes])
 
 
 def _without(miss: float, expected: float, part: float) -> float:

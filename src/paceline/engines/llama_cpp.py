@@ -22,15 +22,32 @@ from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
 from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import LOGPROBS, UNKNOWN_DRAFTER, Abilities, DraftControl, Drafter, Request, Strategy
+from paceline.types import (
+    LOGPROBS,
+    UNKNOWN_DRAFTER,
+    Abilities,
+    DraftControl,
+    Drafter,
+    DrafterControl,
+    Request,
+    Strategy,
+)
 from paceline.wire.client import Client
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
+CONTROL = "speculative.control"
+"""The field that such a server's control of drafts starts from (docs/llama-cpp-patch.md)."""
+TRIED_LENGTH = 4
+"""Tokens that the control is tried with."""
+CHEAP, DEAR = 1.0, 1000.0
+"""Plain steps that a step is said to cost: always worth a draft, and never."""
 DEFAULT_N_MAX = 16
 """Longest draft where neither the server nor the configuration tells it."""
 NO_SUCH_PATH = (404, 405, 501)
 """Of ``/props``: something stands before the server, or it is older than that."""
+REFUSED = 400
+"""A field that makes no sense."""
 NO_COMPLETIONS = (400, 404, 405, 501)
 """Of ``/completion``: it was started to embed or to rank."""
 _DRAFTER_NAME = re.compile(r"(?:^|,)\s*([\w.-]{1,60})\s*(?=,|$)", re.ASCII)
@@ -50,11 +67,18 @@ class LlamaCppSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="llam
         ),
     ] = ()
     caps: Caps = ()
+    draft_control: Annotated[
+        bool,
+        Meta(
+            description="Whether a server that can decide at each step whether to draft, with which drafter and how "
+            "far shall do so; its lanes are then its drafters. If not, they are its drafters at some lengths."
+        ),
+    ] = True
 
 
 class LlamaCpp:
     settings_type = LlamaCppSettings
-    written_fields = frozenset({N_MAX, TYPES, MIN_YIELD})
+    written_fields = frozenset({N_MAX, TYPES, MIN_YIELD, CONTROL})
     takes_any_model_name = True
     may_have_page = True
 
@@ -100,7 +124,7 @@ class LlamaCpp:
         try:
             if not loaded:
                 return await self._plain(client, model, contradictions)
-            abilities = await self._abilities(client, model, strategy, loaded)
+            abilities = await self._abilities(client, model, settings, loaded)
         except TimeoutError:
             return Examination(
                 abilities=Abilities(not_when_drafting=LOGPROBS), contradictions=(*contradictions, TOO_SLOW)
@@ -117,7 +141,10 @@ class LlamaCpp:
         abilities = Abilities(not_when_drafting=LOGPROBS, as_seen=Strategy(UNKNOWN_DRAFTER))
         return Examination(abilities=abilities, contradictions=(*contradictions, wrong))
 
-    async def _abilities(self, client: Client, model: str | None, strategy: Strategy, loaded: list[str]) -> Abilities:
+    async def _abilities(
+        self, client: Client, model: str | None, settings: LlamaCppSettings, loaded: list[str]
+    ) -> Abilities:
+        strategy = settings.as_started
         drafting = await _tried(client, model, {"n_probs": 2})
         lost = LOGPROBS if drafting.has_bare_tokens is not False else frozenset()
         if not drafting.drafted:  # perhaps just because probabilities were asked for
@@ -129,11 +156,14 @@ class LlamaCpp:
         drafters = [
             Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DEFAULT_N_MAX) for name in loaded
         ]
-        return Abilities(tuple(drafters), lost)
+        controls = settings.draft_control and await _controls(client, model, loaded)
+        return Abilities(tuple(drafters), lost, controls_drafts=controls)
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
-        if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES)):
+        if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES, CONTROL)):
             return request.body
+        if strategy.among:
+            return with_fields(request, _controlled(strategy, abilities, control))
         asked: dict[str, Any] = {N_MAX: strategy.n_max if strategy.drafts else 0}
         for drafter in abilities.drafters:
             if drafter.kind == strategy.kind:
@@ -141,7 +171,7 @@ class LlamaCpp:
         return with_fields(request, asked)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return Observer(request, counts_drafts=strategy.drafts)
+        return Observer(request, counts_drafts=strategy.drafts, kind_of=kind_of)
 
     def launch(self, command: Sequence[str], port: int) -> tuple[str, ...]:
         program, *words = put_port(command, port)
@@ -184,6 +214,46 @@ async def _tried(client: Client, model: str | None, fields: dict[str, Any]) -> _
     drafted = timings.get("draft_n", 0) if isinstance(timings, dict) else 0
     names = _DRAFTER_NAME.findall(types) if isinstance(types, str) else None
     return _Tried(names, drafted if isinstance(drafted, int) else 0, has_bare_tokens(answer))
+
+
+async def _controls(client: Client, model: str | None, loaded: Sequence[str]) -> bool:
+    """Whether it decides at each step from what a request says of each drafter: what makes no sense is refused, and of
+    the same drafters all is drafted where that is said to be cheap, and next to nothing where it is said to be dear."""
+
+    def said(cost: float) -> dict[str, Any]:
+        each = {"costs": [cost] * TRIED_LENGTH, "acceptance": [0.9] * TRIED_LENGTH, "weight": 100.0}
+        return {CONTROL: dict.fromkeys(loaded, each)}
+
+    try:
+        await _tried(client, model, {CONTROL: {loaded[0]: {"costs": "none"}}})
+    except NotReady as error:
+        if error.status != REFUSED:
+            raise
+    else:
+        return False
+    try:
+        cheap, dear = await _tried(client, model, said(CHEAP)), await _tried(client, model, said(DEAR))
+    except NotReady as error:
+        if error.status == REFUSED:
+            return False
+        raise
+    return 2 * dear.drafted < cheap.drafted
+
+
+def _controlled(strategy: Strategy, abilities: Abilities, control: DraftControl) -> dict[str, Any]:
+    """Fields that have the server's control use a strategy's drafters. Where nothing is known to start it from, these
+    draft as they were started."""
+    allowed = {drafter.kind for drafter in strategy.among}
+    names = {drafter.kind: drafter.name for drafter in abilities.drafters if drafter.kind in allowed}
+    known = {names[kind]: _in_json(each) for kind, each in control.drafters.items() if kind in names}
+    return {CONTROL: known} if known else {TYPES: list(names.values())}
+
+
+def _in_json(control: DrafterControl) -> dict[str, Any]:
+    told: dict[str, Any] = {"costs": control.costs, "acceptance": control.acceptance}
+    if control.by_match:
+        told["by_match"] = {str(match): accepted for match, accepted in control.by_match.items()}
+    return told | ({"weight": control.weight} if control.weight else {})
 
 
 async def _props(client: Client) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from paceline.engines import dialects
 from paceline.engines.answered import answered
 from paceline.engines.events import Beginning, EventReader, Part, name_and_data
 from paceline.engines.token_clock import UNKNOWN, Times, TokenClock
-from paceline.types import Answered, Observation, Request
+from paceline.types import Answered, DraftCounts, Observation, Request
 
 HEAD_BYTES = 8 * 1024
 """Of an answer's beginning, that are kept: its identifier and model stand there."""
@@ -25,6 +25,8 @@ MAX_REPORTS_TRIED = 64
 """Places where a report may begin, from the end on; an answer that only looks like reports costs no more."""
 MAX_COUNT = 10**9
 """Of tokens, or of a time's units; a larger number is none."""
+MAX_POSITIONS, MAX_DRAFTERS = 256, 16
+"""Of a draft, and of an answer; no engine has more."""
 MAX_DECODE_TOKENS_PER_S, MAX_PREFILL_TOKENS_PER_S = 1e5, 1e7
 """Faster than any hardware; an engine that says so has measured nothing. (llama.cpp tells 0.001 ms for the decoding of
 answers with one token.)"""
@@ -42,12 +44,15 @@ class Observer:
 
     Args:
         counts_drafts: whether the engine drafts and reports it with its ``timings``, leaving it out where it is zero.
+        kind_of: the kind of a drafter by the engine's name for it.
     """
 
     reports: tuple[bytes, ...] = (b'"usage"', b'"timings"')
     """Keys of the objects that an event may report; events without them are not kept."""
 
-    def __init__(self, request: Request, counts_drafts: bool = False) -> None:
+    def __init__(
+        self, request: Request, counts_drafts: bool = False, kind_of: Callable[[str], str] | None = None
+    ) -> None:
         self.is_stream = request.stream
         """Whether the answer is a stream of events; to be corrected by its content type before the first piece."""
         self.clock_is_valid = True
@@ -62,6 +67,7 @@ class Observer:
         self.hides_usage = False
         """Whether a chunk that tells nothing but usage is taken out of a stream."""
         self._counts_drafts = counts_drafts
+        self._kind_of = kind_of or str
         self._has_several = asks_for_several(request)
         self._reader = EventReader()
         self._hid_the_last = False
@@ -315,7 +321,7 @@ class Observer:
     def _from_timings(self, timings: Mapping[str, Any]) -> Observation:
         """llama.cpp's report (``server_slot::get_timings`` in its tools/server). It counts the first token's decoding
         with the prompt, so ``predicted_ms`` covers one token fewer than ``predicted_n``. The draft counts are absent
-        when nothing was drafted; how many steps drafted is told by our build only."""
+        when nothing was drafted; how many steps drafted, and what each drafter did, is told by our build only."""
         observation = Observation(
             prompt_tokens=count(timings, "prompt_n"),
             cached_tokens=count(timings, "cache_n"),
@@ -323,6 +329,7 @@ class Observer:
             drafted=count(timings, "draft_n"),
             accepted=count(timings, "draft_n_accepted"),
             drafting_steps=count(timings, "draft_n_steps"),
+            by_drafter=draft_counts(timings, self._kind_of),
         )
         return self._with_times(observation, milliseconds(timings, "prompt_ms"), milliseconds(timings, "predicted_ms"))
 
@@ -408,6 +415,33 @@ def count(report: Mapping[str, Any], key: str) -> int | None:
     """A whole number from 0 on that can be a count of tokens; ``None`` for all else."""
     value = report.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT else None
+
+
+def counts(report: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    """A list of counts, without the zeros at its end; empty for all else."""
+    values = report.get(key)
+    if not isinstance(values, list) or len(values) > MAX_POSITIONS:
+        return ()
+    numbers = [count({key: value}, key) for value in values]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(number for number in numbers if number is not None) if None not in numbers else ()
+
+
+def draft_counts(timings: Mapping[str, Any], kind_of: Callable[[str], str]) -> dict[str, DraftCounts]:
+    """What each drafter did, by kind; without those whose numbers can't be true."""
+    drafters = timings.get("drafters")
+    found: dict[str, DraftCounts] = {}
+    for name, told in drafters.items() if isinstance(drafters, dict) else ():
+        if not isinstance(told, dict) or len(found) >= MAX_DRAFTERS:
+            continue
+        steps, drafted, accepted = (count(told, key) for key in ("steps", "drafted", "accepted"))
+        if steps is None or drafted is None or accepted is None or not max(steps, accepted) <= drafted:
+            continue
+        accepted_at, verified_at = counts(told, "accepted_by_position"), counts(told, "verified_by_position")
+        padded = accepted_at + (0,) * (len(verified_at) - len(accepted_at))
+        found[kind_of(name)] = DraftCounts(steps, drafted, accepted, padded, verified_at)
+    return found
 
 
 def milliseconds(report: Mapping[str, Any], key: str) -> float | None:

@@ -6,6 +6,7 @@ from statistics import median
 
 from msgspec import Struct
 
+from paceline.decision.faults import drafts_of, fault
 from paceline.evidence.calibration import Calibration, calibration
 from paceline.evidence.estimate import Estimate, always, estimate, estimate_shares
 from paceline.evidence.policies import best_of_each_task, by_rules
@@ -63,6 +64,8 @@ class Comparison(Struct, frozen=True):
     calibration: Calibration
     exploring_s: float
     """Predicted cost of the choices that were not predicted to be the fastest."""
+    faults: Sequence[str]
+    """What seems to be wrong with drafters, and what to do, in a line each."""
 
     @property
     def best(self) -> tuple[str, Estimate]:
@@ -128,7 +131,17 @@ def compare(group: Group[LoggedRequest], configuration: Configuration | None = N
         tasks=_tasks(requests),
         calibration=calibration(requests),
         exploring_s=sum(request.record.decision.exploring_s for request in requests),
+        faults=_faults(requests),
     )
+
+
+def _faults(requests: Sequence[LoggedRequest]) -> list[str]:
+    sums: dict[str, tuple[int, int]] = {}
+    for request in requests:
+        for kind, drafted, accepted in drafts_of(request.record.outcome.observed, request.prediction.strategy):
+            before = sums.get(kind, (0, 0))
+            sums[kind] = before[0] + drafted, before[1] + accepted
+    return [line for kind, (drafted, accepted) in sums.items() if (line := fault(kind, drafted, accepted))]
 
 
 def _by_rules(requests: Sequence[LoggedRequest], configuration: Configuration) -> Estimate:

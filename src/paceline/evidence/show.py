@@ -131,7 +131,7 @@ def money(cost: Cost) -> Table:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What the tables don't say: size, calibration, exploration and regret."""
+    """What the tables don't say: size, calibration, exploration, regret, and drafters that don't work."""
     calibration, hindsight = comparison.calibration, comparison.hindsight
     off = "What a plain step takes was not known yet, so no times were predicted."
     if calibration.error is not None:
@@ -144,6 +144,7 @@ def remarks(comparison: Comparison) -> list[str]:
         "the time.",
         f"Regret against the best lane of each task: {comparison.regret_s:.1f} s, {1 - hindsight.ratio:.1%} "
         f"({1 - hindsight.high:.1%} to {1 - hindsight.low:.1%}).",
+        *(f"{fault[0].upper()}{fault[1:]}." for fault in comparison.faults),
     ]
 
 

@@ -146,7 +146,9 @@ def _learned(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -
     by_model: list[dict[str, Any]] = []
     for name, measured in shown.items():
         (prediction,) = router.predict(Signals(), [handle.state(name)], present).values()
-        by_model.append({"model": name, "measured": _measured(measured), "step": _step(handle, prediction)})
+        faults = router.faults(handle.state(name))
+        step = _step(handle, prediction)
+        by_model.append({"model": name, "measured": _measured(measured), "step": step, "faults": faults})
     if len(by_model) == 1:
         return by_model[0] | {"by_model": by_model}
     counts = Measured(
@@ -157,6 +159,7 @@ def _learned(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -
         "model": None,
         "measured": _measured(counts),
         "step": dict.fromkeys(by_model[0]["step"]),  # all null
+        "faults": list(dict.fromkeys(fault for each in by_model for fault in each["faults"])),
         "by_model": by_model,
     }
 

@@ -26,7 +26,8 @@ class CannotExport(Exception):
 
 
 def export(numbered: Iterable[tuple[int, Record]], path: Path, with_text: bool = False) -> int:
-    """Write records as CSV or Parquet, by the file's ending; signals and predictions as JSON. Returns their number.
+    """Write records as CSV or Parquet, by the file's ending; signals, predictions and what each drafter did as JSON.
+    Returns their number.
 
     Args:
         numbered: with their numbers in the log.
@@ -72,6 +73,7 @@ def _row(record: Record, columns: Iterable[str]) -> dict[str, Any]:
     row["task"] = str(record.task)
     row["signals"] = json.dumps(to_builtins(record.signals))
     row["predictions"] = json.dumps(_predictions(record.decision))
+    row["by_drafter"] = json.dumps(to_builtins(record.outcome.observed.by_drafter))
     return row
 
 

@@ -11,7 +11,9 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from paceline.decision import Knowledge, decide, learn, predict
+from paceline.decision.faults import fault
 from paceline.decision.load import Load
+from paceline.decision.predict import foresee
 from paceline.inspection import inspect, meaning
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.routing import store
@@ -129,6 +131,15 @@ class Router:
     def measured(self, lane: LaneState) -> Measured | None:
         """Sums over what the lane served for the model that it is for; ``None`` before the first request."""
         return self.knowledge.measured.get((lane.fingerprint or lane.lane.engine, lane.lane.name))
+
+    def faults(self, lane: LaneState) -> list[str]:
+        """What seems to be wrong with the lane's drafters, and what to do, in a line each."""
+        found = []
+        for drafter in lane.lane.strategy.among or (lane.lane.strategy,):
+            known = self.knowledge.drafters.get((lane.fingerprint or lane.lane.engine, drafter.kind))
+            if known and (line := fault(drafter.kind, known.drafted, known.accepted)):
+                found.append(line)
+        return found
 
     def save(self, path: Path | str) -> None:
         """Write what was learned to a file, in place of what stood there; created for its owner only.
@@ -272,17 +283,19 @@ class _Choosing:
     def first_of(self, lanes: Sequence[LaneState], reason: str) -> Decision:
         """The first lane, the others in reserve; with its prediction, so that its outcome is learned from."""
         first, *others = lanes
+        predictions, control = {}, None
         try:
-            predictions = predict(self.signals, [first], self._knowledge)
+            foreseen = foresee(self.signals, [first], self._knowledge, Load([first]))
+            predictions, control = foreseen.predictions, foreseen.control(0, self.signals)
         except Exception:
             note_failure(self._failures, "prediction")
-            predictions = {}
         return Decision(
             first.lane.name,
             reason,
             alternatives=tuple(lane.lane.name for lane in others),
             predictions=predictions,
             signals=self.signals,
+            control=control,
         )
 
 

@@ -38,8 +38,12 @@ class Plan(Struct, frozen=True, kw_only=True):
         return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
 
     def control(self, lane: LaneHandle) -> DraftControl:
-        """What the engine's control of drafts starts from. Drafting pauses where it yields less than a part of what
-        is needed to gain, since a few steps may be unlucky. Who asks for this very lane has it as it is."""
+        """What the engine's control of drafts starts from: what was decided, where it decides at each step. Else
+        drafting pauses where it yields less than a part of what is needed to gain, since a few steps may be unlucky;
+        who asks for this very lane has it as it is."""
+        if lane.lane.strategy.among:
+            decided = self.decision.control if lane.lane.name == self.decision.lane else None
+            return decided or NO_CONTROL
         if self.request.forced_lane == lane.lane.name:
             return NO_CONTROL
         prediction = self.prediction(lane)

@@ -103,9 +103,9 @@ function showLanes(document_) {
 }
 
 /** Of an engine that serves several models each has a row: over different ones there is no speed. */
-function laneRow(lane, { model, measured, step }) {
+function laneRow(lane, { model, measured, step, faults }) {
   const health = element("td", lane.health, lane.health);
-  if (lane.problem) health.append(" ", element("span", lane.problem, "problem"));
+  for (const wrong of [lane.problem, ...faults]) if (wrong) health.append(" ", element("span", wrong, "problem"));
   return row(lane.lane, [
     element("td", said(model)), health, element("td", strategyOf(lane)), whole(lane.running), whole(lane.waiting),
     whole(measured.requests), whole(measured.failures), fixed(1)(measured.tokens_per_s), share(measured.acceptance),
@@ -114,7 +114,8 @@ function laneRow(lane, { model, measured, step }) {
 }
 
 function strategyOf(lane) {
-  const { kind, n_max: most, drafts } = lane.strategy;
+  const { kind, n_max: most, drafts, among } = lane.strategy;
+  if (among.length) return `by step: ${among.map((one) => (one.n_max ? `${one.kind} up to ${one.n_max}` : one.kind)).join(", ")}`;
   return drafts ? (most ? `${kind}, up to ${most} tokens` : kind) : "plain";
 }
 

@@ -1,0 +1,129 @@
+"""``paceline plan``: which command line a model is best served with on a machine, and what it takes."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import msgspec
+
+from paceline.cli.common import Subparsers, add_command, fail, say
+from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
+from paceline.engines.llama_cpp_build import Build, usable
+from paceline.machine import available_memory_bytes
+from paceline.paths import cache_directory
+from paceline.planning.devices import Machine
+from paceline.planning.drafters import NoDrafter, find_drafter
+from paceline.planning.dry_run import judge_of
+from paceline.planning.find_devices import find_machine
+from paceline.planning.gguf import BadModelFile, read_model
+from paceline.planning.given_devices import BadDevices, given_machine
+from paceline.planning.memory import model_of
+from paceline.planning.plan import DoesNotFit, Wish
+from paceline.planning.plan_speed import speed_sentences
+from paceline.planning.plan_text import plan_text
+from paceline.planning.planner import make_plan
+from paceline.planning.written_plan import planned_engine, written
+
+AUTO, NONE = "auto", "none"
+GIB = 1 << 30
+SERVER = "llama-server"
+"""The program's name in a command line for a machine that has none of ours."""
+
+DESCRIPTION = """Plan how a model is served: which layers go on which card, which cache, how many drafted tokens,
+and what is given up where it does not all fit. The arithmetic is on the header of the model's file; where
+`paceline engine build` has built an engine, its own planner checks the result. Nothing is loaded, and the
+cards need not be here."""
+EXAMPLES = """examples:
+  paceline plan model.gguf                                        for this machine
+  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context 524288
+  paceline plan model.gguf --gpus 24,24 --host-memory 64 --explain
+  paceline plan model.gguf --write paceline.toml                  then: paceline serve --config paceline.toml
+"""
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(commands, "plan", "plan how a model is served on a machine", DESCRIPTION, EXAMPLES)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="GGUF file; of a split one, its first part")
+    parser.add_argument(
+        "--gpus",
+        default=AUTO,
+        metavar="CARDS",
+        help="auto for those here (default), names such as '2x RTX 3090', GiB such as 24,24, or a file in JSON",
+    )
+    parser.add_argument(
+        "--host-memory", type=float, metavar="GIB", help="memory of the host (default: what is available here)"
+    )
+    parser.add_argument(
+        "--context",
+        type=whole_number(1, MAX_CONTEXT_TOKENS),
+        metavar="N",
+        help="tokens of each request (default: as many as are useful and fit)",
+    )
+    parser.add_argument(
+        "--slots", type=whole_number(1, MAX_SLOTS), metavar="N", help="requests decoded at once (default: by --for)"
+    )
+    parser.add_argument(
+        "--for",
+        dest="aim",
+        choices=("latency", "throughput"),
+        default="latency",
+        help="one request as fast as it goes (default), or four at once",
+    )
+    parser.add_argument(
+        "--kv", choices=(AUTO, "f16", "q8_0", "q4_0"), default=AUTO, help="type of the cache (default: auto)"
+    )
+    parser.add_argument(
+        "--draft",
+        default=AUTO,
+        metavar="FILE",
+        help="auto for what drafts for the model (default), none for lookup alone, or a draft model's file",
+    )
+    parser.add_argument("--explain", action="store_true", help="say why for every choice")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write a configuration that `serve --config` runs")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        headers = read_model(options.model.absolute())
+        built = usable(cache_directory())
+        machine = _machine(options, built)
+        given = Path(options.draft) if options.draft not in (AUTO, NONE) else None
+        drafter = None if options.draft == NONE else find_drafter(headers, given)
+        wish = Wish(
+            context_tokens=options.context,
+            slots=options.slots,
+            aim=options.aim,
+            cache_type=None if options.kv == AUTO else options.kv,
+        )
+        model = model_of(headers)
+        plan = make_plan(model, machine, wish, drafter, judge_of(built))
+    except (BadDevices, BadModelFile, DoesNotFit, NoDrafter) as error:
+        return fail(str(error))
+    program = built.server if built else SERVER
+    engine = planned_engine(plan, options.model.absolute(), options.model.stem, program)
+    text = plan_text(plan, model, list(speed_sentences(plan, model, machine)), options.explain)
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode({"machine": machine, "plan": plan})).decode())
+    else:
+        command = [SERVER, "--model", str(options.model), *plan.engine_flags]
+        print(f"{text}\n\n{shlex.join(command)}")
+    if options.write:
+        try:
+            options.write.write_text(written(engine, text), "utf-8")
+        except OSError as error:
+            return fail(f"{options.write} can't be written: {error.strerror or error}")
+        say(f"wrote {options.write}; run it with: paceline serve --config {shlex.quote(str(options.write))}")
+    return 0 if plan.fits else 1
+
+
+def _machine(options: argparse.Namespace, built: Build | None) -> Machine:
+    """
+    Raises:
+        BadDevices: ``--gpus`` can't be meant.
+    """
+    host = int(options.host_memory * GIB) if options.host_memory else None
+    if options.gpus == AUTO:
+        return find_machine(built.server if built else None, host_memory_bytes=host)
+    return given_machine(options.gpus, host if host is not None else available_memory_bytes())

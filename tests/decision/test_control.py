@@ -1,0 +1,76 @@
+"""What an engine's control of drafts is told to start from."""
+
+from itertools import pairwise
+
+import pytest
+from msgspec.structs import replace
+from tests.controlled_machine import BOTH, COSTS, MTP, NGRAM, PLAIN, ControlledMachine, decided, taught
+
+from paceline.decision import Knowledge, learn
+from paceline.types import DraftControl, LaneState, Signals, Task
+
+CODE = Signals(tasks={Task.CODE: 1.0})
+APART = {Task.CODE: 0.9, Task.CREATE: 0.4}
+
+
+def control(knowledge: Knowledge, task: Task, lane: LaneState = BOTH) -> DraftControl:
+    found = decided(knowledge, Signals(tasks={task: 1.0}), [lane]).control
+    assert found is not None
+    return found
+
+
+def test_only_what_was_chosen_and_decides_at_each_step_is_told_anything() -> None:
+    assert decided(Knowledge(), Signals(), [PLAIN]).control is None
+    assert control(Knowledge(), Task.CODE, MTP).drafters.keys() == {"mtp"}
+    assert control(Knowledge(), Task.CODE, NGRAM).drafters.keys() == {"ngram"}
+
+
+@pytest.mark.parametrize("requests", [0, 5])
+def test_it_makes_sense_whatever_is_known(requests: int) -> None:
+    knowledge = taught(ControlledMachine(APART, {Task.CODE: 0.5}), requests)
+    for task in Task:
+        for kind, said in control(knowledge, task).drafters.items():
+            assert len(said.costs) == {"mtp": 4, "ngram": 8}[kind]
+            assert 1 <= said.costs[0] <= said.costs[-1] < 20
+            assert all(cheaper <= dearer for cheaper, dearer in pairwise(said.costs))
+            for curve in (said.acceptance, *said.by_match.values()):
+                assert all(0 < accepted < 1 for accepted in curve)
+            assert 2 <= said.weight <= 40
+    assert list(control(knowledge, Task.CODE).drafters["ngram"].by_match) == [2, 3, 4, 5, 7, 11]
+    assert not control(knowledge, Task.CODE).drafters["mtp"].by_match
+
+
+def test_costs_and_acceptance_are_learned() -> None:
+    knowledge = taught(ControlledMachine(APART, {Task.CODE: 0.5, Task.CREATE: 0.5}), 25)
+    for task, accepted in APART.items():
+        head = control(knowledge, task).drafters["mtp"]
+        assert head.acceptance[0] == pytest.approx(accepted, abs=0.1)
+        assert head.costs[:3] == pytest.approx(COSTS[:3].tolist(), rel=0.12)
+    lookup = control(knowledge, Task.CODE).drafters["ngram"]
+    assert lookup.costs[-1] == pytest.approx(COSTS[-1], rel=0.25)
+    assert sum(lookup.acceptance) / len(lookup.acceptance) == pytest.approx(0.8, abs=0.05)
+
+
+def test_what_is_known_better_counts_for_more() -> None:
+    before = control(Knowledge(), Task.CREATE).drafters["mtp"].weight
+    after = control(taught(ControlledMachine(APART), 25), Task.CREATE).drafters["mtp"].weight
+    assert after > 2 * before
+
+
+def test_where_others_are_decoded_too_a_drafted_token_may_cost_more() -> None:
+    busy = LaneState(MTP.lane, running=3, model="m", fingerprint="gpu")
+    knowledge, machine = Knowledge(), ControlledMachine(APART)
+    for _ in range(20):
+        for lane, slower in ((PLAIN, 1.0), (MTP, 1.8)):
+            for beside in (0.0, 3.0):
+                outcome = machine.answer(Task.CODE, lane)
+                observed = outcome.observed
+                seconds = (observed.decode_s or 0) * (slower if beside else 1.0)
+                outcome = replace(
+                    outcome, observed=replace(observed, decode_s=seconds), concurrent=beside, total_s=seconds + 0.1
+                )
+                learn(knowledge, CODE, decided(knowledge, CODE), outcome)
+    for _ in range(10):  # as many are decoded over a request's life as at its start
+        knowledge.forecasts["m"].learn(3, 3.0)
+    alone, together = (control(knowledge, Task.CODE, lane).drafters["mtp"] for lane in (MTP, busy))
+    assert together.costs[1] > 1.1 * alone.costs[1]
