@@ -137,7 +137,7 @@ class Signals(Struct, frozen=True):
         return next(iter(self.tasks))
 
 
-class Strategy(Struct, frozen=True):
+class Strategy(Struct, frozen=True, cache_hash=True):
     """How an engine drafts."""
 
     kind: str = "autoregressive"

@@ -328,13 +328,13 @@ class Horizon(Struct, frozen=True):
         """For what is found out of a change: all requests alike that are expected."""
         return min(self.longest, self.at_first + alike, self.all_at_first + self.of_all * requests)
 
-    def of_drafter(self, tries: int, requests: int) -> float:
-        """For what the first tries of a kind of drafter teach of all requests."""
-        return min(self.longest, self.all_at_first + self.of_all * requests) / (1 + tries**2)
+    def of_drafter(self, requests: int) -> float:
+        """For what the first try of a kind of drafter teaches of all requests; after n tries, by 1 + n^2 less."""
+        return min(self.longest, self.all_at_first + self.of_all * requests)
 
-    def of_lane(self, tries: int, requests: int) -> float:
-        """For what the first tries of a lane do, beside that."""
-        return min(self.longest, self.lane_share * requests) / (1 + tries**2)
+    def of_lane(self, requests: int) -> float:
+        """For what the first try of a lane does, beside that; likewise."""
+        return min(self.longest, self.lane_share * requests)
 
 
 HORIZON = Horizon()
