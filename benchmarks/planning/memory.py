@@ -92,8 +92,8 @@ class Case(Struct, frozen=True):
 
 
 SERVER_CASES = (
-    Case(4096), Case(32768, cache="q8_0"), Case(32768, slots=4), Case(32768, slots=4, is_unified=True),
-    Case(10000, slots=3, cache="q4_0"), Case(32768, micro_batch=2048), Case(32768, slots=2, mtp=3),
+    Case(16384), Case(32768, cache="q8_0"), Case(32768, slots=4), Case(32768, slots=4, is_unified=True),
+    Case(100000, slots=3, cache="q4_0"), Case(32768, micro_batch=2048), Case(32768, slots=2, mtp=3),
 )  # fmt: skip
 LARGE_CASES: Sequence[tuple[str, Case]] = (
     ("Llama-3.3-70B-Q4_K", Case(131072, cache="q8_0", cards=2)),
@@ -359,6 +359,9 @@ def compare_with_fit(bench: Bench) -> None:
             )
             fit = f"{told.fit.context:,} tokens, {used} GiB"
             fit += f", experts of {on_host} layers on the host" * bool(on_host)
+            blocks = model.header.own_number("block_count") + 1
+            if 0 <= told.fit.gpu_layers < blocks:
+                fit += f", {blocks - told.fit.gpu_layers} of {blocks} layers on the host"
             fit += "" if told.fit.succeeded else ", gives up"
         plan = bench.plan(name, gpus, Wish(context_tokens=context))
         used = " and ".join(f"{budget.use.total / GIB:.1f}" for budget in plan.devices)
