@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from paceline.cli.common import Subparsers, add_command, fail, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
@@ -108,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
         return _run_folder(options, machine) if is_folder else _run_file(options, machine, built)
     except (BadDevices, BadModelFile, BadModelFolder, DoesNotFit, NoDrafter) as error:
         return fail(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return fail(f"{error.filename} can't be written: {error.strerror or error}")
 
@@ -166,4 +169,7 @@ def _machine(options: argparse.Namespace, built: Build | None) -> Machine:
     host = int(options.host_memory * GIB) if options.host_memory else None
     if options.gpus == AUTO:
         return find_machine(built.server if built else None, host_memory_bytes=host)
-    return given_machine(options.gpus, host if host is not None else available_memory_bytes())
+    machine = given_machine(options.gpus, host)
+    if machine.host_memory_bytes is None:
+        machine = replace(machine, host_memory_bytes=available_memory_bytes())
+    return machine
