@@ -219,7 +219,7 @@ def compare_with_server(bench: Bench, names: Sequence[str]) -> float:
             if case.mtp:
                 context_errors.append(off(said["drafter"], drafter_bytes(model, settings) / MIB))
             # without a card, tied embeddings are there once
-            weights = weight_bytes(model, settings.loads_mtp) + (0 if model.is_tied else model.input_bytes)
+            weights = weight_bytes(model, settings.loads_mtp) + model.input_bytes - model.tied_bytes
             weight_errors.append(off(said["weights"], weights / MIB))
         context, weights_off = _largest(context_errors), _largest(weight_errors)
         worst = max(worst, abs(context), abs(weights_off))

@@ -11,7 +11,7 @@ from paceline.cli.common import Subparsers, add_command, fail, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
 from paceline.cli.plan_folder import planned_folder, printed
 from paceline.engines.llama_cpp_build import Build, usable
-from paceline.machine import available_memory_bytes
+from paceline.machine import available_memory_bytes, engine_threads
 from paceline.paths import cache_directory
 from paceline.planning.devices import Machine
 from paceline.planning.drafters import NoDrafter, find_drafter
@@ -139,7 +139,9 @@ def _run_file(options: argparse.Namespace, machine: Machine, built: Build | None
     else:
         print(f"{text}\n\n{shlex.join([SERVER, '--model', str(options.model), *plan.engine_flags])}")
     if options.write:
-        _write(options.write, planned_engine(plan, path, path.stem, built.server if built else SERVER), text)
+        program = built.server if built else SERVER
+        threads = None if plan.devices else engine_threads()
+        _write(options.write, planned_engine(plan, path, path.stem, program, threads), text)
     return 0 if plan.fits else 1
 
 

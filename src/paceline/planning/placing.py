@@ -74,7 +74,8 @@ def laid_out(
             for device in range(placement.devices):
                 devices[device] += _part(use, model, settings, index, placement.devices)
         elif place == HOST:
-            host += use
+            is_output = index == len(placement.layers) - 1
+            host += use + Use(weights=-model.tied_bytes if is_output else 0)
         else:
             devices[place] += use
         host += Use(weights=experts)
