@@ -23,7 +23,7 @@ WORDS = "the model reads this text again and writes code tests notes for all of 
 PROPS = {"total_slots": 2, "endpoint_slots": True, "default_generation_settings": {"n_ctx": TOKENS}}
 SLOTS = [{"id": 0, "n_ctx": TOKENS, "n_prompt_tokens": 131_072, "is_processing": True}, {"id": 1, "n_ctx": TOKENS}]
 MAX_STALL_S = 0.25
-"""For which nothing else is served, on a machine that does much else: alone it is a fifth of that."""
+"""For which nothing else is served, on a machine that does much else: alone it is 2 to 6 ms."""
 MAX_BODIES = 6
 """Times as much memory as the body."""
 
