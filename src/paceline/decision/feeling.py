@@ -39,7 +39,7 @@ class LaneId(NamedTuple):
     model: str
     """Of that model and the device."""
     strategy: Strategy
-    step_cost: float | None = None
+    drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
 
 
@@ -57,7 +57,7 @@ class Unknown(NamedTuple):
 def unknowns_of(lane: LaneId, beside: float, depth: float = 1.0) -> list[Unknown]:
     """What a lane feels beside a request's groups, where so many others are decoded meanwhile, of a prompt of some
     depth (:attr:`Asked.depth`)."""
-    shape, engine = shape_of(lane.strategy, lane.step_cost), lane.fingerprint
+    shape, engine = shape_of(lane.strategy, lane.drafted_token_cost), lane.fingerprint
     kind, own = shape.kind, str(lane.strategy.n_max)
     # 1. A step's time.
     unknowns = [
@@ -130,7 +130,7 @@ class Lanes:
     """The lanes of one choice, each at its load: what they feel beside a request's groups. Arrays have a row a lane."""
 
     def __init__(self, ids: Sequence[LaneId], beside: Sequence[float]) -> None:
-        self.shapes = [shape_of(lane.strategy, lane.step_cost) for lane in ids]
+        self.shapes = [shape_of(lane.strategy, lane.drafted_token_cost) for lane in ids]
         self.kinds = sorted({shape.kind for shape in self.shapes} - {PLAIN})
         self.ids = ids
         felt = [unknowns_of(lane, others, 0.0) for lane, others in zip(ids, beside, strict=True)]
@@ -326,7 +326,7 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
         kinds: of all drafters that it was chosen among.
         beside: others that were decoded meanwhile.
     """
-    shape = shape_of(lane.strategy, lane.step_cost)
+    shape = shape_of(lane.strategy, lane.drafted_token_cost)
     cost, length = Sum(), Sum()
     cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
     cost.mean += (DEPTH_MEAN + DEPTH_OF_COST_MEAN * _depth_share(shape)) * asked.depth

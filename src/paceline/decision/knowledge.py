@@ -187,7 +187,7 @@ def fingerprint_of(state: LaneState) -> str:
 
 
 def id_of(state: LaneState) -> LaneId:
-    return LaneId(fingerprint_of(state), model_of(state), state.lane.strategy, state.step_cost)
+    return LaneId(fingerprint_of(state), model_of(state), state.lane.strategy, state.drafted_token_cost)
 
 
 def added(first: Measured, second: Measured) -> Measured:

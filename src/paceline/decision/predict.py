@@ -85,7 +85,7 @@ def _prediction(
         fingerprint=lane.fingerprint,
         model=lane.model,
         strategy=lane.strategy,
-        step_cost=lane.step_cost,
+        drafted_token_cost=lane.drafted_token_cost,
         plain_steps_per_token=exp(cost - length),
         correction=exp(expected.times[number] - machine - cost + length),
         spread=sqrt(max(0.0, unknown)),
