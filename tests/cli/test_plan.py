@@ -77,7 +77,7 @@ def test_a_written_plan_is_a_configuration(model: Path, tmp_path: Path, capsys: 
     (engine,) = load(file).engine
     assert engine.name == "llama"
     assert engine.device == "gpu"
-    assert engine.step_cost == pytest.approx(0.28)
+    assert engine.drafted_token_cost == pytest.approx(0.28)
     assert engine.launch[:3] == ("llama-server", "--model", str(model))
     assert "{port}" in engine.launch
     assert (engine.strategy, engine.n_max) == ("ngram", 2)

@@ -139,7 +139,7 @@ def test_without_a_card() -> None:
     assert plan.devices == ()
     assert plan.context_tokens == 8192
     assert "--n-gpu-layers" not in plan.flags
-    assert plan.step_cost is None
+    assert plan.drafted_token_cost is None
     assert plan.host.use.weights == pytest.approx(hollow("Qwen3.6-35B-A3B-Q4_K").weight_bytes, rel=0.05)
 
 

@@ -47,7 +47,7 @@ def planned_folder(
         device="gpu",
         strategy=cast(StrategyKind, KINDS.get(drafting.kind, drafting.kind)),
         n_max=drafting.length or None,
-        step_cost=cost_per_drafted_token(machine),
+        drafted_token_cost=cost_per_drafted_token(machine),
     )
     return plan, engine, _text(plan, machine, folder)
 

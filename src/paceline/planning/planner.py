@@ -101,7 +101,7 @@ def make_plan(
         judgement=judgement,
         largest_context_tokens=largest,
         checkpoints=caches.checkpoints,
-        step_cost=_step_cost(model, used_machine(machine, found.candidate)),
+        drafted_token_cost=_token_cost(model, used_machine(machine, found.candidate)),
         used_devices=found.candidate.used,
     )
 
@@ -113,7 +113,7 @@ def _draft_model(drafter: FoundDrafter | None) -> Model | None:
     return model if model.architecture else replace(model, architecture=assumed_architecture(model.headers))
 
 
-def _step_cost(model: Model, machine: Machine) -> float | None:
+def _token_cost(model: Model, machine: Machine) -> float | None:
     if not machine.devices:
         return None
     experts = None

@@ -36,7 +36,7 @@ def planned_engine(
         strategy=cast(StrategyKind, first.kind),
         n_max=first.n_max,
         device="gpu" if plan.devices else "cpu",
-        step_cost=plan.step_cost,
+        drafted_token_cost=plan.drafted_token_cost,
     )
 
 
@@ -48,7 +48,7 @@ def written(engine: LocalEngineSettings, text: str) -> str:
     """
     comment = "\n".join(f"# {line}".rstrip() for line in text.splitlines())
     words = "\n".join(f"    {line}," for line in _lines(engine.launch))
-    values = {"n_max": engine.n_max, "step_cost": engine.step_cost}
+    values = {"n_max": engine.n_max, "drafted_token_cost": engine.drafted_token_cost}
     numbers = "".join(f"{name} = {value}\n" for name, value in values.items() if value is not None)
     return f"""\
 {comment}
