@@ -74,7 +74,7 @@ def expected(model: TimeModel, ids: Sequence[LaneId], parts: Parts) -> Expected:
             covariance[number, number] += model.control_factor(lane, seen.leaves[places[0]])[1]
     return replace(
         seen,
-        shapes=[shape_of(lane.strategy, lane.step_cost) for lane in ids],
+        shapes=[shape_of(lane.strategy, lane.drafted_token_cost) for lane in ids],
         times=times,
         machine=(shares @ seen.machine).tolist(),
         cost=(shares @ seen.cost).tolist(),

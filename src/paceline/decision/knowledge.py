@@ -207,7 +207,7 @@ class Knowledge:
 def id_of(state: LaneState) -> LaneId:
     """What the lane's evidence is kept under."""
     fingerprint = state.fingerprint or state.lane.engine
-    return LaneId(fingerprint, state.model or fingerprint, state.lane.strategy, state.step_cost)
+    return LaneId(fingerprint, state.model or fingerprint, state.lane.strategy, state.drafted_token_cost)
 
 
 def _seen(model: TimeModel) -> int:

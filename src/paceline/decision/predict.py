@@ -114,7 +114,7 @@ def _predictions(
             fingerprint=lane.fingerprint,
             model=lane.model,
             strategy=lane.strategy,
-            step_cost=lane.step_cost,
+            drafted_token_cost=lane.drafted_token_cost,
             plain_steps_per_token=exp(cost - length),
             correction=exp(time - machine - cost + length),
             spread=sqrt(variance) if variance > 0 else 0.0,

@@ -56,10 +56,10 @@ class Shape(Struct, frozen=True):
 
 
 @lru_cache(maxsize=1024)
-def shape_of(strategy: Strategy, step_cost: float | None = None) -> Shape:
+def shape_of(strategy: Strategy, drafted_token_cost: float | None = None) -> Shape:
     """
     Args:
-        step_cost: what each drafted token adds to a step, in plain steps; ``None`` for what is usual.
+        drafted_token_cost: what each drafted token adds to a step, in plain steps; ``None`` for what is usual.
     """
     if not strategy.drafts:
         return Shape(PLAIN, False, 0, False, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(KNOTS))
@@ -76,7 +76,7 @@ def shape_of(strategy: Strategy, step_cost: float | None = None) -> Shape:
         drafts=True,
         drafted=drafted,
         looks_up=looks_up(kind),
-        cost=log1p((STEP_COST_SLOPE if step_cost is None else step_cost) * drafted)
+        cost=log1p((STEP_COST_SLOPE if drafted_token_cost is None else drafted_token_cost) * drafted)
         * (LOOKUP_SHARE if looks_up(kind) else 1.0),
         length=length,
         feels=feels,
