@@ -269,7 +269,7 @@ CONTROL_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Draft lengths, in tokens, at which a drafter is looked at; what is between them is interpolated."""
 CONTROL_LOOKUPS = (2, 4, 8, 16, 32, 64)
 """The same of lookups, whose tokens cost the least alone."""
-COST_OPTIMISM = 0.5
+COST_OPTIMISM = 0.3
 """Standard deviations of a step cost's logarithm by which it is told lower than it is believed, so that a drafter is
 tried, and its cost seen. Guessed; a control loses little by one try."""
 TRIES_COST = 0.01
