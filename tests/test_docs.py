@@ -191,7 +191,7 @@ def test_the_table_of_metrics_is_what_the_gateway_has() -> None:
 
 @_each([*PAGES, DOCS / "grafana-dashboard.json"])
 def test_metrics_that_are_named_exist(page: Path) -> None:
-    for name in re.findall(r"\bpaceline_(?!n_max)\w+", page.read_text()):
+    for name in re.findall(r"\bpaceline_(?!n_max|control)\w+", page.read_text()):
         assert name in _metrics() or re.sub(r"_(bucket|sum|count)$", "", name) in _metrics(), name
 
 

@@ -300,6 +300,14 @@ Caps = Annotated[
     ),
 ]
 """The key of kinds whose requests may choose how much is drafted."""
+ControlsDrafts = Annotated[
+    bool,
+    Meta(
+        description="Whether a server that can decide at each step whether to draft, with which drafter and how "
+        "far shall do so; its lanes are then its drafters. If not, they are its drafters at some lengths."
+    ),
+]
+"""The key of kinds that may control drafts."""
 
 
 class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,13 +15,21 @@ from msgspec import Meta, Struct
 
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
-from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, has_bare_tokens
+from paceline.engines.examination import (
+    CHEAP,
+    COMPLETION_TIMEOUT_S,
+    CONTROLLED_LENGTH,
+    DEAR,
+    REPEATED_TEXT,
+    TOO_SLOW,
+    has_bare_tokens,
+)
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, assumed, put_port
 from paceline.engines.launch_environment import engine_environment
 from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
-from paceline.settings import Caps, LocalEngineSettings
+from paceline.settings import Caps, ControlsDrafts, LocalEngineSettings
 from paceline.types import (
     LOGPROBS,
     UNKNOWN_DRAFTER,
@@ -39,10 +47,6 @@ N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
 CONTROL = "speculative.control"
 """The field that such a server's control of drafts starts from (docs/llama-cpp-patch.md)."""
-TRIED_LENGTH = 4
-"""Tokens that the control is tried with."""
-CHEAP, DEAR = 1.0, 1000.0
-"""Plain steps that a step is said to cost: always worth a draft, and never."""
 DEFAULT_N_MAX = 16
 """Longest draft where neither the server nor the configuration tells it."""
 NO_SUCH_PATH = (404, 405, 501)
@@ -70,13 +74,7 @@ class LlamaCppSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="llam
         ),
     ] = ()
     caps: Caps = ()
-    draft_control: Annotated[
-        bool,
-        Meta(
-            description="Whether a server that can decide at each step whether to draft, with which drafter and how "
-            "far shall do so; its lanes are then its drafters. If not, they are its drafters at some lengths."
-        ),
-    ] = True
+    draft_control: ControlsDrafts = True
 
 
 class LlamaCpp:
@@ -225,7 +223,7 @@ async def _controls(client: Client, model: str | None, loaded: Sequence[str]) ->
     the same drafters all is drafted where that is said to be cheap, and next to nothing where it is said to be dear."""
 
     def said(cost: float) -> dict[str, Any]:
-        each = {"costs": [cost] * TRIED_LENGTH, "acceptance": [0.9] * TRIED_LENGTH, "weight": 100.0}
+        each = {"costs": [cost] * CONTROLLED_LENGTH, "acceptance": [0.9] * CONTROLLED_LENGTH, "weight": 100.0}
         return {CONTROL: dict.fromkeys(loaded, each)}
 
     try:

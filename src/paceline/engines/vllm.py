@@ -1,19 +1,37 @@
-"""vLLM. With ``--scheduler-cls paceline.inside.vllm_scheduler.scheduler`` it takes the draft length from each request;
-else its strategy is set at start."""
+"""vLLM. With ``--scheduler-cls paceline.inside.vllm_scheduler.scheduler`` it takes the draft length from each request,
+or what control of its drafts starts from; else its strategy is set at start."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, lost_when_drafting
+from paceline.engines.examination import (
+    CHEAP,
+    COMPLETION_TIMEOUT_S,
+    CONTROLLED_LENGTH,
+    DEAR,
+    REPEATED_TEXT,
+    TOO_SLOW,
+    lost_when_drafting,
+)
 from paceline.engines.interface import Examination, Facts, NotReady, assumed
-from paceline.engines.observation import Observer, count, milliseconds
+from paceline.engines.observation import Observer, count, counts, milliseconds
 from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_models, with_version
 from paceline.engines.usage import UsageObserver
-from paceline.inside.vllm_arguments import MIN_YIELD, N_MAX
-from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import UNKNOWN_DRAFTER, Abilities, DraftControl, Drafter, Observation, Request, Strategy
+from paceline.inside.vllm_arguments import CONTROL, MIN_YIELD, N_MAX
+from paceline.settings import Caps, ControlsDrafts, LocalEngineSettings
+from paceline.types import (
+    UNKNOWN_DRAFTER,
+    Abilities,
+    DraftControl,
+    DraftCounts,
+    Drafter,
+    DrafterControl,
+    Observation,
+    Request,
+    Strategy,
+)
 from paceline.wire.client import Client
 
 XARGS = "vllm_xargs"
@@ -28,6 +46,7 @@ class VllmSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="vllm"):
     """vLLM's server."""
 
     caps: Caps = ()
+    draft_control: ControlsDrafts = True
 
 
 class Vllm(KnownServer[VllmSettings]):
@@ -44,10 +63,12 @@ class Vllm(KnownServer[VllmSettings]):
         model = next(iter(await fetch_models(client)), None)
         try:
             drafters, contradictions, as_seen = await self._examined(client, strategy, model)
+            controls = settings.draft_control and bool(drafters) and await _controls(client, model)
             lost = await lost_when_drafting(client, model) if strategy.drafts or contradictions else frozenset()
         except TimeoutError:
             return Examination(abilities=assumed(strategy), contradictions=(TOO_SLOW,))
-        return Examination(abilities=Abilities(drafters, lost, as_seen), contradictions=contradictions)
+        abilities = Abilities(drafters, lost, as_seen, controls)
+        return Examination(abilities=abilities, contradictions=contradictions)
 
     async def _examined(
         self, client: Client, strategy: Strategy, model: str | None
@@ -74,19 +95,22 @@ class Vllm(KnownServer[VllmSettings]):
         given = request.fields.get(XARGS) or {}
         if not abilities.drafters or not isinstance(given, dict):  # what is no object is for vLLM to refuse
             return {}
-        own: dict[str, Any] = {N_MAX: strategy.n_max or 0}
-        if strategy.drafts and control.min_yield:
-            own[MIN_YIELD] = control.min_yield
-        return {XARGS: own | given}
+        return {XARGS: _arguments(strategy, control) | given}
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
-        return _Observer(request, strategy.drafts)
+        return _Observer(request, strategy)
 
 
 class _Observer(UsageObserver):
     """Reads ``metrics``."""
 
     reports = (*UsageObserver.reports, b'"metrics"')
+
+    def __init__(self, request: Request, strategy: Strategy) -> None:
+        super().__init__(request, strategy.drafts)
+        self._kind = strategy.kind
+        self._is_fixed = not strategy.among
+        self._n_max = strategy.n_max
 
     def _observed(self) -> Observation:
         observation = super()._observed()
@@ -98,12 +122,61 @@ class _Observer(UsageObserver):
             observation = self._with_times(observation, first_s, decode_s)
         if not self._drafts or not drafting:
             return observation
+        counted = self._counts(drafting)
         return msgspec.structs.replace(
             observation,
             drafted=count(drafting, "num_draft_tokens"),
             accepted=count(drafting, "num_accepted_draft_tokens"),
             drafting_steps=count(drafting, "num_spec_steps"),
+            accepted_by_position=counted.accepted_by_position if counted else (),
+            by_drafter={self._kind: counted} if counted else {},
         )
+
+    def _counts(self, drafting: Mapping[str, Any]) -> DraftCounts | None:
+        """By position, from how many steps accepted 0, 1, 2 ... tokens; ``None`` where these do not fit the rest. How
+        often a position was verified is told where all drafts had one length."""
+        histogram = counts(drafting, "acceptance_histogram")
+        steps, drafted, accepted = (
+            count(drafting, key) for key in ("num_spec_steps", "num_draft_tokens", "num_accepted_draft_tokens")
+        )
+        at = tuple(sum(histogram[position:]) for position in range(1, len(histogram)))
+        if not steps or not drafted or sum(histogram) != steps or sum(at) != accepted or not accepted <= drafted:
+            return None
+        longest = count(drafting, "num_spec_tokens") or 0
+        if self._is_fixed and self._n_max is not None:
+            longest = min(longest, self._n_max)
+        accepted_at = at + (0,) * (longest - len(at))
+        has_one_length = drafted == steps * longest
+        return DraftCounts(steps, drafted, accepted, accepted_at, (steps, *accepted_at[:-1]) if has_one_length else ())
+
+
+def _arguments(strategy: Strategy, control: DraftControl) -> dict[str, Any]:
+    """What the scheduler is told. Where nothing is known that control could start from, drafts have their longest."""
+    if not strategy.drafts:
+        return {N_MAX: 0}
+    if strategy.among:
+        (drafter,) = strategy.among
+        known = control.drafters.get(drafter.kind)
+        return {N_MAX: drafter.n_max} | ({} if known is None else {CONTROL: _in_json(known)})
+    return {N_MAX: strategy.n_max or 0} | ({MIN_YIELD: control.min_yield} if control.min_yield else {})
+
+
+def _in_json(control: DrafterControl) -> str:
+    """Lookups' matches are not known in the scheduler."""
+    told: dict[str, Any] = {"costs": control.costs, "acceptance": control.acceptance}
+    return msgspec.json.encode(told | ({"weight": control.weight} if control.weight else {})).decode()
+
+
+async def _controls(client: Client, model: str | None) -> bool:
+    """Whether it decides at each step from what a request says: all is drafted where that is said to be cheap, and next
+    to nothing where it is said to be dear."""
+
+    async def drafted(cost: float) -> int:
+        said = _in_json(DrafterControl((cost,) * CONTROLLED_LENGTH, (0.9,) * CONTROLLED_LENGTH, weight=100.0))
+        told = await _drafted(client, model, {XARGS: {CONTROL: said}})
+        return told["num_draft_tokens"] if told else 0
+
+    return 2 * await drafted(DEAR) < await drafted(CHEAP)
 
 
 async def _drafted(client: Client, model: str | None, fields: Mapping[str, Any]) -> dict[str, int] | None:
@@ -114,7 +187,7 @@ async def _drafted(client: Client, model: str | None, fields: Mapping[str, Any])
     drafting = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
     if not isinstance(drafting, dict):
         return None
-    counts = {key: count(drafting, key) for key in ("num_draft_tokens", "num_spec_tokens")}
-    if None in counts.values():
+    told = {key: count(drafting, key) for key in ("num_draft_tokens", "num_spec_tokens")}
+    if None in told.values():
         raise NotReady(f"its draft counts can't be read: {drafting}")
-    return {key: value or 0 for key, value in counts.items()}
+    return {key: value or 0 for key, value in told.items()}
