@@ -3,13 +3,18 @@
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
 from benchmarks.planning.hollow_models import write
 from benchmarks.planning.shapes import REAL
+from tests.conftest import Serving
 from tests.planning.model_folders import QWEN36_27B, model_folder
 
 from paceline.cli.commands import run
 from paceline.configuration import load
+from paceline.engines.bundled_model import bundled_model
+from paceline.engines.llama_cpp_build import build
+from paceline.paths import cache_directory
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +102,20 @@ def test_a_folder_is_planned_for_vllm(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run([*words[:-2], "--engine", "sglang", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["plan"]["engine"] == "sglang"
     assert run(["plan", str(folder), "--engine", "llama.cpp"]) == 1
+
+
+@pytest.mark.engines
+def test_a_plan_is_written_served_and_answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On this machine's processor, whatever cards it has."""
+    monkeypatch.undo()  # with the engine that was built here
+    build(cache_directory())
+    file = tmp_path / "paceline.toml"
+    model = bundled_model(cache_directory(), lambda: None)
+    assert run(["plan", str(model), "--context", "4096", "--slots", "1", "--write", str(file)]) == 0
+    with Serving("--config", str(file), folder=tmp_path) as serving:
+        lanes = [one["lane"] for one in serving.lanes()]
+        assert lanes == ["llama/plain", "llama/ngram-2", "llama/ngram-3", "llama/ngram-6", "llama/ngram-12"]
+        asked = {"messages": [{"role": "user", "content": "Count to ten."}], "max_tokens": 16}
+        answer = httpx2.post(f"{serving.url}/v1/chat/completions", json=asked, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] > 0

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from paceline.cli.common import Subparsers, add_command, fail, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
 from paceline.cli.plan_folder import planned_folder, printed
-from paceline.engines.llama_cpp_build import Build, usable
+from paceline.engines.llama_cpp_build import CPU, Build, usable
 from paceline.machine import available_memory_bytes, engine_threads
 from paceline.paths import cache_directory
 from paceline.planning.devices import Machine
@@ -30,6 +30,8 @@ from paceline.settings import LocalEngineSettings
 
 AUTO, NONE = "auto", "none"
 GIB = 1 << 30
+BACKENDS_BY_DEVICE = {"rocm": "hip"}
+"""Of ``paceline engine build``, where they have another word."""
 SERVER = "llama-server"
 """The program's name in a command line for a machine that has none of ours."""
 
@@ -170,7 +172,15 @@ def _machine(options: argparse.Namespace, built: Build | None) -> Machine:
     """
     host = int(options.host_memory * GIB) if options.host_memory else None
     if options.gpus == AUTO:
-        return find_machine(built.server if built else None, host_memory_bytes=host)
+        machine = find_machine(built.server if built else None, host_memory_bytes=host)
+        if machine.devices and built and built.backend == CPU:
+            backend = BACKENDS_BY_DEVICE.get(machine.devices[0].backend, machine.devices[0].backend)
+            said = (
+                "The engine that was built computes on the processor alone; for these cards: paceline engine build "
+                f"--backend {backend}."
+            )
+            machine = replace(machine, warnings=(*machine.warnings, said))
+        return machine
     machine = given_machine(options.gpus, host)
     if machine.host_memory_bytes is None:
         machine = replace(machine, host_memory_bytes=available_memory_bytes())
