@@ -532,7 +532,8 @@ class TimeModel:
 def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     """Whether another lane has the same drafter and shorter drafts."""
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
-    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+    is_alike = other.fingerprint == lane.fingerprint and other.model == lane.model and first.kind == second.kind
+    return is_alike and first.drafted < second.drafted
 
 
 def _without(miss: float, expected: float, part: float) -> float:
