@@ -36,6 +36,7 @@ from paceline.decision.feeling import (
     Lanes,
     Sum,
     context_of,
+    depth_of,
     feeling_of,
     number_of,
     unknowns_of,
@@ -684,7 +685,7 @@ class TimeModel:
         engines = {lane.fingerprint for lane in self.lanes}
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         parts = {part for lane in self.lanes for part in controlled.parts(lane)}
-        felt = {unknown.name for part in parts for unknown in unknowns_of(part, 2.0**LOADS)}
+        felt = {unknown.name for part in parts for unknown in (*unknowns_of(part, 2.0**LOADS), *depth_of(part, 1.0))}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 
@@ -706,7 +707,8 @@ class TimeModel:
 def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     """Whether another lane has the same drafter and shorter drafts."""
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
-    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+    is_alike = other.fingerprint == lane.fingerprint and other.model == lane.model and first.kind == second.kind
+    return is_alike and first.drafted < second.drafted
 
 
 def _corrected(mean: float, variance: float, miss: float, expected: float) -> tuple[float, float]:
