@@ -307,6 +307,8 @@ class LaneState(Struct, frozen=True):
     cannot_keep: frozenset[str] = frozenset()
     """Names of request fields (``inspection/meaning.py``) whose meaning its drafts change, or that its engine refuses
     while it drafts."""
+    is_cloud: bool = False
+    """Whether its engine is a provider's, which is not tried out, and serves where no engine of one's own does."""
 
 
 class Prediction(Struct, frozen=True):
@@ -413,6 +415,8 @@ class Observation(Struct, frozen=True):
     """How often the first, second ... token of a draft was accepted; empty where the engine did not report it."""
     by_drafter: Mapping[str, DraftCounts] = {}
     """What each drafter did, by kind as in :class:`Strategy`; empty where the engine did not report it."""
+    cache_write_tokens: int | None = None
+    """Of ``prompt_tokens``, those that were put into a provider's cache, which has a price of its own."""
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:

@@ -231,7 +231,7 @@ def _examples(engine: AnyEngine) -> Iterator[EngineSettings]:
     yield engine.settings_type(name="example", strategy="draft", n_max=4)
     hints = get_type_hints(engine.settings_type)
     own = set(engine.settings_type.__struct_fields__) - set(LocalEngineSettings.__struct_fields__)
-    texts = {name: "example" for name in own if str in (hints[name], *get_args(hints[name]))}
+    texts = {name: "example" for name in own if hints[name] in (str, str | None)}
     if texts:
         yield engine.settings_type(name="example", strategy="draft", **texts)
 

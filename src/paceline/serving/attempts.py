@@ -1,6 +1,6 @@
 """What one request may still try. The one place where it is counted."""
 
-from paceline.serving.errors import EngineGivenUp, EngineLost, NoLane, ServingError
+from paceline.serving.errors import EngineGivenUp, EngineLost, LimitReached, NoLane, ServingError
 from paceline.serving.failure import Failure
 
 MAX_DELIVERIES = 2
@@ -44,13 +44,16 @@ class Attempts:
         self._returns += 1
         self.failures.pop(engine, None)
 
-    def error(self, problems: str) -> ServingError:
+    def error(self, problems: str, limit_s: float | None = None) -> ServingError:
         """Why the request is given up, where none of its attempts succeeded.
 
         Args:
             problems: those of all its lanes, in words for people.
+            limit_s: when a provider that could have served it takes requests again.
         """
         message = f"no engine could serve this: {problems}"
         if Failure.SILENT in self.failures.values():
             return EngineGivenUp(message, may_pass=True)
-        return EngineLost(message, may_pass=True) if self._deliveries else NoLane(message)
+        if self._deliveries:
+            return EngineLost(message, may_pass=True)
+        return NoLane(message) if limit_s is None else LimitReached(message, limit_s)

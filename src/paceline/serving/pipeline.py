@@ -25,6 +25,7 @@ from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
+from paceline.serving.speaking import Spoken, spoken
 from paceline.settings import ServerSettings
 from paceline.types import Api, Decision, Outcome, Request
 
@@ -125,7 +126,8 @@ class Pipeline:
         """
         # 2. What its model's name stands for.
         began_s = perf_counter()
-        served = await self.resolver.served(exchange.request)
+        how = await spoken(exchange.request, await self.resolver.served(exchange.request))
+        served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
         request = replace(exchange.request, served_model=served.name)
         # 3. What it is about.
@@ -133,10 +135,11 @@ class Pipeline:
         router = self.router
         signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = router.choose(request, signals, self.fleet.states(served))
+        decision = _with_silent(router.choose(request, signals, self.fleet.states(served)), how)
         plan = Plan(
             request=request,
             served=served,
+            spoken=how,
             signals=signals,
             decision=decision,
             decision_s=perf_counter() - began_s,
@@ -156,6 +159,7 @@ class Pipeline:
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
             lane, engine = lanes[0], lanes[0].engine
+            engine.illness.takes()
             begun = await exchange.attempt(plan, lane, is_last=len(lanes) == 1)
             if isinstance(begun, Answering):
                 self._judge.blame(exchange.request, attempts, served_by=engine)
@@ -166,9 +170,10 @@ class Pipeline:
         self._judge.blame(exchange.request, attempts, served_by=None)
         if refusal is not None:
             return refusal
-        unreached = [_problem(lane) for lane in self._decided(plan) if lane.engine.name not in attempts.problems]
-        problems = [*attempts.problems.values(), *dict.fromkeys(unreached)]
-        raise attempts.error("; ".join(problems) or "there is none any more")
+        unreached = [lane for lane in self._decided(plan) if lane.engine.name not in attempts.problems]
+        problems = [*attempts.problems.values(), *dict.fromkeys([lane.problem for lane in unreached])]
+        limits_s = [left_s for lane in self._decided(plan) if (left_s := lane.engine.limits.left_s()) > 0]
+        raise attempts.error("; ".join(problems) or "there is none any more", min(limits_s, default=None))
 
     async def _left_to_try(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
         """The lanes that are left to try, the next one first: of the engines that were not tried, in the decision's
@@ -273,5 +278,9 @@ def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle
     return untried
 
 
-def _problem(lane: LaneHandle) -> str:
-    return f"{lane.lane.name} is {lane.engine.supervisor.health}: {lane.engine.supervisor.problem}"
+def _with_silent(decision: Decision, how: Spoken) -> Decision:
+    """A decision that tells of the engines that could not be asked."""
+    if not how.silent:
+        return decision
+    told = "; ".join(f"not {name}: {why}" for name, why in how.silent.items())
+    return replace(decision, reason=f"{decision.reason}; {told}".encode("ascii", "replace").decode())
