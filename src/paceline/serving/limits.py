@@ -65,7 +65,7 @@ def _retry_after_s(named: dict[str, str], now_s: float) -> float | None:
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -195,11 +195,11 @@ def _messages(fields: Mapping[str, Any], flavour: Flavour) -> Iterator[dict[str,
 
 
 def _last_turn(messages: Sequence[Mapping[str, Any]]) -> int:
-    """The number of the last message in which the user says something: what follows is a loop of tools' calls."""
+    """The number of the user's last message without results of tools: what follows is a loop of tools' calls."""
     for number in range(len(messages) - 1, -1, -1):
         content = messages[number].get("content")
-        is_users = messages[number].get("role") == "user"
-        if is_users and (isinstance(content, str) or not all(_kind(block) == "tool_result" for block in content or ())):
+        blocks = content if isinstance(content, list) else ()
+        if messages[number].get("role") == "user" and all(_kind(block) != "tool_result" for block in blocks):
             return number
     return -1
 
