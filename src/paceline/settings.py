@@ -324,8 +324,8 @@ class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
     stall_timeout_s: Annotated[
         Seconds | None,
         Meta(
-            description="Longest silence within a stream, before it is given up. Default: many times the longest pause "
-            "that was seen, and not below 20 s."
+            description="Longest silence within a stream, before it is given up. Default: five times the longest pause "
+            "of its last 200 streams, once 20 were seen, and not below 20 s; else `server.idle_timeout_s`."
         ),
     ] = None
 
@@ -428,6 +428,14 @@ class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "so that changes are noticed and it can be told what routing brings. 0 never does.",
         ),
     ] = 0.01
+    hedging: Annotated[
+        bool,
+        Meta(
+            description="Send a streamed request to the next engine as well, if the first one has not begun to answer "
+            "when 95 % of its streams have. Whichever begins first serves it, and the other is cancelled; both may "
+            "cost."
+        ),
+    ] = False
     remember: Annotated[
         bool, Meta(description="Keep what was learned in a file of the user's state directory, over restarts.")
     ] = True

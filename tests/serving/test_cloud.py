@@ -1,15 +1,16 @@
 """Providers: what goes to them, what they say of their limits, and how they are done without."""
 
+import asyncio
 import json
 import time
 from typing import Any
 
 import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, chat, lane
-from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, answer, status_500
+from tests.fake_engine import ANSWER, FakeEngine, Received, Script, Wire, answer, drops, status_500, token
 from tests.patient import until
 
-from paceline.serving import illness, limits
+from paceline.serving import illness, limits, pace
 from paceline.serving.limits import Limits
 from paceline.settings import RoutingSettings
 
@@ -108,7 +109,7 @@ async def test_what_a_provider_says_of_the_operators_account_is_no_clients_busin
     engine = await start_engine(script)
     running = await start_gateway(provider("cloud", engine))
     got = await post(running)
-    assert got.status_code == 502
+    assert got.status_code == 503
     assert "sk-op" not in got.text
     assert f"answered {status}" in got.json()["error"]["message"]
 
@@ -203,6 +204,37 @@ async def test_a_provider_is_left_out_until_its_limit_is_over(
     assert len(first.requests) == 1
 
 
+async def test_a_short_limit_is_waited_for(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    async def full_once(received: Received, wire: Wire) -> None:
+        if len(engine.requests) == 1:
+            await wire.json({"error": {"message": "slow down"}}, 429, {"retry-after-ms": "300"})
+        else:
+            await wire.json(ANSWER)
+
+    engine = await start_engine(full_once)
+    running = await start_gateway(provider("cloud", engine))
+    got = await post(running)
+    assert got.status_code == 200
+    assert running.outcome.total_s >= 0.3
+
+
+@pytest.mark.parametrize("script", [status_500, drops])
+async def test_a_provider_that_fails_once_is_asked_once_more(
+    script: Script, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def ill_once(received: Received, wire: Wire) -> None:
+        await (script if len(engine.requests) == 1 else answer)(received, wire)
+
+    engine = await start_engine(ill_once)
+    running = await start_gateway(provider("cloud", engine))
+    assert (await post(running)).status_code == 200
+    assert len(engine.requests) == 2
+    engine.script = script
+    got = await post(running)
+    assert got.status_code in (500, 502)
+    assert len(engine.requests) == 4  # two engines may have worked on it, and no more
+
+
 async def test_a_provider_that_fails_is_tried_again_by_one_request(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,3 +286,135 @@ async def test_a_translated_request_falls_back_to_an_engine_that_speaks_another_
     claude.script = says
     got = await running.http.post("/v1/messages", json=CHAT | {"max_tokens": 5}, headers={"x-paceline-lane": "claude"})
     assert json.loads(got.content) == MESSAGE
+
+
+# Streams that hang, and second copies
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def streams(*, before_s: float = 0.0, within_s: float = 0.0) -> Script:
+    """A stream of two tokens, with pauses."""
+
+    async def script(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(before_s)
+        await wire.stream_head()
+        await wire.chunk(token("one"))
+        await asyncio.sleep(within_s)
+        await wire.chunk(token("two") + DONE)
+        await wire.end()
+
+    return script
+
+
+async def stream(running: RunningGateway) -> Any:
+    return await running.http.post("/v1/chat/completions", json=CHAT | {"stream": True})
+
+
+async def test_a_stream_that_hangs_is_given_up(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    engine = await start_engine(streams(within_s=30))
+    running = await start_gateway(provider("cloud", engine, more="stall_timeout_s = 0.3"))
+    got = await stream(running)
+    assert got.content.startswith(token("one"))
+    assert b"no byte for 0.3 s" in got.content
+    assert "given up" in str((await running.outcome_number(1)).error)
+
+
+async def test_how_long_streams_pause_is_learned(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "MIN_STALL_S", 0.2)
+    monkeypatch.setattr(pace, "MIN_STREAMS", 4)
+    engine = await start_engine(streams(within_s=0.1))
+    running = await start_gateway(provider("cloud", engine))
+    seen = running.gateway.fleet.engines["cloud"].pace
+    for number in range(4):
+        assert seen.stall_limit_s is None
+        assert DONE in (await stream(running)).content
+        await running.outcome_number(number + 1)
+    assert seen.stall_limit_s is not None
+    assert 0.4 < seen.stall_limit_s < 5
+    engine.script = streams(within_s=60)
+    got = await stream(running)
+    assert b"error" in got.content and DONE not in got.content
+
+
+def asked(running: RunningGateway, name: str) -> int:
+    """How many answers of an engine are awaited or read."""
+    return running.gateway.fleet.engines[name].client.busy_connections
+
+
+async def hedging(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, first: Script
+) -> tuple[RunningGateway, FakeEngine, FakeEngine]:
+    """A gateway that knows how soon the first provider's streams begin, and what it does next."""
+    monkeypatch.setattr(pace, "MIN_STREAMS", 3)
+    one, two = await start_engine(streams()), await start_engine(streams())
+    running = await start_gateway("routing.hedging = true\n" + provider("one", one) + provider("two", two))
+    for _ in range(3):
+        assert (await stream(running)).headers["x-paceline-lane"] == "one"
+    one.script = first
+    return running, one, two
+
+
+async def test_a_second_copy_is_sent_where_the_first_is_late(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, one, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=60))
+    got = await stream(running)
+    assert got.headers["x-paceline-lane"] == "two"
+    assert got.content == token("one") + token("two") + DONE
+    outcome = await running.outcome_number(4)
+    assert (outcome.lane, [name for name, _ in outcome.cancelled], outcome.failed) == ("two", ["one"], ())
+    await until(lambda: asked(running, "one") == 0)  # the loser is told at once
+    assert len(two.requests) == 1
+
+
+async def test_the_first_may_still_win(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, _, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=0.5))
+    two.script = streams(before_s=60)
+    got = await stream(running)
+    assert got.headers["x-paceline-lane"] == "one"
+    outcome = await running.outcome_number(4)
+    assert (outcome.lane, [name for name, _ in outcome.cancelled]) == ("one", ["two"])
+    await until(lambda: asked(running, "two") == 0)
+
+
+async def test_a_first_one_that_fails_leaves_it_to_the_second(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails_late(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(0.4)
+        await status_500(received, wire)
+
+    running, _, two = await hedging(start_engine, start_gateway, monkeypatch, fails_late)
+    two.script = streams(before_s=0.8)
+    got = await stream(running)
+    assert got.headers["x-paceline-lane"] == "two"
+    outcome = await running.outcome_number(4)
+    assert (outcome.cancelled, [name for name, _ in outcome.failed]) == ((), ["one"])
+
+
+async def test_a_client_that_leaves_ends_both(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, one, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=60))
+    two.script = streams(before_s=60)
+    leaving = asyncio.ensure_future(stream(running))
+    await until(lambda: len(two.requests) == 1)
+    leaving.cancel()
+    await until(lambda: asked(running, "one") == asked(running, "two") == 0)
+    assert (await running.outcome_number(4)).status == 499
+
+
+async def test_no_second_copy_unless_it_is_turned_on(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    one, two = await start_engine(streams()), await start_engine()
+    running = await start_gateway(provider("one", one) + provider("two", two))
+    for _ in range(pace.MIN_STREAMS):
+        await stream(running)
+    one.script = streams(before_s=0.5)
+    assert (await stream(running)).headers["x-paceline-lane"] == "one"
+    assert not two.requests

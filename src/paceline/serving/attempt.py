@@ -1,6 +1,7 @@
 """One request down one lane: it waits for its turn, is sent, and its answer begins, or the attempt fails."""
 
 import asyncio
+from math import inf
 from time import perf_counter
 
 from paceline.engines import Observer
@@ -12,7 +13,7 @@ from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import from_cloud, to_client, to_cloud, to_engine
 from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.serving.plan import Plan
-from paceline.serving.relay import EngineSilent, Relay
+from paceline.serving.relay import MAX_PING_HELD_S, EngineSilent, Relay
 from paceline.serving.reply import Reply
 from paceline.serving.turns import QueueFull, Turn
 from paceline.settings import CloudEngineSettings, ServerSettings
@@ -70,9 +71,20 @@ class Attempt:
 
     Args:
         keep_key: whether the client's API key is meant for the engine.
+        is_raced: whether another lane may be tried at the same time, so that nothing may go to the client before it is
+            known which one serves it.
     """
 
-    def __init__(self, *, lane: LaneHandle, plan: Plan, reply: Reply, server: ServerSettings, keep_key: bool) -> None:
+    def __init__(
+        self,
+        *,
+        lane: LaneHandle,
+        plan: Plan,
+        reply: Reply,
+        server: ServerSettings,
+        keep_key: bool,
+        is_raced: bool = False,
+    ) -> None:
         self.lane = lane
         self.fingerprint, _ = lane.engine.identity(plan.served.own_name(lane.engine.name))
         """Of the engine with the model, as it is at the beginning."""
@@ -88,6 +100,7 @@ class Attempt:
         self._reply = reply
         self._server = server
         self._keep_key = keep_key
+        self._is_raced = is_raced
         self._turn: Turn | None = None
         """While it is on the lane."""
         self._sent: _Sent | None = None
@@ -150,6 +163,25 @@ class Attempt:
         """From sending the request to the first byte of the answer's body, if that has come."""
         return self._sent.relay.first_byte_s if self._sent and self._sent.relay else None
 
+    def note_pace(self, is_whole: bool) -> None:
+        """Have its engine's pace know how this went: one that has not begun did not within this time.
+
+        Args:
+            is_whole: whether its answer came whole.
+        """
+        if self._sent is None or not self._plan.request.stream:
+            return
+        relay = self._sent.relay
+        if is_whole and relay is not None:
+            self.lane.engine.pace.ended(relay.longest_pause_s)
+        elif relay is None or relay.first_byte_s is None:
+            self.lane.engine.pace.begun(perf_counter() - self._sent.at_s)
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the engine may have worked on it."""
+        return self._sent is not None
+
     def release_turn_if_idle(self, reader_limit_s: float, now_s: float) -> None:
         """Let others have the device's turn where it is not used: the client takes its answer too slowly, or the engine
         has been silent for far longer than expected."""
@@ -203,7 +235,7 @@ class Attempt:
         # 3. A refusal is set aside.
         if (kind := self._refuses(answer.status)) is not None:
             refusal: Refusal | None = await self._refusal(answer)
-            if engine.settings.is_cloud and self._is_our_accounts_fault(answer.status):
+            if kind is Failure.ACCOUNT:
                 refusal = None  # its words are for whoever has the account
             return Failed(kind, f"answered {answer.status}", refusal=refusal)
         # 4. Wait until it can be told whether the answer is one; an error in its place is set aside, too.
@@ -214,12 +246,15 @@ class Attempt:
             sent_s=sent.at_s,
             extra_headers=self._plan.headers(self.lane),
             first_byte_timeout_s=limit_s,
-            idle_timeout_s=self._server.idle_timeout_s,
+            idle_timeout_s=engine.stall_limit_s(self._server.idle_timeout_s),
             engine_url=supervisor.url,
             translated=self._plan.spoken.translations.get(engine.name),
             is_cloud=engine.settings.is_cloud,
+            max_ping_held_s=inf if self._is_raced else MAX_PING_HELD_S,
         )
         is_error = await relay.begin() is not None
+        if request.stream and not is_error:
+            engine.pace.begun(perf_counter() - sent.at_s)
         is_clients_to_read = is_last or relay.began or observer.error_is_clients or answer.status >= 400
         if is_error and not is_clients_to_read:
             refusal = self._set_aside(answer.status, answer.headers, relay.held, ERROR_INSIDE)
@@ -249,15 +284,11 @@ class Attempt:
         """What an answer's status says of the engine, if it is worth to ask another one."""
         if status in BUSY:
             return Failure.BUSY
+        if self.lane.engine.settings.is_cloud and status in NO_ACCOUNT:
+            return Failure.ACCOUNT
+        is_our_key = self.lane.engine.api_key is not None or not self._keep_key
         is_ill = status >= 500 and status not in NOT_ITS_FAULT
-        return Failure.ERROR if is_ill or self._is_our_accounts_fault(status) else None
-
-    def _is_our_accounts_fault(self, status: int) -> bool:
-        """Whether a refusal tells of the key that was sent, or of the account behind it, and that is not the
-        client's."""
-        if self.lane.engine.settings.is_cloud:
-            return status in NO_ACCOUNT
-        return status in WRONG_KEY and (self.lane.engine.api_key is not None or not self._keep_key)
+        return Failure.ERROR if is_ill or (is_our_key and status in WRONG_KEY) else None
 
     async def _refusal(self, answer: Answer) -> Refusal:
         """The refusal, to be set aside.

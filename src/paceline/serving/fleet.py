@@ -50,7 +50,7 @@ class Fleet:
             same = old is not None and old.supervisor is supervisor and old.device is device
             handle = old if old and same else EngineHandle(settings, supervisor, device)
             if old and old.supervisor is supervisor:
-                handle.illness, handle.limits = old.illness, old.limits
+                handle.illness, handle.limits, handle.pace = old.illness, old.limits, old.pace
             self.engines[settings.name] = handle
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]

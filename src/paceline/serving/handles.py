@@ -16,6 +16,7 @@ from paceline.processes import Health, Supervisor
 from paceline.serving.illness import Illness
 from paceline.serving.limits import Limits
 from paceline.serving.model_identity import lasting_description
+from paceline.serving.pace import Pace
 from paceline.serving.turns import Device, Turn
 from paceline.settings import CloudEngineSettings, EngineSettings
 from paceline.types import Lane, LaneState
@@ -38,6 +39,7 @@ class EngineHandle:
     illness: Illness = field(default_factory=Illness)
     limits: Limits = field(default_factory=Limits)
     """A provider's."""
+    pace: Pace = field(default_factory=Pace)
     passing: int = 0
     """Requests that are passed through to it undecided; counted by :meth:`passes_one`."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
@@ -68,6 +70,13 @@ class EngineHandle:
     def api_key(self) -> str | None:
         """The key to send to the engine."""
         return self.supervisor.api_key
+
+    def stall_limit_s(self, idle_timeout_s: float) -> float:
+        """The longest silence within a stream of it: as configured, or as its streams come, but not above the
+        gateway's own limit. Engines of one's own have that alone, since what they do meanwhile is known otherwise."""
+        if not isinstance(self.settings, CloudEngineSettings):
+            return idle_timeout_s
+        return min(idle_timeout_s, self.settings.stall_timeout_s or self.pace.stall_limit_s or idle_timeout_s)
 
     @property
     def slots(self) -> int:

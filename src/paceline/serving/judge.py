@@ -47,7 +47,8 @@ class Judge:
         at_fault = [name for name, kind in attempts.failures.items() if kind.was_delivered]
         for name, kind in attempts.failures.items():
             engine = self.fleet.engines.get(name)
-            if kind is Failure.UNREACHABLE and engine is not None and engine.settings.is_cloud:
+            passes_by = kind not in (Failure.UNREACHABLE, Failure.ACCOUNT)
+            if not passes_by and engine is not None and engine.settings.is_cloud:
                 self._failed(engine, request, kind, attempts.problems[name])
         may_be_its_own = served_by is None and len(at_fault) > 1
         for name in at_fault:

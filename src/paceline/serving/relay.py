@@ -59,6 +59,7 @@ class Relay:
         idle_timeout_s: longest silence of the engine after that. Time in which the client takes nothing does not count.
         translated: the request as the engine got it, where it speaks another API than the client.
         is_cloud: whether it is a provider's answer, of whose headers few are passed on.
+        max_ping_held_s: how long comments and pings before the first event are kept back.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Relay:
         engine_url: str | None = None,
         translated: Translated | None = None,
         is_cloud: bool = False,
+        max_ping_held_s: float = MAX_PING_HELD_S,
     ) -> None:
         self._answer = answer
         self._observer = observer
@@ -86,6 +88,7 @@ class Relay:
         self._kind = _kind(answer, observer.is_stream)
         observer.is_stream = self._kind is _Kind.EVENTS
         self._is_cloud = is_cloud
+        self._max_ping_held_s = max_ping_held_s
         self._translated = translated
         self._translator = translated.stream() if translated and self._kind is _Kind.EVENTS else None
         if translated and self._kind is _Kind.OTHER:
@@ -105,6 +108,8 @@ class Relay:
         """From sending the request to the first byte of the body."""
         self.last_byte_s: float | None = None
         """When the engine was last heard of, by :func:`time.perf_counter`."""
+        self.longest_pause_s = 0.0
+        """Between two pieces of a stream, while the client took them."""
         self.sending_since_s: float | None = None
         """Since when a piece waits for the client to take it; ``None`` while waiting for the engine."""
 
@@ -201,10 +206,12 @@ class Relay:
         try:
             while not self._observer.has_begun:
                 if self._held_bytes > MAX_PINGS_BYTES:
+                    if self._max_ping_held_s == inf:
+                        raise ConnectionLost("it sent nothing but pings")
                     raise TimeoutError
                 if self._held and held_until_s is None:
-                    held_until_s = asyncio.get_running_loop().time() + MAX_PING_HELD_S
-                if held_until_s is None:
+                    held_until_s = asyncio.get_running_loop().time() + self._max_ping_held_s
+                if held_until_s in (None, inf):
                     piece = self._arrived(await self._answer.read())
                 else:
                     async with asyncio.timeout_at(held_until_s):  # a read that is broken off loses nothing
@@ -245,7 +252,11 @@ class Relay:
         read, send = self._answer.read, self._reply.send
         sent_s = self._sent_s
         while piece := await read():
-            self.last_byte_s = now_s = perf_counter()
+            now_s = perf_counter()
+            if self.last_byte_s is not None and now_s - self.last_byte_s > self.longest_pause_s:
+                pause_s = now_s - max(self.last_byte_s, self._sent_on_s)
+                self.longest_pause_s = max(self.longest_pause_s, pause_s)
+            self.last_byte_s = now_s
             self._at_s = at_s = now_s - sent_s
             shown = feed(piece, at_s) if len(piece) <= MAX_SLICE_BYTES else await self._shown(piece)
             if shown:
