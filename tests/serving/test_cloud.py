@@ -361,7 +361,7 @@ async def hedging(
 async def test_a_second_copy_is_sent_where_the_first_is_late(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, one, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=60))
+    running, _one, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=60))
     got = await stream(running)
     assert got.headers["x-paceline-lane"] == "two"
     assert got.content == token("one") + token("two") + DONE
@@ -401,7 +401,7 @@ async def test_a_first_one_that_fails_leaves_it_to_the_second(
 async def test_a_client_that_leaves_ends_both(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, one, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=60))
+    running, _one, two = await hedging(start_engine, start_gateway, monkeypatch, streams(before_s=60))
     two.script = streams(before_s=60)
     leaving = asyncio.ensure_future(stream(running))
     await until(lambda: len(two.requests) == 1)
