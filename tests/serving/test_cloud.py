@@ -153,6 +153,31 @@ async def test_what_is_not_decided_on_goes_to_no_provider(
     assert not cloud.requests
 
 
+async def test_a_large_body_is_translated_whole(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    async def says(received: Received, wire: Wire) -> None:
+        await wire.json(MESSAGE)
+
+    engine = await start_engine(says)
+    running = await start_gateway(provider("claude", engine, "anthropic-api"))
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0K" * 100_000}}
+    asked = {"model": "m", "messages": [{"role": "user", "content": [image, {"type": "text", "text": "What is it?"}]}]}
+    got = await running.http.post("/v1/chat/completions", content=b"\xef\xbb\xbf" + json.dumps(asked).encode())
+    assert got.json()["choices"][0]["message"]["content"] == "hello"
+    shown, text = engine.requests[0].json["messages"][0]["content"]
+    assert shown["source"] == {"type": "base64", "media_type": "image/png", "data": "iVBORw0K" * 100_000}
+    assert text == {"type": "text", "text": "What is it?"}
+
+
+async def test_explain_tells_who_cannot_be_asked(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    claude, gpt = await start_engine(), await start_engine()
+    running = await start_gateway(provider("claude", claude, "anthropic-api") + provider("gpt", gpt))
+    got = await running.http.post("/paceline/explain/v1/chat/completions", json=CHAT | {"seed": 7})
+    decision = got.json()["decision"]
+    assert decision["lane"] == "gpt"
+    assert "not claude: seed: " in decision["reason"]
+    assert decision["alternatives"] == []
+
+
 # Limits
 
 

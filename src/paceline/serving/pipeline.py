@@ -25,7 +25,7 @@ from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
-from paceline.serving.speaking import Spoken, spoken
+from paceline.serving.speaking import spoken
 from paceline.settings import ServerSettings
 from paceline.types import Api, Decision, Outcome, Request
 
@@ -135,7 +135,7 @@ class Pipeline:
         router = self.router
         signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = _with_silent(router.choose(request, signals, self.fleet.states(served)), how)
+        decision = how.noted(router.choose(request, signals, self.fleet.states(served)))
         plan = Plan(
             request=request,
             served=served,
@@ -306,11 +306,3 @@ def _soonest(lanes: Sequence[LaneHandle], attempts: Attempts) -> LaneHandle | No
         and lane.engine.limits.left_s() <= MAX_PAUSE_S
     ]
     return min(providers, key=lambda lane: lane.engine.limits.left_s(), default=None)
-
-
-def _with_silent(decision: Decision, how: Spoken) -> Decision:
-    """A decision that tells of the engines that could not be asked."""
-    if not how.silent:
-        return decision
-    told = "; ".join(f"not {name}: {why}" for name, why in how.silent.items())
-    return replace(decision, reason=f"{decision.reason}; {told}".encode("ascii", "replace").decode())
