@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
+from paceline.types import AS_STARTED, Abilities, Api, Lane, Strategy, Task
 
 StrategyKind = Literal[
     "autoregressive",
@@ -26,13 +26,20 @@ StrategyKind = Literal[
 ]
 FROM_ENVIRONMENT = "env:"
 """Before the name of a variable that holds a secret."""
+FROM_FILE = "file:"
+"""Before the path of a file that holds a secret."""
 NAME, URL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", r"^https?://"
+CREDENTIALS = frozenset(("authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "proxy-authorization"))
+"""Names of headers that tell who a client is. They go to no provider."""
+HEADER_NAME = r"^[A-Za-z0-9-]+$"
+DEFAULT_MAX_TOKENS = 16_384
+"""Of an answer, where an API wants a limit and the client names none. Models of 2026 write 32,000 and more."""
 
 Name = Annotated[str, Meta(pattern=NAME)]
 Price = Annotated[float, Meta(ge=0)]
 Url = Annotated[str, Meta(pattern=URL)]
 Key = Annotated[str, Meta(min_length=1)]
-"""A secret, or ``env:NAME``."""
+"""A secret, ``env:NAME``, or ``file:PATH``."""
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -197,13 +204,58 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = None
     api_key: Annotated[
         Key | None,
-        Meta(description="Key sent to this engine in place of the client's. `env:NAME` reads it from NAME."),
+        Meta(
+            description="Key sent to this engine in place of the client's. `env:NAME` reads it from the variable NAME, "
+            "`file:PATH` from a file."
+        ),
     ] = None
+    apis: Annotated[
+        tuple[Api, ...],
+        Meta(
+            description="The APIs that it speaks; requests in another one are translated into one of them. Default: "
+            "all of them, so that everything is sent as it came."
+        ),
+    ] = ()
 
     @property
     def kind(self) -> str:
         """The kind of engine, as the key ``kind`` names it."""
         return str(self.__struct_config__.tag)
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether it is a provider's: it is paid for by tokens, and stands in for others only where that is
+        declared."""
+        return True
+
+    @property
+    def speaks(self) -> frozenset[Api]:
+        """The APIs that it is sent requests in."""
+        return frozenset(self.apis or Api)
+
+    @property
+    def max_tokens_field(self) -> str:
+        """How chat completions that were translated limit the answer's length."""
+        return "max_tokens"
+
+    @property
+    def is_openais(self) -> bool:
+        """Whether it is OpenAI's own service, which refuses fields that it does not know."""
+        return False
+
+    @property
+    def default_max_tokens(self) -> int:
+        """Of the answer to a translated request that names no limit, where the API wants one."""
+        return DEFAULT_MAX_TOKENS
+
+    @property
+    def base_url(self) -> str | None:
+        """The address to which the paths of requests are added, in the form that clients of the gateway use."""
+        return None if self.url is None else self.url.rstrip("/").removesuffix("/v1")
+
+    def path(self, path: str) -> str:
+        """What a request's path is called there."""
+        return path
 
     @property
     def launch(self) -> tuple[str, ...]:
@@ -257,6 +309,44 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [Lane(f"{self.name}/{strategy.name}", self.name, strategy, self.device) for strategy in strategies]
 
 
+class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
+    """What the settings of providers' APIs have in common beside that. They are asked nothing but what clients ask, and
+    get none of the clients' headers but a few."""
+
+    models: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(description="Names of the models to be used, as the provider has them. It serves no others. Required."),
+    ] = ()
+    headers: Annotated[
+        dict[Annotated[str, Meta(pattern=HEADER_NAME)], Key],
+        Meta(
+            description='Further headers of each request: `{ OpenAI-Organization = "org-1" }`. A value may be '
+            "`env:NAME` or `file:PATH`."
+        ),
+    ] = {}
+    pass_headers: Annotated[
+        tuple[Annotated[str, Meta(pattern=HEADER_NAME)], ...],
+        Meta(description="Names of clients' headers that are passed on, beside those in docs/cloud.md."),
+    ] = ()
+    stall_timeout_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Longest silence within a stream, before it is given up. Default: five times the longest pause "
+            "of its last 200 streams, once 20 were seen, and not below 20 s; else `server.idle_timeout_s`."
+        ),
+    ] = None
+
+    @property
+    def passed_headers(self) -> frozenset[bytes]:
+        """Names of clients' headers that go there, in small letters."""
+        return frozenset(name.lower().encode() for name in self.pass_headers) | self.usually_passed
+
+    @property
+    def usually_passed(self) -> frozenset[bytes]:
+        """Those of any client."""
+        return frozenset()
+
+
 class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     """What the settings of engines that run on a machine of one's own have in common beside that: Paceline may start
     them, and they share devices."""
@@ -290,6 +380,10 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
         Seconds,
         Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds."),
     ] = 300.0
+
+    @property
+    def is_cloud(self) -> bool:
+        return False
 
 
 Caps = Annotated[
@@ -357,6 +451,14 @@ class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "so that changes are noticed and it can be told what routing brings. 0 never does.",
         ),
     ] = 0.01
+    hedging: Annotated[
+        bool,
+        Meta(
+            description="Send a streamed request to the next engine as well, if the first one has not begun to answer "
+            "when 95 % of its streams have. Whichever begins first serves it, and the other is cancelled; both may "
+            "cost."
+        ),
+    ] = False
     remember: Annotated[
         bool, Meta(description="Keep what was learned in a file of the user's state directory, over restarts.")
     ] = True
@@ -442,6 +544,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         keys = [*self.server.api_keys, self.server.admin_key, *(client.key for client in self.key)]
         keys += [engine.api_key for engine in self.engine]
         keys += [rule.api_key for rule in self.rule]
+        keys += [value for one in self.engine if isinstance(one, CloudEngineSettings) for value in one.headers.values()]
         return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
 
     def device_settings(self, name: str) -> DeviceSettings:

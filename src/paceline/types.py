@@ -337,6 +337,8 @@ class LaneState(Struct, frozen=True):
     drafted_token_cost: float | None = None
     """What each drafted token is believed to add to a verification step before anything was measured, in plain steps:
     the class of the card and the model tell (``planning/speed.py``). ``None`` for what is usual."""
+    is_cloud: bool = False
+    """Whether its engine is a provider's, which is not tried out, and serves where no engine of one's own does."""
 
 
 class Prediction(Struct, frozen=True):
@@ -457,6 +459,8 @@ class Observation(Struct, frozen=True):
     """How often the first, second ... token of a draft was accepted; empty where the engine did not report it."""
     by_drafter: Mapping[str, DraftCounts] = {}
     """What each drafter did, by kind as in :class:`Strategy`; empty where the engine did not report it."""
+    cache_write_tokens: int | None = None
+    """Of ``prompt_tokens``, those that were put into a provider's cache, which has a price of its own."""
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -518,6 +522,9 @@ class Outcome(Struct, frozen=True):
     """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
     failed: tuple[tuple[str, str], ...] = ()
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
+    cancelled: tuple[tuple[str, str], ...] = ()
+    """Lanes that were sent it as well, each with its fingerprint, and were cancelled since another one was quicker; a
+    provider may ask money for that."""
 
     @property
     def is_whole(self) -> bool:

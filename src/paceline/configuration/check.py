@@ -11,8 +11,17 @@ from paceline.configuration.addresses import is_address, is_loopback, url_proble
 from paceline.configuration.places import KeyPath, Problem, dotted
 from paceline.engines.embedded import EMBEDDED
 from paceline.engines.llama_cpp import LlamaCppSettings
-from paceline.settings import Configuration, ConfigurationError, EngineSettings, LocalEngineSettings
-from paceline.types import engine_of
+from paceline.settings import (
+    CREDENTIALS,
+    FROM_ENVIRONMENT,
+    FROM_FILE,
+    CloudEngineSettings,
+    Configuration,
+    ConfigurationError,
+    EngineSettings,
+    LocalEngineSettings,
+)
+from paceline.types import Api, engine_of
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.*-]*://[^/\s?#@]+", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9_.*-]*[A-Za-z0-9*])?\.?")
@@ -86,6 +95,26 @@ def _engine_environment(engine: EngineSettings) -> Iterator[tuple[str, str]]:
 def _engine_strategy(engine: EngineSettings) -> Iterator[tuple[str, str]]:
     if engine.strategy == "autoregressive" and engine.n_max is not None:
         yield "n_max", "an autoregressive engine drafts nothing; drop n_max or name the strategy"
+
+
+def _engine_is_a_provider(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    """A provider's key belongs into no file that is shown, copied and kept; and its models are not asked for."""
+    if not isinstance(engine, CloudEngineSettings):
+        return
+    if not engine.models:
+        yield "", 'needs the key models: the provider\'s own names of those to be used, as in models = ["gpt-5.5"]'
+    if engine.api_key is None:
+        yield "", 'needs the key api_key: "env:NAME" for the variable NAME that holds it, or "file:PATH"'
+    elif not engine.api_key.startswith((FROM_ENVIRONMENT, FROM_FILE)):
+        yield "api_key", 'does not stand here itself: write "env:NAME" for the variable NAME, or "file:PATH"'
+    if engine.url and engine.url.startswith("http:") and not is_loopback(urlsplit(engine.url).hostname or ""):
+        yield "url", "is http: the key and all requests could be read on their way; write https"
+    for name in engine.pass_headers:
+        if name.lower() in CREDENTIALS:
+            yield "pass_headers", f"{name} holds what the client is known by, which goes to no provider"
+    for api in engine.apis:
+        if api is Api.LLAMA_CPP:
+            yield "apis", "no provider speaks llama.cpp's own API"
 
 
 def _engine_url_problem(url: str) -> str | None:
@@ -217,7 +246,13 @@ def _keys(configuration: Configuration) -> Iterator[Problem]:
         *((("engine", index, "api_key"), engine.api_key) for index, engine in enumerate(configuration.engine)),
         *((("rule", index, "api_key"), rule.api_key) for index, rule in enumerate(configuration.rule)),
     )
-    for at, other in others:
+    headers = [
+        (("engine", index, "headers", name), value)
+        for index, engine in enumerate(configuration.engine)
+        if isinstance(engine, CloudEngineSettings)
+        for name, value in engine.headers.items()
+    ]
+    for at, other in (*others, *headers):
         if other is not None:
             try:
                 resolved(other)
@@ -292,4 +327,5 @@ CHECKS_OF_AN_ENGINE: tuple[Callable[[EngineSettings], Iterator[tuple[str, str]]]
     _engine_launch,
     _engine_environment,
     _engine_strategy,
+    _engine_is_a_provider,
 )

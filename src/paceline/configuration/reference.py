@@ -13,6 +13,7 @@ from msgspec.structs import FieldInfo
 
 from paceline.configuration.toml import KIND, SETTINGS_BY_KIND, allowed_words
 from paceline.settings import (
+    CloudEngineSettings,
     CloudModel,
     Configuration,
     CostSettings,
@@ -54,14 +55,15 @@ def reference() -> str:
 
 
 def _engine_sections() -> list[str]:
-    """The keys that all kinds of engines have, once; then the keys that a kind has alone, or with a meaning of its
-    own."""
-    common = _common_keys()
-    common_rows = {_row(info, LocalEngineSettings) for info in common}
+    """The keys that all kinds of engines of one's own have, once; those that all providers have beside the usual ones;
+    then the keys that a kind has alone, or with a meaning of its own."""
+    common = msgspec.structs.fields(LocalEngineSettings)
+    shared = {_row(info, LocalEngineSettings) for info in common}
     kinds = ", ".join(f"`{kind}`" for kind in SETTINGS_BY_KIND)
+    providers = [kind for kind, settings in SETTINGS_BY_KIND.items() if issubclass(settings, CloudEngineSettings)]
     parts = [
         "## `[[engine]]`",
-        "One engine: already running (`url`), or started and supervised by Paceline (`launch`).",
+        "One engine: already running (`url`), or started and supervised by Paceline (`launch`); or a provider's API.",
         "\n".join(
             [
                 *HEAD,
@@ -71,23 +73,30 @@ def _engine_sections() -> list[str]:
         ),
         *_lists(common, LocalEngineSettings),
         _wrapped(
-            f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors."
+            f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors. "
+            f"Of the keys above, providers ({_listed(providers)}) have no {_listed(_missing_at_providers(common))}."
         ),
     ]
+    of_providers = [
+        info for info in msgspec.structs.fields(CloudEngineSettings) if _row(info, CloudEngineSettings) not in shared
+    ]
     for kind, settings in SETTINGS_BY_KIND.items():
-        own = [info for info in msgspec.structs.fields(settings) if _row(info, settings) not in common_rows]
+        if providers and kind == providers[0]:
+            parts.append(_section("### Providers", CloudEngineSettings, of_providers))
+            shared |= {_row(info, CloudEngineSettings) for info in of_providers}
+        own = [info for info in msgspec.structs.fields(settings) if _row(info, settings) not in shared]
         if own:
             parts.append(_section(f'### `kind = "{kind}"`', settings, own))
     return parts
 
 
-def _common_keys() -> list[FieldInfo]:
-    """Those that every kind has."""
-    return [
-        info
-        for info in msgspec.structs.fields(LocalEngineSettings)
-        if all(info.name in settings.__struct_fields__ for settings in SETTINGS_BY_KIND.values())
-    ]
+def _missing_at_providers(common: Iterable[FieldInfo]) -> list[str]:
+    return [info.name for info in common if info.name not in CloudEngineSettings.__struct_fields__]
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
 
 
 def _section(heading: str, struct: type[Struct], infos: Iterable[FieldInfo]) -> str:

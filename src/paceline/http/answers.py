@@ -53,7 +53,7 @@ class Answers:
         if target not in GENERATION:
             raise ApiError(404, f"{target[:200]} is no path that is decided on; those are: {', '.join(GENERATION)}")
         request = await self._request(GENERATION[target], target, incoming, caller)
-        await reply.json(200, documents.explain(self._pipeline, request))
+        await reply.json(200, await documents.explain(self._pipeline, request))
 
     async def pass_on(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Whatever else engines offer."""

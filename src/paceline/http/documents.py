@@ -13,6 +13,7 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
+from paceline.serving.speaking import spoken
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 
 
@@ -67,16 +68,17 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None)
 
 
-def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
+async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     """Signals and decision for a request, as it would be decided now; nothing is sent, counted, or drawn from the
     random numbers that requests are decided with.
 
     Raises:
         UnknownModel: no lane serves its model.
+        CannotBeSaid: no engine that does can be asked it.
     """
-    served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
-    request = replace(request, served_model=served.name, forced_lane=None)
-    return explanation(pipeline.router.explain(request, lanes=pipeline.fleet.states(served)))
+    how = await spoken(request, pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or ""))
+    request = replace(request, served_model=how.served.name, forced_lane=None)
+    return explanation(how.noted(pipeline.router.explain(request, lanes=pipeline.fleet.states(how.served))))
 
 
 def explanation(decision: Decision) -> dict[str, Any]:
@@ -130,11 +132,19 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
         "strategy": structs.asdict(handle.lane.strategy) | {"drafts": handle.lane.strategy.drafts},
         "device": handle.lane.device,
         "health": supervisor.health,
-        "problem": supervisor.problem or (f"left out for a while: {illness.problem}" if illness.is_ejected else None),
+        "problem": supervisor.problem or _left_out(handle),
         "ejected": illness.problem,
         "running": handle.running,
         "waiting": handle.waiting,
     }
+
+
+def _left_out(handle: LaneHandle) -> str | None:
+    """Why a lane is not used although its engine is up; ``None`` where it is."""
+    if handle.engine.limits.is_reached:
+        return handle.problem
+    illness = handle.engine.illness
+    return f"left out for a while: {illness.problem}" if illness.is_ejected else None
 
 
 def _learned(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -> dict[str, Any]:

@@ -228,7 +228,10 @@ class Router:
             decision = choosing.among(ruled, why, why)
             reserve = (*(lane.lane.name for lane in lanes if lane not in ruled), *reserve)
         else:
+            # 4. Of the rest, engines of one's own before providers'.
+            lanes, providers = _own_first(lanes)
             decision = choosing.predicted(lanes)
+            reserve = (*providers, *reserve)
             if note:
                 decision = replace(decision, reason=note + decision.reason)
         return replace(decision, alternatives=decision.alternatives + reserve) if reserve else decision
@@ -273,9 +276,10 @@ class _Choosing:
         return replace(decision, reason=f"{several}; {decision.reason}")
 
     def predicted(self, lanes: Sequence[LaneState]) -> Decision:
-        """By the predictions."""
+        """By the predictions. What is tried out costs time, and nobody's money."""
+        exploration = 0.0 if any(lane.is_cloud for lane in lanes) else self._exploration
         try:
-            return decide(self.signals, lanes, self._knowledge, self._random, self._exploration)
+            return decide(self.signals, lanes, self._knowledge, self._random, exploration)
         except Exception:
             note_failure(self._failures, "decision")
             return self.first_of(lanes, DECISION_FAILED)
@@ -297,6 +301,15 @@ class _Choosing:
             signals=self.signals,
             control=control,
         )
+
+
+def _own_first(lanes: Sequence[LaneState]) -> tuple[Sequence[LaneState], tuple[str, ...]]:
+    """The lanes of engines of one's own, and the names of the others, where one of the former is well; else all, and
+    none."""
+    own = [lane for lane in lanes if not lane.is_cloud]
+    if len(own) == len(lanes) or not any(lane.healthy for lane in own):
+        return lanes, ()
+    return own, tuple(lane.lane.name for lane in lanes if lane.is_cloud)
 
 
 def _keeping(lanes: Sequence[LaneState], asked: frozenset[str]) -> tuple[Sequence[LaneState], list[str]]:

@@ -19,10 +19,12 @@ class ServingError(Exception):
     Attributes:
         status: in HTTP's numbers, 400 or above.
         may_pass: whether the same request may be served in a moment.
+        retry_after_s: when, in seconds, as far as that is known.
     """
 
     status: int
     may_pass: bool = False
+    retry_after_s: float | None = None
 
 
 class UnknownLane(ServingError):
@@ -54,6 +56,33 @@ class NoLane(ServingError):
 
     status = 503
     may_pass = True
+
+
+class CannotBeSaid(ServingError):
+    """No engine that serves the model speaks the client's API, and the request can't be translated."""
+
+    status = 400
+
+
+class LimitReached(ServingError):
+    """The providers that could serve it take no more for a while.
+
+    Args:
+        retry_after_s: how long.
+    """
+
+    status = 429
+    may_pass = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotPassedOn(ServingError):
+    """A request that is not decided on names, or could only go to, a provider."""
+
+    status = 404
 
 
 class EngineLost(ServingError):

@@ -50,7 +50,7 @@ class Fleet:
             same = old is not None and old.supervisor is supervisor and old.device is device
             handle = old if old and same else EngineHandle(settings, supervisor, device)
             if old and old.supervisor is supervisor:
-                handle.illness = old.illness
+                handle.illness, handle.limits, handle.pace = old.illness, old.limits, old.pace
             self.engines[settings.name] = handle
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
@@ -172,7 +172,9 @@ class Fleet:
 
     @staticmethod
     def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
-        return sorted(ordered, key=lambda lane: not lane.engine.models)
+        """Providers last: what nobody asked for is not sent away, nor paid for, while there is an engine of one's
+        own."""
+        return sorted(ordered, key=lambda lane: (lane.engine.settings.is_cloud, not lane.engine.models))
 
     def _device(self, configuration: Configuration, engine: EngineSettings, old: EngineHandle | None) -> Device:
         if engine.device is None:

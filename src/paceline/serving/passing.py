@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from paceline.engines.body import with_fields
 from paceline.records.kept import NO_LANE
-from paceline.serving.errors import EngineLost, NoLane, ServingError, Stopping, TookTooLong
+from paceline.serving.errors import EngineLost, NoLane, NotPassedOn, ServingError, Stopping, TookTooLong
 from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.model_in_body import named_model
@@ -216,7 +216,19 @@ class _Passing:
         return [_first(lanes)], body
 
     def _meant(self) -> tuple[Sequence[LaneHandle], bytes]:
-        """The lanes that it may be for, and the body with their engine's own name for the model."""
+        """The lanes that it may be for, and the body with their engine's own name for the model. A provider gets
+        nothing that was not decided on: with its key, a client could reach all that the operator's account holds.
+
+        Raises:
+            NotPassedOn: only a provider could answer it.
+        """
+        lanes, body = self._wanted()
+        own = [lane for lane in lanes if not lane.engine.settings.is_cloud]
+        if lanes and not own:
+            raise NotPassedOn(f"{self._passed.method} {self._passed.path} is not passed on to a provider")
+        return own, body
+
+    def _wanted(self) -> tuple[Sequence[LaneHandle], bytes]:
         fleet, passed = self._pipeline.fleet, self._passed
         # 1. The lane that it names.
         if (forced := dict(passed.headers).get(b"x-paceline-lane")) is not None:
@@ -230,7 +242,7 @@ class _Passing:
         # 3. Those that serve the model that it names, or else the default one.
         model, span = named_model(passed.headers, passed.body)
         served = (fleet.find(model) if model else None) or fleet.usual()
-        first = _first(served.lanes)
+        first = _first([lane for lane in served.lanes if not lane.engine.settings.is_cloud] or served.lanes)
         own_name = served.engine_names.get(first.engine.name) if model else None
         if own_name is None or own_name == model:
             return served.lanes, passed.body

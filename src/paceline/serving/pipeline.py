@@ -14,7 +14,7 @@ from paceline.records.recent import Recent
 from paceline.records.sinks import Sinks
 from paceline.routing.router import Router
 from paceline.serving.answering import Answering, Failed, Refusal
-from paceline.serving.attempts import Attempts
+from paceline.serving.attempts import MAX_PAUSE_S, Attempts
 from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
 from paceline.serving.failure import Failure
@@ -25,6 +25,7 @@ from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
+from paceline.serving.speaking import spoken
 from paceline.settings import ServerSettings
 from paceline.types import Api, Decision, Outcome, Request
 
@@ -39,7 +40,7 @@ class Pipeline:
     def __init__(self, fleet: Fleet, router: Router) -> None:
         self._router = router
         self.recent = Recent()
-        self.metrics = Metrics([str(kind) for kind in Failure if kind.was_delivered])
+        self.metrics = Metrics([str(kind) for kind in Failure if kind.was_delivered or kind is Failure.ACCOUNT])
         self.sinks = Sinks(self.failures)
         """Given the record of every request that was served or failed."""
         self.sinks.add("recent", self.recent)
@@ -125,7 +126,8 @@ class Pipeline:
         """
         # 2. What its model's name stands for.
         began_s = perf_counter()
-        served = await self.resolver.served(exchange.request)
+        how = await spoken(exchange.request, await self.resolver.served(exchange.request))
+        served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
         request = replace(exchange.request, served_model=served.name)
         # 3. What it is about.
@@ -133,10 +135,11 @@ class Pipeline:
         router = self.router
         signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = router.choose(request, signals, self.fleet.states(served))
+        decision = how.noted(router.choose(request, signals, self.fleet.states(served)))
         plan = Plan(
             request=request,
             served=served,
+            spoken=how,
             signals=signals,
             decision=decision,
             decision_s=perf_counter() - began_s,
@@ -155,30 +158,49 @@ class Pipeline:
         attempts = Attempts()
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
-            lane, engine = lanes[0], lanes[0].engine
-            begun = await exchange.attempt(plan, lane, is_last=len(lanes) == 1)
-            if isinstance(begun, Answering):
-                self._judge.blame(exchange.request, attempts, served_by=engine)
-                return begun
-            refusal = begun.refusal or refusal
-            attempts.failed(engine.name, begun.kind, f"{lane.lane.name} {begun.problem}")
-            self._judge.attempt_failed(engine, begun)
+            for lane, begun in await self._tried(exchange, plan, lanes):
+                engine = lane.engine
+                if isinstance(begun, Answering):
+                    self._judge.blame(exchange.request, attempts, served_by=engine)
+                    return begun
+                refusal = begun.refusal or refusal
+                attempts.failed(engine.name, begun.kind, f"{lane.lane.name} {begun.problem}")
+                self._judge.attempt_failed(engine, begun)
         self._judge.blame(exchange.request, attempts, served_by=None)
         if refusal is not None:
             return refusal
-        unreached = [_problem(lane) for lane in self._decided(plan) if lane.engine.name not in attempts.problems]
-        problems = [*attempts.problems.values(), *dict.fromkeys(unreached)]
-        raise attempts.error("; ".join(problems) or "there is none any more")
+        unreached = [lane for lane in self._decided(plan) if lane.engine.name not in attempts.problems]
+        problems = [*attempts.problems.values(), *dict.fromkeys([lane.problem for lane in unreached])]
+        limits_s = [left_s for lane in self._decided(plan) if (left_s := lane.engine.limits.left_s()) > 0]
+        raise attempts.error("; ".join(problems) or "there is none any more", min(limits_s, default=None))
+
+    async def _tried(
+        self, exchange: Exchange, plan: Plan, lanes: Sequence[LaneHandle]
+    ) -> Sequence[tuple[LaneHandle, Answering | Failed]]:
+        """Try the first lane; or where hedging is turned on, and this takes longer to begin than most streams, the
+        second as well. Returns what came of them, in that order, up to the first answer."""
+        first = lanes[0]
+        first.engine.illness.takes()
+        second = next((lane for lane in lanes[1:] if lane.engine.device is not first.engine.device), None)
+        after_s = first.engine.pace.hedge_after_s
+        is_hedged = self.fleet.configuration.routing.hedging and exchange.request.stream
+        if not is_hedged or second is None or not second.engine.is_well or after_s is None:
+            return [(first, await exchange.attempt(plan, first, is_last=len(lanes) == 1))]
+        return await exchange.race(plan, first, second, after_s)
 
     async def _left_to_try(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
         """The lanes that are left to try, the next one first: of the engines that were not tried, in the decision's
-        order but those that are ejected last; else, unless there is a refusal to answer with, one that was lost or out
-        of reach, and has come up again."""
+        order but those that are ejected last; else, after a pause, a provider that may take it by then; else, unless
+        there is a refusal to answer with, an engine that was lost or out of reach, and has come up again."""
         if not attempts.may_go_on:
             return ()
         lanes = self._decided(plan)
         if untried := _untried(lanes, attempts):
             return untried
+        if (provider := _soonest(lanes, attempts)) is not None:
+            await asyncio.sleep(max(provider.engine.limits.left_s(), attempts.pause_s))
+            attempts.returns(provider.engine.name)
+            return [provider]
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
         for lane in lost:
             await lane.engine.supervisor.look_again(0.0)
@@ -273,5 +295,14 @@ def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle
     return untried
 
 
-def _problem(lane: LaneHandle) -> str:
-    return f"{lane.lane.name} is {lane.engine.supervisor.health}: {lane.engine.supervisor.problem}"
+def _soonest(lanes: Sequence[LaneHandle], attempts: Attempts) -> LaneHandle | None:
+    """The provider that may take a request the soonest, if one may within the time that is waited for that."""
+    providers = [
+        lane
+        for lane in lanes
+        if lane.engine.settings.is_cloud
+        and lane.engine.is_well
+        and attempts.may_repeat(lane.engine.name)
+        and lane.engine.limits.left_s() <= MAX_PAUSE_S
+    ]
+    return min(providers, key=lambda lane: lane.engine.limits.left_s(), default=None)

@@ -5,6 +5,7 @@ from msgspec import Struct
 from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import header_value
 from paceline.serving.names import Served
+from paceline.serving.speaking import Spoken
 from paceline.types import NO_CONTROL, Decision, DraftControl, Prediction, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
@@ -19,6 +20,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """As it arrived, with the name under which its model is served."""
     served: Served
     """What the client's name for the model stands for."""
+    spoken: Spoken
+    """In which API each engine is asked."""
     signals: Signals
     decision: Decision
     decision_s: float
