@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from paceline.money.bill import billed
+from paceline.money.prices import Prices
 from paceline.records.record import Record
 from paceline.settings import CloudModel, CostSettings
 from paceline.types import Outcome
@@ -55,10 +57,11 @@ def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[Clo
     total = kwh * settings.price_per_kwh
     per_million = MILLION / generated
     elsewhere = []
+    prices = Prices(clouds, settings.usd)
     for cloud in clouds:
-        cached_price = cloud.input_price if cloud.cached_input_price is None else cloud.cached_input_price
-        bill = (fresh * cloud.input_price + cached * cached_price + generated * cloud.output_price) / MILLION
-        elsewhere.append(Elsewhere(name=cloud.name, total=bill, per_million=bill * per_million))
+        if (price := prices.of(cloud.name)) is not None:
+            bill = sum(price.of(tokens) for outcome in outcomes if (tokens := billed(outcome.observed)))
+            elsewhere.append(Elsewhere(name=cloud.name, total=bill, per_million=bill * per_million))
     return Cost(
         currency=settings.currency,
         generated_tokens=generated,

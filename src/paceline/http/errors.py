@@ -13,6 +13,7 @@ from paceline.serving.errors import (
     EngineLost,
     EngineRefused,
     NoLane,
+    NotPlaced,
     ServingError,
     TookTooLong,
     UnknownLane,
@@ -27,6 +28,7 @@ long as they are told."""
 
 _OPENAI_TYPES = {
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
@@ -34,6 +36,7 @@ _OPENAI_TYPES = {
 """By status, as OpenAI's API and llama-server name them."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
@@ -44,6 +47,7 @@ _ANTHROPIC_TYPES = {
 _CODES: Mapping[type[ServingError], str] = {
     UnknownLane: "unknown_lane",
     UnknownModel: "model_not_found",
+    NotPlaced: "not_placed",
     NoLane: "engine_unavailable",
     EngineLost: "engine_lost",
     EngineGivenUp: "engine_timeout",

@@ -12,10 +12,11 @@ from paceline.records.kept import NO_LANE, kept_record
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
 from paceline.records.sinks import Sinks
+from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import Attempts
-from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
+from paceline.serving.errors import ClientLeft, NotPlaced, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
 from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
@@ -64,6 +65,7 @@ class Pipeline:
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self.in_flight.expected_silence_s, engine)
         self._router.settings, self._router.rules = fleet.configuration.routing, fleet.configuration.rule
+        self._router.placer.take_up(fleet.configuration)
 
     @property
     def router(self) -> Router:
@@ -114,6 +116,8 @@ class Pipeline:
             self.in_flight.exchanges.discard(exchange)
             exchange.close()
             outcome = exchange.outcome(with_answered=self.sinks.want_parameters)
+            if exchange.decision is not None:
+                outcome = self._router.billed(exchange.decision, outcome)
             self._learn(exchange, outcome)  # 7. Learn.
             self._record(exchange, outcome)  # 8. Record.
 
@@ -123,17 +127,23 @@ class Pipeline:
         Raises:
             ServingError: nothing serves it.
         """
-        # 2. What its model's name stands for.
+        # 2. Whether it may leave this machine, and what its model's name stands for.
         began_s = perf_counter()
-        served = await self.resolver.served(exchange.request)
+        request = exchange.request
+        if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
+            request = replace(request, private=private)
+        served = await self.resolver.served(request)
         start_patience_s = self.resolver.start_patience_s(began_s)
-        request = replace(exchange.request, served_model=served.name)
+        request = replace(request, served_model=served.name)
         # 3. What it is about.
         began_s = perf_counter()
         router = self.router
         signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = router.choose(request, signals, self.fleet.states(served))
+        try:
+            decision = router.choose(request, signals, self.fleet.states(served))
+        except NoPlace as error:
+            raise NotPlaced(str(error), error.filter_name) from error
         plan = Plan(
             request=request,
             served=served,
@@ -141,6 +151,7 @@ class Pipeline:
             decision=decision,
             decision_s=perf_counter() - began_s,
             start_patience_s=start_patience_s,
+            why_private=router.placer.why_private,
         )
         exchange.planned(plan)
         return plan
@@ -156,6 +167,9 @@ class Pipeline:
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
             lane, engine = lanes[0], lanes[0].engine
+            if refused := self._router.placer.admits(plan.decision, engine.name):
+                attempts.failed(engine.name, Failure.BUSY, f"{lane.lane.name}: {refused}")
+                continue
             begun = await exchange.attempt(plan, lane, is_last=len(lanes) == 1)
             if isinstance(begun, Answering):
                 self._judge.blame(exchange.request, attempts, served_by=engine)
@@ -197,11 +211,11 @@ class Pipeline:
         return ()
 
     def _decided(self, plan: Plan) -> list[LaneHandle]:
-        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
-        can't do, its others can't."""
+        """The decision's lanes in their order, as they are now, as far as the request may still go there; one of each
+        engine, for what one lane of an engine can't do, its others can't."""
         by_engine: dict[str, LaneHandle] = {}
         for name in (plan.decision.lane, *plan.decision.alternatives):
-            if (lane := self.fleet.lanes.get(name)) is not None:
+            if (lane := self.fleet.lanes.get(name)) is not None and plan.may_go_to(lane.engine):
                 by_engine.setdefault(lane.engine.name, lane)
         return list(by_engine.values())
 
