@@ -18,6 +18,10 @@ class _Job:
         self.begun_s: float | None = None
         """When it left the queue; ``None`` while it waits."""
 
+    def left_s(self, now_s: float) -> float:
+        ran_s = 0.0 if self.begun_s is None else now_s - self.begun_s
+        return max(MIN_LEFT * self.service_s, self.service_s - ran_s)
+
 
 class Backlog:
     """The requests in flight, by what serves them: a device, or an engine that shares none."""
@@ -46,9 +50,7 @@ class Backlog:
         jobs = [job for job in self._jobs.get(by, ()) if job.decision() is not None]
         if slots is None or len(jobs) < slots:
             return 0.0
-        left_s = [
-            max(MIN_LEFT * job.service_s, job.service_s - (now_s - (job.begun_s or now_s))) for job in jobs[:slots]
-        ]
+        left_s = [job.left_s(now_s) for job in jobs[:slots]]
         heapify(left_s)
         for job in jobs[slots:]:
             heappush(left_s, heappop(left_s) + job.service_s)

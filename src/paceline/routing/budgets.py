@@ -53,18 +53,24 @@ class Ledger:
         self.path = path
         self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._has_said = False
-        self.before = self._read()
+        self._thread: threading.Thread | None = None
+        """From the first entry on."""
+        self.before = self._read() if path.exists() else []
         """What stands in the file."""
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
 
     def add(self, entry: Entry) -> None:
+        """Write an entry soon. Calls must not come at the same time."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+            self._thread.start()
         self._entries.put(entry)
 
     def close(self) -> None:
         """Write what waits."""
-        self._entries.put(None)
-        self._thread.join(_CLOSE_S)
+        if self._thread is not None:
+            self._entries.put(None)
+            self._thread.join(_CLOSE_S)
+            self._thread = None
 
     def _read(self) -> list[Entry]:
         for _ in range(2):
@@ -193,8 +199,8 @@ class Budgets:
             self._spent[day, client] = self._spent.get((day, client), 0.0) + amount
             for key in [key for key in self._spent if key[0][:7] < _month_before(day)]:
                 del self._spent[key]
-        if self._ledger:
-            self._ledger.add(Entry(day, client, amount))
+            if self._ledger:
+                self._ledger.add(Entry(day, client, amount))
 
 
 def _day(now_s: float) -> str:

@@ -11,8 +11,8 @@ S_PER_TOKEN = 1 / 60
 """The same of a token: a guess."""
 PRIOR = 2.0
 """Answers that the guesses count for."""
-FADING = 0.97
-"""Of what an answer counts at the next one: the last 33 or so decide, since providers' load changes within hours."""
+FADING = 0.9
+"""Of what an answer counts at the next one: the last 10 or so decide, since providers' load changes within hours."""
 PRIOR_DEVIATION = 0.5
 """Of a time's logarithm, from one request to the next, before it was measured."""
 MIN_S, MAX_S = 1e-4, 3600.0

@@ -20,7 +20,7 @@ from paceline.routing.budgets import Budgets, Held, Ledger
 from paceline.routing.pace import Pace
 from paceline.routing.placement import Timed, Wanted, expected_tokens, rank, scored, strike
 from paceline.routing.privacy import Privacy
-from paceline.settings import Configuration
+from paceline.settings import BudgetSettings, Configuration
 from paceline.types import (
     CLIENT_LEFT,
     Decision,
@@ -294,6 +294,10 @@ class Placer:
             if offer.is_cloud:
                 self.pace.learn(offer.engine, offer.model, outcome)
             self._remember(decision, offer, outcome, request_open.tokens[engine])
+
+    def spending(self) -> list[tuple[BudgetSettings, float]]:
+        """What was spent of each budget in its present period."""
+        return [(budget, self.budgets.spent(budget, time.time())) for budget in self.budgets.settings]
 
     # What is known
 
