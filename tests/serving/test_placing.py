@@ -210,8 +210,8 @@ async def test_a_cloud_engine_that_only_happens_to_list_the_model_is_not_used(
 async def test_a_tool_loop_stays_where_its_turn_began(start_engine: StartEngine, start_gateway: StartGateway) -> None:
     running, gpu, cloud = await both(start_engine, start_gateway)
     call = {"id": "c1", "type": "function", "function": {"name": "read_file", "arguments": "{}"}}
-    conversation = [{"role": "user", "content": "Read the file, and tell me what is in it."}]
-    more = [
+    conversation: list[dict[str, Any]] = [{"role": "user", "content": "Read the file, and tell me what is in it."}]
+    more: list[dict[str, Any]] = [
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "x = 1"},
     ]
@@ -228,7 +228,10 @@ async def test_a_tool_loop_stays_where_its_turn_began(start_engine: StartEngine,
     await until(lambda: running.gateway.fleet.lanes["gpu"].is_up)
     assert await turn([*conversation, *more]) == "cloud"
     assert "the tool loop stays there" in running.records[-1].decision.reason
-    done = [{"role": "assistant", "content": "It sets x."}, {"role": "user", "content": "Thanks. And why?"}]
+    done: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "It sets x."},
+        {"role": "user", "content": "Thanks. And why?"},
+    ]
     assert await turn([*conversation, *more, *done]) == "gpu"
     assert len(cloud.requests) == 2
 

@@ -260,8 +260,7 @@ class _Present(Collector):
             gauge = GaugeMetricFamily(f"paceline_budget_{name}", about, labels=["key", "per"])
             for budget in self.spending:
                 gauge.add_metric(list(budget[:2]), float(budget[number]))
-            if self.spending:
-                yield gauge
+            yield gauge
         if self.log_lost is not None:
             yield CounterMetricFamily(
                 "paceline_log_entries_lost", "Requests that the decision log could not keep.", value=self.log_lost
