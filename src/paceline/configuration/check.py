@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
+from paceline.addresses import is_address, is_loopback, url_problem
 from paceline.api_keys import resolved
-from paceline.configuration.addresses import is_address, is_loopback, url_problem
 from paceline.configuration.places import KeyPath, Problem, dotted
 from paceline.engines.embedded import EMBEDDED
 from paceline.engines.llama_cpp import LlamaCppSettings
+from paceline.patterns import TooCostly, compiled_pattern
 from paceline.settings import (
     CREDENTIALS,
     FROM_ENVIRONMENT,
@@ -152,12 +153,45 @@ def _rules(configuration: Configuration) -> Iterator[Problem]:
             yield ("rule", index), "fits every request; say which: model, task, header or api_key"
 
 
+def _placement(configuration: Configuration) -> Iterator[Problem]:
+    """Patterns that can't be searched in time, and names of engines and keys that there are not."""
+    for pattern in configuration.privacy.patterns:
+        try:
+            compiled_pattern(pattern)
+        except TooCostly as error:
+            yield ("privacy", "patterns"), f"{pattern!r} {error}"
+    for path in configuration.privacy.paths:
+        if not path.startswith(("/", "*")):
+            yield ("privacy", "paths"), f"{path!r} is no path: it begins with /"
+    engines = {engine.name: engine for engine in configuration.engine}
+    for index, key in enumerate(configuration.key):
+        for name in key.engines:
+            if name not in engines:
+                yield ("key", index, "engines"), f"no engine {name!r}; there are: {', '.join(engines)}"
+    keys = [key.name for key in configuration.key]
+    for index, budget in enumerate(configuration.budget):
+        if budget.key is not None and budget.key not in keys:
+            yield ("budget", index, "key"), f"no key {budget.key!r}; there are: {', '.join(keys) or 'none'}"
+    for index, cloud in enumerate(configuration.cloud):
+        if (cloud.input_price is None) != (cloud.output_price is None):
+            yield ("cloud", index), "needs both input_price and output_price, or neither"
+
+
+def _private_engine(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if isinstance(engine, LocalEngineSettings) and engine.cloud and engine.takes_private:
+        yield "takes_private", "a cloud engine gets no private request"
+
+
 def _lanes_of_models(configuration: Configuration) -> Iterator[Problem]:
     engines = [engine.name for engine in configuration.engine]
     for index, model in enumerate(configuration.model):
         for lane in model.lanes:
             if problem := _missing_lane(lane, configuration):
                 yield ("model", index, "lanes"), problem
+        for number, offer in enumerate(model.offer):
+            if offer.engine not in engines:
+                there = ", ".join(engines)
+                yield ("model", index, "offer", number, "engine"), f"no engine {offer.engine!r}; there are: {there}"
         for name, engine_model in model.engine_models.items():
             if name not in engines:
                 yield ("model", index, "engine_models"), f"no engine {name!r}; there are: {', '.join(engines)}"
@@ -312,6 +346,7 @@ CHECKS: tuple[Callable[[Configuration], Iterator[Problem]], ...] = (
     _traces,
     _default_lane,
     _rules,
+    _placement,
     _lanes_of_models,
     _devices,
     _models,
@@ -328,4 +363,5 @@ CHECKS_OF_AN_ENGINE: tuple[Callable[[EngineSettings], Iterator[tuple[str, str]]]
     _engine_environment,
     _engine_strategy,
     _engine_is_a_provider,
+    _private_engine,
 )

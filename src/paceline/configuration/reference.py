@@ -13,6 +13,7 @@ from msgspec.structs import FieldInfo
 
 from paceline.configuration.toml import KIND, SETTINGS_BY_KIND, allowed_words
 from paceline.settings import (
+    BudgetSettings,
     CloudEngineSettings,
     CloudModel,
     Configuration,
@@ -22,6 +23,9 @@ from paceline.settings import (
     KeySettings,
     LocalEngineSettings,
     ModelSettings,
+    OfferSettings,
+    PlacementSettings,
+    PrivacySettings,
     RoutingSettings,
     Rule,
     ServerSettings,
@@ -30,12 +34,16 @@ from paceline.settings import (
 TABLES: Mapping[str, type[Struct]] = {
     "[server]": ServerSettings,
     "[routing]": RoutingSettings,
+    "[placement]": PlacementSettings,
+    "[privacy]": PrivacySettings,
+    "[[budget]]": BudgetSettings,
     "[evidence]": EvidenceSettings,
     "[cost]": CostSettings,
     "[[cloud]]": CloudModel,
     "[[rule]]": Rule,
     "[[key]]": KeySettings,
     "[[model]]": ModelSettings,
+    "[[model.offer]]": OfferSettings,
     "[[device]]": DeviceSettings,
 }
 """All but the engines, in the order of the page."""
@@ -125,10 +133,19 @@ def _lists(infos: Iterable[FieldInfo], struct: type[Struct]) -> list[str]:
     hints = get_type_hints(struct, include_extras=True)
     words_by_key = {info.name: allowed_words(hints[info.name]) for info in infos}
     return [
-        _wrapped(f"`{key}` is one of {_quoted(words, ', ')}.")
+        _wrapped(f"{_whose_words(key, hints[key])} {_quoted(words, ', ')}.")
         for key, words in words_by_key.items()
         if len(words) > MAX_WORDS_IN_CELL
     ]
+
+
+def _whose_words(key: str, annotation: Any) -> str:
+    origins = {get_origin(part) for part in (get_args(annotation) or (annotation,))} | {
+        get_origin(part) for inner in get_args(annotation) for part in get_args(inner)
+    }
+    if dict in origins:
+        return f"Keys in `{key}` are"
+    return f"Each of `{key}` is one of" if tuple in origins else f"`{key}` is one of"
 
 
 def _quoted(words: Iterable[str], separator: str) -> str:
@@ -156,16 +173,20 @@ def _description(annotation: Any) -> str:
 
 def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if origin is dict:
+        return f"table of {_type_name(get_args(annotation)[1])}s"
+    if origin is Annotated and get_origin(get_args(annotation)[0]) is dict:
+        return _type_name(get_args(annotation)[0])
     if words := allowed_words(annotation):
         return _quoted(words, " or ") if len(words) <= MAX_WORDS_IN_CELL else "string, see below"
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return _type_name(next(part for part in get_args(annotation) if part is not type(None)))
-    if origin is dict:
-        return "table of strings"
     if origin is tuple:
-        return f"list of {_type_name(get_args(annotation)[0])}s"
+        inner = get_args(annotation)[0]
+        is_table = isinstance(inner, type) and issubclass(inner, Struct)
+        return "tables" if is_table else f"list of {_type_name(inner)}s"
     return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]
 
 

@@ -55,7 +55,7 @@ class Answers:
         request = await self._request(GENERATION[target], target, incoming, caller)
         await reply.json(200, await documents.explain(self._pipeline, request))
 
-    async def pass_on(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+    async def pass_on(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Whatever else engines offer."""
         body = await self._body(incoming)
         is_unpacked = True
@@ -73,6 +73,7 @@ class Answers:
             body=readable,
             is_unpacked=is_unpacked,
             address=incoming.client,
+            client=caller.name,
         )
         await pass_through(self._pipeline, passed, reply)
 

@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from paceline import __version__
 from paceline.decision.drafting import acceptance_of
 from paceline.records.decision_log import DecisionLog
+from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
+from paceline.serving.errors import NotPlaced
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
@@ -55,6 +57,10 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
         "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
+        "budgets": [
+            {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}
+            for budget, spent in pipeline.router.placer.spending()
+        ],
         "lanes": [_lane(handle) | _learned(handle, pipeline.router, present) for handle in fleet.lanes.values()],
     }
 
@@ -65,7 +71,10 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     pipeline.metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
     pipeline.metrics.know_engines({name: engine.illness.is_ejected for name, engine in engines.items()})
     now = {name: (handle.is_up, handle.running, handle.waiting) for name, handle in lanes.items()}
-    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None)
+    spending = [
+        (budget.key or "", budget.per, spent, budget.limit) for budget, spent in pipeline.router.placer.spending()
+    ]
+    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None, spending)
 
 
 async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
@@ -75,10 +84,15 @@ async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     Raises:
         UnknownModel: no lane serves its model.
         CannotBeSaid: no engine that does can be asked it.
+        NotPlaced: it may go to no engine.
     """
     how = await spoken(request, pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or ""))
     request = replace(request, served_model=how.served.name, forced_lane=None)
-    return explanation(how.noted(pipeline.router.explain(request, lanes=pipeline.fleet.states(how.served))))
+    try:
+        decision = pipeline.router.explain(request, lanes=pipeline.fleet.states(how.served))
+        return explanation(replace(decision, reason=decision.reason + how.note))
+    except NoPlace as error:
+        raise NotPlaced(str(error), error.filter_name) from error
 
 
 def explanation(decision: Decision) -> dict[str, Any]:
@@ -92,6 +106,10 @@ def explanation(decision: Decision) -> dict[str, Any]:
             "propensity": decision.propensity,
             "alternatives": decision.alternatives,
         },
+        "placement": None
+        if decision.placed is None
+        else structs.asdict(decision.placed)
+        | {"terms": {name: structs.asdict(terms) for name, terms in decision.placed.terms.items()}},
         "predictions": {name: _prediction(prediction) for name, prediction in decision.predictions.items()},
     }
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.serving.answering import ERROR_INSIDE, Answering, Failed, Refusal, refused
-from paceline.serving.errors import EngineRefused
+from paceline.serving.errors import EngineRefused, NotPlaced
 from paceline.serving.failure import Failure
 from paceline.serving.handles import LaneHandle
 from paceline.serving.headers import from_cloud, to_client, to_cloud, to_engine
@@ -224,7 +224,11 @@ class Attempt:
             request = with_model(request, own_name)
         observer = supervisor.engine.observe(request, strategy)
         body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._plan.control(self.lane))
-        # 2. Send it, and wait for the answer's head.
+        # 2. Send it, if it still may be, and wait for the answer's head.
+        if not self._plan.may_go_to(engine):
+            raise NotPlaced(
+                f"the request is private and stays on this machine, and {engine.name} is not there", "private"
+            )
         sent = self._sent = _Sent(observer=observer, device_request_s=engine.device.request_s())
         limit_s = self._limit_s
         path, headers = engine.settings.path(request.path), self._headers(request)

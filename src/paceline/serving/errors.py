@@ -51,6 +51,22 @@ class UnknownModel(ServingError):
         self.name, self.lane = name, lane
 
 
+class NotPlaced(ServingError):
+    """No engine may serve the request: it is private, or its key, what it needs, or its price speaks against each.
+
+    Args:
+        filter_name: what spoke against the last that was left.
+    """
+
+    def __init__(self, message: str, filter_name: str) -> None:
+        super().__init__(message)
+        self.status = _STATUS_BY_FILTER.get(filter_name, 403)
+
+
+_STATUS_BY_FILTER = {"private": 403, "engines": 403, "declared": 404, "needs": 400, "cost": 402}
+"""Statuses after which no client asks again by itself."""
+
+
 class NoLane(ServingError):
     """No engine could be reached, or none has a place for the request. None has worked on it."""
 

@@ -16,7 +16,8 @@ _HOP_BY_HOP = frozenset(
 )
 """RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1."""
 _FOR_US = frozenset(
-    b"host content-length expect x-paceline-lane x-paceline-learn origin sec-fetch-site sec-fetch-mode sec-fetch-dest "
+    b"host content-length expect x-paceline-lane x-paceline-learn x-paceline-private x-paceline-deadline-ms "
+    b"x-paceline-max-cost origin sec-fetch-site sec-fetch-mode sec-fetch-dest "
     b"sec-fetch-user x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
 """Who may use the gateway is decided here, so an engine is not asked again whether it likes the page's origin; where a

@@ -12,10 +12,11 @@ from paceline.records.kept import NO_LANE, kept_record
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
 from paceline.records.sinks import Sinks
+from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import MAX_PAUSE_S, Attempts
-from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
+from paceline.serving.errors import ClientLeft, NotPlaced, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
 from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
@@ -65,6 +66,7 @@ class Pipeline:
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self.in_flight.expected_silence_s, engine)
         self._router.settings, self._router.rules = fleet.configuration.routing, fleet.configuration.rule
+        self._router.placer.take_up(fleet.configuration)
 
     @property
     def router(self) -> Router:
@@ -115,6 +117,8 @@ class Pipeline:
             self.in_flight.exchanges.discard(exchange)
             exchange.close()
             outcome = exchange.outcome(with_answered=self.sinks.want_parameters)
+            if exchange.decision is not None:
+                outcome = self._router.billed(exchange.decision, outcome)
             self._learn(exchange, outcome)  # 7. Learn.
             self._record(exchange, outcome)  # 8. Record.
 
@@ -124,18 +128,24 @@ class Pipeline:
         Raises:
             ServingError: nothing serves it.
         """
-        # 2. What its model's name stands for.
+        # 2. Whether it may leave this machine, and what its model's name stands for.
         began_s = perf_counter()
-        how = await spoken(exchange.request, await self.resolver.served(exchange.request))
+        request = exchange.request
+        if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
+            request = replace(request, private=private)
+        how = await spoken(request, await self.resolver.served(request))
         served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
-        request = replace(exchange.request, served_model=served.name)
+        request = replace(request, served_model=served.name)
         # 3. What it is about.
         began_s = perf_counter()
         router = self.router
         signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = how.noted(router.choose(request, signals, self.fleet.states(served)))
+        try:
+            decision = router.choose(request, signals, self.fleet.states(served))
+        except NoPlace as error:
+            raise NotPlaced(str(error), error.filter_name) from error
         plan = Plan(
             request=request,
             served=served,
@@ -144,6 +154,7 @@ class Pipeline:
             decision=decision,
             decision_s=perf_counter() - began_s,
             start_patience_s=start_patience_s,
+            why_private=router.placer.why_private,
         )
         exchange.planned(plan)
         return plan
@@ -158,6 +169,9 @@ class Pipeline:
         attempts = Attempts()
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
+            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name):
+                attempts.failed(lanes[0].engine.name, Failure.BUSY, f"{lanes[0].lane.name}: {refused}")
+                continue
             for lane, begun in await self._tried(exchange, plan, lanes):
                 engine = lane.engine
                 if isinstance(begun, Answering):
@@ -184,7 +198,13 @@ class Pipeline:
         second = next((lane for lane in lanes[1:] if lane.engine.device is not first.engine.device), None)
         after_s = first.engine.pace.hedge_after_s
         is_hedged = self.fleet.configuration.routing.hedging and exchange.request.stream
-        if not is_hedged or second is None or not second.engine.is_well or after_s is None:
+        if (
+            not is_hedged
+            or second is None
+            or not second.engine.is_well
+            or after_s is None
+            or self._router.placer.admits(plan.decision, second.engine.name, beside=True)
+        ):
             return [(first, await exchange.attempt(plan, first, is_last=len(lanes) == 1))]
         return await exchange.race(plan, first, second, after_s)
 
@@ -219,11 +239,11 @@ class Pipeline:
         return ()
 
     def _decided(self, plan: Plan) -> list[LaneHandle]:
-        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
-        can't do, its others can't."""
+        """The decision's lanes in their order, as they are now, as far as the request may still go there; one of each
+        engine, for what one lane of an engine can't do, its others can't."""
         by_engine: dict[str, LaneHandle] = {}
         for name in (plan.decision.lane, *plan.decision.alternatives):
-            if (lane := self.fleet.lanes.get(name)) is not None:
+            if (lane := self.fleet.lanes.get(name)) is not None and plan.may_go_to(lane.engine):
                 by_engine.setdefault(lane.engine.name, lane)
         return list(by_engine.values())
 

@@ -14,7 +14,7 @@ from paceline.serving.names import Served
 from paceline.settings import EngineSettings
 from paceline.translation import Translated, Untranslatable, can_translate, translated
 from paceline.translation.messages_to_chat import Flavour
-from paceline.types import Decision, Request
+from paceline.types import Request
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_AT_ONCE_BYTES = 300_000
@@ -41,12 +41,10 @@ class Spoken(Struct, frozen=True):
             request, api=translation.api, path=translation.path, body=msgspec.json.encode(fields), fields=fields
         )
 
-    def noted(self, decision: Decision) -> Decision:
-        """A decision whose reason tells of the engines that can't be asked."""
-        if not self.silent:
-            return decision
-        told = "; ".join(f"not {name}: {why}" for name, why in self.silent.items())
-        return replace(decision, reason=f"{decision.reason}; {told}".encode("ascii", "replace").decode())
+    @property
+    def note(self) -> str:
+        """What a reason tells of the engines that can't be asked; empty where all can be."""
+        return "".join(f"; not {name}: {why}" for name, why in self.silent.items()).encode("ascii", "replace").decode()
 
 
 async def spoken(request: Request, served: Served) -> Spoken:
