@@ -5,18 +5,18 @@ learns while the answer is made; its prior is a Gamma distribution with mean 1.
 """
 
 from collections.abc import Sequence
-from math import exp, log, sqrt
+from math import exp, log
 
 import numpy as np
 
 from paceline.decision.best_of_parts import Parts
 from paceline.decision.controlled import verification_cost
 from paceline.decision.drafting import acceptance_of
-from paceline.decision.feeling import COST, LENGTH, LaneId
+from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import draft_length, looks_up
 from paceline.decision.time_model import TimeModel
 from paceline.decision.tuning import (
-    COST_OPTIMISM,
+    IDLE_CHEAPER,
     LOGIT,
     LOOKUP_ACCEPTED,
     LOOKUP_ACCEPTED_BY_MATCH,
@@ -40,16 +40,14 @@ def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[in
     """
     (ids, _, _), beside, expected = parts
     plain, *drafting = places
-    of_length = model.variances(ids, signals, beside, LENGTH)
-    of_cost = model.variances(ids, signals, beside, COST, over=plain)
+    variances = model.length_variances(ids, signals, beside)
     drafters = {}
     for drafter in lane.strategy.among:
         places = [place for place in drafting if ids[place].strategy.kind == drafter.kind]
         lengths = [draft_length(ids[place].strategy) for place in places]
-        over_plain = [
-            exp(expected.cost[place] - expected.cost[plain] - COST_OPTIMISM * sqrt(of_cost[place])) for place in places
-        ]
-        costs = _costs(lengths, [verification_cost(cost, drafter.kind) for cost in over_plain])
+        over_plain = [exp(expected.cost[place] - expected.cost[plain]) for place in places]
+        cheaper = exp(-IDLE_CHEAPER * model.idle.get((lane.fingerprint, drafter.kind), 0))
+        costs = _costs(lengths, [cheaper * verification_cost(cost, drafter.kind) for cost in over_plain])
         factor = model.hazard_factor(lane.fingerprint, drafter.kind, signals.task)
         if looks_up(drafter.kind):
             drafters[drafter.kind] = DrafterControl(
@@ -61,7 +59,7 @@ def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[in
             continue
         acceptance = _powers(_acceptance(lengths, [exp(expected.length[place]) for place in places]), factor)
         middle = min(zip(lengths, places, strict=True), key=lambda part: abs(part[0] - 3))[1]
-        variance = of_length[middle] + expected.spreads[middle]
+        variance = variances[middle] + expected.spreads[middle]
         drafters[drafter.kind] = DrafterControl(
             costs=costs, acceptance=acceptance, weight=_weight(acceptance, variance)
         )
