@@ -5,7 +5,8 @@ learns while the answer is made; its prior is a Gamma distribution with mean 1.
 """
 
 from collections.abc import Sequence
-from math import exp, log
+from functools import cache
+from math import exp, log, sqrt
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import draft_length, looks_up
 from paceline.decision.time_model import TimeModel
 from paceline.decision.tuning import (
+    ACCEPTED_FIRST,
+    ACCEPTED_LAST,
+    ACCEPTED_LESS,
     IDLE_CHEAPER,
     LOGIT,
     LOOKUP_ACCEPTED,
@@ -30,6 +34,7 @@ LEAST, MOST = 0.02, 0.99
 """Between which acceptances are told."""
 DIGITS = 3
 """After the point: no belief is more precise."""
+_NO_HEAD: tuple[float, ...] = ()
 
 
 def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[int], signals: Signals) -> DraftControl:
@@ -41,8 +46,8 @@ def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[in
     (ids, _, _), beside, expected = parts
     plain, *drafting = places
     variances = model.length_variances(ids, signals, beside)
-    drafters = {}
-    for drafter in lane.strategy.among:
+    drafters, cheapest = {}, _NO_HEAD
+    for drafter in sorted(lane.strategy.among, key=lambda each: looks_up(each.kind)):
         places = [place for place in drafting if ids[place].strategy.kind == drafter.kind]
         lengths = [draft_length(ids[place].strategy) for place in places]
         over_plain = [exp(expected.cost[place] - expected.cost[plain]) for place in places]
@@ -50,20 +55,30 @@ def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[in
         costs = _costs(lengths, [cheaper * verification_cost(cost, drafter.kind) for cost in over_plain])
         factor = model.hazard_factor(lane.fingerprint, drafter.kind, signals.task)
         if looks_up(drafter.kind):
-            drafters[drafter.kind] = DrafterControl(
-                costs=costs,
-                acceptance=_powers(LOOKUP_ACCEPTED, factor),
-                by_match={match: _powers(curve, factor) for match, curve in LOOKUP_ACCEPTED_BY_MATCH.items()},
-                weight=LOOKUP_WEIGHT,
-            )
+            drafters[drafter.kind] = _lookup(costs, cheapest, factor)
             continue
         acceptance = _powers(_acceptance(lengths, [exp(expected.length[place]) for place in places]), factor)
         middle = min(zip(lengths, places, strict=True), key=lambda part: abs(part[0] - 3))[1]
-        variance = variances[middle] + expected.spreads[middle]
-        drafters[drafter.kind] = DrafterControl(
-            costs=costs, acceptance=acceptance, weight=_weight(acceptance, variance)
-        )
+        weight = _weight(acceptance, variances[middle] + expected.spreads[middle])
+        drafters[drafter.kind] = DrafterControl(costs=costs, acceptance=acceptance, weight=weight)
+        cheapest = tuple(map(min, cheapest, costs)) if cheapest else costs
     return DraftControl(drafters=drafters)
+
+
+def _lookup(costs: Sequence[float], heads: Sequence[float], factor: float) -> DrafterControl:
+    """What a lookup finds costs nothing to draft: to verify it costs no more than what a head drafts.
+
+    Args:
+        heads: costs of the cheapest head, if there is one.
+        factor: on the hazards of its tokens.
+    """
+    bounded = [min(cost, bound) for cost, bound in zip(costs, heads, strict=False)]
+    return DrafterControl(
+        costs=(*bounded, *costs[len(bounded) :]),
+        acceptance=_powers(LOOKUP_ACCEPTED, factor),
+        by_match={match: _powers(curve, factor) for match, curve in LOOKUP_ACCEPTED_BY_MATCH.items()},
+        weight=LOOKUP_WEIGHT,
+    )
 
 
 def _costs(lengths: Sequence[int], costs: Sequence[float]) -> tuple[float, ...]:
@@ -73,16 +88,27 @@ def _costs(lengths: Sequence[int], costs: Sequence[float]) -> tuple[float, ...]:
 
 
 def _acceptance(lengths: Sequence[int], tokens: Sequence[float]) -> list[float]:
-    """By position, from what drafts of some lengths yield; constant between two of them. No head is surer of a later
-    token (published curves fall): where it seems so, few drafts were as long, and of those that went well."""
+    """By position, from what drafts of some lengths yield; constant between two of them, unless that is more than
+    :func:`_fall` lets be. Where it seems so, few drafts were as long, and of those that went well."""
     acceptance: list[float] = []
-    reached, shorter, yielded, most = 1.0, 0, 1.0, MOST
+    reached, yielded, most = 1.0, 1.0, MOST
     for length, with_it in zip(lengths, tokens, strict=True):
-        more = length - shorter
-        most = accepted = max(LEAST, min(most, acceptance_of(max(0.0, with_it - yielded) / reached, more)))
-        acceptance += [accepted] * more
-        reached, shorter, yielded = reached * accepted**more, length, with_it
+        accepted = acceptance_of(max(0.0, with_it - yielded) / reached, length - len(acceptance))
+        while len(acceptance) < length:
+            each = max(LEAST, min(most, accepted))
+            reached *= each
+            acceptance.append(each)
+            most = each ** _fall(len(acceptance))
+        yielded = with_it
     return acceptance
+
+
+@cache
+def _fall(position: int) -> float:
+    """How many times as large the hazard is, at least, at a position from 1 on as at the one before: published heads
+    fall, from nearly not at all to twice what is believed of them."""
+    before, after = (max(ACCEPTED_LAST, ACCEPTED_FIRST - ACCEPTED_LESS * place) for place in (position - 1, position))
+    return sqrt(log(after) / log(before))
 
 
 def _powers(curve: Sequence[float], factor: float) -> tuple[float, ...]:
