@@ -53,11 +53,11 @@ def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[in
         over_plain = [exp(expected.cost[place] - expected.cost[plain]) for place in places]
         cheaper = exp(-IDLE_CHEAPER * model.idle.get((lane.fingerprint, drafter.kind), 0))
         costs = _costs(lengths, [cheaper * verification_cost(cost, drafter.kind) for cost in over_plain])
-        factor = model.hazard_factor(lane.fingerprint, drafter.kind, signals.task)
+        factors = model.hazard_factors(lane.fingerprint, drafter.kind, signals.task)
         if looks_up(drafter.kind):
-            drafters[drafter.kind] = _lookup(costs, cheapest, factor)
+            drafters[drafter.kind] = _lookup(costs, cheapest, factors)
             continue
-        acceptance = _powers(_acceptance(lengths, [exp(expected.length[place]) for place in places]), factor)
+        acceptance = _powers(_acceptance(lengths, [exp(expected.length[place]) for place in places]), factors)
         middle = min(zip(lengths, places, strict=True), key=lambda part: abs(part[0] - 3))[1]
         weight = _weight(acceptance, variances[middle] + expected.spreads[middle])
         drafters[drafter.kind] = DrafterControl(costs=costs, acceptance=acceptance, weight=weight)
@@ -65,18 +65,22 @@ def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[in
     return DraftControl(drafters=drafters)
 
 
-def _lookup(costs: Sequence[float], heads: Sequence[float], factor: float) -> DrafterControl:
-    """What a lookup finds costs nothing to draft: to verify it costs no more than what a head drafts.
+def _lookup(costs: Sequence[float], heads: Sequence[float], factors: Sequence[float]) -> DrafterControl:
+    """What a lookup finds costs nothing to draft: to verify it costs no more than what a head drafts, and nearly the
+    same. So the head's costs, which are seen more often, are half of what is believed; what is longer than its drafts
+    is off by as much.
 
     Args:
         heads: costs of the cheapest head, if there is one.
         factor: on the hazards of its tokens.
     """
-    bounded = [min(cost, bound) for cost, bound in zip(costs, heads, strict=False)]
+    alike = [sqrt(min(cost, head) * head) for cost, head in zip(costs, heads, strict=False)]
+    off = alike[-1] / costs[len(alike) - 1] if alike else 1.0
+    longer = [max(alike[-1] if alike else 1.0, off * cost) for cost in costs[len(alike) :]]
     return DrafterControl(
-        costs=(*bounded, *costs[len(bounded) :]),
-        acceptance=_powers(LOOKUP_ACCEPTED, factor),
-        by_match={match: _powers(curve, factor) for match, curve in LOOKUP_ACCEPTED_BY_MATCH.items()},
+        costs=tuple(round(cost, DIGITS) for cost in (*alike, *longer)),
+        acceptance=_powers(LOOKUP_ACCEPTED, factors),
+        by_match={match: _powers(curve, factors) for match, curve in LOOKUP_ACCEPTED_BY_MATCH.items()},
         weight=LOOKUP_WEIGHT,
     )
 
@@ -111,9 +115,11 @@ def _fall(position: int) -> float:
     return sqrt(log(after) / log(before))
 
 
-def _powers(curve: Sequence[float], factor: float) -> tuple[float, ...]:
-    """Acceptances whose hazards are so many times as large."""
-    return tuple(round(max(LEAST, min(MOST, accepted**factor)), DIGITS) for accepted in curve)
+def _powers(curve: Sequence[float], factors: Sequence[float]) -> tuple[float, ...]:
+    """Acceptances whose hazards are so many times as large, at the first position and at all later ones."""
+    first, later = factors
+    moved = [accepted ** (later if place else first) for place, accepted in enumerate(curve)]
+    return tuple(round(max(LEAST, min(MOST, accepted)), DIGITS) for accepted in moved)
 
 
 def _weight(acceptance: Sequence[float], variance: float) -> float:

@@ -149,8 +149,8 @@ class TimeModel:
         self.controls: Recent[tuple[float, float]] = Recent()
         """The same of controlled lanes over all requests."""
         self.hazards: Recent[tuple[float, float]] = Recent()
-        """Of drafters that a control uses, by engine, kind and task (of all where that is empty): tokens that were
-        rejected, and that the believed acceptance let expect."""
+        """Of drafters that a control uses, by engine, kind, task (of all where that is empty) and place in a draft:
+        tokens that were rejected, and that the believed acceptance let expect."""
         self.idle: Recent[int] = Recent()
         """By engine and kind of drafter: answers since its control last used it, though it might have. Not stored: it
         begins anew with the program."""
@@ -267,11 +267,16 @@ class TimeModel:
         of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
         return mean + of_task, variance + its_variance
 
-    def hazard_factor(self, engine: str, kind: str, task: Task) -> float:
-        """How many times as often as believed a drafter's tokens are rejected."""
-        rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
+    def hazard_factors(self, engine: str, kind: str, task: Task) -> tuple[float, float]:
+        """How many times as often as believed a drafter's tokens are rejected, at the first position and at later
+        ones."""
+        first, later = (self._hazard_factor(engine, kind, str(task), place) for place in controlled.PLACES)
+        return first, later
+
+    def _hazard_factor(self, engine: str, kind: str, task: str, place: str) -> float:
+        rejected, believed = self.hazards.get((engine, kind, "", place), (0.0, 0.0))
         of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
-        rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
+        rejected, believed = self.hazards.get((engine, kind, task, place), (0.0, 0.0))
         factor = of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
         return max(1 / MAX_HAZARD, min(MAX_HAZARD, factor))
 
@@ -432,12 +437,13 @@ class TimeModel:
         for kind, drafted in counts.by_drafter.items() if counts else ():
             if not told.acceptance.get(kind):
                 continue
-            factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
-            rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
-            for task in ("", str(leaf.task)):
-                before = self.hazards.get((lane.fingerprint, kind, task), (0.0, 0.0))
-                after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
-                self.hazards[lane.fingerprint, kind, task] = after
+            factors = self.hazard_factors(lane.fingerprint, kind, leaf.task)
+            seen = controlled.hazard_counts(drafted, told.acceptance[kind])
+            for (place, (rejected, believed)), factor in zip(seen.items(), factors, strict=True):
+                for task in ("", str(leaf.task)):
+                    before = self.hazards.get((lane.fingerprint, kind, task, place), (0.0, 0.0))
+                    after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
+                    self.hazards[lane.fingerprint, kind, task, place] = after
 
     def _learn_reached(self, feelings: Sequence[Feeling], drafted: DraftCounts, leaf: Leaf) -> None:
         """Of a drafter's acceptance lengths, as far as its drafts went.
