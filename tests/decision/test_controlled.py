@@ -78,8 +78,12 @@ def test_the_mean_of_steps_times_and_how_it_changes() -> None:
 
 def test_drafters_are_held_to_what_is_believed_of_them() -> None:
     counts = DraftCounts(1000, 2000, 0, (720, 569), (1000, 720))
-    rejected, believed = hazard_counts(counts, (0.72, 0.79))
-    assert rejected == 280 + 151
-    assert believed == pytest.approx(rejected, rel=0.01)
-    assert hazard_counts(counts, (0.9,))[1] < 0.7 * rejected
-    assert hazard_counts(counts, (0.4,))[1] > 1.4 * rejected
+    as_believed = hazard_counts(counts, (0.72, 0.79))
+    assert as_believed["first"] == pytest.approx((280, 280), rel=0.01)
+    assert as_believed["later"] == pytest.approx((151, 151), rel=0.01)
+    rejected, believed = hazard_counts(counts, (0.9,))["first"]
+    assert believed < 0.5 * rejected
+    rejected, believed = hazard_counts(counts, (0.4,))["later"]
+    assert believed > 1.4 * rejected
+    twice = replace(counts, shadow=counts)
+    assert hazard_counts(twice, (0.72, 0.79))["first"][0] == 560
