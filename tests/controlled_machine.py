@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from paceline.decision import Knowledge, decide, learn
 from paceline.decision.load import Load
 from paceline.decision.predict import foresee
+from paceline.inside.draft_control import Drafter
 from paceline.types import (
     ALL,
     Decision,
@@ -52,19 +53,20 @@ class ControlledMachine:
         self.rng, self.now_s = np.random.default_rng(0), 1_700_000_000.0
 
     def made(self, task: Task, strategy: Strategy, tokens: float, control: DraftControl | None = None) -> Answer:
-        """An answer of a lane that drafts, started from a control, or else from 0.7 at each position."""
+        """An answer of a lane that drafts, started from a control, or else from the true costs and 0.7 at each
+        position."""
         machineries = []
         for drafter in strategy.among:
             longest = drafter.n_max or 0
             said = control.drafters[drafter.kind] if control else None
+            usual = Drafter(self.costs[:longest].tolist(), [0.7])
             machineries.append(
                 Machinery(
                     kind=drafter.kind,
                     acceptance=np.full(longest, self.head[task] if drafter is HEAD else 0.8),
                     coverage=1.0 if drafter is HEAD else self.covered.get(task, 0.0),
                     costs=self.costs[:longest],
-                    usual=np.array(said.acceptance) if said else np.full(longest, 0.7),
-                    weight=said.weight if said else 12.0,
+                    told=Drafter(said.costs, said.acceptance, said.by_match, said.weight) if said else usual,
                 )
             )
         return play(machineries, tokens, self.rng)

@@ -27,7 +27,10 @@ MAX_COLUMNS = 120
 """Of a line of prose."""
 GONE = {"gateway/", "memory.py"}
 """What decisions name as it was before them."""
-OTHERS_OPTIONS = {"--help", "--no-spec-type", "--scheduler-cls", "--spec-synth-rates", "--spec-type"}
+OTHERS_OPTIONS = {
+    "--cache-ram", "--ctx-checkpoints", "--fit", "--help", "--n-cpu-moe", "--no-spec-type", "--scheduler-cls",
+    "--spec-synth-rates", "--spec-type", "--tensor-split",
+}  # fmt: skip
 """Of engines and of every program."""
 OTHERS_FILES = ("docs/content/", "docs/my-website/")
 """Where files of other projects stand, which are cited."""

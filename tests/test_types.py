@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from paceline.types import Lane, Observation, Outcome, Prediction, Strategy
+from paceline.types import DraftCounts, Lane, Observation, Outcome, Prediction, Strategy
 
 COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens", "drafted", "accepted")
 GOOD = Observation(completion_tokens=40, decode_tokens=39, decode_s=2.0, drafted=16, accepted=12)
@@ -65,3 +65,18 @@ def test_what_older_logs_told_of_a_prediction_is_passed_over() -> None:
 
 def test_logs_keep_the_names_they_had() -> None:
     assert msgspec.to_builtins(Outcome("a", 200, 1.0, concurrent=2.5))["beside"] == 2.5
+
+
+@pytest.mark.parametrize("counts", [(1, 3, 4), (4, 3, 1), (1, 3, -1)])
+def test_a_drafter_accepts_no_more_than_it_drafts(counts: tuple[int, int, int]) -> None:
+    assert DraftCounts(2, 3, 1).accepted == 1
+    with pytest.raises(ValueError, match="accepts no more"):
+        DraftCounts(*counts)
+
+
+def test_a_strategy_of_an_older_log_is_read() -> None:
+    old = msgspec.json.decode(b'{"kind": "mtp", "n_max": 3}', type=Strategy)
+    assert old == Strategy("mtp", 3)
+    controlled = Strategy("all", among=(old, Strategy("ngram", 8)))
+    assert msgspec.json.decode(msgspec.json.encode(controlled), type=Strategy) == controlled
+    assert (controlled.name, controlled.drafts) == ("all", True)

@@ -17,6 +17,8 @@ class Draft(Struct, frozen=True, gc=False):
     """Tokens that it would draft; 0 where the last N tokens never stood before."""
     right: int
     """How many of them, from the front, are what the answer says."""
+    place: int | None = None
+    """Of their first token among those of context and answer."""
 
 
 class Played(Struct, frozen=True):
@@ -62,7 +64,7 @@ def drafts(context: Sequence[int], answer: Sequence[int], n: int, longest: int) 
             found.append(Draft(0, 0))
         else:
             draft = tokens[place : min(place + longest, at)]
-            found.append(Draft(len(draft), _alike(draft, tokens[at : at + longest])))
+            found.append(Draft(len(draft), _alike(draft, tokens[at : at + longest]), place))
         if at >= n:
             places[key] = at
     return found

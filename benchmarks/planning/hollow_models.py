@@ -16,7 +16,8 @@ from msgspec import Struct
 from paceline.planning.gguf import DEFAULT_ALIGNMENT, SCALAR_FORMATS, TYPE_SIZES
 
 TYPES = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "I32": 26, "BF16": 30, "MXFP4": 39
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "IQ2_XXS": 16, "I32": 26, "BF16": 30,
+    "MXFP4": 39,
 }  # fmt: skip
 STRING, ARRAY, BOOL, FLOAT32, UINT32 = 8, 9, 7, 6, 4
 Value = bool | int | float | str | Sequence[int] | Sequence[float]

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from benchmarks.planning.hollow_models import Quantized, Shape
 
 Q4_K = Quantized("Q4_K", output="Q6_K")
@@ -54,6 +56,7 @@ REAL: Mapping[str, Shape] = {
         quantized=Quantized("Q8_0", experts="Q4_K"),
     ),
     "Qwen3.6-27B-Q4_K": QWEN_27B,
+    "Qwen3.6-27B-IQ2": replace(QWEN_27B, quantized=Quantized("IQ2_XXS", embedding="Q4_K", output="Q6_K")),
     "Qwen3.6-35B-A3B-Q4_K": Shape(
         family="qwen35", hidden=2048, layers=40, mtp=1, heads=16, kept=2, head=256, vocabulary=248320, context=262144,
         state=128, value_heads=32, groups=16, experts=256, used=8, expert=512, shared_expert=512,

@@ -33,10 +33,10 @@ WORLDS: dict[str, tuple[str, Experts | None, str]] = {
 AT_FIRST = 50
 
 
-def shares(world: str, step_cost: float | None, requests: int, seed: int) -> tuple[float, float]:
+def shares(world: str, drafted_token_cost: float | None, requests: int, seed: int) -> tuple[float, float]:
     """Speed over the best static lane's, in the first requests and after."""
     traffic = worlds()[world].traffic(requests, seed)
-    traffic.step_cost = step_cost
+    traffic.drafted_token_cost = drafted_token_cost
     taken: Floats = run(traffic, policy("paceline"), seed)
     best = traffic.expected_s[:, traffic.expected_s.sum(axis=0).argmin()]
     return (
@@ -58,13 +58,13 @@ def main() -> None:
         told = cost_per_drafted_token(given_machine(gpu), experts)
         wrong = cost_per_drafted_token(given_machine(other))
         cells = []
-        for number, step_cost in enumerate((None, told, wrong)):
+        for number, drafted_token_cost in enumerate((None, told, wrong)):
             found = np.array(
-                [shares(world, step_cost, options.requests, first + seed) for seed in range(options.seeds)]
+                [shares(world, drafted_token_cost, options.requests, first + seed) for seed in range(options.seeds)]
             )
             error = found[:, 0].std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else 0.0
             means[number].append(float(found[:, 0].mean()))
-            label = "" if step_cost is None else f"{step_cost:.2f}: "
+            label = "" if drafted_token_cost is None else f"{drafted_token_cost:.2f}: "
             cells.append(f"{label}{found[:, 0].mean():.3f} ± {error:.3f} ({found[:, 1].mean():.3f})")
         rows.append((world, cells[0], cells[1], cells[2]))
     rows.append(("mean", *(f"{np.mean(values):.3f}" for values in means)))  # type: ignore[arg-type]

@@ -24,10 +24,8 @@ class Machinery(Struct, frozen=True):
     """Share of the tokens that would come out of its drafts, were they all as long as they may be."""
     costs: Floats
     """Of steps that verify 1, 2 ... of its tokens, in plain steps."""
-    usual: Floats
-    """Acceptance that the control starts from."""
-    weight: float = 12.0
-    """Drafted tokens that it counts for."""
+    told: Drafter
+    """What the control starts from."""
 
 
 class Answer(Struct, frozen=True):
@@ -42,9 +40,7 @@ class Answer(Struct, frozen=True):
 def play(drafters: Sequence[Machinery], tokens: float, rng: np.random.Generator) -> Answer:
     """One answer of at least so many tokens."""
     draws = Random(int(rng.integers(2**63)))
-    control = DraftControl(
-        {one.kind: Drafter(one.costs.tolist(), one.usual.tolist(), weight=one.weight) for one in drafters}
-    )
+    control = DraftControl({one.kind: one.told for one in drafters})
     by_kind = {one.kind: one for one in drafters}
     acceptance = {one.kind: one.acceptance.tolist() for one in drafters}
     finds = {one.kind: _share_of_steps(one) for one in drafters}

@@ -9,6 +9,7 @@ from benchmarks.worlds.controlled import Answer, Machinery, play
 from benchmarks.worlds.published import Floats, request_spread, shifted, time_noise, tokens_per_step
 from benchmarks.worlds.requests import Arrivals, Mix, draw
 from benchmarks.worlds.traffic import Ints, Traffic
+from paceline.inside.draft_control import Drafter
 from paceline.types import DraftCounts, Lane, Strategy
 
 MAX_DEVIATIONS = 3.0
@@ -124,19 +125,20 @@ class CountedWorld(Struct, frozen=True):
                 if drafting.coverage is not None:
                     coverage = np.sort(drafting.coverage)[int(true.rank[request] * len(drafting.coverage))]
                 costs = (self.machine.costs[1 : longest + 1] + true.extra_step_cost[request]) * content
-                machineries.append(Machinery(drafter.kind, acceptance, coverage, costs, usual[drafter.kind][:longest]))
+                told = Drafter(costs.tolist(), usual[drafter.kind][:longest].tolist())
+                machineries.append(Machinery(drafter.kind, acceptance, coverage, costs, told))
             first, second = (play(machineries, float(true.tokens[request]), rng) for _ in range(2))
             answers.append((first, second))
-        told = [first for first, _ in answers]
+        seen = [first for first, _ in answers]
         paces = [sum(one.cost for one in both) / sum(one.tokens for one in both) for both in answers]
         return _Column(
             expected_s=true.step_s * true.tokens * np.array(paces),
-            made_s=true.step_s * np.array([one.cost for one in told]),
-            tokens=np.array([one.tokens for one in told]),
-            drafted=np.array([sum(counts.drafted for counts in one.by_drafter.values()) for one in told]),
-            accepted=np.array([sum(counts.accepted for counts in one.by_drafter.values()) for one in told]),
-            steps=np.array([sum(counts.steps for counts in one.by_drafter.values()) for one in told]),
-            by_drafter=[one.by_drafter for one in told],
+            made_s=true.step_s * np.array([one.cost for one in seen]),
+            tokens=np.array([one.tokens for one in seen]),
+            drafted=np.array([sum(counts.drafted for counts in one.by_drafter.values()) for one in seen]),
+            accepted=np.array([sum(counts.accepted for counts in one.by_drafter.values()) for one in seen]),
+            steps=np.array([sum(counts.steps for counts in one.by_drafter.values()) for one in seen]),
+            by_drafter=[one.by_drafter for one in seen],
         )
 
     def _drafted(self, strategy: Strategy, true: "_True", rng: np.random.Generator) -> "_Column":

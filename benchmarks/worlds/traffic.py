@@ -47,7 +47,7 @@ class Traffic(Struct):
     """Other requests that are decoded meanwhile."""
     epochs: Ints
     """A number that changes when the world does."""
-    step_cost: float | None = None
+    drafted_token_cost: float | None = None
     """What the policy is told that a drafted token adds to a step, as in ``LaneState``."""
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Traffic(Struct):
                 running=share + (number < more),
                 fingerprint=lane.engine,
                 model=lane.engine,
-                step_cost=self.step_cost,
+                drafted_token_cost=self.drafted_token_cost,
             )
             for number, lane in enumerate(self.lanes)
         ]

@@ -226,7 +226,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return ()
 
     @property
-    def step_cost(self) -> float | None:
+    def drafted_token_cost(self) -> float | None:
         """What each drafted token is believed to add to a verification step, in plain steps; ``None`` where nobody
         says."""
         return None
@@ -245,7 +245,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def decoding(self) -> tuple[object, ...]:
         """All that changes how fast the engine decodes. What was learned of it holds while this stays the same, so
         neither its parts nor their order may change from one version of Paceline to the next."""
-        believed = () if self.step_cost is None else (self.step_cost,)
+        believed = () if self.drafted_token_cost is None else (self.drafted_token_cost,)
         return (self.name, self.kind, self.strategy, self.n_max, self.own_decoding, self.launch, *believed)
 
     def lanes(self, abilities: Abilities = AS_STARTED) -> list[Lane]:
@@ -271,7 +271,7 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     slots: Annotated[
         AtLeastOne | None, Meta(description="Requests it decodes at once. Default: what the engine reports.")
     ] = None
-    step_cost: Annotated[
+    drafted_token_cost: Annotated[
         Annotated[float, Meta(gt=0, le=4)] | None,
         Meta(
             description="What each drafted token adds to a verification step, in plain steps, until it was measured: "

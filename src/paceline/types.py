@@ -137,7 +137,7 @@ class Signals(Struct, frozen=True):
         return next(iter(self.tasks))
 
 
-class Strategy(Struct, frozen=True):
+class Strategy(Struct, frozen=True, cache_hash=True):
     """How an engine drafts."""
 
     kind: str = "autoregressive"
@@ -334,7 +334,7 @@ class LaneState(Struct, frozen=True):
     cannot_keep: frozenset[str] = frozenset()
     """Names of request fields (``inspection/meaning.py``) whose meaning its drafts change, or that its engine refuses
     while it drafts."""
-    step_cost: float | None = None
+    drafted_token_cost: float | None = None
     """What each drafted token is believed to add to a verification step before anything was measured, in plain steps:
     the class of the card and the model tell (``planning/speed.py``). ``None`` for what is usual."""
 
@@ -372,7 +372,7 @@ class Prediction(Struct, frozen=True):
     that drafts nothing."""
     concurrent: int = 0
     """Other requests that were decoded on the same device when this was predicted."""
-    step_cost: float | None = None
+    drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
 
     @property
@@ -424,6 +424,8 @@ class DraftCounts(Struct, frozen=True):
     verified_by_position: tuple[int, ...] = ()
     """How often the first, second ... token was drafted and those before it were accepted; empty where the engine did
     not report it."""
+    shadow: "DraftCounts | None" = None
+    """The same of drafts that were not verified, but compared with what then was generated."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.accepted <= self.drafted or not 0 <= self.steps <= self.drafted:

@@ -5,6 +5,7 @@ from math import log, pi
 import pytest
 from benchmarks.lookups.__main__ import held_out, in_order, online
 from benchmarks.lookups.belief import Belief, Coefficient, Expected, Prior, Turn
+from benchmarks.lookups.by_match import matches
 from benchmarks.lookups.play import Draft, Played, drafts, play
 from benchmarks.lookups.rows import Row
 from benchmarks.lookups.tokens import Tokenizer
@@ -14,19 +15,19 @@ from benchmarks.lookups.turns import texts
 def test_a_lookup_is_played_token_by_token() -> None:
     found = drafts(context=[1, 2, 3, 4, 5], answer=[1, 2, 3, 4, 9], n=2, longest=3)
     # Nothing follows (4, 5) and (5, 1); after (1, 2) stood 3, 4, 5.
-    assert found[:3] == [Draft(0, 0), Draft(0, 0), Draft(3, 2)]
+    assert found[:3] == [Draft(0, 0), Draft(0, 0), Draft(3, 2, 2)]
     assert play(found, 3) == Played(tokens=5, steps=3, drafted=3, accepted=2, covered=3)
     assert play(found, 1) == Played(tokens=5, steps=4, drafted=2, accepted=1, covered=2)
     assert play(found, 0) == Played(tokens=5, steps=5, drafted=0, accepted=0, covered=0)
 
 
 def test_the_most_recent_place_is_taken() -> None:
-    assert drafts([1, 2, 3, 1, 2, 4, 0], [1, 2, 4], 2, 1)[2] == Draft(1, 1)
-    assert drafts([1, 2, 4, 1, 2, 3, 0], [1, 2, 4], 2, 1)[2] == Draft(1, 0)
+    assert drafts([1, 2, 3, 1, 2, 4, 0], [1, 2, 4], 2, 1)[2] == Draft(1, 1, 5)
+    assert drafts([1, 2, 4, 1, 2, 3, 0], [1, 2, 4], 2, 1)[2] == Draft(1, 0, 5)
 
 
 def test_the_answer_itself_is_looked_up_too() -> None:
-    assert drafts([], [1, 2, 3, 1, 2, 3], 2, 4)[5] == Draft(3, 1), "what is drafted ends where the text does"
+    assert drafts([], [1, 2, 3, 1, 2, 3], 2, 4)[5] == Draft(3, 1, 2), "what is drafted ends where the text does"
 
 
 def test_nothing_comes_after_the_end() -> None:
@@ -122,3 +123,9 @@ def test_an_order_by_chance_keeps_conversations_together() -> None:
     order = in_order(ROWS, 1)
     assert sorted(order) == list(range(len(ROWS))) != order
     assert all(number % 3 == place % 3 for place, number in enumerate(order))
+
+
+def test_matches_are_as_long_as_what_stood_before_is_alike() -> None:
+    # (3, 4) stood before, and so did what precedes it, as far back as the text goes.
+    assert list(matches([1, 2, 3, 4, 5, 9, 1, 2, 3, 4], [5, 6])) == [(4, 6, 1)]
+    assert list(matches([8, 3, 4, 5, 9, 3, 4], [7])) == [(2, 4, 0)]

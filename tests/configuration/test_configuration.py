@@ -353,4 +353,4 @@ def test_what_was_learned_is_kept_where_nobody_says_what_steps_cost() -> None:
     """The parts of ``decoding`` go into fingerprints: a new one that is not set must not change them."""
     usual = LlamaCppSettings(name="a", url="http://127.0.0.1:1")
     assert len(usual.decoding) == 6
-    assert replace(usual, step_cost=0.16).decoding == (*usual.decoding, 0.16)
+    assert replace(usual, drafted_token_cost=0.16).decoding == (*usual.decoding, 0.16)

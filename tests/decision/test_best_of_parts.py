@@ -5,7 +5,7 @@ import pytest
 from tests.controlled_machine import BOTH, HEAD, LANES, MTP, NGRAM, PLAIN, ControlledMachine, decided, served, taught
 
 from paceline.decision import ENTRY_TYPES, Knowledge, Row, learn
-from paceline.decision.best_of_parts import expected
+from paceline.decision.best_of_parts import expected, parts_of
 from paceline.decision.knowledge import id_of
 from paceline.types import Lane, LaneState, Observation, Outcome, Signals, Strategy, Task
 
@@ -109,9 +109,10 @@ def test_a_model_that_knows_no_controlled_lane_is_read() -> None:
 def test_all_lanes_of_a_choice_are_told_apart() -> None:
     knowledge = taught(ControlledMachine(APART), 3)
     ids = [id_of(lane) for lane in LANES] + [id_of(PLAIN)._replace(strategy=Strategy("mtp", 2))]
-    seen = expected(knowledge.models["m"], ids, CODE, [0.0] * len(ids))
+    model = knowledge.models["m"]
+    seen = expected(model, ids, parts_of(model, ids, CODE, [0.0] * len(ids)))
     assert len(seen.times) == len(seen.spreads) == len(seen.covariance) == len(seen.leaves) == 5
-    alone = knowledge.models["m"].expected([ids[0], ids[-1]], CODE, [0.0, 0.0])
+    alone = model.expected([ids[0], ids[-1]], CODE, [0.0, 0.0])
     assert seen.times[0] == pytest.approx(alone.times[0])
 
 

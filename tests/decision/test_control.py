@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from tests.controlled_machine import BOTH, COSTS, MTP, NGRAM, PLAIN, ControlledMachine, decided, taught
 
 from paceline.decision import Knowledge, learn
-from paceline.types import DraftControl, LaneState, Signals, Task
+from paceline.types import DraftControl, DraftCounts, LaneState, Observation, Outcome, Signals, Task
 
 CODE = Signals(tasks={Task.CODE: 1.0})
 APART = {Task.CODE: 0.9, Task.CREATE: 0.4}
@@ -36,7 +36,7 @@ def test_it_makes_sense_whatever_is_known(requests: int) -> None:
             for curve in (said.acceptance, *said.by_match.values()):
                 assert all(0 < accepted < 1 for accepted in curve)
             assert 2 <= said.weight <= 40
-    assert list(control(knowledge, Task.CODE).drafters["ngram"].by_match) == [2, 3, 4, 5, 7, 11]
+    assert list(control(knowledge, Task.CODE).drafters["ngram"].by_match) == [2, 3, 4, 7, 11]
     assert not control(knowledge, Task.CODE).drafters["mtp"].by_match
 
 
@@ -45,10 +45,10 @@ def test_costs_and_acceptance_are_learned() -> None:
     for task, accepted in APART.items():
         head = control(knowledge, task).drafters["mtp"]
         assert head.acceptance[0] == pytest.approx(accepted, abs=0.1)
-        assert head.costs[:3] == pytest.approx(COSTS[:3].tolist(), rel=0.12)
+        assert head.costs[:3] == pytest.approx(COSTS[:3].tolist(), rel=0.2)
     lookup = control(knowledge, Task.CODE).drafters["ngram"]
     assert lookup.costs[-1] == pytest.approx(COSTS[-1], rel=0.25)
-    assert sum(lookup.acceptance) / len(lookup.acceptance) == pytest.approx(0.8, abs=0.05)
+    assert sum(lookup.acceptance) / len(lookup.acceptance) == pytest.approx(0.8, abs=0.08)
 
 
 def test_what_is_known_better_counts_for_more() -> None:
@@ -74,3 +74,20 @@ def test_where_others_are_decoded_too_a_drafted_token_may_cost_more() -> None:
         knowledge.forecasts["m"].learn(3, 3.0)
     alone, together = (control(knowledge, Task.CODE, lane).drafters["mtp"] for lane in (MTP, busy))
     assert together.costs[1] > 1.1 * alone.costs[1]
+
+
+def test_a_drafter_that_seemed_dear_once_is_tried_again() -> None:
+    knowledge = taught(ControlledMachine(APART), 3, [PLAIN])
+    drafts = DraftCounts(50, 200, 150, (45, 40, 35, 30), (50, 45, 40, 35))
+    dear = Observation(decode_tokens=200, decode_s=50 * 7 * 0.02, drafted=200, accepted=150, by_drafter={"mtp": drafts})
+    none = Observation(decode_tokens=200, decode_s=200 * 0.02, drafted=0, accepted=0)
+
+    def cost_after(observed: Observation) -> float:
+        outcome = Outcome("gpu/mtp", 200, 8.0, observed=observed, at_s=1.8e9)
+        learn(knowledge, CODE, decided(knowledge, CODE), outcome)
+        return control(knowledge, Task.CODE, MTP).drafters["mtp"].costs[3]
+
+    first = cost_after(dear)
+    assert first == pytest.approx(7, rel=0.25)
+    later = [cost_after(none) for _ in range(60)]
+    assert later[-1] < 0.93 * first

@@ -37,3 +37,11 @@ def test_drafting_that_never_pays_is_left_off() -> None:
     traffic = worlds()["never-pays"].traffic(400, SEED)
     plain = hindsight(traffic)["always plain"][100:].sum()
     assert run(traffic, paceline, SEED)[100:].sum() <= 1.01 * plain
+
+
+def test_where_the_engine_controls_its_drafts_routing_is_no_worse_than_where_it_does_not() -> None:
+    controlled, capped = (worlds()[name].traffic(400, SEED) for name in ("controlled", "twelve-lanes"))
+    assert (controlled.expected_s[:, 0] == capped.expected_s[:, 0]).all()  # the same requests
+    with_it, without = (run(traffic, paceline, SEED) for traffic in (controlled, capped))
+    assert with_it.sum() <= without.sum()
+    assert with_it[:50].sum() <= 0.97 * without[:50].sum()  # there are fewer lanes to try

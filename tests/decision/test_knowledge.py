@@ -21,7 +21,7 @@ from paceline.types import Lane, LaneState, Measured, Observation, Outcome, Sign
 
 TALK = replace(STORY, conversation="c", application="a", reasoning=True, prompt_chars=4000, turns=2)
 LANES = [
-    *(replace(state, step_cost=0.16) for state in LADDER),
+    *(replace(state, drafted_token_cost=0.16) for state in LADDER),
     *(replace(state, lane=replace(state.lane, device="gpu")) for state in (PLAIN, NGRAM)),
 ]
 

@@ -51,3 +51,8 @@ def test_why_it_is_not_the_faster_one() -> None:
 def test_what_else_told_the_task_is_said_and_unlikely_tasks_are_not() -> None:
     text = reason(Signals(tasks={Task.EXTRACT: 0.95, Task.CHAT: 0.05}, evidence="json_schema"), PLAIN, NGRAM)
     assert text.startswith("extract 0.95 (json_schema), accept ")
+
+
+def test_a_lane_whose_engine_decides_says_so() -> None:
+    controlled = LaneState(Lane("gpu/mtp", "gpu", Strategy("mtp", among=(Strategy("mtp", 4),))), model="m")
+    assert "-> mtp by step: " in reason(CODE, replace(PLAIN, fingerprint="gpu"), controlled)

@@ -8,7 +8,7 @@ from tests.machines import EDIT, LADDER, NGRAM, PLAIN, START_S, STORY
 
 from paceline.decision import Knowledge, decide, learn, predict
 from paceline.decision.reports import Decoding, decoding
-from paceline.types import Measured, Observation, Outcome
+from paceline.types import DraftCounts, Measured, Observation, Outcome
 
 GOOD = Observation(prompt_tokens=20, prefill_s=0.5, decode_tokens=40, decode_s=2.0, drafted=16, accepted=12)
 LIES = [
@@ -41,6 +41,34 @@ def test_a_report_is_taken_as_it_is() -> None:
     outcome = Outcome("mtp/8", 200, 3.0, observed=seen)
     assert decoding(outcome, drafts=True) == Decoding(40, 2.0, 12, 5, (5, 4, 3))
     assert decoding(outcome, drafts=False) == Decoding(40, 2.0), "a plain lane has no use for counts"
+
+
+MTP = DraftCounts(4, 10, 9, (4, 3, 2), (4, 4, 2))
+LOOKUP = DraftCounts(1, 6, 3, shadow=DraftCounts(2, 12, 1, (1,), (2,)))
+
+
+def test_what_each_drafter_did_is_believed_where_it_adds_up() -> None:
+    each = {"mtp": MTP, "ngram": LOOKUP}
+    seen = replace(GOOD, drafting_steps=5, by_drafter=each)
+    assert decoding(Outcome("all", 200, 3.0, observed=seen), drafts=True) == Decoding(40, 2.0, 12, 5, (), each)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mtp": replace(MTP, accepted=8, accepted_by_position=(4, 3, 1))},
+        {"mtp": replace(MTP, steps=30, drafted=30)},
+        {"mtp": replace(MTP, accepted_by_position=(3, 4, 2))},
+        {"mtp": replace(MTP, accepted_by_position=(4, 3, 1))},
+        {"mtp": replace(MTP, verified_by_position=(4, 2, 2))},
+        {"mtp": replace(MTP, verified_by_position=(4, 4))},
+        {"ngram": replace(LOOKUP, shadow=DraftCounts(2, 12, 3, (3,), (2,)))},
+    ],
+)
+def test_counts_by_drafter_that_can_not_be_are_left_out(wrong: dict[str, DraftCounts]) -> None:
+    seen = replace(GOOD, by_drafter={"mtp": MTP, "ngram": LOOKUP} | wrong)
+    believed = decoding(Outcome("all", 200, 3.0, observed=seen), drafts=True)
+    assert believed == Decoding(40, 2.0, 12)
 
 
 @pytest.mark.parametrize(

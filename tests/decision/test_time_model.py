@@ -172,6 +172,6 @@ def test_what_static_policies_would_have_taken_fades() -> None:
 def test_what_a_card_makes_a_step_cost_is_believed_until_it_was_measured() -> None:
     firsts = []
     for cost in (0.1, 0.16, None, 0.5, 0.98):
-        lanes = [replace(lane, step_cost=cost) for lane in LADDER]
+        lanes = [replace(lane, drafted_token_cost=cost) for lane in LADDER]
         firsts.append(decide(CODE, lanes, Knowledge(), Random(0), exploration=0).lane)
     assert firsts == ["mtp/4", "mtp/3", "mtp/2", "mtp/1", "mtp/0"]

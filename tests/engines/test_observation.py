@@ -13,8 +13,8 @@ from tests.patient import shortest_s
 
 from paceline.engines import ENGINES, Observer
 from paceline.engines.events import MAX_EVENT_BYTES
-from paceline.engines.observation import HEAD_BYTES, MAX_COUNT, TAIL_BYTES, asks_for_several
-from paceline.types import Api, Observation, Request, Strategy
+from paceline.engines.observation import HEAD_BYTES, MAX_COUNT, TAIL_BYTES, asks_for_several, draft_counts
+from paceline.types import Api, DraftCounts, Observation, Request, Strategy
 
 TIMINGS = {
     "cache_n": 24,
@@ -705,3 +705,38 @@ def test_whatever_may_be_an_answer_is_one(body: bytes) -> None:
     observer = Observer(Request(Api.OPENAI_CHAT, "/", b"", {}))
     observer.read_whole(body)
     assert observer.error is None
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({"steps": 2, "drafted": 6, "accepted": 3}, DraftCounts(2, 6, 3)),
+        (
+            {
+                "steps": 2,
+                "drafted": 6,
+                "accepted": 1,
+                "accepted_by_position": [1, 0],
+                "verified_by_position": [2, 1, 0],
+            },
+            DraftCounts(2, 6, 1, (1, 0), (2, 1)),
+        ),
+        ({"steps": 0, "drafted": 0, "accepted": 0, "shadow": {"steps": 9}}, DraftCounts(0, 0, 0)),
+        ({"steps": 2, "drafted": 6, "accepted": 3, "accepted_by_position": [2, -1]}, DraftCounts(2, 6, 3)),
+        ({"steps": 2, "drafted": 6, "accepted": 3, "accepted_by_position": [1] * 300}, DraftCounts(2, 6, 3)),
+        ({"steps": 2, "drafted": 6, "accepted": 3, "verified_by_position": 7}, DraftCounts(2, 6, 3)),
+        ({"steps": 2, "drafted": 6, "accepted": 7}, None),
+        ({"steps": 7, "drafted": 6, "accepted": 3}, None),
+        ({"steps": 2, "drafted": True, "accepted": 0}, None),
+        ({"steps": 2, "drafted": 6}, None),
+        ([2, 6, 3], None),
+    ],
+)
+def test_what_a_drafter_did_is_taken_where_it_can_be(told: Any, found: DraftCounts | None) -> None:
+    seen = draft_counts({"drafters": {"draft-mtp": told}}, str.upper)
+    assert seen == ({} if found is None else {"DRAFT-MTP": found})
+
+
+@pytest.mark.parametrize("drafters", [None, 7, [], {}, {str(number): {} for number in range(100)}])
+def test_no_drafters_are_told_of(drafters: Any) -> None:
+    assert draft_counts({"drafters": drafters}, str) == {}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 from tests.decision_logs import NGRAM, PLAIN, REQUEST, log_of, outcome, predicted, written
 
 from paceline.cli import main
@@ -27,7 +28,7 @@ from paceline.records.kept import kept_record
 from paceline.records.read import LogReader
 from paceline.records.record import Record
 from paceline.settings import CloudModel, Configuration, CostSettings
-from paceline.types import Decision, Observation, Outcome, Signals, Task
+from paceline.types import Decision, Observation, Outcome, Signals, Strategy, Task
 
 BOTH = {"plain": PLAIN, "ngram": NGRAM}
 RULES = """
@@ -66,6 +67,21 @@ def test_a_report_says_when_routing_does_not_pay(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "Routing does not pay here: always ngram" in said
     assert "Use ngram." in said
+
+
+def test_a_report_tells_of_a_drafter_that_does_not_work(tmp_path: Path) -> None:
+    path = log_of(tmp_path / "requests.sqlite", {"plain": 0.1, "ngram": 0.1})
+    assert not report(LogReader(path)).comparisons[0].faults
+    log = DecisionLog(path := tmp_path / "other.sqlite")
+    head = {"plain": predicted(PLAIN, 0.1), "mtp": predicted(Strategy("mtp", 4), 0.1)}
+    for _ in range(40):
+        chosen = Decision("mtp", "because", 0.5, {"plain": 0.5, "mtp": 0.5}, predictions=head)
+        seen = replace(outcome("mtp"), observed=replace(outcome("mtp").observed, drafted=40, accepted=1))
+        log.record(kept_record(REQUEST, Signals(), chosen, seen))
+    log.close()
+    told = report(LogReader(path))
+    assert "Drafts by mtp are hardly ever accepted (2% of 1600 tokens)" in text(told)
+    assert "quantized" in page(told)
 
 
 def test_a_report_says_when_it_cannot_tell(tmp_path: Path) -> None:

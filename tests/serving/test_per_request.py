@@ -35,6 +35,16 @@ def test_a_ladder_of_caps_for_each_drafter() -> None:
     assert AS_STARTED.strategies() == []
 
 
+def test_kinds_of_drafters_where_the_engine_decides_at_each_step() -> None:
+    drafters = (Drafter("ngram", "ngram-simple", 12), Drafter("mtp", "draft-mtp", 3))
+    two = Abilities(drafters, controls_drafts=True)
+    assert [strategy.name for strategy in two.strategies()] == ["plain", "ngram", "mtp", "all"]
+    assert two.strategies((2, 8))[-1].among == (Strategy("ngram", 8), Strategy("mtp", 3))
+    one = Abilities(drafters[:1], controls_drafts=True)
+    assert [strategy.name for strategy in one.strategies()] == ["plain", "ngram"]
+    assert Abilities(controls_drafts=True).strategies() == []
+
+
 def test_the_strategy_is_written_before_the_rest_of_the_body() -> None:
     body = LlamaCpp().prepare(
         request('{"prompt": "Hi", "seed": 1.50}'), Strategy("ngram", 6), NGRAM_12, DraftControl(min_yield=3.5)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-
 from gguf import GGMLQuantizationType
 
 from training.drafters.gguf_file import ModelFile, Tensor, matrix, vector, write

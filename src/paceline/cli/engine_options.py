@@ -13,7 +13,7 @@ from paceline.engines import ENGINES
 from paceline.engines.bundled_model import NAME, bundled_model
 from paceline.engines.embedded import EMBEDDED
 from paceline.engines.interface import LaunchError
-from paceline.engines.llama_cpp_build import Build, usable
+from paceline.engines.llama_cpp_build import CPU, Build, usable
 from paceline.engines.llama_cpp_flags import CONTEXT, HOST, PORT, THREADS, flag_values
 from paceline.machine import available_memory_bytes, engine_threads
 from paceline.paths import cache_directory
@@ -212,6 +212,8 @@ def _by_plan(
 ) -> tuple[tuple[EngineSettings, ...], str]:
     """One engine that takes its strategy from each request."""
     machine = find_machine(built.server)
+    if built.backend == CPU:  # whatever cards drivers know of
+        machine = replace(machine, devices=())
     wanted, why = _wanted(options, parts, built.server, 1, "gpu" if machine.devices else "cpu")
     # On cards, the plan finds the context, too.
     asked = options.context_tokens if machine.devices else wanted.context_tokens

@@ -9,13 +9,15 @@ that is learned as a factor of the lane's own, and one of a task on it.
 
 from collections.abc import Mapping, Sequence
 from math import exp, log, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
 from paceline.decision.belief import Floats
-from paceline.decision.controlled import wide
+from paceline.decision.controlled import Wide, wide
 from paceline.decision.feeling import LaneId
+from paceline.decision.shapes import shape_of
 from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import TRIES_COST
 from paceline.types import Signals
@@ -24,10 +26,28 @@ POINTS: Mapping[float, float] = {-sqrt(3.0): 1 / 6, 0.0: 2 / 3, sqrt(3.0): 1 / 6
 """Of a normal variable: values, and their weights."""
 
 
-def expected(model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> Expected:
-    """As :meth:`TimeModel.expected`, for lanes of which some are controlled."""
+class Parts(NamedTuple):
+    """What the lanes of a choice are made of, and what is expected of that."""
+
+    wide: Wide
+    beside: list[float]
+    """For each part, others that are decoded meanwhile."""
+    expected: Expected
+
+
+def parts_of(model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> Parts:
+    """
+    Args:
+        beside: for each lane, others that are decoded meanwhile.
+    """
     spread = wide(tuple(ids))
-    seen = model.expected(spread.ids, signals, [beside[number] for number in spread.origins])
+    of_parts = [beside[number] for number in spread.origins]
+    return Parts(spread, of_parts, model.expected(spread.ids, signals, of_parts))
+
+
+def expected(model: TimeModel, ids: Sequence[LaneId], parts: Parts) -> Expected:
+    """As :meth:`TimeModel.expected`, of lanes of which some are controlled."""
+    spread, seen = parts.wide, parts.expected
 
     # 1. How much each lane is of what there is.
     shares = np.zeros((len(ids), len(spread.ids)))
@@ -54,6 +74,7 @@ def expected(model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: 
             covariance[number, number] += model.control_factor(lane, seen.leaves[places[0]])[1]
     return replace(
         seen,
+        shapes=[shape_of(lane.strategy, lane.drafted_token_cost) for lane in ids],
         times=times,
         machine=(shares @ seen.machine).tolist(),
         cost=(shares @ seen.cost).tolist(),
@@ -62,7 +83,6 @@ def expected(model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: 
         variances=unknown.tolist(),
         spreads=spreads,
         leaves=[seen.leaves[places[0]] for places in spread.places],
-        strengths=(shares @ seen.strengths).tolist(),
         rates=[seen.rates[places[0]] if len(places) == 1 else 1.0 for places in spread.places],
     )
 

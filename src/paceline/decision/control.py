@@ -5,16 +5,18 @@ learns while the answer is made; its prior is a Gamma distribution with mean 1.
 """
 
 from collections.abc import Sequence
-from math import exp, log
+from math import exp, log, sqrt
 
 import numpy as np
 
-from paceline.decision.controlled import verification_cost, wide
+from paceline.decision.best_of_parts import Parts
+from paceline.decision.controlled import verification_cost
 from paceline.decision.drafting import acceptance_of
-from paceline.decision.feeling import LaneId
+from paceline.decision.feeling import COST, LENGTH, LaneId
 from paceline.decision.shapes import draft_length, looks_up
 from paceline.decision.time_model import TimeModel
 from paceline.decision.tuning import (
+    COST_OPTIMISM,
     LOGIT,
     LOOKUP_ACCEPTED,
     LOOKUP_ACCEPTED_BY_MATCH,
@@ -30,26 +32,23 @@ DIGITS = 3
 """After the point: no belief is more precise."""
 
 
-def control_of(
-    model: TimeModel, ids: Sequence[LaneId], number: int, signals: Signals, beside: Sequence[float]
-) -> DraftControl:
+def control_of(model: TimeModel, lane: LaneId, parts: Parts, places: Sequence[int], signals: Signals) -> DraftControl:
     """For a request down a controlled lane.
 
     Args:
-        ids: of the lanes that it was chosen among.
-        number: of the lane.
-        beside: for each of them, others that are decoded meanwhile.
+        places: of the lane's own parts, the plain lane's first.
     """
-    lane, spread = ids[number], wide(tuple(ids))
-    beside = [beside[origin] for origin in spread.origins]
-    expected = model.expected(spread.ids, signals, beside)
-    variances = model.length_variances(spread.ids, signals, beside)
-    plain, *parts = spread.places[number]
+    (ids, _, _), beside, expected = parts
+    plain, *drafting = places
+    of_length = model.variances(ids, signals, beside, LENGTH)
+    of_cost = model.variances(ids, signals, beside, COST, over=plain)
     drafters = {}
     for drafter in lane.strategy.among:
-        places = [place for place in parts if spread.ids[place].strategy.kind == drafter.kind]
-        lengths = [draft_length(spread.ids[place].strategy) for place in places]
-        over_plain = [exp(expected.cost[place] - expected.cost[plain]) for place in places]
+        places = [place for place in drafting if ids[place].strategy.kind == drafter.kind]
+        lengths = [draft_length(ids[place].strategy) for place in places]
+        over_plain = [
+            exp(expected.cost[place] - expected.cost[plain] - COST_OPTIMISM * sqrt(of_cost[place])) for place in places
+        ]
         costs = _costs(lengths, [verification_cost(cost, drafter.kind) for cost in over_plain])
         factor = model.hazard_factor(lane.fingerprint, drafter.kind, signals.task)
         if looks_up(drafter.kind):
@@ -62,7 +61,7 @@ def control_of(
             continue
         acceptance = _powers(_acceptance(lengths, [exp(expected.length[place]) for place in places]), factor)
         middle = min(zip(lengths, places, strict=True), key=lambda part: abs(part[0] - 3))[1]
-        variance = variances[middle] + expected.spreads[middle]
+        variance = of_length[middle] + expected.spreads[middle]
         drafters[drafter.kind] = DrafterControl(
             costs=costs, acceptance=acceptance, weight=_weight(acceptance, variance)
         )

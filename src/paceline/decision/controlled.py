@@ -142,7 +142,7 @@ def step_time(plain_time: float, over_plain: Sequence[float], shares: Sequence[S
 
 
 def hazard_counts(counts: DraftCounts, acceptance: Sequence[float]) -> tuple[float, float]:
-    """Rejected tokens of a drafter, and how many an acceptance by position lets expect.
+    """Rejected tokens of a drafter, and how many an acceptance by position lets expect, verified or not.
 
     A token is taken to meet its position's hazard h = -log(acceptance) bit by bit. One that is accepted has met all of
     it, and one that is rejected 1 - h / (exp(h) - 1), as can be expected of an exponential distribution cut at h.
@@ -154,4 +154,7 @@ def hazard_counts(counts: DraftCounts, acceptance: Sequence[float]) -> tuple[flo
         hazard = -log(acceptance[min(place, len(acceptance) - 1)])
         rejected += reached - with_it
         met += with_it * hazard + (reached - with_it) * (1 - hazard / expm1(hazard))
+    if counts.shadow is not None:
+        more = hazard_counts(counts.shadow, acceptance)
+        rejected, met = rejected + more[0], met + more[1]
     return rejected, met

@@ -7,11 +7,14 @@ import numpy as np
 
 from paceline.decision.belief import Belief, Floats, Indexes, Name
 from paceline.decision.groups import Asked, believed_lookups, believed_strength, groups_of
-from paceline.decision.shapes import PLAIN, load_shape, shape_of
+from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
 from paceline.decision.tuning import (
+    DEPTH_MEAN,
+    DEPTH_OF_COST_MEAN,
     LOAD_MEAN,
     LOAD_OWN,
     LOADS,
+    LOOKUP_SHARE,
     MACHINE_MEAN,
     PRIOR,
     SHARED_COST,
@@ -36,7 +39,7 @@ class LaneId(NamedTuple):
     model: str
     """Of that model and the device."""
     strategy: Strategy
-    step_cost: float | None = None
+    drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
 
 
@@ -51,9 +54,10 @@ class Unknown(NamedTuple):
     term: int
 
 
-def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
-    """What a lane feels beside a request's groups, where so many others are decoded meanwhile."""
-    shape, engine = shape_of(lane.strategy, lane.step_cost), lane.fingerprint
+def unknowns_of(lane: LaneId, beside: float, depth: float = 1.0) -> list[Unknown]:
+    """What a lane feels beside a request's groups, where so many others are decoded meanwhile, of a prompt of some
+    depth (:attr:`Asked.depth`)."""
+    shape, engine = shape_of(lane.strategy, lane.drafted_token_cost), lane.fingerprint
     kind, own = shape.kind, str(lane.strategy.n_max)
     # 1. A step's time.
     unknowns = [
@@ -101,7 +105,22 @@ def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
                 Unknown(("length", place, engine, kind), (1 - SHARED_LENGTH) * length, -factor, LENGTH),
             ]
         unknowns.append(Unknown(("own length", engine, kind, own), PRIOR.own_length**2, -1.0, LENGTH))
-    return [unknown for unknown in unknowns if unknown.factor]
+    return [unknown for unknown in (*unknowns, *depth_of(lane, depth)) if unknown.factor]
+
+
+def depth_of(lane: LaneId, depth: float) -> list[Unknown]:
+    """What a lane feels of a prompt's depth: each step reads the cache, and one that verifies drafts does it once for
+    all of them, in another way on some engines."""
+    unknowns = [Unknown(("depth", lane.fingerprint), PRIOR.depth**2, depth, MACHINE)]
+    if share := _depth_share(shape_of(lane.strategy)):
+        name = ("depth of cost", lane.fingerprint)
+        unknowns.append(Unknown(name, PRIOR.depth_of_cost**2, share * depth, COST))
+    return unknowns
+
+
+def _depth_share(shape: Shape) -> float:
+    """Of the steps, those that verify drafts."""
+    return (LOOKUP_SHARE if shape.looks_up else 1.0) if shape.drafts else 0.0
 
 
 # All lanes of a choice
@@ -111,9 +130,10 @@ class Lanes:
     """The lanes of one choice, each at its load: what they feel beside a request's groups. Arrays have a row a lane."""
 
     def __init__(self, ids: Sequence[LaneId], beside: Sequence[float]) -> None:
-        self.shapes = [shape_of(lane.strategy, lane.step_cost) for lane in ids]
+        self.shapes = [shape_of(lane.strategy, lane.drafted_token_cost) for lane in ids]
         self.kinds = sorted({shape.kind for shape in self.shapes} - {PLAIN})
-        felt = [unknowns_of(lane, others) for lane, others in zip(ids, beside, strict=True)]
+        self.ids = ids
+        felt = [unknowns_of(lane, others, 0.0) for lane, others in zip(ids, beside, strict=True)]
         columns: dict[Name, int] = {}
         for unknown in (unknown for unknowns in felt for unknown in unknowns):
             columns.setdefault(unknown.name, len(columns))
@@ -145,6 +165,7 @@ class Lanes:
             [*([-each.feels * (each.kind == kind) for kind in self.kinds] for each in shapes), [0.0] * len(self.kinds)]
         )
         """How much of the strength of a group that is about a kind of drafter."""
+        self.depth_shares: Floats = np.array([_depth_share(each) for each in shapes])
 
 
 class Context(NamedTuple):
@@ -171,11 +192,13 @@ def context_of(lanes: Lanes, asked: Asked, belief: Belief) -> Context:
     """What they feel of a request."""
     # 1. The groups' unknowns: strengths, contents, tilts, and strengths that are about a kind of drafter.
     groups = list(groups_of(asked, lanes.kinds))
+    depths = _depths(lanes, asked.depth)
     shared, own = [group for group in groups if not group.kind], [group for group in groups if group.kind]
     names = [
         *lanes.names,
         *((part, *group.key) for part in ("strength", "content", "tilt") for group in shared),
         *(("strength", *group.key) for group in own),
+        *(depth.name for depth in depths),
     ]
     variances = np.square(
         [
@@ -183,20 +206,29 @@ def context_of(lanes: Lanes, asked: Asked, belief: Belief) -> Context:
             *(group.content for group in shared),
             *(group.tilt for group in shared),
             *(group.strength for group in own),
+            *(depth.variance**0.5 for depth in depths),
         ]
     )
     # 2. How much of them the logarithm of time feels, and which of its terms.
     rows, kinds = len(lanes.groups), lanes.kinds
     of_shared = (lanes.groups[:, :, None] * [group.share for group in shared]).reshape(rows, 3 * len(shared))
     of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
-    of_groups = np.concatenate([of_shared, of_own.reshape(rows, len(own))], axis=1)
+    of_depth = np.zeros((rows, len(depths)))
+    of_groups = np.concatenate([of_shared, of_own.reshape(rows, len(own)), of_depth], axis=1)
     terms = np.zeros((3, rows - 1, len(names)))
     terms[:, :, : len(lanes.names)] = lanes.terms
     terms[LENGTH, :, len(lanes.names) :] = of_groups[:-1]
     contents = slice(len(lanes.names) + len(shared), len(lanes.names) + 2 * len(shared))
     terms[COST, :, contents] = terms[LENGTH, :, contents]
     terms[LENGTH, :, contents] = 0.0
+    for column, depth in enumerate(depths, len(names) - len(depths)):
+        terms[depth.term, :, column] = depth.factors
+        of_groups[:-1, column - len(lanes.names)] = depth.factors
+        if depth.term == MACHINE:
+            of_groups[-1, column - len(lanes.names)] = depth.factors[0]
     means = lanes.means.copy()
+    means[MACHINE] += DEPTH_MEAN * asked.depth
+    means[COST] += DEPTH_OF_COST_MEAN * asked.depth * lanes.depth_shares
     means[LENGTH] -= lanes.strength * believed_strength(asked) + lanes.lookup * believed_lookups(asked)
     # 3. Where they stand in the belief, and what is believed of those that it does not have.
     nowhere = belief.nowhere
@@ -212,6 +244,25 @@ def context_of(lanes: Lanes, asked: Asked, belief: Belief) -> Context:
         means=means,
         new=np.where(is_new, np.concatenate([lanes.variances, variances]), 0.0) if is_new.any() else None,
     )
+
+
+class Depth(NamedTuple):
+    """An unknown of depth, and how much each lane feels of it."""
+
+    name: Name
+    variance: float
+    term: int
+    factors: Floats
+
+
+def _depths(lanes: Lanes, depth: float) -> list[Depth]:
+    """Those of lanes that are asked for a prompt of some depth."""
+    found: dict[Name, Depth] = {}
+    for number, lane in enumerate(lanes.ids if depth else ()):
+        for unknown in depth_of(lane, depth):
+            new = Depth(unknown.name, unknown.variance, unknown.term, np.zeros(len(lanes.ids)))
+            found.setdefault(unknown.name, new).factors[number] = unknown.factor
+    return list(found.values())
 
 
 # One lane, to learn of it
@@ -275,14 +326,15 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
         kinds: of all drafters that it was chosen among.
         beside: others that were decoded meanwhile.
     """
-    shape = shape_of(lane.strategy, lane.step_cost)
+    shape = shape_of(lane.strategy, lane.drafted_token_cost)
     cost, length = Sum(), Sum()
     cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+    cost.mean += (DEPTH_MEAN + DEPTH_OF_COST_MEAN * _depth_share(shape)) * asked.depth
     length.mean = shape.length + shape.strength * believed_strength(asked)
     length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0
     drifting: dict[int, float] = {}
     keys: list[Name] = []
-    for unknown in unknowns_of(lane, beside):
+    for unknown in unknowns_of(lane, beside, asked.depth):
         number = number_of(belief, unknown.name, unknown.variance)
         if unknown.term == LENGTH:
             length.add(number, -unknown.factor)

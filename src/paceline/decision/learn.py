@@ -5,7 +5,7 @@ from math import isfinite
 from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, prefill_key
-from paceline.decision.best_of_parts import expected
+from paceline.decision.best_of_parts import expected, parts_of
 from paceline.decision.faults import drafts_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Drafted, Knowledge, Served, Totals
@@ -77,7 +77,8 @@ def _told(
     model: TimeModel, signals: Signals, decision: Decision, lane: LaneId, among: list[LaneId], beside: float
 ) -> Told:
     """What was expected of a controlled lane that served, under the load that there was."""
-    seen, number = expected(model, among, signals, [beside] * len(among)), among.index(lane)
+    parts, number = parts_of(model, among, signals, [beside] * len(among)), among.index(lane)
+    seen = expected(model, among, parts)
     control = decision.control if _id(decision.predictions[decision.lane]) == lane else None
     return Told(
         time=seen.times[number] - seen.spreads[number] / 2,
@@ -87,7 +88,7 @@ def _told(
 
 
 def _id(prediction: Prediction) -> LaneId:
-    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy, prediction.step_cost)
+    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy, prediction.drafted_token_cost)
 
 
 def _learn_means(

@@ -55,6 +55,8 @@ def _short_name(choice: Choice) -> str:
     strategy = choice.state.lane.strategy
     if not strategy.drafts:
         return "plain"
+    if strategy.among:
+        return f"{strategy.kind} by step"
     return f"{strategy.n_max} drafted" if strategy.n_max else f"{strategy.kind} drafts"
 
 

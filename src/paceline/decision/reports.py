@@ -67,6 +67,8 @@ def _by_drafter(observed: Observation, steps: int) -> Mapping[str, DraftCounts]:
 
 def _is_whole(counts: DraftCounts) -> bool:
     """Whether its counts by position, if there are any, fall and fit the others."""
+    if counts.shadow is not None and not _is_whole(counts.shadow):
+        return False
     accepted, verified = counts.accepted_by_position, counts.verified_by_position
     falls = all(later <= sooner for sooner, later in pairwise((counts.steps, *accepted)))
     if not falls or (accepted and sum(accepted) != counts.accepted):

@@ -29,9 +29,7 @@ from paceline.decision import controlled
 from paceline.decision.belief import Belief, Floats, Name
 from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.feeling import (
-    COST,
     LENGTH,
-    MACHINE,
     Context,
     Feeling,
     LaneId,
@@ -43,6 +41,7 @@ from paceline.decision.feeling import (
     unknowns_of,
 )
 from paceline.decision.groups import (
+    Alike,
     Asked,
     Leaf,
     asked_of,
@@ -58,9 +57,11 @@ from paceline.decision.tuning import (
     LOOKUP_SHARE,
     MAX_CONVERSATIONS,
     MAX_GROUPS,
+    MAX_HAZARD,
     MAX_LANES,
     MAX_MISS,
     PRIOR,
+    SHARED_JUMP,
 )
 from paceline.types import DraftCounts, Signals, Task
 
@@ -105,6 +106,7 @@ class Told(NamedTuple):
 class Expected(Struct, frozen=True):
     """What is expected of the lanes of one choice for a request; items are in the order of the lanes."""
 
+    shapes: Sequence[Shape]
     times: list[float]
     """Logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
     machine: list[float]
@@ -122,8 +124,6 @@ class Expected(Struct, frozen=True):
     noise: float
     """Variance of measuring."""
     leaves: list[Leaf]
-    strengths: list[float]
-    """By how much a time falls with the strength of the request's answer."""
     is_measured: bool
     """Whether any time was."""
     rates: list[float]
@@ -193,45 +193,46 @@ class TimeModel:
         terms = context.means + context.terms @ belief.means(context.indexes)
         if conversation := self._of_conversation(signals):
             terms[LENGTH] -= conversation * lanes.strength
+        machine, cost, shortness = terms.tolist()
 
         # 2. The covariance of what is known of their sum; before a plain step was measured, of their sum in such steps.
         together = belief.of(context.indexes, context.pairs, context.factors)
         if context.new is not None:
             together += (context.factors * context.new) @ context.factors.T
         is_measured = self.is_measured
-        variances = together.diagonal()[:-1]
-        if not is_measured:
-            variances = variances + together[-1, -1] - 2 * together[:-1, -1]
         covariance = together.tolist()
+        variances = [covariance[number][number] for number in range(len(ids))]
+        if not is_measured:
+            of_machine = covariance[-1]
+            variances = [each + of_machine[-1] - 2 * of_machine[number] for number, each in enumerate(variances)]
 
         # 3. What single requests differ by, and what nothing else explains.
         by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
-        spreads, times = [], terms.sum(axis=0).tolist()
-        for number, (lane, shape) in enumerate(zip(ids, lanes.shapes, strict=True)):
+        alike = {others: leaf.alike for others, leaf in leaves.items()}
+        times, spreads, rates = [sum(of_lane) for of_lane in zip(machine, cost, shortness, strict=True)], [], []
+        for number, (lane, shape, others) in enumerate(zip(ids, lanes.shapes, beside, strict=True)):
+            rates.append(self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0)
             if not shape.drafts:
                 spreads.append(0.0)
                 continue
-            spread = by_kind[shape.kind, beside[number]] * shape.feels**2
-            mean, variance = self._residual(leaves[beside[number]], lane)
+            spread = by_kind[shape.kind, others] * shape.feels**2
+            mean, variance = self._residual(alike[others], lane)
             spreads.append(spread)
             times[number] += mean + spread / 2
             covariance[number][number] += variance
         return Expected(
+            shapes=lanes.shapes,
             times=times,
-            machine=terms[MACHINE].tolist(),
-            cost=terms[COST].tolist(),
-            length=(-terms[LENGTH]).tolist(),
+            machine=machine,
+            cost=cost,
+            length=[-negative for negative in shortness],
             covariance=covariance,
-            variances=variances.tolist(),
+            variances=variances,
             spreads=spreads,
             noise=self.noise,
             leaves=[leaves[others] for others in beside],
-            strengths=lanes.strength.tolist(),
             is_measured=is_measured,
-            rates=[
-                self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
-                for lane, shape in zip(ids, lanes.shapes, strict=True)
-            ],
+            rates=rates,
         )
 
     @property
@@ -244,10 +245,16 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def length_variances(self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> list[float]:
-        """Of what is known of the logarithm of each lane's acceptance length."""
+    def variances(
+        self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float], term: int, over: int | None = None
+    ) -> list[float]:
+        """Of what is known of one term of each lane.
+
+        Args:
+            over: number of the lane that it is told over; ``None`` for none.
+        """
         context = self._context(tuple(ids), tuple(beside), asked_of(signals))
-        factors = context.terms[LENGTH]
+        factors = context.terms[term] if over is None else context.terms[term] - context.terms[term][over]
         together = self.belief.of(context.indexes, context.pairs, factors)
         if context.new is not None:
             together += (factors * context.new) @ factors.T
@@ -267,7 +274,8 @@ class TimeModel:
         rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
         of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
         rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
-        return of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+        factor = of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
+        return max(1 / MAX_HAZARD, min(MAX_HAZARD, factor))
 
     def _context(self, ids: tuple[LaneId, ...], beside: tuple[float, ...], asked: Asked) -> Context:
         """What lanes feel of a request; remembered as long as the belief has the same unknowns."""
@@ -335,7 +343,7 @@ class TimeModel:
             return
 
         # 2. Counts show the length, and then the time shows the rest; else it shows their sum.
-        residual, variance = self._residual(leaf, lane)
+        residual, variance = self._residual(leaf.alike, lane)
         variance += PRIOR.residual_drift**2
         if counts and shape.looks_up and counts.verification_steps is not None:
             self.rates.learn(lane, counts.verification_steps / counts.steps)
@@ -395,7 +403,12 @@ class TimeModel:
         elif not shares:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
 
-        # 2. What a step takes, from its parts as they are believed now.
+        # 2. What a step takes, from its parts as they are believed now; a drafter that was left alone may have changed.
+        used = {part.strategy.kind for part, _ in shares}
+        for kind in {drafter.kind for drafter in lane.strategy.among} - used:
+            number = number_of(self.belief, ("jump", lane.fingerprint, kind), (1 - SHARED_JUMP) * PRIOR.jump**2)
+            if self.belief.variance(number) < PRIOR.jump**2:
+                self.belief.widen([number], [PRIOR.cost_unseen**2])
         if counts:
             parts = [feeling_of_part(part) for part, _ in shares]
             self._learn_steps(plain, parts, shares, time + counts.length)
@@ -411,7 +424,7 @@ class TimeModel:
         self.controls[lane] = _corrected(mean, variance, miss, expected)
         self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
         for kind, drafted in counts.by_drafter.items() if counts else ():
-            if not drafted.accepted_by_position or not told.acceptance.get(kind):
+            if not told.acceptance.get(kind):
                 continue
             factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
             rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
@@ -551,14 +564,15 @@ class TimeModel:
         """
         leaf = expected.leaves[best]
         unseen = self.unseen.get(leaf[:3], 0.0)
-        if expected.strengths[best] or not unseen:
+        if expected.shapes[best].drafts or not unseen:
             return 0.0
         key = changing_group(leaf)
         number = self.belief.numbers.get(("strength", *key))
         mean = 0.0 if number is None else float(self.belief.mean[number])
         if mean >= 0:
             return 0.0
-        if_new = [time + strength * mean for time, strength in zip(expected.times, expected.strengths, strict=True)]
+        shapes = expected.shapes
+        if_new = [time + shape.strength * mean for time, shape in zip(expected.times, shapes, strict=True)]
         return max(0.0, expected.times[best] - min(if_new)) * min(1.0, unseen / PRIOR.unseen_change)
 
     def _spread(self, leaf: Leaf, kind: str) -> float:
@@ -568,8 +582,8 @@ class TimeModel:
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
         self.spreads.learn((leaf.alike, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
 
-    def _residual(self, leaf: Leaf, lane: LaneId) -> tuple[float, float]:
-        return self.residuals.get((leaf.alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+    def _residual(self, alike: Alike, lane: LaneId) -> tuple[float, float]:
+        return self.residuals.get((alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
 
     def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
         """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""

@@ -44,6 +44,11 @@ class Prior(Struct, frozen=True):
     load_of_cost: float = 0.3
     """The same of a step's cost, as a share of it."""
     load_of_lane: float = 0.02
+    depth: float = 0.35
+    """Of what a unit of a prompt's depth adds to an engine's time, about :data:`DEPTH_MEAN`. Models keep 7 KiB to 320
+    KiB of cache a token."""
+    depth_of_cost: float = 0.25
+    """The same of what it adds to a step that verifies drafts, about :data:`DEPTH_OF_COST_MEAN`."""
 
     # What groups of requests have in common.
     task: float = 0.17
@@ -91,6 +96,9 @@ class Prior(Struct, frozen=True):
     """By which a machine is slower or faster when it throttles or others compute."""
     machine_unseen: float = 50.0
     """Requests that others serve, after which a machine may be slower or faster by that. Guessed."""
+    cost_unseen: float = 0.05
+    """Of what verifying costs at all, by each answer of which a drafter was left alone though it might have drafted.
+    Guessed."""
     drift: float = 0.003
     """Of what an observation tells of, each time. With none nothing changes: changes are told apart."""
     residual_drift: float = 0.001
@@ -151,21 +159,28 @@ LOOKUP_TASKS: Mapping[Task, float] = {
 }
 """Mean of a lookup's strength by task. Source: as above, edits of code have 1.9 to 2.1 tokens a step, tool calls and
 commands 1.4 to 1.6, and chats 1.2, against 1.5 in the mean; those in between are guesses."""
-LOOKUP_ACCEPTED = (0.72, 0.79, 0.86, 0.87, 0.86, 0.88)
+LOOKUP_ACCEPTED = (0.49, 0.66, 0.75, 0.81, 0.83, 0.86, 0.88, 0.91)
 """Probability that a token which was looked up is accepted if all before it were, by position; the last one holds from
-there on. Source: SmolLM2-135M's answers to 251 prompts of ten tasks, matches of 4 tokens. It rises: what was copied so
-far is copied on."""
+there on. It rises: what was copied so far is copied on. Source: the same turns, matches of 2 tokens and more
+(``python -m benchmarks.lookups.by_match``)."""
 LOOKUP_ACCEPTED_BY_MATCH: Mapping[int, tuple[float, ...]] = {
-    2: (0.48, 0.65, 0.76, 0.77, 0.81),
-    3: (0.59, 0.69, 0.79, 0.79, 0.82),
-    4: (0.69, 0.72, 0.82, 0.80, 0.82, 0.82, 0.82, 0.82, 0.88),
-    5: (0.76, 0.80, 0.84, 0.82, 0.84, 0.84, 0.84, 0.84, 0.89),
-    7: (0.84, 0.83, 0.83, 0.84, 0.88, 0.88, 0.88, 0.88, 0.91),
-    11: (0.92, 0.92, 0.92, 0.94, 0.93, 0.93, 0.93, 0.93, 0.92),
+    2: (0.41, 0.56, 0.64, 0.72, 0.75, 0.78, 0.79, 0.82, 0.85),
+    3: (0.59, 0.67, 0.69, 0.76, 0.78, 0.80, 0.86, 0.88),
+    4: (0.61, 0.75, 0.80, 0.80, 0.80, 0.80, 0.82, 0.86, 0.88),
+    7: (0.66, 0.82, 0.84, 0.84, 0.85, 0.85, 0.85, 0.94),
+    11: (0.84, 0.93, 0.95, 0.95, 0.95, 0.95, 0.96),
 }
-"""The same where so many tokens, or more, matched. Source: as above for 4 and more; those of 2 and 3 are guesses."""
+"""The same where so many tokens, or more, matched. Source: as above, what is uneven made smooth. Answers of a small
+model to 251 prompts had more: 0.69 at the first position with a match of 4, and 0.92 from 11 on."""
 REPEATS_STRENGTH, USUAL_REPEATS = 0.6, 0.35
 """What a unit of ``Signals.repeats`` adds to a lookup's strength, and its usual value. Source: as above."""
+DEPTH_TOKENS = 131_072
+"""Of a prompt, at which its steps are about twice as slow as those of a short one: caches of 2.3 GB in 4 bits (two 5060
+Ti, 27B) and of 8 GB in 16 (a V100, by what 31,000 tokens cost there). The logarithm is of 1 + tokens over these."""
+DEPTH_MEAN, DEPTH_OF_COST_MEAN = 0.6, -0.1
+"""What a unit of depth adds to the logarithm of any step's time: 0.55 to 0.85 at 16,000 to 130,000 tokens; and beside
+that to a step's that verifies drafts: -0.36 on CUDA with a cache in 4 bits, -0.2 on a V100, above 0 on Vulkan. Source:
+sudoingX/qwen38-mtp, sweeps."""
 LOADS = 7
 """Concurrencies that are told apart: 1, 3, 7 ... 127 others."""
 LOAD_MEAN, LOAD_OWN = 0.1, 0.3
@@ -254,6 +269,9 @@ CONTROL_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Draft lengths, in tokens, at which a drafter is looked at; what is between them is interpolated."""
 CONTROL_LOOKUPS = (2, 4, 8, 16, 32, 64)
 """The same of lookups, whose tokens cost the least alone."""
+COST_OPTIMISM = 0.3
+"""Standard deviations of a step cost's logarithm by which it is told lower than it is believed, so that a drafter is
+tried, and its cost seen. Guessed; a control loses little by one try."""
 TRIES_COST = 0.01
 """Of plain steps' time, what an engine's control spends on tries where drafting does not pay: it bounds that at 1 to
 2 %."""
@@ -261,6 +279,9 @@ MIN_CONTROL_WEIGHT, MAX_CONTROL_WEIGHT = 2.0, 40.0
 """Drafted tokens that a prior counts for, at least and at most."""
 LOOKUP_WEIGHT = 4.0
 """The same of lookups, of which requests of one task differ much more than tasks do."""
+MAX_HAZARD = 3.0
+"""How many times as often as believed, or as seldom, tokens may be rejected: what is drafted at all is a choice of the
+control's, and not all that there is."""
 DRAFTED_FADING = 0.99
 """What is left, after each answer, of what a drafter was seen to do, where it is asked whether it works."""
 HAZARD_WEIGHT, HAZARD_FADING = 8.0, 0.98
@@ -319,13 +340,13 @@ class Horizon(Struct, frozen=True):
         """For what is found out of a change: all requests alike that are expected."""
         return min(self.longest, self.at_first + alike, self.all_at_first + self.of_all * requests)
 
-    def of_drafter(self, tries: int, requests: int) -> float:
-        """For what the first tries of a kind of drafter teach of all requests."""
-        return min(self.longest, self.all_at_first + self.of_all * requests) / (1 + tries**2)
+    def of_drafter(self, requests: int) -> float:
+        """For what the first try of a kind of drafter teaches of all requests; after n tries, by 1 + n^2 less."""
+        return min(self.longest, self.all_at_first + self.of_all * requests)
 
-    def of_lane(self, tries: int, requests: int) -> float:
-        """For what the first tries of a lane do, beside that."""
-        return min(self.longest, self.lane_share * requests) / (1 + tries**2)
+    def of_lane(self, requests: int) -> float:
+        """For what the first try of a lane does, beside that; likewise."""
+        return min(self.longest, self.lane_share * requests)
 
 
 HORIZON = Horizon()

@@ -18,7 +18,7 @@ from msgspec import Meta
 from paceline.engines.examiner import Examiner
 from paceline.engines.interface import AnyEngine, Examination, Facts, LaunchError, NotReady
 from paceline.settings import EngineSettings, LocalEngineSettings, StrategyKind
-from paceline.types import AS_STARTED, Abilities, Api, DraftControl, Drafter, Request, Strategy
+from paceline.types import AS_STARTED, Abilities, Api, DraftControl, Drafter, DrafterControl, Request, Strategy
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
 DOCUMENTED_ERRORS = (NotReady, ConnectFailed, ConnectionLost, TimeoutError)
@@ -48,6 +48,14 @@ PIECES = (
     *(b"data: [DONE]\n\n", b"}"),
 )
 """Of an answer that makes no sense."""
+CONTROL = DraftControl(
+    min_yield=1.5,
+    drafters={
+        "ngram": DrafterControl((1.2, 1.4), (0.7,), {2: (0.5,), 8: (0.9, 0.9)}, 4.0),
+        "mtp": DrafterControl((1.3, 1.5, 1.8), (0.8, 0.7, 0.6), weight=12.0),
+    },
+)
+"""What requests are prepared with."""
 LIMIT_S = 30.0
 """For each call that talks to the server; it answers at once."""
 
@@ -125,9 +133,9 @@ async def _prepare_changes_only_what_it_says(engine: AnyEngine) -> None:
         body, fields = request.body, msgspec.json.encode(request.fields)
         for abilities in _abilities():
             for strategy in _strategies(abilities):
-                sent = engine.prepare(request, strategy, abilities, DraftControl(min_yield=1.5))
+                sent = engine.prepare(request, strategy, abilities, CONTROL)
                 _expect(
-                    sent == engine.prepare(request, strategy, abilities, DraftControl(min_yield=1.5)),
+                    sent == engine.prepare(request, strategy, abilities, CONTROL),
                     "the same request is changed anew",
                 )
                 _expect_kept(body, sent, engine.written_fields)
@@ -245,6 +253,7 @@ def _abilities() -> Iterator[Abilities]:
     yield Abilities((Drafter("draft", "small", 8),))
     yield Abilities((Drafter("draft", "small", None, "m"),))
     yield Abilities((Drafter("ngram", "ngram-simple", 12), Drafter("mtp", "draft-mtp", 3)))
+    yield Abilities((Drafter("ngram", "ngram-simple", 12), Drafter("mtp", "draft-mtp", 3)), controls_drafts=True)
 
 
 def _strategies(abilities: Abilities) -> list[Strategy]:

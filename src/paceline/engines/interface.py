@@ -49,6 +49,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """Tokens of context for one request."""
     slots: int | None = None
     """Requests it decodes at once."""
+    slot_tokens: tuple[int, ...] = ()
+    """Tokens that each slot's cache holds, of the request at work or the last one; empty where it does not say."""
 
 
 class Examination(Struct, frozen=True, kw_only=True):

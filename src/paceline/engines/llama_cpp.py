@@ -40,7 +40,8 @@ from paceline.types import (
     Request,
     Strategy,
 )
-from paceline.wire.client import Client
+from paceline.wire.client import Client, ConnectFailed
+from paceline.wire.connection import ConnectionLost
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
@@ -52,6 +53,8 @@ NO_SUCH_PATH = (404, 405, 501)
 """Of ``/props``: something stands before the server, or it is older than that."""
 REFUSED = 400
 """A field that makes no sense."""
+SLOTS_TIMEOUT_S = 1.0
+"""For ``/slots``, which is nice to know, and no more."""
 NO_COMPLETIONS = (400, 404, 405, 501)
 """Of ``/completion``: it was started to embed or to rank."""
 _DRAFTER_NAME = re.compile(r"(?:^|,)\s*([\w.-]{1,60})\s*(?=,|$)", re.ASCII)
@@ -91,6 +94,7 @@ class LlamaCpp:
             build=build if isinstance(build, str) else None,
             context_tokens=context if isinstance(context, int) and context > 0 else None,
             slots=slots if isinstance(slots, int) and slots > 0 else None,
+            slot_tokens=await _slot_tokens(client) if props.get("endpoint_slots") is True else (),
         )
 
     async def examine(self, client: Client, settings: LlamaCppSettings) -> Examination:
@@ -269,6 +273,19 @@ async def _props(client: Client) -> dict[str, Any]:
     if not isinstance(props, dict):
         raise NotReady("/props answers with no object; is this llama.cpp?")
     return props
+
+
+async def _slot_tokens(client: Client) -> tuple[int, ...]:
+    """What its slots hold; empty where it does not say. It answers between two batches, so that one that reads a long
+    prompt may be late: that is no illness."""
+    try:
+        slots = await fetch_json(client, "/slots", timeout_s=SLOTS_TIMEOUT_S)
+    except (NotReady, ConnectFailed, ConnectionLost, TimeoutError):
+        return ()
+    if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):
+        return ()
+    held = [slot.get("n_prompt_tokens", 0) for slot in slots]
+    return tuple(held) if all(isinstance(tokens, int) and tokens >= 0 for tokens in held) else ()
 
 
 def _loaded(models: dict[str, dict[str, Any]]) -> str | None:

@@ -42,8 +42,9 @@ OPTIONS = {
     "LLAMA_USE_PREBUILT_UI": "OFF",
     "LLAMA_OPENSSL": "OFF",
 }
+CPU = "cpu"
 BACKENDS = {
-    "cpu": {},
+    CPU: {},
     "cuda": {"GGML_CUDA": "ON"},
     "vulkan": {"GGML_VULKAN": "ON"},
     "metal": {"GGML_METAL": "ON"},
@@ -102,7 +103,7 @@ class Progress(Struct, frozen=True):
 Report = Callable[[Progress], None]
 
 
-def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Report = lambda _: None) -> Build:
+def build(cache: Path, backend: str = CPU, jobs: int | None = None, report: Report = lambda _: None) -> Build:
     """The server for a backend; built if it is not in the cache yet, which takes minutes.
 
     Args:

@@ -425,7 +425,7 @@ def counts(report: Mapping[str, Any], key: str) -> tuple[int, ...]:
     if not isinstance(values, list) or len(values) > MAX_POSITIONS:
         return ()
     numbers = [count({key: value}, key) for value in values]
-    while numbers and not numbers[-1]:
+    while numbers and numbers[-1] == 0:
         numbers.pop()
     return tuple(number for number in numbers if number is not None) if None not in numbers else ()
 
@@ -433,17 +433,27 @@ def counts(report: Mapping[str, Any], key: str) -> tuple[int, ...]:
 def draft_counts(timings: Mapping[str, Any], kind_of: Callable[[str], str]) -> dict[str, DraftCounts]:
     """What each drafter did, by kind; without those whose numbers can't be true."""
     drafters = timings.get("drafters")
-    found: dict[str, DraftCounts] = {}
-    for name, told in drafters.items() if isinstance(drafters, dict) else ():
-        if not isinstance(told, dict) or len(found) >= MAX_DRAFTERS:
-            continue
-        steps, drafted, accepted = (count(told, key) for key in ("steps", "drafted", "accepted"))
-        if steps is None or drafted is None or accepted is None or not max(steps, accepted) <= drafted:
-            continue
-        accepted_at, verified_at = counts(told, "accepted_by_position"), counts(told, "verified_by_position")
-        padded = accepted_at + (0,) * (len(verified_at) - len(accepted_at))
-        found[kind_of(name)] = DraftCounts(steps, drafted, accepted, padded, verified_at)
-    return found
+    if not isinstance(drafters, dict) or len(drafters) > MAX_DRAFTERS:
+        return {}
+    found = {kind_of(name): _counts_of(told) for name, told in drafters.items()}
+    return {kind: each for kind, each in found.items() if each is not None}
+
+
+def _counts_of(told: Any, with_shadow: bool = True) -> DraftCounts | None:
+    if not isinstance(told, dict):
+        return None
+    steps, drafted, accepted = (count(told, key) for key in ("steps", "drafted", "accepted"))
+    if steps is None or drafted is None or accepted is None or not max(steps, accepted) <= drafted:
+        return None
+    accepted_at, verified_at = counts(told, "accepted_by_position"), counts(told, "verified_by_position")
+    return DraftCounts(
+        steps,
+        drafted,
+        accepted,
+        accepted_at + (0,) * (len(verified_at) - len(accepted_at)),
+        verified_at,
+        _counts_of(told.get("shadow"), with_shadow=False) if with_shadow else None,
+    )
 
 
 def milliseconds(report: Mapping[str, Any], key: str) -> float | None:

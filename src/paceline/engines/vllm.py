@@ -175,7 +175,7 @@ def _arguments(strategy: Strategy, control: DraftControl) -> dict[str, Any]:
     if not strategy.drafts:
         return {N_MAX: 0}
     if strategy.among:
-        (drafter,) = strategy.among
+        drafter = strategy.among[0]  # vLLM has one
         known = control.drafters.get(drafter.kind)
         return {N_MAX: drafter.n_max} | ({} if known is None else {CONTROL: _in_json(known)})
     return {N_MAX: strategy.n_max or 0} | ({MIN_YIELD: control.min_yield} if control.min_yield else {})

@@ -122,6 +122,7 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
             "models": list(facts.models) if facts else None,
             "context_tokens": facts.context_tokens if facts else None,
             "slots": facts.slots if facts else None,
+            "slot_tokens": facts.slot_tokens if facts else (),
             "drafters": [structs.asdict(drafter) for drafter in supervisor.abilities.drafters],
             "restarts": supervisor.restarts,
             "warnings": supervisor.warnings,

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paceline.planning.gguf import Header, Tensor
 
-Kind = Literal["full", "window", "mla", "sparse", "hybrid", "recurrent", "compressed"]
+Kind = Literal["full", "window", "mla", "sparse", "hybrid", "recurrent", "compressed", "unknown"]
 """How sequences are remembered: every token in every layer; most layers only a sliding window; one latent vector a
-token (MLA); that and keys of an indexer (DSA); a state of fixed size in most layers; in all of them; or windows, with
-one cell for several tokens behind them (DeepSeek-V4)."""
+token (MLA); that and keys of an indexer (DSA); a state of fixed size in most layers; in all of them; windows, with one
+cell for several tokens behind them (DeepSeek-V4); or nobody knows here."""
 
 PLAIN = frozenset(
     (
@@ -134,7 +135,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
 
     @property
     def may_split_tensors(self) -> bool:
-        return self.name not in WITHOUT_TENSOR_SPLIT
+        return self.kind != "unknown" and self.name not in WITHOUT_TENSOR_SPLIT
 
     @property
     def mirrors_cache(self) -> bool:
@@ -165,7 +166,7 @@ def architecture_of(headers: Sequence[Header]) -> Architecture | None:
 
 def assumed_architecture(headers: Sequence[Header]) -> Architecture:
     """For a model whose architecture is not known: as if every layer remembered every token, which none surpasses."""
-    return _plain(_Keys(headers))
+    return replace(_plain(_Keys(headers)), kind="unknown")
 
 
 def mtp_layer_count(headers: Sequence[Header]) -> int:

@@ -10,7 +10,7 @@ from paceline.planning.devices import Machine
 from paceline.planning.drafters import FoundDrafter
 from paceline.planning.memory import Model, state_bytes
 from paceline.planning.plan import Choice
-from paceline.planning.search import MICRO_BATCH, Found, Search, Step
+from paceline.planning.search import MICRO_BATCH, Found, Search, Step, used_machine
 
 GIB, MIB = 1 << 30, 1 << 20
 
@@ -94,7 +94,8 @@ def _split(found: Found, machine: Machine, search: Search) -> str:
     why = search.why_not_tensor() or "that does not fit"
     if found.candidate.split == "none":
         name = machine.devices[found.candidate.used[0]].name
-        return f"One card, {name}, holds everything; cards that take turns by layers are no faster. Not split: {why}."
+        alone = f"One card, {name}, holds everything; cards that take turns by layers are no faster."
+        return f"{alone} Not by tensors: {why}."
     counts = found.layout.placement.layer_counts
     return f"Split by layers, {_listed(counts)} (the output counts as one). Not by tensors: {why}."
 
@@ -112,7 +113,8 @@ def _drafting(
     if own:
         said.append(f"{own[0].strategy.kind} up to {own[0].strategy.n_max}")
         if machine.devices and own[0].strategy.kind != "draft":
-            said[-1] += f", the best first length on cards like these ({speed.class_of(machine)})"
+            cards = speed.class_of(used_machine(machine, found.candidate))
+            said[-1] += f", the best first length on cards like these ({cards})"
     text = " and ".join(said) + "."
     if architecture.rolls_back and found.settings.draft_tokens:
         size = state_bytes(architecture)

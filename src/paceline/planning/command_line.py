@@ -19,6 +19,8 @@ CHECKPOINTS, CHECKPOINT_SHARE = 32, 0.25
 the host has left."""
 PROMPT_CACHE_MIB, PROMPT_CACHE_SHARE = 8_192, 0.5
 """The server's own limit for prompts that it keeps on the host, and what it may take of what is left after those."""
+NEARLY = 0.9
+"""Of that limit: a little less is not worth a flag."""
 
 
 class HostCaches(Struct, frozen=True):
@@ -49,7 +51,8 @@ def host_caches(found: Found, architecture: Architecture, machine: Machine) -> H
         of_all_slots = size * found.settings.slots
         checkpoints = min(CHECKPOINTS, int(left * CHECKPOINT_SHARE) // of_all_slots)
         left -= checkpoints * of_all_slots
-    return HostCaches(checkpoints, size, min(PROMPT_CACHE_MIB, int(left * PROMPT_CACHE_SHARE) // MIB))
+    prompt_cache = int(left * PROMPT_CACHE_SHARE) // MIB
+    return HostCaches(checkpoints, size, prompt_cache if prompt_cache < NEARLY * PROMPT_CACHE_MIB else PROMPT_CACHE_MIB)
 
 
 def flags(found: Found, machine: Machine, caches: HostCaches) -> tuple[str, ...]:

@@ -58,10 +58,11 @@ def compute_buffers(
     masks = _masks(architecture, settings)
     key_type = settings.draft_key_type if is_drafter else settings.key_type
     is_quantized = key_type != "f16"
+    copied = _f16_copies(architecture, settings) if is_quantized else 0
     working = max(
         _feed_forward(widths) * per_width,
         _recurrent(widths) * per_width,
-        _attention(widths, architecture, is_quantized) * per_width + (_f16_copies(architecture, settings) if is_quantized else 0),
+        _attention(widths, architecture, is_quantized) * per_width + copied,
     )
     if architecture.kind == "compressed":
         scores = COMPRESSED_SCORE_BYTES * settings.sequence_cells * batch

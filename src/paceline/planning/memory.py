@@ -112,6 +112,8 @@ class Model(Struct, frozen=True, dict=True):
     input_bytes: int
     output_bytes: int
     mtp_layers: int
+    tied_bytes: int = 0
+    """Of the embeddings, where they are the output's weights as well: a card has a copy of them, the host none."""
     mirrored_output_bytes: int = 0
     """Of what stands behind the last layer, what each card has as a whole where cards split tensors."""
     unknown_types: tuple[int, ...] = ()
@@ -132,10 +134,6 @@ class Model(Struct, frozen=True, dict=True):
     @property
     def experts_used(self) -> int:
         return self.header.own_number("expert_used_count")
-
-    @property
-    def is_tied(self) -> bool:
-        return not any(tensor.name == "output.weight" for header in self.headers for tensor in header.tensors)
 
     @property
     def trunk_count(self) -> int:
@@ -163,7 +161,7 @@ def model_of(headers: Sequence[Header]) -> Model:
     # Stripped layers have no tensors, and count for nothing.
     kept = count - claimed + mtp_count if claimed else count
     layers = [LayerWeights(0)] * max(0, kept)
-    at_input = at_output = mirrored_output = 0
+    at_input = at_output = mirrored_output = tied = 0
     unknown: set[int] = set()
     tensors = [tensor for part in headers for tensor in part.tensors]
     has_output = any(tensor.name == "output.weight" for tensor in tensors)
@@ -179,6 +177,7 @@ def model_of(headers: Sequence[Header]) -> Model:
             at_input += size
             if tensor.name == "token_embd.weight" and not has_output:
                 at_output += size
+                tied += size
         else:
             at_output += size
             mirrored_output += 0 if SPLIT.match(tensor.name) else size
@@ -189,6 +188,7 @@ def model_of(headers: Sequence[Header]) -> Model:
         input_bytes=at_input,
         output_bytes=at_output,
         mtp_layers=mtp_count,
+        tied_bytes=tied,
         mirrored_output_bytes=mirrored_output,
         unknown_types=tuple(sorted(unknown)),
     )

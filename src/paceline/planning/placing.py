@@ -30,6 +30,10 @@ SEARCH_STEPS = 24
 """Of a bisection of shares: to a millionth of a card."""
 
 
+ROUNDS = 3
+"""Of laying out layers and what is beside them in turn; the third changes hardly anything."""
+
+
 class DraftModel(Struct, frozen=True):
     """A drafter with a file of its own, and what it is loaded with."""
 
@@ -70,7 +74,8 @@ def laid_out(
             for device in range(placement.devices):
                 devices[device] += _part(use, model, settings, index, placement.devices)
         elif place == HOST:
-            host += use
+            is_output = index == len(placement.layers) - 1
+            host += use + Use(weights=-model.tied_bytes if is_output else 0)
         else:
             devices[place] += use
         host += Use(weights=experts)
@@ -105,7 +110,8 @@ def by_layer(
     draft: DraftModel | None = None,
     prefers_fast: bool = False,
 ) -> Layout:
-    """Whole layers, in order: cards as full as one another, or with ``prefers_fast`` the fastest ones first.
+    """Whole layers, in order: cards as full as one another as far as they fit, or with ``prefers_fast`` the fastest
+    ones first.
 
     Args:
         capacities: bytes that may be put on each device.
@@ -123,6 +129,8 @@ def by_layer(
         layout = _filled(model, settings, filled, capacities, host_experts, host_layers, draft)
         return layout, all(use.total <= most for use, most in zip(layout.devices, filled, strict=True))
 
+    if all_alike and (layout := _even(model, settings, capacities, host_experts, host_layers, draft)).over == 0:
+        return layout
     best, is_within = with_share(1.0)
     low, high = 0.0, 1.0
     for _ in range(SEARCH_STEPS if is_within else 0):
@@ -189,6 +197,35 @@ def _part(use: Use, model: Model, settings: Settings, index: int, count: int) ->
     return Use(weights=mirrored + -(-(use.weights - mirrored) // count), cache=cache)
 
 
+class _Beside(Struct, frozen=True):
+    """What a layout holds beside its layers."""
+
+    layout: Layout
+    bytes: tuple[int, ...]
+
+
+def _even(
+    model: Model,
+    settings: Settings,
+    capacities: Sequence[int],
+    host_experts: int,
+    host_layers: int,
+    draft: DraftModel | None,
+) -> Layout:
+    """Each device with its share of all layers, to the nearest layer."""
+    count = len(capacities)
+    sizes = _sizes(model, settings, count, host_experts)[host_layers:]
+    total, room = sum(sizes), max(1, sum(capacities))
+    ends = [total * sum(capacities[: at + 1]) / room for at in range(count)]
+    places, held, device = [HOST] * host_layers, 0, 0
+    for size in sizes:
+        while device < count - 1 and held + size / 2 > ends[device]:
+            device += 1
+        places.append(device)
+        held += size
+    return _placed(model, settings, places, capacities, host_experts, draft).layout
+
+
 def _filled(
     model: Model,
     settings: Settings,
@@ -198,35 +235,48 @@ def _filled(
     host_layers: int,
     draft: DraftModel | None,
 ) -> Layout:
-    """Layers in order onto devices, to the given fill; what buffers take depends on which of them have any."""
-    count, blocks = len(filled), model.header.own_number("block_count") + 1
-    fixed = [0] * count
-    placement = Placement(layers=(), devices=count)
-    for _ in range(3):  # what is beside the layers follows from where they are, and the other way round
-        places, device, held = [], 0, 0.0
-        probe = Placement(layers=(0,) * blocks, devices=count, host_experts=host_experts)
-        for index in range(blocks):
-            if index < host_layers:
-                places.append(HOST)
-                continue
-            size = _layer(model, settings, probe, index).total
-            while device < count - 1 and held + size + fixed[device] > filled[device]:
-                device, held = device + 1, 0.0
+    """Layers in order onto devices, to the given fill. What is beside the layers follows from where they are, and the
+    other way round, so it is done again with what the last round found."""
+    count = len(filled)
+    sizes = _sizes(model, settings, count, host_experts)
+    beside = [0] * count
+    for _ in range(ROUNDS):
+        places, device, held = [HOST] * host_layers, 0, 0
+        for size in sizes[host_layers:]:
+            while device < count - 1 and held + size + beside[device] > filled[device]:
+                device, held = device + 1, 0
             places.append(device)
             held += size
-        placement = Placement(layers=tuple(places), devices=count, host_experts=host_experts)
-        devices, host = laid_out(model, settings, placement, draft)
-        layers = [Use() for _ in range(count)]
-        for index, place in enumerate(places):
-            if place != HOST:
-                layers[place] += _layer(model, settings, placement, index)
-        beside = [use.total - own.total for use, own in zip(devices, layers, strict=True)]
-        # a device that had nothing gets about what the others have, once it has something
-        beside = [size or max(beside) for size in beside]
-        if beside == fixed:
+        placed = _placed(model, settings, places, capacities, host_experts, draft)
+        # a device that has no layers yet will need about what the others do
+        found = [size or max(placed.bytes, default=0) for size in placed.bytes]
+        if found == beside:
             break
-        fixed = beside
-    return Layout(placement, devices, host, _over(devices, capacities))
+        beside = found
+    return placed.layout
+
+
+def _sizes(model: Model, settings: Settings, count: int, host_experts: int) -> list[int]:
+    """Of each layer, and of the output."""
+    blocks = model.header.own_number("block_count") + 1
+    probe = Placement(layers=(0,) * blocks, devices=count, host_experts=host_experts)
+    return [_layer(model, settings, probe, index).total for index in range(blocks)]
+
+
+def _placed(
+    model: Model,
+    settings: Settings,
+    places: Sequence[int],
+    capacities: Sequence[int],
+    host_experts: int,
+    draft: DraftModel | None,
+) -> _Beside:
+    placement = Placement(layers=tuple(places), devices=len(capacities), host_experts=host_experts)
+    devices, host = laid_out(model, settings, placement, draft)
+    sizes = _sizes(model, settings, len(capacities), host_experts)
+    own = [sum(size for size, at in zip(sizes, places, strict=True) if at == device) for device in range(len(devices))]
+    beside = tuple(use.total - size for use, size in zip(devices, own, strict=True))
+    return _Beside(Layout(placement, devices, host, _over(devices, capacities)), beside)
 
 
 def _over(devices: Sequence[Use], capacities: Sequence[int]) -> int:

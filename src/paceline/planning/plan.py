@@ -90,7 +90,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     judgement: Judgement | None = None
     largest_context_tokens: int | None = None
     checkpoints: int | None = None
-    step_cost: float | None = None
+    drafted_token_cost: float | None = None
     """What each drafted token is believed to add to a step, in plain steps; ``None`` where the processor computes."""
     used_devices: tuple[int, ...] = ()
     """Their places in the machine."""

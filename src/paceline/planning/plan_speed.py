@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from paceline.planning.architectures import layer_of
 from paceline.planning.devices import Machine
-from paceline.planning.memory import EXPERTS, INPUT_TENSORS, Model
+from paceline.planning.memory import EXPERTS, HOST, INPUT_TENSORS, Model
 from paceline.planning.plan import Plan
 from paceline.planning.speed import NotPredicted, Predicted, Step, decode_speed, prefill_seconds
 
@@ -23,6 +23,9 @@ def speed_sentences(plan: Plan, model: Model, machine: Machine) -> Iterator[str]
         yield f"Speed: {_range(shallow)} tokens/s for one request that does not draft ({shallow.how})."
         if isinstance(deep, Predicted):
             yield f"At {plan.context_tokens:,} tokens: {_range(deep)} tokens/s."
+    if plan.placement.host_experts or HOST in plan.placement.layers:
+        yield "The first token is not predicted: prompts are read with weights that are copied from the host."
+        return
     prefill = prefill_seconds(plan.context_tokens, _parameters(model), _attention_width(model), cards, plan.split)
     if isinstance(prefill, Predicted):
         yield f"First token of a prompt of {plan.context_tokens:,} tokens: after {_range(prefill)} s ({prefill.how})."

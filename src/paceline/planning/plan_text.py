@@ -28,17 +28,18 @@ def plan_text(plan: Plan, model: Model, speeds: Sequence[str] = (), is_explained
         choice.reason for choice in plan.choices if is_explained or choice.subject in ALWAYS_SHOWN or choice.has_price
     ]
     sentences += [*speeds, *plan.warnings]
-    return "\n".join([*_wrapped(_headline(plan, model)), "", _table(plan, model), *_wrapped(*sentences)])
+    return "\n".join([*wrapped(_headline(plan, model)), "", _table(plan, model), *wrapped(*sentences)])
 
 
 def decisions(plan: Plan) -> tuple[str, ...]:
     """What was decided, for those who did not ask: what had to be given up, how cards share the work, and warnings."""
     reasons = [choice.reason for choice in plan.choices if choice.has_price or choice.subject == "split"]
     verdict = [] if plan.fits else [_verdict(plan)]
-    return tuple(_wrapped(*verdict, *reasons, *plan.warnings))
+    return tuple(wrapped(*verdict, *reasons, *plan.warnings))
 
 
-def _wrapped(*sentences: str) -> Iterator[str]:
+def wrapped(*sentences: str) -> Iterator[str]:
+    """Lines of sentences, each of which begins a new one."""
     for sentence in sentences:
         yield from textwrap.wrap(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
 

@@ -20,7 +20,7 @@ from paceline.planning.judging import difference, measured
 from paceline.planning.memory import HOST, Model, model_of
 from paceline.planning.placing import CONTEXT_BYTES, MARGIN_BYTES, Layout, budget_bytes
 from paceline.planning.plan import Budget, DoesNotFit, Judgement, Plan, Wish
-from paceline.planning.search import HOST_MARGIN_BYTES, Found, Search
+from paceline.planning.search import HOST_MARGIN_BYTES, Found, Search, used_machine
 
 NAMES = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "metal": "MTL", "sycl": "SYCL"}
 """What llama.cpp calls devices of a backend, before their numbers."""
@@ -52,7 +52,7 @@ def make_plan(
         found, steps = search.best()
         caches = command_line.host_caches(found, architecture, machine)
         words = command_line.flags(found, machine, caches)
-        drafters = command_line.drafters(found, architecture, drafter, search.draft_tokens)
+        drafters = command_line.drafters(found, architecture, drafter, search.draft_tokens(found.candidate))
         if judge is None:
             break
         asked = ["--model", str(model.header.path), *command_line.for_dry_run(words), *drafting_flags(drafters)]
@@ -78,7 +78,10 @@ def make_plan(
         kinds = ", ".join(map(str, model.unknown_types))
         warnings.append(f"The file has tensors of types that are not known here ({kinds}); their bytes are missing.")
     wished = wish.context_tokens
-    host = Budget(name="host", free=machine.host_memory_bytes, use=found.layout.host, reserved=HOST_MARGIN_BYTES)
+    host_free = machine.host_memory_bytes
+    if host_free is not None and machine.is_unified:
+        host_free -= found.device_bytes
+    host = Budget(name="host", free=host_free, use=found.layout.host, reserved=HOST_MARGIN_BYTES)
     largest = search.largest_context(found)
     return Plan(
         model=model.header.path.name,
@@ -98,7 +101,7 @@ def make_plan(
         judgement=judgement,
         largest_context_tokens=largest,
         checkpoints=caches.checkpoints,
-        step_cost=_step_cost(model, machine),
+        drafted_token_cost=_token_cost(model, used_machine(machine, found.candidate)),
         used_devices=found.candidate.used,
     )
 
@@ -110,7 +113,7 @@ def _draft_model(drafter: FoundDrafter | None) -> Model | None:
     return model if model.architecture else replace(model, architecture=assumed_architecture(model.headers))
 
 
-def _step_cost(model: Model, machine: Machine) -> float | None:
+def _token_cost(model: Model, machine: Machine) -> float | None:
     if not machine.devices:
         return None
     experts = None

@@ -174,10 +174,10 @@ class Search:
         devices, header, architecture = self._machine.devices, self._model.header, self._architecture
         heads = {*header.own_numbers("attention.head_count_kv"), header.own_number("attention.head_count_kv")}
         groups = header.own_number("ssm.group_count")
+        if architecture.kind == "unknown":
+            return f"nothing is known here of how the tensors of {architecture.name} could be cut"
         if not architecture.may_split_tensors:
             return f"llama.cpp does not split the tensors of {architecture.name}"
-        if self._model.architecture is None:
-            return "nothing is known of how this architecture's tensors could be cut"
         if architecture.mirrors_cache:
             return "each card would hold the whole cache of this architecture"
         if len(devices) != 2 or len({(device.name, device.memory_bytes) for device in devices}) > 1:
@@ -190,14 +190,14 @@ class Search:
             return "that makes one request faster and several slower"
         return None
 
-    @property
-    def draft_tokens(self) -> int:
+    def draft_tokens(self, candidate: Candidate) -> int:
         """Longest draft of the drafter with a model of its own; 0 without one."""
         if self._drafter is None:
             return 0
-        if not self._machine.devices or self._drafter.kind == "draft":
+        if not candidate.used or self._drafter.kind == "draft":
             return self._drafter.n_max
-        return speed.first_length(speed.class_of(self._machine), has_experts=self._model.expert_count > 0)
+        cards = speed.class_of(used_machine(self._machine, candidate))
+        return speed.first_length(cards, has_experts=self._model.expert_count > 0)
 
     def host_capacity(self) -> int | None:
         """Bytes that may be put on the host; ``None`` where it is not known."""
@@ -292,7 +292,7 @@ class Search:
         for step in steps[:-1]:
             if step.name in undone:
                 without = self.tried(replace(found.candidate, **undone[step.name]))
-                if not without.layout.over and without.on_host <= found.on_host:
+                if not without.layout.over and _is_as_good(without, found):
                     found = without
                     kept.remove(step)
         return self._lengthened(found, first), kept
@@ -347,7 +347,7 @@ class Search:
             key_type=candidate.cache_type,
             value_type=candidate.cache_type,
             micro_batch=candidate.micro_batch,
-            draft_tokens=self.draft_tokens if drafts else 0,
+            draft_tokens=self.draft_tokens(candidate) if drafts else 0,
             loads_mtp=candidate.with_mtp,
             draft_key_type=draft_type,
             draft_value_type=draft_type,
@@ -364,12 +364,23 @@ class Search:
         )
 
 
+def _is_as_good(without: Found, found: Found) -> bool:
+    """Where experts are on the host anyway, those of one more layer are less than what else was given up for it."""
+    one_more = 1 if found.host_experts else 0
+    return without.host_layers <= found.host_layers and without.host_experts <= found.host_experts + one_more
+
+
 def _worth_saying(first: Found, found: Found, steps: list[Step]) -> list[Step]:
     """Of several cuts of the context only what they come to, and of what was bought back nothing."""
     kept = [step for step in steps if step.name != "context"]
     if found.candidate.context_tokens < first.candidate.context_tokens:
         kept.append(Step("context", first, found))
     return kept
+
+
+def used_machine(machine: Machine, candidate: Candidate) -> Machine:
+    """With only the devices that are used."""
+    return replace(machine, devices=tuple(machine.devices[at] for at in candidate.used))
 
 
 def _least(most: int, laid_out: Callable[[int], Layout]) -> Layout:

@@ -8,7 +8,7 @@ from typing import cast
 from paceline.engines.llama_cpp import LlamaCppSettings
 from paceline.engines.llama_cpp_flags import ALIAS, MODEL, PORT, THREADS, drafting_flags
 from paceline.planning.plan import Plan
-from paceline.settings import StrategyKind
+from paceline.settings import LocalEngineSettings, StrategyKind
 
 NAME = "llama"
 
@@ -36,11 +36,11 @@ def planned_engine(
         strategy=cast(StrategyKind, first.kind),
         n_max=first.n_max,
         device="gpu" if plan.devices else "cpu",
-        step_cost=plan.step_cost,
+        drafted_token_cost=plan.drafted_token_cost,
     )
 
 
-def written(engine: LlamaCppSettings, text: str) -> str:
+def written(engine: LocalEngineSettings, text: str) -> str:
     """A configuration file with this engine.
 
     Args:
@@ -48,7 +48,8 @@ def written(engine: LlamaCppSettings, text: str) -> str:
     """
     comment = "\n".join(f"# {line}".rstrip() for line in text.splitlines())
     words = "\n".join(f"    {line}," for line in _lines(engine.launch))
-    step_cost = f"step_cost = {engine.step_cost}\n" if engine.step_cost is not None else ""
+    values = {"n_max": engine.n_max, "drafted_token_cost": engine.drafted_token_cost}
+    numbers = "".join(f"{name} = {value}\n" for name, value in values.items() if value is not None)
     return f"""\
 {comment}
 #
@@ -59,8 +60,7 @@ name = {_quoted(engine.name)}
 kind = {_quoted(engine.kind)}
 device = {_quoted(engine.device or "")}
 strategy = {_quoted(engine.strategy)}
-n_max = {engine.n_max}
-{step_cost}launch = [
+{numbers}launch = [
 {words}
 ]
 """

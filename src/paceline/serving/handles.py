@@ -214,7 +214,7 @@ class LaneHandle:
             cannot_keep=engine.supervisor.abilities.not_when_drafting if self.lane.strategy.drafts else frozenset(),
             can_join=not device.takes_turns or device.can_start(engine.name, engine.slots),
             has_turn=not device.takes_turns or device.holder in (engine.name, None),
-            step_cost=engine.settings.step_cost,
+            drafted_token_cost=engine.settings.drafted_token_cost,
         )
 
 
