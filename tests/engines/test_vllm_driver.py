@@ -39,22 +39,24 @@ def server(knows_control: bool = True) -> Script:
         control = None
         if knows_control and CONTROL in arguments:
             control = RequestControl(json.loads(arguments[CONTROL]), longest, True)
-        histogram, left, drafted = [0] * (LONGEST + 1), 16, 0
+        histogram, left, lengths = [0] * (LONGEST + 1), 16, []
         while left > 0:
             length = control.limit(longest) if control else longest
             if control:
                 control.generated([1] * (length + 1), length)
             histogram[length] += length > 0
-            drafted += length
+            lengths += [length] if length else []
             left -= length + 1
-        await wire.json({"choices": [], "usage": USAGE, "metrics": metrics(histogram, drafted)})
+        await wire.json({"choices": [], "usage": USAGE, "metrics": metrics(histogram, sum(lengths), lengths)})
 
     return script
 
 
-def metrics(histogram: list[int], drafted: int) -> dict[str, Any]:
+def metrics(histogram: list[int], drafted: int, lengths: list[int] | None = None) -> dict[str, Any]:
+    steps = {"per_step_accepted": lengths, "per_step_drafted": lengths} if lengths else {}
     return {
         "speculative_decoding": {
+            **steps,
             "acceptance_histogram": histogram,
             "num_spec_steps": sum(histogram),
             "num_accepted_draft_tokens": sum(n * steps for n, steps in enumerate(histogram)),
@@ -129,9 +131,27 @@ def test_positions_are_read_from_how_much_steps_accepted() -> None:
     assert (seen.drafted, seen.accepted, seen.drafting_steps) == (18, 10, 6)
     assert seen.accepted_by_position == (4, 3, 3)
     assert seen.by_drafter == {"mtp": DraftCounts(6, 18, 10, (4, 3, 3), (6, 4, 3))}
-    cut = observed(told, CONTROLLED)  # lengths differ, so it is not known how often a position was verified
-    assert cut.by_drafter == {"mtp": DraftCounts(6, 18, 10, (4, 3, 3, 0, 0, 0), ())}
     assert observed(told, Strategy()).by_drafter == {}
+
+
+def test_positions_of_drafts_that_were_cut_are_read_from_the_steps() -> None:
+    told = metrics([2, 1, 0, 3, 0, 0, 0], 15)
+    seen = observed(told, CONTROLLED)  # how often a position was verified is not known
+    assert (seen.accepted_by_position, seen.by_drafter) == ((), {"mtp": DraftCounts(6, 15, 10)})
+    steps = {"per_step_drafted": [1, 2, 1, 3, 4, 4], "per_step_accepted": [0, 0, 1, 3, 3, 3]}
+    detailed = {"speculative_decoding": told["speculative_decoding"] | steps}
+    expected = DraftCounts(6, 15, 10, (4, 3, 3, 0), (6, 3, 3, 2))
+    assert observed(detailed, CONTROLLED).by_drafter == {"mtp": expected}
+    for wrong in ({"per_step_drafted": [1]}, {"per_step_accepted": [0, 0, 1, 3, 3, 5]}, {"per_step_drafted": "all"}):
+        other = {"speculative_decoding": detailed["speculative_decoding"] | wrong}
+        assert observed(other, CONTROLLED).by_drafter == {"mtp": DraftCounts(6, 15, 10)}
+
+
+def test_a_report_of_a_thousand_steps_is_read() -> None:
+    told = metrics([0, 0, 0, 2000, 0, 0, 0], 6000)
+    steps = {"per_step_drafted": [3] * 2000, "per_step_accepted": [3] * 2000}
+    seen = observed({"speculative_decoding": told["speculative_decoding"] | steps}, CONTROLLED)
+    assert seen.by_drafter["mtp"].verified_by_position == (2000, 2000, 2000)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from paceline.engines.examination import (
     lost_when_drafting,
 )
 from paceline.engines.interface import Examination, Facts, NotReady, assumed
-from paceline.engines.observation import Observer, count, counts, milliseconds
+from paceline.engines.observation import MAX_POSITIONS, TAIL_BYTES, Observer, count, counts, milliseconds
 from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_models, with_version
 from paceline.engines.usage import UsageObserver
 from paceline.inside.vllm_arguments import CONTROL, MIN_YIELD, N_MAX
@@ -37,7 +37,7 @@ from paceline.wire.client import Client
 XARGS = "vllm_xargs"
 """The field in which vLLM takes what it does not know itself."""
 METRICS_ADVICE = (
-    "its answers tell no draft counts; start it with --per-request-spec-decode-metrics summary "
+    "its answers tell no draft counts; start it with --per-request-spec-decode-metrics detailed "
     "--enable-per-request-metrics, and Paceline learns faster"
 )
 
@@ -105,12 +105,13 @@ class _Observer(UsageObserver):
     """Reads ``metrics``."""
 
     reports = (*UsageObserver.reports, b'"metrics"')
+    longest_report = TAIL_BYTES
+    """With two numbers for each step."""
 
     def __init__(self, request: Request, strategy: Strategy) -> None:
         super().__init__(request, strategy.drafts)
         self._kind = strategy.kind
-        self._is_fixed = not strategy.among
-        self._n_max = strategy.n_max
+        self._longest = strategy.n_max
 
     def _observed(self) -> Observation:
         observation = super()._observed()
@@ -133,21 +134,40 @@ class _Observer(UsageObserver):
         )
 
     def _counts(self, drafting: Mapping[str, Any]) -> DraftCounts | None:
-        """By position, from how many steps accepted 0, 1, 2 ... tokens; ``None`` where these do not fit the rest. How
-        often a position was verified is told where all drafts had one length."""
+        """By position; ``None`` where the numbers do not fit each other. How often a position was verified follows from
+        the steps' own numbers (vLLM's ``detailed``), or where all drafts had one length. Where neither is so, those
+        accepted by position would be taken for fewer than they are, and are left out."""
         histogram = counts(drafting, "acceptance_histogram")
         steps, drafted, accepted = (
             count(drafting, key) for key in ("num_spec_steps", "num_draft_tokens", "num_accepted_draft_tokens")
         )
-        at = tuple(sum(histogram[position:]) for position in range(1, len(histogram)))
-        if not steps or not drafted or sum(histogram) != steps or sum(at) != accepted or not accepted <= drafted:
+        accepted_at = [sum(histogram[position:]) for position in range(1, len(histogram))]
+        if not steps or not drafted or sum(histogram) != steps or sum(accepted_at) != accepted:
             return None
-        longest = count(drafting, "num_spec_tokens") or 0
-        if self._is_fixed and self._n_max is not None:
-            longest = min(longest, self._n_max)
-        accepted_at = at + (0,) * (longest - len(at))
-        has_one_length = drafted == steps * longest
-        return DraftCounts(steps, drafted, accepted, accepted_at, (steps, *accepted_at[:-1]) if has_one_length else ())
+        if not max(accepted, steps) <= drafted:
+            return None
+        verified_at = _verified(drafting, steps, drafted, accepted)
+        if not verified_at:
+            longest = min(count(drafting, "num_spec_tokens") or 0, self._longest or MAX_POSITIONS)
+            if drafted != steps * longest:
+                return DraftCounts(steps, drafted, accepted)
+            verified_at = [steps, *accepted_at, *[0] * longest][:longest]
+        accepted_at += [0] * (len(verified_at) - len(accepted_at))
+        return DraftCounts(steps, drafted, accepted, tuple(accepted_at), tuple(verified_at))
+
+
+def _verified(drafting: Mapping[str, Any], steps: int, drafted: int, accepted: int) -> list[int]:
+    """How often each position was verified; empty where it does not tell of each step."""
+    drafted_in, accepted_in = drafting.get("per_step_drafted"), drafting.get("per_step_accepted")
+    if not isinstance(drafted_in, list) or not isinstance(accepted_in, list) or len(drafted_in) != len(accepted_in):
+        return []
+    pairs = list(zip(drafted_in, accepted_in, strict=True))
+    if not all(type(one) is int and type(right) is int and 0 <= right <= one for one, right in pairs):
+        return []
+    longest = max((one for one, _ in pairs), default=0)
+    if (len(pairs), sum(drafted_in), sum(accepted_in)) != (steps, drafted, accepted) or longest > MAX_POSITIONS:
+        return []
+    return [sum(one > at and right >= at for one, right in pairs) for at in range(longest)]
 
 
 def _arguments(strategy: Strategy, control: DraftControl) -> dict[str, Any]:

@@ -55,7 +55,7 @@ where ``reach`` is the product of the same square roots over the positions befor
 
 *Constants.* Tuned on lookups over 427 recorded answers at five costs of a step, and on heads drawn with published
 acceptance by position, requests and passages that differ, right and wrong priors, at three costs. Most hardly matter:
-``KEPT_PER_DRAFT`` from 0.95 to 0.99, ``KEPT_PER_TOKEN`` from 0.995 to 1, ``KEPT_RATE`` from 0.9 to 0.98, ``MAX_CREDIT``
+``KEPT_PER_DRAFT`` from 0.93 to 0.98, ``KEPT_PER_TOKEN`` from 0.995 to 1, ``KEPT_RATE`` from 0.9 to 0.98, ``MAX_CREDIT``
 from 4 to 100 and ``FIRST_STEPS`` from 4 to 50 change the mean by less than 0.5 %. ``FIRST_LOSSES`` of 1 loses 1.5 %
 where drafting is dear and pays, of 5 gains 0.2 %, and text that never accepts pays for it. A ``FIRST_WAIT`` of 32
 loses 15 % where the prior wrongly says that drafting does not pay. A weight of 3 to 12 is as good as any where priors
@@ -67,7 +67,7 @@ from dataclasses import dataclass, field
 from math import expm1, isfinite, log, sqrt
 from typing import Any
 
-KEPT_PER_DRAFT = 0.97
+KEPT_PER_DRAFT = 0.95
 KEPT_PER_TOKEN = 0.998
 KEPT_RATE = 0.95
 FIRST_STEPS = 8.0
