@@ -213,13 +213,14 @@ class TimeModel:
         # 3. What single requests differ by, and what nothing else explains.
         by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
         alike = {others: leaf.alike for others, leaf in leaves.items()}
-        times, spreads, rates = [sum(of_lane) for of_lane in zip(machine, cost, shortness, strict=True)], [], []
+        times = [first + second + third for first, second, third in zip(machine, cost, shortness, strict=True)]
+        spreads, rates = [], []
         for number, (lane, shape, others) in enumerate(zip(ids, lanes.shapes, beside, strict=True)):
             rates.append(self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0)
             if not shape.drafts:
                 spreads.append(0.0)
                 continue
-            spread = by_kind[shape.kind, others] * shape.feels**2
+            spread = by_kind[shape.kind, others] * shape.feels * shape.feels
             mean, variance = self._residual(alike[others], lane)
             spreads.append(spread)
             times[number] += mean + spread / 2
