@@ -138,6 +138,33 @@ def rocm_cards(text: str) -> list[DriverCard]:
     ]
 
 
+def amd_smi_cards(text: str) -> list[DriverCard]:
+    """What ``amd-smi static --asic --bus --vram --json`` printed, which takes the place of ``rocm-smi``: a list, or in
+    newer versions an object with one under ``gpu_data``."""
+    start = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=-1)
+    if start < 0:
+        return []
+    try:
+        document, _ = json.JSONDecoder().raw_decode(text[start:])
+    except ValueError:
+        return []
+    entries = document.get("gpu_data") if isinstance(document, dict) else document
+    cards = []
+    for entry in entries if isinstance(entries, list) else []:
+        asic, bus, memory = (_part(entry, name) for name in ("asic", "bus", "vram"))
+        size = _part(memory, "size")
+        megabytes = _whole(size.get("value"))
+        cards.append(
+            DriverCard(
+                name=str(asic.get("market_name", "AMD GPU")),
+                address=str(bus.get("bdf", "")).lower().removeprefix("0000"),
+                memory_bytes=None if megabytes is None else megabytes * MIB,
+                processor=str(asic.get("target_graphics_version", "")),
+            )
+        )
+    return cards
+
+
 def amd_cards(drm: Path) -> list[DriverCard]:
     """What Linux's amdgpu driver tells by itself, in the order of the bus.
 
@@ -201,6 +228,12 @@ def pcie_bytes_per_s(generation: float | None, lanes: float | None) -> float | N
     """In one direction; ``None`` where the driver does not tell."""
     per_lane = PCIE_GB_PER_S_A_LANE.get(int(generation)) if generation is not None else None
     return per_lane * lanes * 1e9 if per_lane and lanes else None
+
+
+def _part(document: object, name: str) -> Mapping[str, object]:
+    """An object within another; empty where it is not there."""
+    part = document.get(name) if isinstance(document, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def _number(text: str) -> float | None:
