@@ -217,6 +217,7 @@ def test_linux_tells_of_amd_s_cards_without_any_tool(tmp_path: Path) -> None:
     (card,) = amd_cards(drm)
     assert (card.memory_bytes, card.free_bytes) == (24560 * MIB, 23660 * MIB)
     assert (card.power_limit_w, card.default_power_limit_w, card.has_display) == (300, 339, True)
+    assert card.address == "0000:03:00.0"
     assert card.pcie_bytes_per_s == pytest.approx(31.5e9, rel=0.001)
     listed = "Available devices:\n  Vulkan0: AMD Radeon RX 7900 XTX (RADV NAVI31) (24560 MiB, 24300 MiB free)\n"
     machine = find_machine(SERVER, run=answering(llama_server=listed), drm=drm, system="Linux", host_memory_bytes=HOST)

@@ -128,7 +128,7 @@ def rocm_cards(text: str) -> list[DriverCard]:
     return [
         DriverCard(
             name=str(card.get("Card Series") or card.get("Card series") or card.get("Device Name") or name),
-            address=str(card.get("PCI Bus", "")).lower().removeprefix("0000"),
+            address=str(card.get("PCI Bus", "")).lower(),
             memory_bytes=(memory := _whole(card.get("VRAM Total Memory (B)"))),
             free_bytes=None if memory is None else memory - (_whole(card.get("VRAM Total Used Memory (B)")) or 0),
             processor=str(card.get("GFX Version", "")),
@@ -157,7 +157,7 @@ def amd_smi_cards(text: str) -> list[DriverCard]:
         cards.append(
             DriverCard(
                 name=str(asic.get("market_name", "AMD GPU")),
-                address=str(bus.get("bdf", "")).lower().removeprefix("0000"),
+                address=str(bus.get("bdf", "")).lower(),
                 memory_bytes=None if megabytes is None else megabytes * MIB,
                 processor=str(asic.get("target_graphics_version", "")),
             )
@@ -189,7 +189,7 @@ def amd_cards(drm: Path) -> list[DriverCard]:
         cards.append(
             DriverCard(
                 name=_file_text(folder / "product_name") or "AMD GPU",
-                address=folder.resolve().name.removeprefix("0000"),
+                address=folder.resolve().name,
                 memory_bytes=whole,
                 free_bytes=max(0, whole - int(used)),
                 power_limit_w=None if limit is None else limit / 1e6,
