@@ -48,6 +48,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
+ALL_APIS = frozenset(Api)
+
+
 class ConfigurationError(Exception):
     """A configuration that can't be used. ``str()`` gives one line per problem: file, line, key, what to do."""
 
@@ -234,7 +237,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def speaks(self) -> frozenset[Api]:
         """The APIs that it is sent requests in."""
-        return frozenset(self.apis or Api)
+        return frozenset(self.apis) if self.apis else ALL_APIS
 
     @property
     def max_tokens_field(self) -> str:

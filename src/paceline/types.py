@@ -628,6 +628,8 @@ class Outcome(Struct, frozen=True):
     """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
     failed: tuple[tuple[str, str], ...] = ()
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
+    deliveries: int = 0
+    """How often it reached an engine, whatever came of it: each may have worked on it, and a provider may bill it."""
     cancelled: tuple[tuple[str, str], ...] = ()
     """Lanes that were sent it as well, each with its fingerprint, and were cancelled since another one was quicker; a
     provider may ask money for that."""

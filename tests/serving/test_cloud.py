@@ -450,3 +450,60 @@ async def test_no_second_copy_unless_it_is_turned_on(start_engine: StartEngine, 
     one.script = streams(before_s=0.5)
     assert (await stream(running)).headers["x-paceline-lane"] == "one"
     assert not two.requests
+
+
+# All of it together
+
+
+async def test_nothing_is_lost_that_could_be_served_and_each_delivery_is_recorded(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that fails in every way, and one that is often at its limit."""
+    monkeypatch.setattr(pace, "MIN_STREAMS", 5)
+    monkeypatch.setattr(illness, "EJECTION_S", (0.05,))
+
+    async def limited(received: Received, wire: Wire) -> None:
+        await wire.json({"error": {"message": "slow down"}}, 429, {"retry-after-ms": "50"})
+
+    async def overloaded(received: Received, wire: Wire) -> None:
+        error = b'event: error\ndata: {"error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'
+        await wire.stream_head()
+        await wire.chunk(error)
+        await wire.end()
+
+    well = streams()
+    faults = [limited, status_500, drops, overloaded, streams(before_s=0.1)]
+
+    async def fails(received: Received, wire: Wire) -> None:
+        number = len(one.requests)
+        await (faults[number // 2 % len(faults)] if number % 2 else well)(received, wire)
+
+    async def is_full(received: Received, wire: Wire) -> None:
+        await (limited if len(two.requests) % 5 == 0 else well)(received, wire)
+
+    one, two = await start_engine(fails), await start_engine(is_full)
+    running = await start_gateway("routing.hedging = true\n" + provider("one", one) + provider("two", two))
+    for begin in range(0, 200, 8):
+        for got in await asyncio.gather(*(stream(running) for _ in range(begin, begin + 8))):
+            assert got.content == token("one") + token("two") + DONE
+    await running.outcome_number(200)
+    outcomes = [record.outcome for record in running.records]
+    assert {outcome.status for outcome in outcomes} == {200}
+    assert sum(outcome.deliveries for outcome in outcomes) == len(one.requests) + len(two.requests) > 200
+    assert all(outcome.deliveries >= 1 + len(outcome.failed) + len(outcome.cancelled) for outcome in outcomes)
+
+
+async def test_a_new_key_is_taken_up_by_a_reload(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await start_engine()
+    running = await start_gateway(provider("cloud", engine))
+    await post(running)
+    supervisor = running.gateway.fleet.engines["cloud"].supervisor
+    await running.http.post("/paceline/reload")
+    assert running.gateway.fleet.engines["cloud"].supervisor is supervisor
+    monkeypatch.setenv("CLOUD_KEY", "sk-new")
+    await running.http.post("/paceline/reload")
+    await running.lanes_settle()
+    await post(running)
+    assert [one.headers["authorization"] for one in engine.requests] == ["Bearer sk-operators-own", "Bearer sk-new"]

@@ -1,5 +1,6 @@
 """What is translated, what is refused, and that streams come out the same wherever they are cut."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -474,3 +475,46 @@ def test_why_an_answer_ended(reason: str, more: dict[str, Any], expected: tuple[
     translator = _way(Api.ANTHROPIC_MESSAGES, Api.OPENAI_CHAT).stream()
     said = events(translator.feed(unnamed_events(streamed)) + translator.end())[-2]["delta"]
     assert (said["stop_reason"], said["stop_sequence"]) == expected
+
+
+# Whatever comes
+
+WORDS = st.sampled_from(
+    "type role content text messages input tools function name arguments id image_url url source data tool_use "
+    "tool_result tool_calls thinking system user assistant tool choices delta index usage message message_start "
+    "content_block_start content_block content_block_delta text_delta function_call finish_reason stop_reason error "
+    "reasoning output_config response_format json_schema json_schema data:image/png;base64,x metadata user_id".split()
+)
+LEAVES = st.none() | st.booleans() | st.integers(-2, 3) | WORDS
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=12
+)
+
+
+@pytest.mark.parametrize(("client", "api"), ALL)
+@given(fields=st.dictionaries(WORDS, ANYTHING, max_size=4), turns=st.lists(ANYTHING, max_size=3))
+def test_any_request_is_translated_or_refused(client: Api, api: Api, fields: dict[str, Any], turns: list[Any]) -> None:
+    with contextlib.suppress(Untranslatable):
+        json.dumps(to(api, fields, client).fields)
+    with contextlib.suppress(Untranslatable):
+        to(api, {"input" if client is Api.OPENAI_RESPONSES else "messages": turns, "max_tokens": 5}, client)
+
+
+@pytest.mark.parametrize(("client", "api"), ALL)
+@given(documents=st.lists(st.dictionaries(WORDS, ANYTHING, max_size=5), min_size=1, max_size=4))
+def test_any_answer_is_translated_or_garbled(client: Api, api: Api, documents: list[Any]) -> None:
+    way = _way(client, api)
+    with contextlib.suppress(Garbled):
+        json.loads(way.whole(200, json.dumps(documents[0]).encode()))
+    stream = way.stream()
+    with contextlib.suppress(Garbled):
+        events(stream.feed(unnamed_events(*documents)) + stream.end())
+
+
+def test_identifiers_of_users_are_as_short_as_apis_take_them() -> None:
+    long = "user_" + "a" * 300
+    assert chats(USER, metadata={"user_id": "ann"})["user"] == "ann"
+    assert len(chats(USER, metadata={"user_id": long})["user"]) == 64
+    assert chats(USER, metadata={"user_id": long}) == chats(USER, metadata={"user_id": long})
+    assert messages(USER, user="ann")["metadata"] == {"user_id": "ann"}
+    assert len(messages(USER, user=long)["metadata"]["user_id"]) == 64

@@ -105,7 +105,7 @@ class Attempt:
         """While it is on the lane."""
         self._sent: _Sent | None = None
         """From when it was sent."""
-        self._has_left = False
+        self._has_left = self._was_unreachable = False
 
     async def begin(self, is_last: bool) -> Answering | Failed:
         """Wait for the lane's turn, send the request down it, and wait until its answer has begun. Until then nothing
@@ -128,6 +128,7 @@ class Attempt:
         try:
             begun = await self._send(is_last)
         except ConnectFailed as error:
+            self._was_unreachable = True
             begun = Failed(Failure.UNREACHABLE, f"can't be reached: {error}")
         except EngineSilent as error:
             begun = Failed(Failure.SILENT, str(error))
@@ -178,9 +179,9 @@ class Attempt:
             self.lane.engine.pace.begun(perf_counter() - self._sent.at_s)
 
     @property
-    def was_sent(self) -> bool:
-        """Whether the engine may have worked on it."""
-        return self._sent is not None
+    def was_delivered(self) -> bool:
+        """Whether the engine has got it, so that it may have worked on it."""
+        return self._sent is not None and not self._was_unreachable
 
     def release_turn_if_idle(self, reader_limit_s: float, now_s: float) -> None:
         """Let others have the device's turn where it is not used: the client takes its answer too slowly, or the engine

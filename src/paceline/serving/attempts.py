@@ -52,6 +52,11 @@ class Attempts:
         return self.failures.get(engine) in (None, *PASSING) and self._returns < MAX_RETURNS
 
     @property
+    def has_another(self) -> bool:
+        """Whether a provider could be asked once more if it failed now."""
+        return self._deliveries + 1 < MAX_DELIVERIES and self._returns < MAX_RETURNS
+
+    @property
     def pause_s(self) -> float:
         """How long to wait before that; longer each time, and never quite the same, so that many requests that were
         refused together do not come back together."""

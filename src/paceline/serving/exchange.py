@@ -51,6 +51,8 @@ class Exchange:
         self._keep_key = keep_key
         self._plan: Plan | None = None
         self._attempt: Attempt | None = None
+        self._attempts: list[Attempt] = []
+        """All of them."""
         self._earlier_queue_s = 0.0
         """How long earlier attempts waited for their turns."""
         self._failed_lanes: list[tuple[str, str]] = []
@@ -139,11 +141,11 @@ class Exchange:
         await asyncio.gather(one.task, return_exceptions=True)
         one.attempt.note_pace(is_whole=False)
         one.attempt.leave()
-        if one.attempt.was_sent:
+        if one.attempt.was_delivered:
             self._cancelled_lanes.append((one.attempt.lane.lane.name, one.attempt.fingerprint))
 
     def _new_attempt(self, plan: Plan, lane: LaneHandle, is_raced: bool = False) -> Attempt:
-        self._attempt = Attempt(
+        attempt = Attempt(
             lane=lane,
             plan=plan,
             reply=self._reply,
@@ -151,7 +153,9 @@ class Exchange:
             keep_key=self._keep_key,
             is_raced=is_raced,
         )
-        return self._attempt
+        self._attempt = attempt
+        self._attempts.append(attempt)
+        return attempt
 
     def _leave_behind(self) -> None:
         """The attempt before is over; the time that it waited counts on."""
@@ -226,6 +230,7 @@ class Exchange:
             error=end.error,
             fingerprint=fingerprint,
             failed=tuple(failed for failed in self._failed_lanes if failed != (lane, fingerprint)),
+            deliveries=sum(tried.was_delivered for tried in self._attempts),
             cancelled=tuple(self._cancelled_lanes),
             answered=answer.answered() if answer and with_answered else None,
         )

@@ -51,7 +51,7 @@ class Fleet:
         for settings in configuration.engine:
             old = old_engines.get(settings.name)
             device = self._device(configuration, settings, old)
-            if old and old.settings == settings:
+            if old and old.settings == settings and old.has_its_secrets():
                 supervisor = old.supervisor
             else:
                 supervisor = _supervisor(settings, configuration, log_directory, device)

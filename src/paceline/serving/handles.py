@@ -115,6 +115,14 @@ class EngineHandle:
         """What a request of the gateway's own shows it."""
         return self.supervisor.engine.key_headers(self.api_key)
 
+    def has_its_secrets(self) -> bool:
+        """Whether the key and headers of a provider are still what their variables and files hold."""
+        if not isinstance(self.settings, CloudEngineSettings):
+            return True
+        key = resolved(self.settings.api_key) if self.settings.api_key else None
+        headers = [resolved(value).encode() for value in self.settings.headers.values()]
+        return self.api_key == key and [value for _, value in self.configured_headers] == headers
+
     @cached_property
     def configured_headers(self) -> Headers:
         """What the operator has each request to a provider bring along.

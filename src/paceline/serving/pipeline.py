@@ -172,7 +172,7 @@ class Pipeline:
             if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name):
                 attempts.failed(lanes[0].engine.name, Failure.BUSY, f"{lanes[0].lane.name}: {refused}")
                 continue
-            for lane, begun in await self._tried(exchange, plan, lanes):
+            for lane, begun in await self._tried(exchange, plan, lanes, attempts):
                 engine = lane.engine
                 if isinstance(begun, Answering):
                     self._judge.blame(exchange.request, attempts, served_by=engine)
@@ -189,7 +189,7 @@ class Pipeline:
         raise attempts.error("; ".join(problems) or "there is none any more", min(limits_s, default=None))
 
     async def _tried(
-        self, exchange: Exchange, plan: Plan, lanes: Sequence[LaneHandle]
+        self, exchange: Exchange, plan: Plan, lanes: Sequence[LaneHandle], attempts: Attempts
     ) -> Sequence[tuple[LaneHandle, Answering | Failed]]:
         """Try the first lane; or where hedging is turned on, and this takes longer to begin than most streams, the
         second as well. Returns what came of them, in that order, up to the first answer."""
@@ -205,7 +205,8 @@ class Pipeline:
             or after_s is None
             or self._router.placer.admits(plan.decision, second.engine.name, beside=True)
         ):
-            return [(first, await exchange.attempt(plan, first, is_last=len(lanes) == 1))]
+            is_last = len(lanes) == 1 and not (first.engine.settings.is_cloud and attempts.has_another)
+            return [(first, await exchange.attempt(plan, first, is_last))]
         return await exchange.race(plan, first, second, after_s)
 
     async def _left_to_try(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
@@ -316,7 +317,8 @@ def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle
 
 
 def _soonest(lanes: Sequence[LaneHandle], attempts: Attempts) -> LaneHandle | None:
-    """The provider that may take a request the soonest, if one may within the time that is waited for that."""
+    """The provider that may take a request the soonest, if one may within the time that is waited for that; those that
+    have failed on it last."""
     providers = [
         lane
         for lane in lanes
@@ -325,4 +327,9 @@ def _soonest(lanes: Sequence[LaneHandle], attempts: Attempts) -> LaneHandle | No
         and attempts.may_repeat(lane.engine.name)
         and lane.engine.limits.left_s() <= MAX_PAUSE_S
     ]
-    return min(providers, key=lambda lane: lane.engine.limits.left_s(), default=None)
+
+    def order(lane: LaneHandle) -> tuple[bool, float]:
+        failure = attempts.failures.get(lane.engine.name)
+        return failure is not None and failure.was_delivered, lane.engine.limits.left_s()
+
+    return min(providers, key=order, default=None)

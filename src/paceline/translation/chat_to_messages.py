@@ -20,6 +20,7 @@ from paceline.translation.parts import (
     data_url,
     present,
     refuse,
+    short_id,
 )
 from paceline.translation.streams import DONE, EventTranslator, decoded, unnamed
 from paceline.types import Api
@@ -48,6 +49,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 EFFORTS: Mapping[str, str] = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 """Of ``reasoning_effort``, as ``output_config.effort`` has them."""
 SERVICE_TIERS: Mapping[str, str] = {"auto": "auto", "default": "standard_only"}
+MAX_USER_CHARS = 256
+"""Of ``metadata.user_id``, at Anthropic."""
 FINISH_REASONS: Mapping[str, str] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -98,7 +101,7 @@ def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any
         tool_choice=_tool_choice(fields),
         thinking=_thinking(fields),
         output_config=output or None,
-        metadata={"user_id": user} if user else None,
+        metadata={"user_id": short_id(user, MAX_USER_CHARS)} if user else None,
         service_tier=SERVICE_TIERS[tier] if tier else None,
     )
 

@@ -21,6 +21,7 @@ from paceline.translation.parts import (
     count,
     present,
     refuse,
+    short_id,
 )
 from paceline.translation.streams import DONE, EventTranslator, named
 from paceline.types import Api
@@ -49,6 +50,8 @@ STOP_REASONS: Mapping[str, str] = {
     "content_filter": "refusal",
 }
 """By ``finish_reason``."""
+MAX_USER_CHARS = 64
+"""Of ``user``, at OpenAI; Claude Code's identifiers are longer."""
 ANOTHER_API = "the engine that would serve this speaks another API"
 
 
@@ -100,7 +103,7 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
         parallel_tool_calls=is_parallel,
         response_format=_response_format(fields),
         reasoning_effort=_effort(fields),
-        user=(fields.get("metadata") or {}).get("user_id"),
+        user=short_id((fields.get("metadata") or {}).get("user_id"), MAX_USER_CHARS),
         service_tier=SERVICE_TIERS[tier] if tier else None,
     ) | ({flavour.max_tokens_field: fields["max_tokens"]} if fields.get("max_tokens") is not None else {})
 
@@ -321,7 +324,7 @@ def _from_assistant(content: Any, where: str, flavour: Flavour, is_in_loop: bool
             calls.append({"id": as_text(block.get("id"), f"{at}.id"), "type": "function", "function": function})
         else:
             refuse(at, f"a block of type {kind!r} has no counterpart at the engine that would serve this")
-    said = {"role": "assistant", "content": "".join(texts) or None}
+    said = {"role": "assistant", "content": "".join(texts) or (None if calls else "")}
     thought = "".join(thoughts) if flavour.takes_more else ""
     return said | present(reasoning_content=thought or None, tool_calls=calls or None)
 

@@ -1,6 +1,7 @@
 """What all directions share: reading a parsed body whose types nobody has checked, and saying what can't be said."""
 
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, NoReturn
 
 import msgspec
@@ -114,6 +115,13 @@ def data_url(url: str, where: str) -> tuple[str, str] | None:
     if not marker:
         refuse(where, "is a data: URL that is not in base64")
     return kind.partition(";")[0], data
+
+
+def short_id(value: Any, most: int) -> Any:
+    """An identifier of somebody that is not longer than an API takes: a hash of a longer one, which stays the same."""
+    if isinstance(value, str) and len(value) > most:
+        return blake2b(value.encode("utf-8", "replace"), digest_size=32).hexdigest()
+    return value
 
 
 def present(**fields: Any) -> dict[str, Any]:

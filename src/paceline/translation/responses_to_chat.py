@@ -19,7 +19,7 @@ KNOWN = frozenset(
     "stream store metadata user safety_identifier service_tier include".split()
 )
 """Fields that are translated."""
-HINTS = frozenset("prompt_cache_key prompt_cache_retention prompt_cache_options stream_options".split())
+HINTS = frozenset("prompt_cache_key prompt_cache_retention prompt_cache_options stream_options client_metadata".split())
 """Fields that change no answer, and are left out."""
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "background": (False,),
