@@ -3,8 +3,8 @@
 A file has a question in each line: ``subject``, ``prompt_chars``, ``local_right``, ``cloud_right``. Without one,
 questions are made of ``subjects.csv``: how many questions of MMLU's subjects Mixtral-8x7B-Instruct (as the local model)
 and GPT-4 (as the cloud model) answered rightly, and the mean length of their prompts, summed up from the responses that
-were published with RouteLLM (https://github.com/lm-sys/RouteLLM, Apache-2.0). Each subject is taken for a program of its
-own. The router learns from each answer that was given whether it was right, and never sees
+were published with RouteLLM (https://github.com/lm-sys/RouteLLM, Apache-2.0). Each subject is taken for a program of
+its own. The router learns from each answer that was given whether it was right, and never sees
 what the other model would have said. At equal spend it is compared with choosing by chance, with the best that a label
 of the subject alone can do in hindsight, and with the oracle, which knows for each question who answers rightly.
 """

@@ -68,7 +68,8 @@ class Arrival(NamedTuple):
 
 
 def arrivals(requests: int, seed: int) -> list[Arrival]:
-    dice, at_s, drawn = Random(seed), 0.0, []
+    dice, at_s = Random(seed), 0.0
+    drawn: list[Arrival] = []
     while len(drawn) < requests:
         rate = RUSH if int(at_s / PERIOD_S) % 2 else LULL
         at_s += dice.expovariate(rate)
@@ -217,7 +218,7 @@ def policies(seed: int) -> list[Callable[[], Policy]]:
     return [
         lambda: Fixed(True),
         lambda: Fixed(False),
-        *((lambda most=most: CountBased(most)) for most in (2, 4, 6, 8, 12, 16)),  # type: ignore[misc]
+        *((lambda most=most: CountBased(most)) for most in (2, 4, 6, 8, 12, 16)),
         lambda: ByPrediction(seed, "local-first"),
         lambda: ByPrediction(seed, "balanced"),
     ]

@@ -30,10 +30,10 @@ class Quality:
         """By group, the good answers and all of them; the older ones faded."""
 
     def of(self, offer: Offer, signals: Signals) -> float | None:
-        """Share of answers to requests like this one that are good enough, with some credit for what is hardly known;
-        ``None`` where nothing was declared or told."""
+        """Share of answers to requests like this one that are good enough; once anything was told, with some credit for
+        what is hardly known. ``None`` where nothing was declared or told of this model."""
         declared = offer.quality_for(signals.task)
-        if (offer.engine, offer.model, "") not in self._sums:
+        if not self._sums or (declared is None and (offer.engine, offer.model, "") not in self._sums):
             return declared
         expected, weight = UNKNOWN if declared is None else declared, DECLARED_WEIGHT
         for group in _groups(offer, signals.task, signals.application):
