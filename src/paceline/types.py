@@ -519,6 +519,8 @@ class Observation(Struct, frozen=True):
     """How often the first, second ... token of a draft was accepted; empty where the engine did not report it."""
     by_drafter: Mapping[str, DraftCounts] = {}
     """What each drafter did, by kind as in :class:`Strategy`; empty where the engine did not report it."""
+    cache_write_tokens: int | None = None
+    """Of ``prompt_tokens``, those that were put into a provider's cache, which has a price of its own."""
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -580,6 +582,11 @@ class Outcome(Struct, frozen=True):
     """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
     failed: tuple[tuple[str, str], ...] = ()
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
+    deliveries: int = 0
+    """How often it reached an engine, whatever came of it: each may have worked on it, and a provider may bill it."""
+    cancelled: tuple[tuple[str, str], ...] = ()
+    """Lanes that were sent it as well, each with its fingerprint, and were cancelled since another one was quicker; a
+    provider may ask money for that."""
     cost: float | None = None
     """What is to be paid for it, in the currency of the configuration; ``None`` where that is not known, or none asks
     for anything."""

@@ -277,17 +277,26 @@ class Placer:
         """The outcome with what it cost."""
         with self._lock:
             request_open = self._open.get(id(decision))
+        if request_open is None or outcome.cost is not None:
+            return outcome
         engine = engine_of(outcome.lane) if outcome.lane else ""
-        if request_open is None or outcome.cost is not None or engine not in request_open.offers:
-            return outcome
-        offer = request_open.offers[engine]
-        if not offer.is_cloud:
-            return outcome
+        cost, is_estimate = self._cost_of_answer(request_open, engine, outcome)
+        for lane, _ in outcome.cancelled:  # which answered nothing that tells its tokens
+            other = request_open.offers.get(engine_of(lane))
+            if other is not None and other.is_cloud and other.price is not None:
+                cost, is_estimate = (cost or 0.0) + other.price.of(request_open.tokens[other.engine]), True
+        return replace(outcome, cost=cost, cost_is_estimate=is_estimate)
+
+    def _cost_of_answer(self, request_open: _Open, engine: str, outcome: Outcome) -> tuple[float | None, bool]:
+        """What the engine that answered asks for it, and whether that is a guess; ``None`` where it asks nothing, or
+        nobody knows what."""
+        offer = request_open.offers.get(engine)
+        if offer is None or not offer.is_cloud:
+            return None, False
         has_answered = outcome.first_byte_s is not None and (outcome.status < 400 or outcome.status == CLIENT_LEFT)
         if not has_answered and outcome.observed.completion_tokens is None:
-            return replace(outcome, cost=0.0) if offer.price else outcome
-        cost, is_estimate = cost_of(offer.price, outcome.observed, request_open.tokens[engine])
-        return replace(outcome, cost=cost, cost_is_estimate=is_estimate)
+            return (0.0 if offer.price else None), False
+        return cost_of(offer.price, outcome.observed, request_open.tokens[engine])
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:
         """A request is over: what it cost is spent, and what it showed is remembered."""
