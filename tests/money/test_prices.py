@@ -64,6 +64,8 @@ def test_an_answer_that_does_not_tell_its_tokens_is_guessed() -> None:
     told = Observation(prompt_tokens=100, completion_tokens=10, cached_tokens=50)
     expected = Tokens(fresh=1_000_000, generated=0)
     assert billed(told) == Tokens(fresh=100, generated=10, cached=50)
+    written = Observation(prompt_tokens=100, completion_tokens=10, cache_write_tokens=60)
+    assert billed(written) == Tokens(fresh=40, generated=10, cache_writes=60)
     cost, is_estimate = cost_of(PRICE, told, expected)
     assert cost == pytest.approx((300 + 150 + 15) / 1e6)
     assert not is_estimate

@@ -291,3 +291,24 @@ async def test_passed_through_work_stays_at_home(start_engine: StartEngine, star
     )
     assert refused.status_code == 403
     assert (len(gpu.requests), len(cloud.requests)) == (1, 0)
+
+
+async def test_feedback_changes_who_is_asked(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    offers = "".join(
+        f'[[model.offer]]\nengine = "{engine}"\nquality = {quality}\n'
+        for engine, quality in (("gpu", 0.8), ("cloud", 0.8))
+    )
+    gpu, cloud = await start_engine(), await start_engine()
+    group = GROUP.replace('lanes = ["gpu", "cloud"]\n', offers)
+    running = await start_gateway('placement.mode = "best"\n' + group + engines(gpu, cloud))
+    lanes = []
+    for number in range(30):
+        headers = {"x-request-id": f"r-{number}"}
+        answer = await running.http.post("/v1/chat/completions", json=chat("hi", model="m"), headers=headers)
+        lanes.append(answer.headers["x-paceline-lane"])
+        told = {"id": f"r-{number}", "good": lanes[-1] == "cloud"}
+        assert (await running.http.post("/paceline/feedback", json=told)).json() == {"known": True}
+    assert lanes[0] == "gpu"
+    assert lanes[-5:] == ["cloud"] * 5
+    assert (await running.http.post("/paceline/feedback", json=told)).status_code == 404, "told already"
+    assert (await running.http.post("/paceline/feedback", json={"id": 3})).status_code == 400

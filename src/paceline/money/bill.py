@@ -7,8 +7,12 @@ def billed(observed: Observation) -> Tokens | None:
     """The tokens of an answer, as its engine counted them; ``None`` where it did not."""
     if observed.completion_tokens is None or observed.prompt_tokens is None:
         return None
+    writes = min(observed.cache_write_tokens or 0, observed.prompt_tokens)
     return Tokens(
-        fresh=observed.prompt_tokens, generated=observed.completion_tokens, cached=observed.cached_tokens or 0
+        fresh=observed.prompt_tokens - writes,
+        generated=observed.completion_tokens,
+        cached=observed.cached_tokens or 0,
+        cache_writes=writes,
     )
 
 

@@ -1,10 +1,13 @@
 """How long a request would wait for those that are there before it."""
 
 from heapq import heapify, heappop, heappush
+from math import exp
 from weakref import ref
 
 from paceline.types import Decision
 
+RATE_S = 20.0
+"""For how long an arrival counts towards the rate at which requests come."""
 MIN_LEFT = 0.1
 """Of its expected time, that a request takes at least still, however long it has run."""
 
@@ -28,6 +31,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self._jobs: dict[str, list[_Job]] = {}
+        self._rates: dict[str, tuple[float, float]] = {}
+        """Requests in a second as they came lately, and when that was."""
 
     def add(self, by: str, slots: int | None, decision: Decision, service_s: float, now_s: float) -> None:
         """A request is on its way.
@@ -36,6 +41,7 @@ class Backlog:
             slots: requests that are served at once; ``None`` for as many as come.
             service_s: that it is expected to take once its turn has come.
         """
+        self._rates[by] = self._rate(by, now_s) + 1 / RATE_S, now_s
         self._jobs.setdefault(by, []).append(_Job(decision, service_s))
         self._begin(by, slots, now_s)
 
@@ -55,6 +61,17 @@ class Backlog:
         for job in jobs[slots:]:
             heappush(left_s, heappop(left_s) + job.service_s)
         return left_s[0]
+
+    def others_wait_s(self, by: str, slots: int | None, service_s: float, now_s: float) -> float:
+        """How much longer others would wait in all, if one more request took so long: those that come before the queue
+        is gone, as many as came lately, each by its part of the slots."""
+        if slots is None:
+            return 0.0
+        return self._rate(by, now_s) * self.wait_s(by, slots, now_s) * service_s / slots
+
+    def _rate(self, by: str, now_s: float) -> float:
+        rate, at_s = self._rates.get(by, (0.0, now_s))
+        return rate * exp((at_s - now_s) / RATE_S)
 
     def _begin(self, by: str, slots: int | None, now_s: float) -> None:
         """Those at the head of the queue are served."""

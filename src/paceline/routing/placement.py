@@ -77,6 +77,8 @@ class Timed(Struct, frozen=True):
     """Of it, waiting for the requests that are there."""
     deviation: float = 0.0
     """Of the time's logarithm, beside what the answer's length does."""
+    others_s: float = 0.0
+    """By how much others would wait longer for it, in all."""
 
 
 class NoPlace(Exception):
@@ -202,32 +204,36 @@ def scored(
     costs: Mapping[str, float | None],
     wanted: Wanted,
     settings: PlacementSettings,
+    qualities: Mapping[str, float | None] | None = None,
 ) -> dict[str, Terms]:
     """What each engine's answer is taken to cost, by its name.
 
     Args:
+        qualities: by engine, share of answers that are good enough; by default, as the offers have it.
         times: by engine.
         costs: by engine, what is to be paid; ``None`` where no price is known.
     """
     weights = MODES[settings.mode]
     needed = settings.quality_needed_by_task.get(wanted.task, settings.quality_needed)
-    known = [quality for offer in offers if (quality := offer.quality_for(wanted.task)) is not None]
-    best = max(known, default=needed)
+    if qualities is None:
+        qualities = {offer.engine: offer.quality_for(wanted.task) for offer in offers}
+    best = max((quality for quality in qualities.values() if quality is not None), default=needed)
     terms = {}
     for offer in offers:
         timed, cost = times[offer.engine], costs[offer.engine]
-        quality = offer.quality_for(wanted.task)
+        quality = qualities[offer.engine]
         poor = max(0.0, needed - (best if quality is None else quality))
+        late = None if wanted.deadline_s is None else _late(timed, wanted.deadline_s)
         paid = UNKNOWN_PRICE.of(expected_tokens(wanted)) if cost is None else cost
         terms[offer.engine] = Terms(
             time_s=timed.total_s,
             queue_s=timed.queue_s,
             cost=cost,
             poor=poor,
-            late=None if wanted.deadline_s is None else _late(timed, wanted.deadline_s),
-            total=weights.time * timed.total_s * settings.value_of_time_per_hour / HOUR_S
+            late=late,
+            total=weights.time * (timed.total_s + timed.others_s) * settings.value_of_time_per_hour / HOUR_S
             + weights.price * paid
-            + weights.poor * poor * settings.cost_of_poor_answer
+            + weights.poor * max(poor, late or 0.0) * settings.cost_of_poor_answer
             + weights.leaving * offer.is_cloud,
         )
     return terms

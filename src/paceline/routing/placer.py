@@ -4,7 +4,7 @@ to decide by."""
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import sqrt
 from weakref import ref
 
@@ -20,6 +20,7 @@ from paceline.routing.budgets import Budgets, Held, Ledger
 from paceline.routing.pace import Pace
 from paceline.routing.placement import Timed, Wanted, expected_tokens, rank, scored, strike
 from paceline.routing.privacy import Privacy
+from paceline.routing.quality import Quality
 from paceline.settings import BudgetSettings, Configuration
 from paceline.types import (
     CLIENT_LEFT,
@@ -82,6 +83,7 @@ class _Open:
         self.decision = ref(decision)
         self.offers, self.tokens = offers, tokens
         self.client: str | None = None
+        self.request_id: str | None = None
         self.held: dict[str, Held] = {}
         """By engine, what its answer is expected to cost."""
         self.job: tuple[str, int | None] | None = None
@@ -93,11 +95,21 @@ class Placer:
 
     Args:
         ledger: where what was spent is kept.
+        clock: in seconds, for times between requests.
     """
 
-    def __init__(self, configuration: Configuration | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration | None = None,
+        ledger: Ledger | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.budgets = Budgets(ledger)
         self.pace = Pace()
+        self.quality = Quality()
+        self._answered: OrderedDict[str, tuple[Offer, Signals]] = OrderedDict()
+        """By the client's name for the request, who answered it."""
         self._backlog = Backlog()
         self._lock = threading.RLock()
         self._open: dict[int, _Open] = {}
@@ -189,12 +201,13 @@ class Placer:
             preferred: engines that a client or a rule names.
         """
         # 1. What each would cost.
-        now_s = time.monotonic()
+        now_s = self._clock()
         with self._lock:
             times = {pool.name: self._timed(pool, decision, now_s) for pool, decision in decisions}
             costs = {pool.name: self._expected_cost(pool, decision, wanted, signals) for pool, decision in decisions}
             kept = self._turns.get(signals.conversation) if signals.turn in FOLLOWS_A_TOOL else None
-        terms = scored([pool.offers[0] for pool, _ in decisions], times, costs, wanted, self.settings)
+            qualities = {pool.name: self.quality.of(pool.offers[0], signals) for pool, _ in decisions}
+        terms = scored([pool.offers[0] for pool, _ in decisions], times, costs, wanted, self.settings, qualities)
 
         # 2. The least of it, after what is named, what is up, and where the turn began.
         def order(entry: tuple[Pool, Decision]) -> tuple[object, ...]:
@@ -232,12 +245,12 @@ class Placer:
             tokens = {name: self._tokens(offer, wanted, signals) for name, offer in offers.items()}
             self._forget_dropped()
             request_open = self._open[id(decision)] = _Open(decision, offers, tokens)
-            request_open.client = request.client
+            request_open.client, request_open.request_id = request.client, request.id
             self._hold(request_open, engine_of(decision.lane))
             lane = next((lane.lane for lane in lanes if lane.lane.name == decision.lane), None)
             if lane is not None and prediction is not None and not offers[lane.engine].is_cloud:
                 request_open.job = lane.device or lane.engine, offers[lane.engine].slots
-                self._backlog.add(*request_open.job, decision, _service_s(prediction), time.monotonic())
+                self._backlog.add(*request_open.job, decision, _service_s(prediction), self._clock())
 
     def admits(self, decision: Decision, engine: str, beside: bool = False) -> str:
         """Why a request may not be sent to an engine that is tried in place of the chosen one, since it can't be paid
@@ -268,17 +281,26 @@ class Placer:
         """The outcome with what it cost."""
         with self._lock:
             request_open = self._open.get(id(decision))
+        if request_open is None or outcome.cost is not None:
+            return outcome
         engine = engine_of(outcome.lane) if outcome.lane else ""
-        if request_open is None or outcome.cost is not None or engine not in request_open.offers:
-            return outcome
-        offer = request_open.offers[engine]
-        if not offer.is_cloud:
-            return outcome
+        cost, is_estimate = self._cost_of_answer(request_open, engine, outcome)
+        for lane, _ in outcome.cancelled:  # which answered nothing that tells its tokens
+            other = request_open.offers.get(engine_of(lane))
+            if other is not None and other.is_cloud and other.price is not None:
+                cost, is_estimate = (cost or 0.0) + other.price.of(request_open.tokens[other.engine]), True
+        return replace(outcome, cost=cost, cost_is_estimate=is_estimate)
+
+    def _cost_of_answer(self, request_open: _Open, engine: str, outcome: Outcome) -> tuple[float | None, bool]:
+        """What the engine that answered asks for it, and whether that is a guess; ``None`` where it asks nothing, or
+        nobody knows what."""
+        offer = request_open.offers.get(engine)
+        if offer is None or not offer.is_cloud:
+            return None, False
         has_answered = outcome.first_byte_s is not None and (outcome.status < 400 or outcome.status == CLIENT_LEFT)
         if not has_answered and outcome.observed.completion_tokens is None:
-            return replace(outcome, cost=0.0) if offer.price else outcome
-        cost, is_estimate = cost_of(offer.price, outcome.observed, request_open.tokens[engine])
-        return replace(outcome, cost=cost, cost_is_estimate=is_estimate)
+            return (0.0 if offer.price else None), False
+        return cost_of(offer.price, outcome.observed, request_open.tokens[engine])
 
     def observe(self, decision: Decision, outcome: Outcome) -> None:
         """A request is over: what it cost is spent, and what it showed is remembered."""
@@ -288,18 +310,34 @@ class Placer:
             if request_open is None:
                 return
             engine = engine_of(outcome.lane) if outcome.lane else ""
-            cancelled = {engine_of(lane) for lane, _ in outcome.cancelled}
-            for name, held in request_open.held.items():
-                if name == engine or name not in cancelled:  # of one that was cancelled, nobody tells what it cost
-                    self.budgets.settle(held, (outcome.cost or 0.0) if name == engine else 0.0)
+            cost = outcome.cost or 0.0  # of all that it was sent to
+            for held in request_open.held.values():
+                self.budgets.settle(held, cost)
+                cost = 0.0
             if request_open.job is not None:
-                self._backlog.remove(*request_open.job, decision, time.monotonic())
+                self._backlog.remove(*request_open.job, decision, self._clock())
             offer = request_open.offers.get(engine)
             if offer is None or not outcome.is_whole:
                 return
             if offer.is_cloud:
                 self.pace.learn(offer.engine, offer.model, outcome)
             self._remember(decision, offer, outcome, request_open.tokens[engine])
+            if request_open.request_id and decision.signals is not None:
+                self._answered[request_open.request_id] = offer, decision.signals
+                if len(self._answered) > MAX_CONVERSATIONS:
+                    self._answered.popitem(last=False)
+
+    def feedback(self, request_id: str, is_good: bool) -> bool:
+        """Somebody tells whether an answer was good enough. Returns whether it is known who gave it.
+
+        Args:
+            request_id: the client's name for the request.
+        """
+        with self._lock:
+            if (answered := self._answered.pop(request_id, None)) is None:
+                return False
+            self.quality.learn(*answered, is_good)
+            return True
 
     def spending(self) -> list[tuple[BudgetSettings, float]]:
         """What was spent of each budget in its present period."""
@@ -344,7 +382,9 @@ class Placer:
         if prediction is None:
             return Timed(queue_s, queue_s)
         deviation = sqrt(prediction.spread**2 + prediction.request_spread**2)
-        return Timed(queue_s + _service_s(prediction), queue_s, deviation)
+        service_s = _service_s(prediction)
+        others_s = self._backlog.others_wait_s(lane.device or lane.engine, slots, service_s, now_s)
+        return Timed(queue_s + service_s, queue_s, deviation, others_s)
 
     def _expected_cost(self, pool: Pool, decision: Decision, wanted: Wanted, signals: Signals) -> float | None:
         """What a pool's answer would cost: by tokens, or by the power that it takes."""
@@ -359,7 +399,7 @@ class Placer:
     def _tokens(self, offer: Offer, wanted: Wanted, signals: Signals) -> Tokens:
         """What is likely to be billed, with what the provider's cache is taken to hold."""
         turn = self._turns.get(signals.conversation)
-        is_warm = turn is not None and turn.engine == offer.engine and time.monotonic() - turn.at_s < CACHE_S
+        is_warm = turn is not None and turn.engine == offer.engine and self._clock() - turn.at_s < CACHE_S
         cached = 0.0
         if turn is not None and is_warm and offer.is_cloud and signals.turns > 1:
             cached = self._cache_shares.get(offer.engine, CACHE_SHARE) * turn.prompt_tokens
@@ -383,7 +423,7 @@ class Placer:
             seen = min(1.0, observed.cached_tokens / before.prompt_tokens)
             share = self._cache_shares.get(offer.engine, CACHE_SHARE)
             self._cache_shares[offer.engine] = share + CACHE_FADING * (seen - share)
-        self._turns[signals.conversation] = _Turn(time.monotonic(), offer.engine, prompt)
+        self._turns[signals.conversation] = _Turn(self._clock(), offer.engine, prompt)
         if len(self._turns) > MAX_CONVERSATIONS:
             self._turns.popitem(last=False)
 
