@@ -378,15 +378,18 @@ def test_what_a_control_does_not_name_or_allow_is_not_drafted(start: StartServer
     assert {len(one["verified_by_position"]) for one in capped.values() if one["steps"]} == {2}
 
 
-def test_a_draft_stops_where_the_drafter_is_not_sure(start: StartServer, drafters: Path) -> None:
-    """The drafter has only some of the model's layers: it is right where it is sure."""
-    server = start("--spec-type", "draft-simple", "--spec-draft-model", str(drafters / "draft-simple.gguf"))
-    control = {"costs": [1.1, 1.5, 1.9], "acceptance": [0.9], "weight": 1000}
-    fixed = server.chat(CODE, **{N_MAX: 3})[1]
-    timings = server.chat(CODE, **{CONTROL: {"draft-simple": control}})[1]
-    assert_counts_agree(timings)
-    assert 0 < timings["draft_n"] < 3 * timings["draft_n_steps"]
-    assert timings["draft_n_accepted"] / timings["draft_n"] > fixed["draft_n_accepted"] / fixed["draft_n"]
+def test_a_draft_stops_where_the_drafter_is_not_sure(start: StartServer, model: Path) -> None:
+    """All of its drafts would be accepted, as the rule says: nothing but its confidence makes them shorter."""
+    server = start(*with_draft_model(model), "--parallel", "2")
+    lengths = []
+    for price in (0.01, 0.5):
+        control = {"costs": [1.1, 1.1 + price, 1.1 + 2 * price], "acceptance": [0.99], "weight": 1000}
+        timings = server.chat(STORY, ignore_eos=True, **{CONTROL: {"draft-simple": control}})[1]
+        assert_counts_agree(timings)
+        assert timings["draft_n_accepted"] >= 0.9 * timings["draft_n"]
+        lengths.append(timings["draft_n"] / timings["draft_n_steps"])
+    assert lengths[0] > 2.8
+    assert 1 <= lengths[1] < 2.6
 
 
 def test_the_text_is_the_same_with_a_control(start: StartServer, model: Path) -> None:
@@ -435,7 +438,7 @@ def test_what_is_drafted_after_a_pause_is_what_is_drafted_without_one(
         for at in both:
             for (token, p), (other, p_other) in zip(some[at], always[at], strict=False):
                 assert token == other
-                assert p == pytest.approx(p_other, abs=0.02)
+                assert p == pytest.approx(p_other, abs=0.05)
 
 
 def logged_drafts(log: str) -> dict[int, list[tuple[int, float]]]:
@@ -455,7 +458,7 @@ def test_a_hybrid_model_makes_no_checkpoint_for_a_controlled_draft(start: StartS
     """It can go back by as many tokens as it keeps snapshots of its state: the longest draft of its MTP layer."""
     types = ("--spec-type", "ngram-simple,draft-mtp", "--spec-draft-n-max", "3", "--spec-ngram-simple-size-n", "3")
     server = start(*types, "--parallel", "1", "-lv", "10", target=drafters / "hybrid.gguf")
-    repeats = {"grammar": 'root ::= (" the cat sat on the mat and")+', "max_tokens": 64}
+    repeats = {"grammar": 'root ::= ("1234567")+', "max_tokens": 64}  # a digit is a token
     made = []
     for fields in ({TYPES: "ngram-simple"}, {CONTROL: {"ngram-simple": LOOKUP_PAYS}}):
         begin = len(server.log())
@@ -482,7 +485,7 @@ def test_a_request_brings_its_own_synthetic_acceptance(start: StartServer, ngram
     flags = ("--spec-type", "ngram-simple,draft-simple", "--spec-draft-model", str(drafters / "draft-simple.gguf"))
     server = start(*flags, "--spec-draft-n-max", "4", "--spec-synth-len", "1", "--parallel", "2")
     assert SYNTHETIC in server.http.get("/props").json()["speculative"]["request_fields"]
-    asked: dict[str, Any] = {"max_tokens": 300, "ignore_eos": True, "seed": 1, TYPES: "draft-simple"}
+    asked: dict[str, Any] = {"max_tokens": 200, "ignore_eos": True, "seed": 1, TYPES: "draft-simple"}
     assert server.chat(STORY, **asked)[1]["draft_n_accepted"] == 0
     rates = [0.9, 0.6, 0.3, 0.0]
     timings = server.chat(STORY, **asked, **{SYNTHETIC: {"draft-simple": rates}})[1]
