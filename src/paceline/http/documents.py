@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 from msgspec.structs import replace
 
 from paceline import __version__
@@ -105,6 +105,7 @@ def explanation(decision: Decision) -> dict[str, Any]:
             "reason": decision.reason,
             "propensity": decision.propensity,
             "alternatives": decision.alternatives,
+            "control": None if decision.control is None else to_builtins(decision.control.drafters),
         },
         "placement": None
         if decision.placed is None
