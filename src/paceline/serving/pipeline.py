@@ -240,7 +240,8 @@ class Pipeline:
             self._judge.answer_ended(engine, request, answer.status, Failed(Failure.LOST, str(error)))
             raise
         self._judge.answer_ended(engine, request, answer.status, broken)
-        if broken is None and answer.status < 400 and request.api is Api.OPENAI_RESPONSES:
+        is_stored = request.api is Api.OPENAI_RESPONSES and request.api in engine.settings.speaks
+        if broken is None and answer.status < 400 and is_stored:
             self.resolver.stored_ids.note(answer.head, engine.name)
 
     def _note_cancelled(self, exchange: Exchange, reply: ClientReply) -> None:
