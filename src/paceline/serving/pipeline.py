@@ -200,8 +200,9 @@ class Pipeline:
             return untried
         if (provider := _soonest(lanes, attempts)) is not None:
             await asyncio.sleep(max(provider.engine.limits.left_s(), attempts.pause_s))
-            attempts.returns(provider.engine.name)
-            return [provider]
+            name = provider.engine.name
+            attempts.returns(name)
+            return [lane for lane in self._decided(plan) if lane.engine.name == name]  # a reload may have changed it
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
         for lane in lost:
             await lane.engine.supervisor.look_again(0.0)
