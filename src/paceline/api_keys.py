@@ -20,9 +20,12 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return bearer_token or values.get(b"x-api-key", b"")  # SDKs without a key of that kind send an empty one
 
 
-def resolved(key: str) -> str:
+def resolved(key: str, *, may_have_spaces: bool = False) -> str:
     """A secret as it is sent: itself, or for ``env:NAME`` the value of the variable NAME, for ``file:PATH`` what stands
     in a file, but for the space around it.
+
+    Args:
+        may_have_spaces: as the values of most headers may, and keys may not.
 
     Raises:
         ConfigurationError: there is no such variable or file, or no header could carry the secret. The message does
@@ -31,7 +34,7 @@ def resolved(key: str) -> str:
     secret, source = _looked_up(key)
     if not secret:
         raise ConfigurationError(f"{source} is empty")
-    if not re.fullmatch(r"[!-~]+", secret):
+    if not re.fullmatch(r"[!-~]+(?: +[!-~]+)*" if may_have_spaces else r"[!-~]+", secret):
         raise ConfigurationError(f"{source} holds a space, a line's end or another character that no key may have")
     return secret
 

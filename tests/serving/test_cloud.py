@@ -83,7 +83,7 @@ async def test_only_listed_headers_go_out_and_come_back(
         await wire.json(ANSWER, headers=theirs)
 
     engine = await start_engine(script)
-    more = 'headers = { OpenAI-Organization = "env:CLOUD_ORGANISATION" }\npass_headers = ["X-Title"]'
+    more = 'headers = { OpenAI-Organization = "env:CLOUD_ORGANISATION", X-App = "an app" }\npass_headers = ["X-Title"]'
     running = await start_gateway(provider("cloud", engine, more=more))
     got = await post(
         running,
@@ -97,6 +97,7 @@ async def test_only_listed_headers_go_out_and_come_back(
         "user-agent": engine.requests[0].headers["user-agent"],
         "authorization": "Bearer sk-operators-own",
         "openai-organization": "org-1",
+        "x-app": "an app",
         "x-title": "agent",
     }
     assert engine.requests[0].headers["user-agent"].startswith("paceline/")
@@ -139,6 +140,29 @@ async def test_who_asks_for_no_model_is_not_sent_away(start_engine: StartEngine,
         got = await running.http.post("/v1/chat/completions", json=chat(**({"model": model} if model else {})))
         assert got.headers["x-paceline-lane"] == "own"
     assert not cloud.requests
+
+
+async def test_a_provider_is_always_told_its_model(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    cloud = await start_engine()
+    running = await start_gateway(provider("cloud", cloud))
+    for model in (None, "unheard-of", "m"):
+        await running.http.post("/v1/chat/completions", json=chat(**({"model": model} if model else {})))
+        assert cloud.requests[-1].json["model"] == "m"
+
+
+async def test_a_model_has_another_name_at_a_provider(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    async def says(received: Received, wire: Wire) -> None:
+        await wire.json(MESSAGE)
+
+    local, cloud = await start_engine(models=("qwen",)), await start_engine(says)
+    group = '[[model]]\nname = "coder"\nlanes = ["own", "claude"]\nengine_models = { own = "qwen", claude = "m" }\n'
+    running = await start_gateway(lane("own", local.url) + provider("claude", cloud, "anthropic-api") + group)
+    await running.http.post("/v1/chat/completions", json=CHAT | {"model": "coder"})
+    assert local.requests[-1].json["model"] == "qwen"
+    local.script = status_500
+    got = await running.http.post("/v1/chat/completions", json=CHAT | {"model": "coder"})
+    assert got.headers["x-paceline-lane"] == "claude"
+    assert cloud.requests[-1].json["model"] == "m"
 
 
 async def test_what_is_not_decided_on_goes_to_no_provider(
@@ -483,13 +507,13 @@ async def test_nothing_is_lost_that_could_be_served_and_each_delivery_is_recorde
 
     one, two = await start_engine(fails), await start_engine(is_full)
     running = await start_gateway("routing.hedging = true\n" + provider("one", one) + provider("two", two))
-    for begin in range(0, 200, 8):
-        for got in await asyncio.gather(*(stream(running) for _ in range(begin, begin + 8))):
+    for _ in range(10):
+        for got in await asyncio.gather(*(stream(running) for _ in range(8))):
             assert got.content == token("one") + token("two") + DONE
-    await running.outcome_number(200)
+    await running.outcome_number(80)
     outcomes = [record.outcome for record in running.records]
     assert {outcome.status for outcome in outcomes} == {200}
-    assert sum(outcome.deliveries for outcome in outcomes) == len(one.requests) + len(two.requests) > 200
+    assert sum(outcome.deliveries for outcome in outcomes) == len(one.requests) + len(two.requests) > 80
     assert all(outcome.deliveries >= 1 + len(outcome.failed) + len(outcome.cancelled) for outcome in outcomes)
 
 

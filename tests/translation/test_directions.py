@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+from collections import defaultdict
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.translation.recorded import CHAT_STREAM, MESSAGE, MESSAGE_STREAM, call, chunk, unnamed_events
+from tests.translation.recorded import CHAT_STREAM, COMPLETION, MESSAGE, MESSAGE_STREAM, call, chunk, unnamed_events
 
 from paceline.translation import Garbled, Translated, Untranslatable, can_translate, translated
 from paceline.translation.messages_to_chat import OPENAI, Flavour
@@ -139,6 +140,7 @@ def test_images_and_files_in_messages() -> None:
         ({"reasoning_effort": "odd"}, "reasoning_effort"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
         ({"made_up": 1}, "made_up"),
+        ({"messages": [USER, {"role": "assistant", "content": "The answer is ("}]}, "end with the assistant's"),
         ({"messages": "x"}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "content[0]"),
         ({"messages": [{"role": "user", "content": "x", "name": "ann"}]}, "messages[0].name"),
@@ -475,6 +477,101 @@ def test_why_an_answer_ended(reason: str, more: dict[str, Any], expected: tuple[
     translator = _way(Api.ANTHROPIC_MESSAGES, Api.OPENAI_CHAT).stream()
     said = events(translator.feed(unnamed_events(streamed)) + translator.end())[-2]["delta"]
     assert (said["stop_reason"], said["stop_sequence"]) == expected
+
+
+# There and back
+
+
+def test_a_request_to_chat_comes_back_from_messages() -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
+    calls = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":[1,"ü"]}'}}]
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    asked = {
+        "model": "m",
+        "max_tokens": 50,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
+                    {"type": "text", "text": "What is it?"},
+                ],
+            },
+            {"role": "assistant", "content": "I look.", "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "a", "content": "a cat"},
+            {"role": "user", "content": "Sure?"},
+        ],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop": ["END"],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "tools": [tool],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "parallel_tool_calls": False,
+        "reasoning_effort": "high",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}},
+        "user": "ann",
+        "service_tier": "auto",
+    }
+    there = dict(to(Api.ANTHROPIC_MESSAGES, asked).fields)
+    assert to(Api.OPENAI_CHAT, there).fields == asked
+
+
+def test_answers_come_back() -> None:
+    to_messages, to_chat = (_way(*way) for way in (ALL[1], ALL[0]))
+    message = to_messages.answer(COMPLETION)
+    again = to_chat.answer(message)
+    said, choice = COMPLETION["choices"][0]["message"], again["choices"][0]
+    for key in ("content", "reasoning_content"):
+        assert choice["message"][key] == said[key]
+    (call_before,), (call_after,) = said["tool_calls"], choice["message"]["tool_calls"]
+    assert json.loads(call_after["function"].pop("arguments")) == json.loads(call_before["function"]["arguments"])
+    assert call_after == call_before | {"function": {"name": "get_weather"}}
+    assert choice["finish_reason"] == "tool_calls"
+    counts = COMPLETION["usage"]
+    details = {"cached_tokens": 300, "cache_write_tokens": 20}
+    assert again["usage"] == {
+        "prompt_tokens": counts["prompt_tokens"],
+        "completion_tokens": counts["completion_tokens"],
+        "total_tokens": counts["total_tokens"],
+        "prompt_tokens_details": details,
+        "completion_tokens_details": {"reasoning_tokens": 12},
+    }
+    back = to_messages.answer(to_chat.answer(MESSAGE))
+    assert back["content"][1:] == MESSAGE["content"][1:]
+    assert back["content"][0] == MESSAGE["content"][0] | {"signature": ""}  # which chat has no place for
+    assert (back["stop_reason"], back["usage"]) == (MESSAGE["stop_reason"], MESSAGE["usage"])
+
+
+def added_up(stream: bytes) -> dict[str, str]:
+    """What the deltas of a stream add up to, by what they are of; in both dialects."""
+    sums: defaultdict[str, str] = defaultdict(str)
+    for event in events(stream):
+        for choice in event.get("choices", ()):
+            delta = choice["delta"]
+            sums["text"] += delta.get("content") or ""
+            sums["thinking"] += delta.get("reasoning_content") or ""
+            for one in delta.get("tool_calls", ()):
+                sums["name"] += one["function"].get("name", "")
+                sums["arguments"] += one["function"]["arguments"]
+        delta = event.get("delta", {})
+        sums["text"] += delta.get("text", "")
+        sums["thinking"] += delta.get("thinking", "")
+        sums["arguments"] += delta.get("partial_json", "")
+        sums["name"] += event.get("content_block", {}).get("name", "")
+    return sums
+
+
+@pytest.mark.parametrize("api", STREAMS)
+def test_streams_come_back_as_what_they_were(api: Api) -> None:
+    stream = STREAMS[api]
+    for client, engine in ALL[:2] if api is Api.ANTHROPIC_MESSAGES else ALL[1::-1]:
+        translator = _way(client, engine).stream()
+        stream = translator.feed(stream) + translator.end()
+        assert added_up(stream) == added_up(STREAMS[api])
+    assert len(added_up(stream)["arguments"]) > 10
 
 
 # Whatever comes

@@ -289,7 +289,7 @@ def _keys(configuration: Configuration) -> Iterator[Problem]:
     for at, other in (*others, *headers):
         if other is not None:
             try:
-                resolved(other)
+                resolved(other, may_have_spaces="headers" in at)
             except ConfigurationError as error:
                 yield at, str(error)
 

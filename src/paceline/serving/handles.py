@@ -120,7 +120,7 @@ class EngineHandle:
         if not isinstance(self.settings, CloudEngineSettings):
             return True
         key = resolved(self.settings.api_key) if self.settings.api_key else None
-        headers = [resolved(value).encode() for value in self.settings.headers.values()]
+        headers = [resolved(value, may_have_spaces=True).encode() for value in self.settings.headers.values()]
         return self.api_key == key and [value for _, value in self.configured_headers] == headers
 
     @cached_property
@@ -131,11 +131,16 @@ class EngineHandle:
             ConfigurationError: a variable or file that a value names is not there.
         """
         given = self.settings.headers if isinstance(self.settings, CloudEngineSettings) else {}
-        return [(name.lower().encode(), resolved(value).encode()) for name, value in given.items()]
+        return [
+            (name.lower().encode(), resolved(value, may_have_spaces=True).encode()) for name, value in given.items()
+        ]
 
     def needs_model(self, asked: str | None) -> bool:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
-        takes any name, most others take none but their own; where there is one model, none has to be named."""
+        takes any name, most others take none but their own; where there is one model, none has to be named, but to a
+        provider."""
+        if self.settings.is_cloud:
+            return True
         has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
         return not has_one or (asked is not None and not self.supervisor.engine.takes_any_model_name)
 

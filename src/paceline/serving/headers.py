@@ -74,7 +74,9 @@ def to_cloud(
             passed on.
         configured: by the operator; they take the place of both.
     """
-    kept = {name: value for name, value in headers if name in passed and name.decode("latin-1") not in CREDENTIALS}
+    sent = list(headers)
+    listed = {name for name, _ in sent if name in passed and name.decode("latin-1") not in CREDENTIALS}
+    kept = {name: _joined(sent, name) for name in listed}
     fixed = {b"content-type": b"application/json", b"user-agent": USER_AGENT}
     return list((fixed | dict(own) | kept | dict(configured)).items())
 

@@ -220,8 +220,9 @@ class Pipeline:
             return untried
         if (provider := _soonest(lanes, attempts)) is not None:
             await asyncio.sleep(max(provider.engine.limits.left_s(), attempts.pause_s))
-            attempts.returns(provider.engine.name)
-            return [provider]
+            name = provider.engine.name
+            attempts.returns(name)
+            return [lane for lane in self._decided(plan) if lane.engine.name == name]  # a reload may have changed it
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
         for lane in lost:
             await lane.engine.supervisor.look_again(0.0)
@@ -260,7 +261,8 @@ class Pipeline:
             self._judge.answer_ended(engine, request, answer.status, Failed(Failure.LOST, str(error)))
             raise
         self._judge.answer_ended(engine, request, answer.status, broken)
-        if broken is None and answer.status < 400 and request.api is Api.OPENAI_RESPONSES:
+        is_stored = request.api is Api.OPENAI_RESPONSES and request.api in engine.settings.speaks
+        if broken is None and answer.status < 400 and is_stored:
             self.resolver.stored_ids.note(answer.head, engine.name)
 
     def _note_cancelled(self, exchange: Exchange, reply: ClientReply) -> None:

@@ -18,6 +18,7 @@ from paceline.translation.parts import (
     check_known,
     count,
     data_url,
+    each,
     present,
     refuse,
     short_id,
@@ -77,6 +78,8 @@ def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any
     """
     check_known(fields, KNOWN | HINTS, NEUTRAL)
     system, turns = _turns(as_list(fields.get("messages"), "messages"))
+    if turns and turns[-1]["role"] == "assistant":
+        refuse("messages", "end with the assistant's; the engine that would serve this would go on with that")
     max_tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or default_max_tokens
     temperature, user = fields.get("temperature"), fields.get("safety_identifier") or fields.get("user")
     if isinstance(temperature, int | float) and temperature > 1:
@@ -95,9 +98,7 @@ def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any
         top_k=fields.get("top_k"),
         stop_sequences=[stop] if isinstance(stop, str) else stop or None,
         stream=fields.get("stream"),
-        tools=[_tool(tool, f"tools[{number}]") for number, tool in enumerate(as_list(fields["tools"], "tools"))]
-        if fields.get("tools")
-        else None,
+        tools=each(fields.get("tools"), _tool, "tools"),
         tool_choice=_tool_choice(fields),
         thinking=_thinking(fields),
         output_config=output or None,

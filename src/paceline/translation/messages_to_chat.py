@@ -19,6 +19,7 @@ from paceline.translation.parts import (
     as_text,
     check_known,
     count,
+    each,
     present,
     refuse,
     short_id,
@@ -84,7 +85,6 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
     tier = fields.get("service_tier")
     if tier is not None and tier not in SERVICE_TIERS:
         refuse("service_tier", f"there is no {tier!r} at the engine that would serve this")
-    tools = fields.get("tools")
     choice, is_parallel = _tool_choice(fields)
     stream = fields.get("stream")
     return present(
@@ -96,9 +96,7 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
         stop=fields.get("stop_sequences") or None,
         stream=stream,
         stream_options={"include_usage": True} if stream else None,
-        tools=[_tool(tool, f"tools[{number}]") for number, tool in enumerate(as_list(tools, "tools"))]
-        if tools
-        else None,
+        tools=each(fields.get("tools"), _tool, "tools"),
         tool_choice=choice,
         parallel_tool_calls=is_parallel,
         response_format=_response_format(fields),

@@ -1,6 +1,6 @@
 """What all directions share: reading a parsed body whose types nobody has checked, and saying what can't be said."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NoReturn
 
@@ -115,6 +115,20 @@ def data_url(url: str, where: str) -> tuple[str, str] | None:
     if not marker:
         refuse(where, "is a data: URL that is not in base64")
     return kind.partition(";")[0], data
+
+
+def each(values: Any, translate: Callable[[Any, str], Any], where: str) -> list[Any] | None:
+    """The translations of a list's members, ``None`` for an empty one or none.
+
+    Args:
+        translate: takes a member and its path.
+
+    Raises:
+        Untranslatable: it is no list, or a member can't be translated.
+    """
+    if not values:
+        return None
+    return [translate(value, f"{where}[{number}]") for number, value in enumerate(as_list(values, where))]
 
 
 def short_id(value: Any, most: int) -> Any:

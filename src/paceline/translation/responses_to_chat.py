@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from paceline.translation.errors import engines_error
-from paceline.translation.parts import Garbled, as_list, as_object, as_text, check_known, count, present, refuse
+from paceline.translation.parts import Garbled, as_list, as_object, as_text, check_known, count, each, present, refuse
 from paceline.translation.streams import DONE, EventTranslator, decoded, named
 
 KNOWN = frozenset(
@@ -68,9 +68,7 @@ def request(fields: Mapping[str, Any]) -> dict[str, Any]:
         max_completion_tokens=fields.get("max_output_tokens"),
         temperature=fields.get("temperature"),
         top_p=fields.get("top_p"),
-        tools=[_tool(tool, f"tools[{number}]") for number, tool in enumerate(as_list(tools, "tools"))]
-        if tools
-        else None,
+        tools=each(tools, _tool, "tools"),
         tool_choice=_tool_choice(fields.get("tool_choice")) if tools else None,
         parallel_tool_calls=fields.get("parallel_tool_calls") if tools else None,
         response_format=_response_format(as_object(text.get("format") or {}, "text.format")),
