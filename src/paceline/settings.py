@@ -570,6 +570,14 @@ class PlacementSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Share, Meta(description="Share of answers that have to be good enough; more quality is worth nothing.")
     ] = 1.0
     quality_needed_by_task: Annotated[dict[Task, Share], Meta(description="The same for single tasks.")] = {}
+    escalate_after: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Tool calls of one turn that failed after which the next turn of the conversation is placed as "
+            "with `best`. 0 never does.",
+        ),
+    ] = 0
     deadline_s: Annotated[
         Seconds | None,
         Meta(

@@ -312,3 +312,40 @@ async def test_feedback_changes_who_is_asked(start_engine: StartEngine, start_ga
     assert lanes[-5:] == ["cloud"] * 5
     assert (await running.http.post("/paceline/feedback", json=told)).status_code == 404, "told already"
     assert (await running.http.post("/paceline/feedback", json={"id": 3})).status_code == 400
+
+
+async def test_an_agent_that_fails_again_and_again_is_moved_up_at_the_next_turn(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    offers = "".join(
+        f'[[model.offer]]\nengine = "{engine}"\nquality = {quality}\n'
+        for engine, quality in (("gpu", 0.6), ("cloud", 0.9))
+    )
+    gpu, cloud = await start_engine(), await start_engine()
+    group = GROUP.replace('lanes = ["gpu", "cloud"]\n', offers)
+    running = await start_gateway("placement.escalate_after = 2\n" + group + engines(gpu, cloud))
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Run the tests, and repair what fails."}]
+    tools = [{"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}]
+
+    async def turn() -> str:
+        body = {"model": "m", "messages": messages, "tools": tools}
+        lane: str = (await running.http.post("/v1/chat/completions", json=body)).headers["x-paceline-lane"]
+        return lane
+
+    def runs(result: str) -> None:
+        call = {"id": "c1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": "c1", "content": result})
+
+    lanes = [await turn()]
+    for _ in range(2):
+        runs("Traceback (most recent call last): error: no such file")
+        lanes.append(await turn())
+    assert lanes == ["gpu"] * 3, "a turn stays where it began"
+    messages += [{"role": "assistant", "content": "It fails."}, {"role": "user", "content": "Then try again."}]
+    assert await turn() == "cloud"
+    assert "failed again and again" in running.records[-1].decision.reason
+    runs("2 passed")
+    assert await turn() == "cloud"
+    messages += [{"role": "assistant", "content": "Done."}, {"role": "user", "content": "Thanks. What was it?"}]
+    assert await turn() == "gpu"

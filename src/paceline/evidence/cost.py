@@ -9,7 +9,7 @@ from paceline.money.power import JOULES_PER_KWH
 from paceline.money.prices import Prices
 from paceline.records.record import Record
 from paceline.settings import CloudModel, CostSettings
-from paceline.types import Outcome
+from paceline.types import Outcome, Tokens
 
 MILLION = 1e6
 """Tokens that prices are per."""
@@ -29,7 +29,7 @@ class Cost(Struct, frozen=True, kw_only=True):
 
     currency: str
     generated_tokens: int
-    """Of the answers that told them; the others are left out."""
+    """Of the answers of one's own engines that told them; the others are left out."""
     prompt_tokens: int
     """Those that a cache had included."""
     busy_s: float
@@ -39,6 +39,9 @@ class Cost(Struct, frozen=True, kw_only=True):
     per_million: float
     """Per million generated tokens."""
     elsewhere: Sequence[Elsewhere]
+    paid: float
+    """To cloud engines, for other requests than those above."""
+    paid_requests: int
 
 
 def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[CloudModel]) -> Cost | None:
@@ -46,7 +49,12 @@ def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[Clo
     if settings.watts is None:
         return None
     outcomes = [record.outcome for record in records]
-    outcomes = [outcome for outcome in outcomes if outcome.observed.completion_tokens and not outcome.error]
+    paid = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    outcomes = [
+        outcome
+        for outcome in outcomes
+        if outcome.observed.completion_tokens and not outcome.error and outcome.cost is None
+    ]
     generated = sum(outcome.observed.completion_tokens or 0 for outcome in outcomes)
     if not generated:
         return None
@@ -60,7 +68,10 @@ def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[Clo
     prices = Prices(clouds, settings.usd)
     for cloud in clouds:
         if (price := prices.of(cloud.name)) is not None:
-            bill = sum(price.of(tokens) for outcome in outcomes if (tokens := billed(outcome.observed)))
+            bill = sum(
+                price.of(billed(observed) or Tokens(0.0, observed.completion_tokens or 0.0))
+                for observed in (outcome.observed for outcome in outcomes)
+            )
             elsewhere.append(Elsewhere(name=cloud.name, total=bill, per_million=bill * per_million))
     return Cost(
         currency=settings.currency,
@@ -71,6 +82,8 @@ def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[Clo
         total=total,
         per_million=total * per_million,
         elsewhere=sorted(elsewhere, key=lambda bill: bill.total),
+        paid=sum(paid),
+        paid_requests=len(paid),
     )
 
 

@@ -39,6 +39,8 @@ from paceline.types import (
 
 FOLLOWS_A_TOOL = frozenset(("read", "wrote", "ran", "passed", "created", "failed", "not written", "assistant"))
 """Places in a tool loop, as signals name them, at which a turn goes on."""
+FAILED = frozenset(("failed", "not written"))
+"""Of them, those after a tool that failed."""
 CACHE_S = 300.0
 """How long providers keep a prompt in their caches, at least (OpenAI's and Anthropic's documentation)."""
 CACHE_SHARE = 0.5
@@ -74,6 +76,10 @@ class _Turn(Struct, frozen=True):
     at_s: float
     engine: str
     prompt_tokens: float
+    failures: int = 0
+    """Tool calls that failed in this turn of the user's."""
+    is_escalated: bool = False
+    """Whether this turn is placed as with ``best``."""
 
 
 class _Open:
@@ -205,9 +211,13 @@ class Placer:
         with self._lock:
             times = {pool.name: self._timed(pool, decision, now_s) for pool, decision in decisions}
             costs = {pool.name: self._expected_cost(pool, decision, wanted, signals) for pool, decision in decisions}
-            kept = self._turns.get(signals.conversation) if signals.turn in FOLLOWS_A_TOOL else None
+            before = self._turns.get(signals.conversation)
+            kept = before if signals.turn in FOLLOWS_A_TOOL else None
+            settings = self.settings
+            if self._is_escalated(before, signals):
+                settings = replace(settings, mode="best")
             qualities = {pool.name: self.quality.of(pool.offers[0], signals) for pool, _ in decisions}
-        terms = scored([pool.offers[0] for pool, _ in decisions], times, costs, wanted, self.settings, qualities)
+        terms = scored([pool.offers[0] for pool, _ in decisions], times, costs, wanted, settings, qualities)
 
         # 2. The least of it, after what is named, what is up, and where the turn began.
         def order(entry: tuple[Pool, Decision]) -> tuple[object, ...]:
@@ -224,7 +234,10 @@ class Placer:
         ranked = sorted(decisions, key=order)
         (pool, decision), others = ranked[0], ranked[1:]
         is_kept = kept is not None and any(offer.engine == kept.engine for offer in pool.offers) and bool(others)
-        reason = self._reason(pool, others, terms, wanted, struck, is_kept, bool(preferred))
+        why: str = "the tool loop stays there" if is_kept else settings.mode
+        if settings is not self.settings:
+            why = "the last turn failed again and again"
+        reason = self._reason(pool, others, terms, wanted, struck, "named" if preferred else why)
         reserve = tuple(lane for _, other in others for lane in (other.lane, *other.alternatives))
         return replace(
             decision,
@@ -423,7 +436,14 @@ class Placer:
             seen = min(1.0, observed.cached_tokens / before.prompt_tokens)
             share = self._cache_shares.get(offer.engine, CACHE_SHARE)
             self._cache_shares[offer.engine] = share + CACHE_FADING * (seen - share)
-        self._turns[signals.conversation] = _Turn(self._clock(), offer.engine, prompt)
+        failures = before.failures if before and signals.turn in FOLLOWS_A_TOOL else 0
+        self._turns[signals.conversation] = _Turn(
+            self._clock(),
+            offer.engine,
+            prompt,
+            failures + (signals.turn in FAILED),
+            self._is_escalated(before, signals),
+        )
         if len(self._turns) > MAX_CONVERSATIONS:
             self._turns.popitem(last=False)
 
@@ -433,6 +453,14 @@ class Placer:
             for key in [key for key, request_open in self._open.items() if request_open.decision() is None]:
                 del self._open[key]
 
+    def _is_escalated(self, before: _Turn | None, signals: Signals) -> bool:
+        """Whether a turn is placed as with ``best``: the one before failed again and again, or it has begun so."""
+        if before is None or not self.settings.escalate_after:
+            return False
+        if signals.turn in FOLLOWS_A_TOOL:
+            return before.is_escalated
+        return before.failures >= self.settings.escalate_after
+
     def _reason(
         self,
         pool: Pool,
@@ -440,8 +468,7 @@ class Placer:
         terms: Mapping[str, Terms],
         wanted: Wanted,
         struck: Mapping[str, str],
-        is_kept: bool,
-        is_named: bool,
+        why: str,
     ) -> str:
         """In a few words; empty where there was nothing to decide."""
         parts = []
@@ -449,14 +476,8 @@ class Placer:
             parts.append(f"private ({wanted.private}), stays on this machine")
         if not others:
             return parts[0] if parts else ""
-        if is_named:
-            why = "named"
-        elif is_kept:
-            why = "the tool loop stays there"
-        elif all(not lane.is_up for other, _ in others for lane in other.lanes):
+        if all(not lane.is_up for other, _ in others for lane in other.lanes):
             why = "all others are down"
-        else:
-            why = self.settings.mode
         shown = [pool.name, *(other.name for other, _ in others)][:SHOWN]
         parts.append(
             f"{pool.name} ({why}): " + ", ".join(_in_words(name, terms[name], self._cost.currency) for name in shown)
