@@ -64,22 +64,27 @@ def measure(
     """
     with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as client, ThreadPoolExecutor(concurrency) as pool:
 
-        def block(way: Way, requests: Sequence[Asked], round_number: int) -> list[Sample]:
-            """The whole mix, so many requests at a time."""
+        def block(way: Way, requests: Sequence[tuple[int, Asked]], round_number: int) -> list[Sample]:
+            """So many requests at a time."""
 
-            def one(number: int) -> Sample:
-                return _sample(client, way, requests[number], number, round_number, concurrency, tokens)
+            def one(entry: tuple[int, Asked]) -> Sample:
+                number, request = entry
+                return _sample(client, way, request, number, round_number, concurrency, tokens)
 
-            return list(pool.map(one, range(len(requests))))
+            return list(pool.map(one, requests))
 
         for way in ways:
             if not way.lane:
-                block(way, taught, -1)
+                block(way, list(enumerate(taught)), -1)
         samples = []
+        numbered = list(enumerate(asked))
+        # Alone, each request goes down all ways before the next one: so they meet the same moments of the machine.
+        blocks = [[entry] for entry in numbered] if concurrency == 1 else [numbered]
         for number in range(rounds):
-            for place in range(len(ways)):
-                way = ways[(place + number * 3) % len(ways)]
-                samples += block(way, asked, number)
+            for requests in blocks:
+                for place in range(len(ways)):
+                    way = ways[(place + number * 3 + requests[0][0]) % len(ways)]
+                    samples += block(way, requests, number)
             print(f"{concurrency} at a time, round {number + 1} of {rounds} done", file=sys.stderr)
     return samples
 
