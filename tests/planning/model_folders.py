@@ -4,37 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-LLAMA_70B = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 80, "num_attention_heads": 64,
-    "num_key_value_heads": 8, "hidden_size": 8192, "head_dim": 128, "max_position_embeddings": 131072,
-}  # fmt: skip
-GPT_OSS_20B = {
-    "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "num_hidden_layers": 24, "sliding_window": 128,
-    "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "hidden_size": 2880,
-    "layer_types": ["sliding_attention", "full_attention"] * 12, "max_position_embeddings": 131072,
-    "num_local_experts": 32, "num_experts_per_tok": 4,
-}  # fmt: skip
-QWEN36_27B = {
-    "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5", "vision_config": {},
-    "text_config": {
-        "model_type": "qwen3_5_text", "num_hidden_layers": 64, "num_attention_heads": 24, "num_key_value_heads": 4,
-        "head_dim": 256, "hidden_size": 5120, "max_position_embeddings": 262144, "full_attention_interval": 4,
-        "linear_num_key_heads": 16, "linear_num_value_heads": 48, "linear_key_head_dim": 128,
-        "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4,
-        "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"] * 16,
-    },
-}  # fmt: skip
-DEEPSEEK_V3 = {
-    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "num_hidden_layers": 61,
-    "num_attention_heads": 128, "num_key_value_heads": 128, "hidden_size": 7168, "kv_lora_rank": 512,
-    "qk_rope_head_dim": 64, "max_position_embeddings": 163840, "n_routed_experts": 256, "num_experts_per_tok": 8,
-    "num_nextn_predict_layers": 1, "quantization_config": {"quant_method": "fp8"},
-}  # fmt: skip
-DEEPSEEK_V4_FLASH = {
-    "architectures": ["DeepseekV4ForCausalLM"], "model_type": "deepseek_v4", "num_hidden_layers": 43,
-    "num_attention_heads": 64, "num_key_value_heads": 1, "hidden_size": 4096, "head_dim": 512, "index_topk": 512,
-    "max_position_embeddings": 1048576, "n_routed_experts": 256, "num_experts_per_tok": 6,
-}  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parents[2] / "benchmarks" / "planning" / "model_shapes.json").read_text()
+)
+LLAMA_70B, GPT_OSS_20B, QWEN36_27B = SHAPES["llama-3.3-70b"], SHAPES["gpt-oss-20b"], SHAPES["qwen3.6-27b"]
+DEEPSEEK_V3, DEEPSEEK_V4_FLASH = SHAPES["deepseek-v3"], SHAPES["deepseek-v4-flash"]
 EAGLE3 = {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "num_hidden_layers": 1}
 
 

@@ -1,7 +1,10 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.engine_environments import vllm_python
 from msgspec.structs import replace
 from tests.planning.model_folders import (
     DEEPSEEK_V3,
@@ -45,7 +48,7 @@ def qwen(tmp_path: Path) -> ModelFolder:
 def test_a_configuration_tells_what_layers_keep(llama: ModelFolder, qwen: ModelFolder, tmp_path: Path) -> None:
     assert (llama.layers, llama.kv_heads, llama.head_size) == (("full",) * 80, 8, 128)
     assert (qwen.layers.count("linear"), qwen.layers.count("full"), qwen.is_multimodal) == (48, 16, True)
-    assert (qwen.weight_bytes / GIB, round(qwen.mtp_bytes / GIB, 3)) == (15.5, 0.4)
+    assert (qwen.weight_bytes / GIB, round(qwen.mtp_bytes / GIB, 3), qwen.mtp_layers) == (15.5, 0.4, 1)
     oss = read_folder(model_folder(tmp_path / "oss", GPT_OSS_20B, {"model.layers.0.mlp.experts.x": 11.0, "rest": 2.0}))
     assert (oss.layers.count("sliding"), oss.window, oss.experts, oss.experts_used) == (12, 128, 32, 4)
     assert oss.expert_bytes == 11 * GIB
@@ -211,3 +214,32 @@ def test_a_folder_that_is_none_is_said(tmp_path: Path, config: str | None, said:
 def test_a_gpu_is_needed(llama: ModelFolder) -> None:
     with pytest.raises(BadModelFolder, match="needs a GPU"):
         plan_parallel(llama, replace(given_machine("24"), devices=()), Wish())
+
+
+@pytest.mark.engines
+def test_vllm_counts_the_same() -> None:
+    """Its own functions, of five models on 1 to 16 cards, with and without drafts."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.planning.vllm_cache"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "worst 0.00%" in done.stdout
+
+
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+options = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])
+print(json.dumps([options.tensor_parallel_size, options.max_model_len, options.speculative_config]))
+"""
+
+
+@pytest.mark.engines
+def test_vllm_takes_the_command(qwen: ModelFolder) -> None:
+    plan = plan_parallel(qwen, given_machine("2x RTX 3090"), Wish(context_tokens=32768, cache="q8_0"))
+    words = [word.replace("{port}", "8000") for word in plan.command[2:]]
+    done = subprocess.run([str(vllm_python()), "-c", PARSE, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [2, 32768, {"method": "mtp", "num_speculative_tokens": 2}]

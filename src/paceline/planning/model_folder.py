@@ -39,7 +39,7 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
         layers: of those that decode; not those that draft.
         weight_bytes: of all tensors but those that draft.
         expert_bytes: of those, what is experts'.
-        mtp_bytes: of the layers that draft; 0 where the file has none, whatever its configuration says.
+        mtp_bytes, mtp_layers: of the layers that draft; 0 where the file has none, whatever its configuration says.
         latent_width: of MLA: values that a token and layer keep.
         state_values: of a linear layer: values of its state, and of its convolution's for each tensor-parallel rank
             together.
@@ -57,6 +57,7 @@ class ModelFolder(Struct, frozen=True, kw_only=True):
     weight_bytes: int
     expert_bytes: int = 0
     mtp_bytes: int = 0
+    mtp_layers: int = 0
     window: int = 0
     latent_width: int = 0
     state_heads: int = 0
@@ -112,6 +113,7 @@ def read_folder(path: Path) -> ModelFolder:
         weight_bytes=sum(tensor.size_bytes for tensor in rest),
         expert_bytes=sum(tensor.size_bytes for tensor in rest if EXPERTS.search(tensor.name)),
         mtp_bytes=sum(tensor.size_bytes for tensor in mtp),
+        mtp_layers=len({tuple(LAYER_NUMBER.findall(tensor.name)) for tensor in mtp}),
         window=window,
         latent_width=latent + _number(config, "qk_rope_head_dim") if latent else 0,
         state_heads=value_heads,

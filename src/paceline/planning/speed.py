@@ -20,8 +20,10 @@ SPARSE_ATTENTION = frozenset(
 """Architectures of llama.cpp whose kernels, not their bytes, set the pace: DeepSeek-V4-Flash reaches 0.07 to 0.19 of
 what bandwidth allows on six of seven public machines."""
 SHARE_LOW, SHARE, SHARE_HIGH = 0.50, 0.68, 0.80
-"""Of bandwidth over bytes that decoding reaches, one stream: 37 public cases of dense models on 20 kinds of cards had
-0.48 to 0.83, 31 of them between these two."""
+"""Of bandwidth over bytes that decoding reaches, one stream: 35 public cases of dense models on 18 kinds of cards had
+0.48 to 0.83, 29 of them between these two."""
+APPLE_LOW, APPLE, APPLE_HIGH = 0.28, 0.52, 0.62
+"""The same on Metal, by quantization: 0.54 to 0.60 of four files, 0.41 of a Q3_K_M and 0.29 of a Q4_K_XL."""
 PAIR_LOW, PAIR, PAIR_HIGH = 0.50, 0.68, 0.75
 """The same of two cards that split tensors, over the sum of their bandwidths: 0.69 and 0.70 (two 5060 Ti), and 0.50 of
 twice the slower one's (5080 and 3090)."""
@@ -41,6 +43,14 @@ EFFECTIVE_TFLOPS: Mapping[str, tuple[float, str]] = {
     "P40": (13, "831 tokens/s of an 8B (ggml-org/llama.cpp #7716)"),
     "MI50": (17, "1,083 tokens/s of an 8B (ggml-org/llama.cpp #27841)"),
     "RX 6800": (11, "700 tokens/s of an 8B (ggml-org/llama.cpp #8416)"),
+    "RTX 2080 Ti": (28, "4,418 tokens/s of a 3B, Vulkan (geerlingguy/ai-benchmarks #46)"),
+    "M1 Max": (8.0, "500 tokens/s of an 8B (brand-o/normiebench #40)"),
+    "M1 Ultra": (13.8, "2,143 tokens/s of a 3B (geerlingguy/ai-benchmarks #48)"),
+    "M2 Ultra": (15.7, "1,164 tokens/s of a 7B (ggml-org/llama.cpp #3084)"),
+    "M4": (3.6, "225 tokens/s of an 8B (brand-o/normiebench #3)"),
+    "Strix Halo": (16, "some 300 tokens/s of a 27B in Q8_0 (kyuz0/amd-strix-halo-toolboxes #111)"),
+    "8060S": (16, "some 300 tokens/s of a 27B in Q8_0 (kyuz0/amd-strix-halo-toolboxes #111)"),
+    "Ryzen AI Max+ 395": (16, "some 300 tokens/s of a 27B in Q8_0 (kyuz0/amd-strix-halo-toolboxes #111)"),
     "RX 7900 GRE": (28, "461 tokens/s over 20,265 tokens of a 27B (sudoingX/qwen38-mtp)"),
 }
 """By card: operations per second while prompts are read, two per weight and token, and where that comes from."""
@@ -269,7 +279,9 @@ def _prefill_gain(tokens: int, devices: int, split: Split) -> float:
 
 def _share(split: Split, devices: Sequence[Device]) -> tuple[float, float, float, str]:
     if split != "tensor" or len(devices) == 1:
-        return SHARE_LOW, SHARE, SHARE_HIGH, "of which 0.50 to 0.80 are reached (31 of 37 public cases)"
+        if all(device.card_class == "apple" for device in devices):
+            return APPLE_LOW, APPLE, APPLE_HIGH, "of which 0.28 to 0.62 are reached on Metal (six public cases)"
+        return SHARE_LOW, SHARE, SHARE_HIGH, "of which 0.50 to 0.80 are reached (29 of 35 public cases)"
     if len(devices) == 2:
         return PAIR_LOW, PAIR, PAIR_HIGH, "of which two cards reached 0.50 to 0.70 (three public cases)"
     return MANY_LOW, MANY, MANY_HIGH, "of which more than two cards reached 0.36 (one public case)"

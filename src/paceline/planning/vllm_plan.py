@@ -14,7 +14,13 @@ from typing import Literal
 from msgspec import Struct
 
 from paceline.planning.devices import Device, Machine
-from paceline.planning.model_folder import DRAFTER_ARCHITECTURES, BadModelFolder, ModelFolder, read_config
+from paceline.planning.model_folder import (
+    DRAFTER_ARCHITECTURES,
+    BadModelFolder,
+    LayerKind,
+    ModelFolder,
+    read_config,
+)
 from paceline.planning.safetensors import BadTensors, read_tensors
 from paceline.planning.speed import class_of, first_length
 
@@ -115,6 +121,8 @@ class Drafting(Struct, frozen=True):
     folder: Path | None = None
     whole_bytes: int = 0
     """Of its weights, over all cards."""
+    layers: int = 0
+    """Of its own, which keep a cache beside the model's."""
 
 
 def plan_parallel(folder: ModelFolder, machine: Machine, wish: Wish, engine: EngineKind = "vllm") -> ParallelPlan:
@@ -139,7 +147,10 @@ def plan_parallel(folder: ModelFolder, machine: Machine, wish: Wish, engine: Eng
         context, capacity = wished, None
     else:
         batch = by_size(VLLM_BATCH_TOKENS, machine.devices[cards[0]])
-        cache = CacheLayout(folder, len(cards), CACHE_BYTES[wish.cache], drafting.length, batch)
+        draft_tokens = drafting.length if drafting.kind != "none" else 0
+        cache = CacheLayout(
+            folder, len(cards), CACHE_BYTES[wish.cache], draft_tokens, batch, draft_layers=drafting.layers
+        )
         largest = cache.largest_context(max(0, need.cache) // max(1, wish.slots))
         fits = need.cache > 0 and (largest >= wished if wished else largest > 0)
         context = wished if fits or not largest else min(largest, wished or largest)
@@ -184,23 +195,33 @@ def drafting_of(folder: ModelFolder, machine: Machine, wish: Wish) -> Drafting:
         except BadTensors as error:
             raise BadModelFolder(str(error)) from error
         if DRAFTER_ARCHITECTURES.search(names):
-            return Drafting("eagle3", length, path, size)
-        return Drafting("draft", length, path, size)
+            return Drafting("eagle3", length, path, size, 1)
+        return Drafting("draft", length, path, size, int(config.get("num_hidden_layers") or 0))
     if folder.mtp_bytes and folder.model_type in MTP_MODEL_TYPES:
-        return Drafting("mtp", length, None, folder.mtp_bytes)
+        return Drafting("mtp", length, None, folder.mtp_bytes, folder.mtp_layers)
     return Drafting("ngram", NGRAM_TOKENS)
 
 
 class CacheLayout:
     """What requests take of the cache on one card (vllm/v1/core/kv_cache_utils.py): layers of a kind are put into
-    groups of one length, and each group takes blocks of one size from a common pool."""
+    groups of one length, and each group takes blocks of one size from a common pool. The same as vLLM's own functions
+    say of five models (``python -m benchmarks.planning.vllm_cache``)."""
 
     def __init__(
-        self, folder: ModelFolder, ranks: int, value_bytes: int, draft_tokens: int = 0, batch_tokens: int = 2_048
+        self,
+        folder: ModelFolder,
+        ranks: int,
+        value_bytes: int,
+        draft_tokens: int = 0,
+        batch_tokens: int = 2_048,
+        draft_layers: int = 0,
     ) -> None:
         self.folder, self.batch_tokens = folder, batch_tokens
         self.states = 1 + draft_tokens
         self.counts = {kind: folder.layers.count(kind) for kind in dict.fromkeys(folder.layers)}
+        if draft_layers:  # they keep all of the text, in the model's own way
+            kind: LayerKind = "latent" if folder.latent_width else "full"
+            self.counts[kind] = self.counts.get(kind, 0) + draft_layers
         least, most = min(self.counts.values()), max(self.counts.values())
         self.group_layers = most if most < PADDED_ALIKE * least else least
         heads = max(1, folder.kv_heads // ranks)  # fewer heads than cards: each has a copy
