@@ -10,13 +10,13 @@ from benchmarks.planning.shapes import REAL, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.planning.hollow import hollow
+from tests.planning.hollow import hollow, of_model, planned
 
 from paceline.engines.llama_cpp_build import build
 from paceline.paths import cache_directory
 from paceline.planning.devices import Backend, Device, Machine
 from paceline.planning.drafters import FoundDrafter
-from paceline.planning.dry_run import DeviceUse, DryRun, DryRunFailed, Judge, Part, dry_run
+from paceline.planning.dry_run import DeviceUse, DryRun, DryRunFailed, Part, dry_run
 from paceline.planning.given_devices import given_machine
 from paceline.planning.memory import HOST, Model
 from paceline.planning.placing import budget_bytes
@@ -25,15 +25,6 @@ from paceline.planning.planner import make_plan
 from paceline.planning.search import HOST_MARGIN_BYTES
 
 GIB, MIB = 1 << 30, 1 << 20
-
-
-def planned(name: str, gpus: str, wish: Wish | None = None, host_gib: float = 64, judge: Judge | None = None) -> Plan:
-    return of_model(hollow(name), given_machine(gpus, int(host_gib * GIB)), wish or Wish(), judge)
-
-
-def of_model(model: Model, machine: Machine, wish: Wish, judge: Judge | None = None) -> Plan:
-    drafter = FoundDrafter("mtp", 4) if model.mtp_layers else None
-    return make_plan(model, machine, wish, drafter, judge)
 
 
 def flags(plan: Plan) -> dict[str, str]:
