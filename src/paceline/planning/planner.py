@@ -82,7 +82,13 @@ def make_plan(
     host_free = machine.host_memory_bytes
     if host_free is not None and machine.is_unified:
         host_free -= found.device_bytes
-    host = Budget(name="host", free=host_free, use=found.layout.host, reserved=HOST_MARGIN_BYTES)
+    host = Budget(
+        name="host",
+        free=host_free,
+        use=found.layout.host,
+        reserved=HOST_MARGIN_BYTES,
+        kept=caches.total_bytes(found.settings.slots),
+    )
     largest = search.largest_context(found)
     return Plan(
         model=model.header.path.name,
