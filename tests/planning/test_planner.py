@@ -125,6 +125,17 @@ def test_a_model_that_is_far_too_large() -> None:
         planned("DeepSeek-V3-Q4_K", "2x RTX 3090")
 
 
+def test_more_tokens_than_the_model_was_made_for() -> None:
+    wish = Wish(context_tokens=524288)
+    assert "trained for 262,144 tokens" in planned("Qwen3.6-27B-Q4_K", "RTX PRO 6000", wish).warnings[0]
+    assert planned("DeepSeek-V4-Flash", "2x RTX PRO 6000", wish).warnings == ()
+
+
+def test_which_file_would_fit() -> None:
+    with pytest.raises(DoesNotFit, match=r"A file of it with \d\.\d bits a weight would fit; this one has 4\.\d"):
+        planned("Llama-3.3-70B-Q4_K", "RTX 3090", host_gib=8)
+
+
 def test_without_a_card() -> None:
     plan = of_model(hollow("Qwen3.6-35B-A3B-Q4_K"), Machine(devices=(), host_memory_bytes=32 * GIB), Wish())
     assert plan.devices == ()
