@@ -1,6 +1,6 @@
 """The flags that a layout is reached with."""
 
-from tests.planning.test_planner import planned
+from tests.planning.hollow import planned
 
 from paceline.engines.llama_cpp_flags import drafters_of
 from paceline.planning.command_line import for_dry_run

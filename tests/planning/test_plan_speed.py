@@ -1,7 +1,6 @@
 """What a plan says of its speed."""
 
-from tests.planning.hollow import hollow
-from tests.planning.test_planner import planned
+from tests.planning.hollow import hollow, planned
 
 from paceline.planning.devices import Machine
 from paceline.planning.given_devices import given_machine

@@ -10,13 +10,13 @@ from benchmarks.planning.shapes import REAL, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.planning.hollow import hollow
+from tests.planning.hollow import hollow, of_model, planned
 
 from paceline.engines.llama_cpp_build import build
 from paceline.paths import cache_directory
 from paceline.planning.devices import Backend, Device, Machine
 from paceline.planning.drafters import FoundDrafter
-from paceline.planning.dry_run import DeviceUse, DryRun, DryRunFailed, Judge, Part, dry_run
+from paceline.planning.dry_run import DeviceUse, DryRun, DryRunFailed, Part, dry_run
 from paceline.planning.given_devices import given_machine
 from paceline.planning.memory import HOST, Model
 from paceline.planning.placing import budget_bytes
@@ -25,15 +25,6 @@ from paceline.planning.planner import make_plan
 from paceline.planning.search import HOST_MARGIN_BYTES
 
 GIB, MIB = 1 << 30, 1 << 20
-
-
-def planned(name: str, gpus: str, wish: Wish | None = None, host_gib: float = 64, judge: Judge | None = None) -> Plan:
-    return of_model(hollow(name), given_machine(gpus, int(host_gib * GIB)), wish or Wish(), judge)
-
-
-def of_model(model: Model, machine: Machine, wish: Wish, judge: Judge | None = None) -> Plan:
-    drafter = FoundDrafter("mtp", 4) if model.mtp_layers else None
-    return make_plan(model, machine, wish, drafter, judge)
 
 
 def flags(plan: Plan) -> dict[str, str]:
@@ -132,6 +123,17 @@ def test_a_dense_model_that_is_too_large_for_the_card() -> None:
 def test_a_model_that_is_far_too_large() -> None:
     with pytest.raises(DoesNotFit, match=r"366\.0 GiB of weights, and devices and host have room for 107\.9 GiB"):
         planned("DeepSeek-V3-Q4_K", "2x RTX 3090")
+
+
+def test_more_tokens_than_the_model_was_made_for() -> None:
+    wish = Wish(context_tokens=524288)
+    assert "trained for 262,144 tokens" in planned("Qwen3.6-27B-Q4_K", "RTX PRO 6000", wish).warnings[0]
+    assert planned("DeepSeek-V4-Flash", "2x RTX PRO 6000", wish).warnings == ()
+
+
+def test_which_file_would_fit() -> None:
+    with pytest.raises(DoesNotFit, match=r"A file of it with \d\.\d bits a weight would fit; this one has 4\.\d"):
+        planned("Llama-3.3-70B-Q4_K", "RTX 3090", host_gib=8)
 
 
 def test_without_a_card() -> None:

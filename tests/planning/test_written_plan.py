@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.planning.test_planner import planned
+from tests.planning.hollow import planned
 
 from paceline.configuration import parse
 from paceline.planning.plan import Wish

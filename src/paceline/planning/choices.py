@@ -13,6 +13,8 @@ from paceline.planning.plan import Choice
 from paceline.planning.search import MICRO_BATCH, Found, Search, Step, used_machine
 
 GIB, MIB = 1 << 30, 1 << 20
+HAS_TWO_KERNELS = ("cuda", "rocm", "other")
+"""Backends that read quantized caches with a slower kernel for plain steps than for batches (fattn.cu)."""
 
 
 def choices(
@@ -28,7 +30,7 @@ def choices(
 ) -> Iterator[Choice]:
     """In the order in which they are worth reading."""
     for step in steps:
-        yield Choice(step.name, _price(step, found, model), has_price=True)
+        yield Choice(step.name, _price(step, found, model, machine), has_price=True)
     if split := _split(found, machine, search):
         yield Choice("split", split)
     yield Choice("drafting", _drafting(model, architecture, machine, found, drafter, drafters))
@@ -47,7 +49,7 @@ def choices(
         )
 
 
-def _price(step: Step, found: Found, model: Model) -> str:
+def _price(step: Step, found: Found, model: Model, machine: Machine) -> str:
     """Of a way out: what it brings, and what it costs."""
     before, after = step.before, step.after
     gained = max(0, before.device_bytes - after.device_bytes)
@@ -59,10 +61,10 @@ def _price(step: Step, found: Found, model: Model) -> str:
     if step.name == "slots":
         return f"One request is decoded at a time instead of {before.candidate.slots}: that frees {_size(gained)}."
     if step.name == "cache type":
-        return (
-            f"The cache is of 8 bits instead of 16: that frees {_size(gained)}. Answers hardly change; on CUDA, plain "
-            "decoding at a long context reads such a cache at half the speed, and drafted decoding does not."
-        )
+        text = f"The cache is of 8 bits instead of 16: that frees {_size(gained)}. Answers hardly change"
+        if any(machine.devices[at].backend in HAS_TWO_KERNELS for at in found.candidate.used):
+            text += "; plain decoding at a long context reads such a cache at half the speed, drafted decoding does not"
+        return f"{text}."
     if step.name == "draft model":
         return f"The draft model is left out: with a cache for the whole context it takes {_size(gained)}."
     if step.name == "experts":

@@ -35,6 +35,10 @@ class HostCaches(Struct, frozen=True):
     checkpoint_bytes: int
     prompt_cache_mib: int
 
+    def total_bytes(self, slots: int) -> int:
+        """At most."""
+        return (self.checkpoints or 0) * self.checkpoint_bytes * slots + self.prompt_cache_mib * MIB
+
 
 def host_caches(found: Found, architecture: Architecture, machine: Machine) -> HostCaches:
     """As much as the host has room for, and no more than the server's own limits."""

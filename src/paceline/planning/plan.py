@@ -47,10 +47,12 @@ class Budget(Struct, frozen=True, kw_only=True):
     use: Use
     reserved: int = 0
     """For the driver, and left free."""
+    kept: int = 0
+    """Checkpoints and prompts that the server keeps on the host, at most."""
 
     @property
     def left(self) -> int | None:
-        return None if self.free is None else self.free - self.use.total - self.reserved
+        return None if self.free is None else self.free - self.use.total - self.reserved - self.kept
 
 
 class Judgement(Struct, frozen=True, kw_only=True):

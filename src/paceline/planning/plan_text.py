@@ -77,6 +77,7 @@ def _table(plan: Plan, model: Model) -> str:
         row("drafter", [budget.use.drafter for budget in budgets], "its weights, cache and buffers")
     row("compute", [budget.use.compute for budget in budgets])
     row("driver, margin", [budget.reserved for budget in budgets])
+    row("kept prompts", [budget.kept for budget in budgets], "at most, checkpoints among them")
     judged = "by formulas alone; `paceline engine build` has them checked"
     if plan.judgement:
         judged = f"checked by a dry run of llama.cpp b{plan.judgement.build}, {plan.judgement.took_s:.1f} s"

@@ -78,11 +78,21 @@ def make_plan(
     if model.unknown_types:
         kinds = ", ".join(map(str, model.unknown_types))
         warnings.append(f"The file has tensors of types that are not known here ({kinds}); their bytes are missing.")
-    wished = wish.context_tokens
+    wished, trained = wish.context_tokens, architecture.trained_tokens
+    if wished and trained and wished > trained:
+        warnings.append(
+            f"The model was trained for {trained:,} tokens; more need scaled positions (--rope-scaling yarn)."
+        )
     host_free = machine.host_memory_bytes
     if host_free is not None and machine.is_unified:
         host_free -= found.device_bytes
-    host = Budget(name="host", free=host_free, use=found.layout.host, reserved=HOST_MARGIN_BYTES)
+    host = Budget(
+        name="host",
+        free=host_free,
+        use=found.layout.host,
+        reserved=HOST_MARGIN_BYTES,
+        kept=caches.total_bytes(found.settings.slots),
+    )
     largest = search.largest_context(found)
     return Plan(
         model=model.header.path.name,
