@@ -81,7 +81,7 @@ class Prior(Struct, frozen=True):
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
-    control: float = 0.06
+    control: float = 0.1
     """Of a controlled lane's time beside what its drafters' lengths let expect, and the same again by task. Guessed."""
 
     # What changes.
