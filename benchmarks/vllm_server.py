@@ -26,6 +26,6 @@ def command(
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", str(context_tokens)),
         *("--max-num-seqs", "4", "--no-enable-prefix-caching"),
         *("--scheduler-cls", "paceline.inside.vllm_scheduler.scheduler"),
-        *("--per-request-spec-decode-metrics", "summary", "--enable-per-request-metrics"),
+        *("--per-request-spec-decode-metrics", "detailed", "--enable-per-request-metrics"),
         *("--speculative-config", json.dumps(speculative)),
     ]

@@ -92,6 +92,8 @@ class FakeEngine:
     """Answer to ``/props``; without it the engine is no llama.cpp."""
     requests: list[Received] = field(default_factory=list)
     looks: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+    """What its entry of each model tells beside the name."""
     connections: int = 0
     url: str = ""
     _server: asyncio.Server | None = None
@@ -124,7 +126,10 @@ class FakeEngine:
                 if received.target == "/v1/models":
                     self.looks += 1
                     await wire.json(
-                        {"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]}
+                        {
+                            "object": "list",
+                            "data": [{"id": name, "object": "model"} | self.about for name in self.models],
+                        }
                     )
                 elif received.target == "/props":
                     await wire.json(self.props or {}, 200 if self.props else 404)

@@ -27,7 +27,10 @@ MAX_COLUMNS = 120
 """Of a line of prose."""
 GONE = {"gateway/", "memory.py"}
 """What decisions name as it was before them."""
-OTHERS_OPTIONS = {"--help", "--scheduler-cls", "--spec-synth-rates"}
+OTHERS_OPTIONS = {
+    "--cache-ram", "--ctx-checkpoints", "--fit", "--help", "--n-cpu-moe", "--no-spec-type", "--scheduler-cls",
+    "--spec-synth-rates", "--spec-type", "--tensor-split",
+}  # fmt: skip
 """Of engines and of every program."""
 OTHERS_FILES = ("docs/content/", "docs/my-website/")
 """Where files of other projects stand, which are cited."""
@@ -191,7 +194,7 @@ def test_the_table_of_metrics_is_what_the_gateway_has() -> None:
 
 @_each([*PAGES, DOCS / "grafana-dashboard.json"])
 def test_metrics_that_are_named_exist(page: Path) -> None:
-    for name in re.findall(r"\bpaceline_(?!n_max)\w+", page.read_text()):
+    for name in re.findall(r"\bpaceline_(?!n_max|control)\w+", page.read_text()):
         assert name in _metrics() or re.sub(r"_(bucket|sum|count)$", "", name) in _metrics(), name
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.lookups.play import drafts
-from benchmarks.lookups.rows import tokenizer
+from benchmarks.lookups.tokens import bundled
 from benchmarks.lookups.turns import read, texts
 
 LOOKED_UP = 2
@@ -44,11 +44,11 @@ def matches(context: Sequence[int], answer: Sequence[int]) -> Iterator[tuple[int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    of_model = tokenizer()
+    tokenizer = bundled()
 
     @cache
     def tokens(text: str) -> Sequence[int]:
-        return of_model.tokens(text)
+        return tokenizer.tokens(text)
 
     reached: dict[tuple[int, int], int] = defaultdict(int)
     accepted: dict[tuple[int, int], int] = defaultdict(int)

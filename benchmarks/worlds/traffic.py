@@ -47,6 +47,8 @@ class Traffic(Struct):
     """Other requests that are decoded meanwhile."""
     epochs: Ints
     """A number that changes when the world does."""
+    drafted_token_cost: float | None = None
+    """What the policy is told that a drafted token adds to a step, as in ``LaneState``."""
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -61,7 +63,13 @@ class Traffic(Struct):
         """The lanes while so many other requests are decoded, spread evenly over them."""
         share, more = divmod(beside, len(self.lanes))
         return [
-            LaneState(lane, running=share + (number < more), fingerprint=lane.engine, model=lane.engine)
+            LaneState(
+                lane,
+                running=share + (number < more),
+                fingerprint=lane.engine,
+                model=lane.engine,
+                drafted_token_cost=self.drafted_token_cost,
+            )
             for number, lane in enumerate(self.lanes)
         ]
 

@@ -44,7 +44,7 @@ def test_costs_and_acceptance_are_learned() -> None:
     knowledge = taught(ControlledMachine(APART, {Task.CODE: 0.5, Task.CREATE: 0.5}), 25)
     for task, accepted in APART.items():
         head = control(knowledge, task).drafters["mtp"]
-        assert head.acceptance[0] == pytest.approx(accepted, abs=0.1)
+        assert head.acceptance[0] == pytest.approx(accepted, abs=0.12)
         assert head.costs[:3] == pytest.approx(COSTS[:3].tolist(), rel=0.2)
     lookup = control(knowledge, Task.CODE).drafters["ngram"]
     assert lookup.costs[-1] == pytest.approx(COSTS[-1], rel=0.25)

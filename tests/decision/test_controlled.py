@@ -21,7 +21,7 @@ from paceline.decision.feeling import LaneId
 from paceline.types import ALL, DraftCounts, Strategy
 
 BOTH = LaneId("gpu", "m", Strategy(ALL, among=(HEAD, LOOKUP)))
-PLAIN, CAPPED = BOTH._replace(strategy=Strategy()), BOTH._replace(strategy=Strategy("mtp", 2))
+PLAIN, CAPPED = replace(BOTH, strategy=Strategy()), replace(BOTH, strategy=Strategy("mtp", 2))
 
 
 def test_a_control_chooses_among_plain_and_each_drafter_up_to_its_longest_draft() -> None:
@@ -34,7 +34,7 @@ def test_a_control_chooses_among_plain_and_each_drafter_up_to_its_longest_draft(
 
 
 def test_lanes_that_have_parts_in_common_have_them_once() -> None:
-    mtp = BOTH._replace(strategy=Strategy("mtp", among=(HEAD,)))
+    mtp = replace(BOTH, strategy=Strategy("mtp", among=(HEAD,)))
     spread = wide((PLAIN, mtp, BOTH, CAPPED))
     assert len(spread.ids) == len(set(spread.ids)) == 8
     assert [spread.ids[place] for place in spread.places[1]] == list(parts(mtp))
@@ -65,7 +65,7 @@ def test_steps_between_two_lengths_are_part_of_both() -> None:
 
 
 def test_the_mean_of_steps_times_and_how_it_changes() -> None:
-    shares = [StepShare(CAPPED, 0.5), StepShare(BOTH._replace(strategy=LOOKUP), 0.1)]
+    shares = [StepShare(CAPPED, 0.5), StepShare(replace(BOTH, strategy=LOOKUP), 0.1)]
     over = [log(1.6), log(1.3)]
     time, slopes = step_time(-3.0, over, shares)
     mean = 0.4 + 0.5 * 1.6 + 0.1 * verification_cost(1.3, "ngram")

@@ -20,7 +20,10 @@ from paceline.decision.tuning import MAX_CONVERSATIONS, MAX_GROUPS, MAX_KEYS, MA
 from paceline.types import Lane, LaneState, Measured, Observation, Outcome, Signals, Strategy, Task
 
 TALK = replace(STORY, conversation="c", application="a", reasoning=True, prompt_chars=4000, turns=2)
-LANES = [*LADDER, *(replace(state, lane=replace(state.lane, device="gpu")) for state in (PLAIN, NGRAM))]
+LANES = [
+    *(replace(state, drafted_token_cost=0.16) for state in LADDER),
+    *(replace(state, lane=replace(state.lane, device="gpu")) for state in (PLAIN, NGRAM)),
+]
 
 
 def under_load(running: int) -> list[LaneState]:

@@ -1,6 +1,7 @@
 """What strategies are taken for before anything was measured."""
 
 from itertools import pairwise
+from math import exp
 
 import pytest
 
@@ -63,3 +64,11 @@ def test_load_is_felt_by_its_logarithm() -> None:
     between, (below, above) = load_shape(2.0)[1], (load_shape(beside)[1] for beside in (1.0, 3.0))
     assert all(min(pair) - 0.01 <= one <= max(pair) + 0.01 for one, *pair in zip(between, below, above, strict=True))
     assert load_shape(1e9) == load_shape(127.0), "more is told apart no further"
+
+
+def test_a_card_s_cost_takes_the_place_of_the_usual_one() -> None:
+    usual, cheap, dear = (shape_of(Strategy("mtp", 4), cost) for cost in (None, 0.16, 0.98))
+    assert cheap.cost < usual.cost < dear.cost
+    assert exp(cheap.cost) == pytest.approx(1.64)
+    assert cheap.length == usual.length == dear.length
+    assert shape_of(Strategy(), 0.98).cost == 0.0

@@ -1,13 +1,14 @@
 """The model of the logarithm of time: its terms, and what it takes from an outcome."""
 
 from math import log
+from random import Random
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from tests.machines import CODE, EDIT, LADDER, NGRAM, PLAIN, STORY, Machine, forced, taught
 
-from paceline.decision import Knowledge
+from paceline.decision import Knowledge, decide
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import id_of
 from paceline.decision.time_model import Counts, TimeModel
@@ -166,3 +167,11 @@ def test_what_static_policies_would_have_taken_fades() -> None:
     assert plain_s / taken_s == pytest.approx(2)
     assert three_s / taken_s == pytest.approx(1)
     assert taken_s == pytest.approx(1000, rel=0.1)
+
+
+def test_what_a_card_makes_a_step_cost_is_believed_until_it_was_measured() -> None:
+    firsts = []
+    for cost in (0.1, 0.16, None, 0.5, 0.98):
+        lanes = [replace(lane, drafted_token_cost=cost) for lane in LADDER]
+        firsts.append(decide(CODE, lanes, Knowledge(), Random(0), exploration=0).lane)
+    assert firsts == ["mtp/4", "mtp/3", "mtp/2", "mtp/1", "mtp/0"]

@@ -1,5 +1,6 @@
 """vLLM with Paceline's scheduler: a draft length per request, on the real vLLM on a CPU. Installs it the first time."""
 
+import json
 import os
 import platform
 import subprocess
@@ -27,7 +28,7 @@ pytestmark = [
 CODE = "def add(left, right):\n    total = left + right\n    return total\n\n\n"
 EDIT = f"Rename the function add to plus and print the whole file again.\n```python\n{CODE * 3}```"
 STORY = "Tell me a story about a lighthouse keeper who finds a map."
-N_MAX, MIN_YIELD = "paceline_n_max", "paceline_min_yield"
+N_MAX, MIN_YIELD, CONTROL = "paceline_n_max", "paceline_min_yield", "paceline_control"
 
 
 class Vllm:
@@ -49,7 +50,7 @@ class Vllm:
             time.sleep(0.5)
 
     def chat(
-        self, text: str, arguments: Mapping[str, float] | None = None, max_tokens: int = 64
+        self, text: str, arguments: Mapping[str, float | str] | None = None, max_tokens: int = 64
     ) -> tuple[str, dict[str, Any]]:
         """The text and the draft counts of an answer at temperature 0."""
         body = {
@@ -113,11 +114,41 @@ def test_drafting_pauses_while_it_does_not_pay(vllm: Vllm) -> None:
     assert vllm.chat(EDIT, {MIN_YIELD: 1.2})[1]["num_spec_steps"] > guarded["num_spec_steps"]
 
 
+def control(cost: float, acceptance: float, longest: int = LONGEST) -> dict[str, Any]:
+    """That verifying any draft costs so much, and so much is accepted."""
+    return {CONTROL: json.dumps({"costs": [cost] * longest, "acceptance": [acceptance], "weight": 6})}
+
+
+def test_control_decides_how_far_is_verified(vllm: Vllm) -> None:
+    free, counts = vllm.chat(EDIT)
+    for cost, acceptance in ((1.0, 0.9), (1.3, 0.6), (1.3, 0.2), (50.0, 0.9)):
+        text, controlled = vllm.chat(EDIT, control(cost, acceptance))
+        assert text == free
+        if cost == 50:
+            assert controlled["num_draft_tokens"] == 0
+        elif acceptance == 0.9:
+            assert controlled["num_draft_tokens"] > 0.8 * counts["num_draft_tokens"]
+        else:  # from a low prior, too: what was cut was right
+            assert controlled["num_accepted_draft_tokens"] > counts["num_accepted_draft_tokens"] / 3
+    assert vllm.chat(EDIT, control(1.0, 0.9) | {N_MAX: 2})[1]["num_draft_tokens"] > 0
+    assert vllm.chat(EDIT, {CONTROL: "nonsense"})[1]["num_draft_tokens"] == counts["num_draft_tokens"]
+
+
+def test_control_of_a_story_costs_little(vllm: Vllm) -> None:
+    """In plain steps, as the costs say: a story of which hardly anything is accepted."""
+    costs = [1.3 + 0.1 * length for length in range(LONGEST)]
+    given = {CONTROL: json.dumps({"costs": costs, "acceptance": [0.7], "weight": 6})}
+    _, counts = vllm.chat(STORY, given, max_tokens=200)
+    lost = counts["num_draft_tokens"] * 0.1 + counts["num_spec_steps"] * 0.3 - counts["num_accepted_draft_tokens"]
+    assert lost <= 0.05 * 200
+
+
 async def test_the_gateway_offers_lanes_and_keeps_its_own_question_to_itself(
     vllm: Vllm, start_gateway: StartGateway
 ) -> None:
     running = await start_gateway(
         f'[[engine]]\nname = "v"\nkind = "vllm"\nurl = "{vllm.url}"\nstrategy = "ngram"\nn_max = {LONGEST}\n'
+        "draft_control = false\n"
     )
     assert list(running.gateway.fleet.lanes) == ["v/plain", "v/ngram-1", "v/ngram-2", "v/ngram-3", "v/ngram-6"]
     client = openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
@@ -149,6 +180,7 @@ async def test_the_gateway_offers_lanes_and_keeps_its_own_question_to_itself(
                 assert seen.drafted is not None
                 assert seen.drafting_steps is not None
                 assert seen.drafted >= seen.drafting_steps > 0
+                assert seen.accepted == sum(seen.accepted_by_position) == seen.by_drafter["ngram"].accepted
     calls: dict[str, dict[str, Any]] = {
         "/v1/messages": {"max_tokens": 16, "messages": [{"role": "user", "content": EDIT}]},
         "/v1/responses": {"max_output_tokens": 16, "input": EDIT},
@@ -157,6 +189,22 @@ async def test_the_gateway_offers_lanes_and_keeps_its_own_question_to_itself(
     for path, body in calls.items():
         answer = await running.http.post(path, json={"model": "smol"} | body, headers={"x-paceline-lane": "v/ngram-2"})
         assert answer.status_code == 200, answer.text
+
+
+async def test_the_gateway_has_the_engine_control_its_drafts(vllm: Vllm, start_gateway: StartGateway) -> None:
+    running = await start_gateway(
+        f'[[engine]]\nname = "v"\nkind = "vllm"\nurl = "{vllm.url}"\nstrategy = "ngram"\nn_max = {LONGEST}\n'
+    )
+    assert list(running.gateway.fleet.lanes) == ["v/plain", "v/ngram"]
+    assert running.gateway.fleet.engines["v"].supervisor.warnings == ()
+    body = {"model": "smol", "messages": [{"role": "user", "content": EDIT}], "max_tokens": 64, "temperature": 0}
+    texts = []
+    for number, lane in enumerate(("v/plain", "v/ngram")):
+        answer = await running.http.post("/v1/chat/completions", json=body, headers={"x-paceline-lane": lane})
+        texts.append(answer.json()["choices"][0]["message"]["content"])
+        seen = (await running.outcome_number(number + 1)).observed
+        assert list(seen.by_drafter) == (["ngram"] if number else [])
+    assert texts[0] == texts[1]
 
 
 def test_caps_hold_where_steps_are_scheduled_ahead(model: Path, tmp_path: Path) -> None:
@@ -172,5 +220,11 @@ def test_caps_hold_where_steps_are_scheduled_ahead(model: Path, tmp_path: Path) 
             assert counts["num_draft_tokens"] == cap * counts["num_spec_steps"]
             assert text == free
         assert one.chat(STORY, {MIN_YIELD: 9}, max_tokens=24)[1]["num_spec_steps"] <= 4
+        for cost, acceptance, least, most in ((1.0, 0.9, 0.7, 1.0), (50.0, 0.9, 0.0, 0.0), (1.2, 0.3, 0.1, 1.0)):
+            text, controlled = one.chat(STORY, control(cost, acceptance, 4), max_tokens=64)
+            free, counts = one.chat(STORY, max_tokens=64)
+            assert text == free
+            share = controlled["num_draft_tokens"] / counts["num_draft_tokens"]
+            assert least <= share <= most, (cost, acceptance)
     finally:
         one.stop()

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from paceline.inside.draft_control import (
+    DEFAULT_WEIGHT,
+    FIRST_LOSSES,
     LOSS_SHARE,
     PLAIN,
     Choice,
@@ -91,7 +93,7 @@ def test_whatever_happens_a_draft_is_one_that_may_be(given_drafters: dict[str, D
 def test_text_that_never_accepts_has_a_bounded_price(given_drafters: dict[str, Drafter]) -> None:
     cost = decode(DraftControl(given_drafters), given_drafters, 600, lambda _, __: False)
     first = sum(max(0.0, max(drafter.costs) - 1) for drafter in given_drafters.values())
-    assert cost - 600 <= first + LOSS_SHARE * cost + 1e-6
+    assert cost - 600 <= FIRST_LOSSES * first + LOSS_SHARE * cost + 1e-6
 
 
 @pytest.mark.parametrize("acceptance", [0.15, 0.5, 0.7, 0.85, 0.95])
@@ -99,7 +101,7 @@ def test_text_that_never_accepts_has_a_bounded_price(given_drafters: dict[str, D
 def test_it_reaches_the_best_static_length(acceptance: float, believed: str) -> None:
     """Also from a prior that is wrong, or weighs nothing; of text that is the same throughout."""
     prior = acceptance if believed == "rightly" else 0.85 if acceptance < 0.6 else 0.4
-    weight = {"rightly": 24.0, "not at all": 1.0, "wrongly": 12.0}[believed]
+    weight = {"rightly": 24.0, "not at all": 1.0, "wrongly": DEFAULT_WEIGHT}[believed]
     drafter = {"mtp": Drafter(COSTS, (prior,), weight=weight)}
     tokens, answers = 1500, 6
     best = min(static_cost(COSTS, length, tokens, acceptance) for length in range(len(COSTS) + 1))

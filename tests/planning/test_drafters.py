@@ -40,11 +40,11 @@ def folders(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 @pytest.mark.slow
 def test_drafters_are_found(folders: dict[str, Path], model: Path) -> None:
     for kind, path in folders.items():
-        drafter = find_drafter(read_header(path))
+        drafter = find_drafter((read_header(path),))
         assert drafter is not None
         assert drafter.kind == kind
         assert (drafter.file is None) == (kind == "mtp")
-    assert find_drafter(read_header(model)) is None
+    assert find_drafter((read_header(model),)) is None
 
 
 @pytest.mark.slow
@@ -52,9 +52,9 @@ def test_a_head_goes_before_a_draft_model(folders: dict[str, Path], tmp_path: Pa
     for kind in ("draft", "eagle3"):
         (tmp_path / f"a-{kind}.gguf").symlink_to(folders[kind].with_name(f"model-{kind}.gguf"))
     (tmp_path / "model.gguf").symlink_to(folders["draft"])
-    drafter = find_drafter(read_header(tmp_path / "model.gguf"))
+    drafter = find_drafter((read_header(tmp_path / "model.gguf"),))
     assert drafter and drafter.kind == "eagle3"
-    given = find_drafter(read_header(tmp_path / "model.gguf"), tmp_path / "a-draft.gguf")
+    given = find_drafter((read_header(tmp_path / "model.gguf"),), tmp_path / "a-draft.gguf")
     assert given and given.kind == "draft"
 
 
@@ -63,10 +63,10 @@ def test_a_file_that_does_not_fit_is_told(folders: dict[str, Path], tmp_path: Pa
     broken = tmp_path / "draft.gguf"
     broken.write_bytes(b"no model")
     with pytest.raises(BadModelFile, match=r"draft\.gguf"):
-        find_drafter(read_header(folders["draft"]), broken)
+        find_drafter((read_header(folders["draft"]),), broken)
     head = folders["eagle3"].with_name("model-eagle3.gguf")
     with pytest.raises(NoDrafter, match="another vocabulary or hidden size"):
-        find_drafter(read_header(_of_another_size(folders["eagle3"], tmp_path / "wider.gguf")), head)
+        find_drafter((read_header(_of_another_size(folders["eagle3"], tmp_path / "wider.gguf")),), head)
 
 
 def _of_another_size(model: Path, path: Path) -> Path:

@@ -59,11 +59,13 @@ def write(
     like: ModelFile,
     keys: Mapping[str, int | float | bool | list[int]],
     tensors: Mapping[str, Tensor],
+    more: Mapping[str, int] | None = None,
 ) -> None:
     """A file of another architecture with the tokenizer and the dimensions of ``like``.
 
     Args:
         keys: of the architecture, in place of those of the same name in ``like``.
+        more: keys that belong to no architecture.
     """
     writer: Any = GGUFWriter(path, architecture)
     for name, field in like.fields.items():
@@ -83,6 +85,8 @@ def write(
             writer.add_float32(key, value)
         else:
             writer.add_array(key, value)
+    for name, number in (more or {}).items():
+        writer.add_uint32(name, number)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor.data, raw_dtype=tensor.type)
     writer.write_header_to_file()

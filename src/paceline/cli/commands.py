@@ -4,10 +4,25 @@ import argparse
 import sys
 
 from paceline import __version__
-from paceline.cli import bench, calibrate, check, engine, explain, export, lanes, reload, replay, report, serve, top
+from paceline.cli import (
+    bench,
+    calibrate,
+    check,
+    cost,
+    engine,
+    explain,
+    export,
+    lanes,
+    plan,
+    reload,
+    replay,
+    report,
+    serve,
+    top,
+)
 from paceline.cli.engine_options import ENGINE_FLAGS
 
-COMMANDS = (serve, bench, report, replay, top, lanes, explain, calibrate, check, reload, export, engine)
+COMMANDS = (serve, plan, bench, report, cost, replay, top, lanes, explain, calibrate, check, reload, export, engine)
 
 TAKES_FLAGS = ("serve", "bench")
 

@@ -13,14 +13,21 @@ from paceline.engines import ENGINES
 from paceline.engines.bundled_model import NAME, bundled_model
 from paceline.engines.embedded import EMBEDDED
 from paceline.engines.interface import LaunchError
-from paceline.engines.llama_cpp_build import usable
+from paceline.engines.llama_cpp_build import CPU, Build, usable
 from paceline.engines.llama_cpp_flags import CONTEXT, HOST, PORT, THREADS, flag_values
 from paceline.machine import available_memory_bytes, engine_threads
 from paceline.paths import cache_directory
 from paceline.planning.drafters import FoundDrafter, find_drafter
+from paceline.planning.dry_run import judge_of
+from paceline.planning.find_devices import find_machine
 from paceline.planning.gguf import Header, read_model
 from paceline.planning.launch_check import launch_problems
+from paceline.planning.memory import model_of
 from paceline.planning.one_model import Wanted, an_engine_each, context_for, one_engine
+from paceline.planning.plan import DoesNotFit, Wish
+from paceline.planning.plan_text import decisions
+from paceline.planning.planner import make_plan
+from paceline.planning.written_plan import planned_engine
 from paceline.settings import Configuration, EngineSettings
 
 ENGINE_FLAGS = "engine_flags"
@@ -174,7 +181,7 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
     if path is None:
         path = bundled_model(cache_directory(), lambda: print("unpacking the bundled model (once) ...", flush=True))
     parts = read_model(path.absolute())  # a link stays one: drafters stand beside it, not beside what it points to
-    drafter = find_drafter(parts[0], options.draft_model)
+    drafter = find_drafter(parts, options.draft_model)
     engines, chosen = _engines(options, parts, drafter)
     usual = Configuration()
     configuration = replace(usual, engine=engines, server=replace(usual.server, **server))
@@ -191,46 +198,87 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
 def _engines(
     options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None
 ) -> tuple[tuple[EngineSettings, ...], str]:
-    """Also returns what was chosen, for people."""
-    # 1. The program, and what it computes on.
-    header, flags = parts[0], tuple(getattr(options, ENGINE_FLAGS))
+    """Also returns what was chosen, for people.
+
+    Raises:
+        BadModelFile: the drafter's file can't be used.
+    """
     built = None if options.llama_server else usable(cache_directory())
-    program = options.llama_server or (built.server if built else EMBEDDED)
-    device = "gpu" if built and built.backend != "cpu" else "cpu"
-    # 2. Slots, context and threads: as they are given, or as the machine and the model have room for.
-    model_bytes = sum(part.tensor_bytes for part in parts)
-    memory_bytes = available_memory_bytes()
+    return _by_plan(options, parts, drafter, built) if built else _one_each(options, parts, drafter)
+
+
+def _by_plan(
+    options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None, built: Build
+) -> tuple[tuple[EngineSettings, ...], str]:
+    """One engine that takes its strategy from each request."""
+    machine = find_machine(built.server)
+    if built.backend == CPU:  # whatever cards drivers know of
+        machine = replace(machine, devices=())
+    wanted, why = _wanted(options, parts, built.server, 1, "gpu" if machine.devices else "cpu")
+    # On cards, the plan finds the context, too.
+    asked = options.context_tokens if machine.devices else wanted.context_tokens
+    wish = Wish(context_tokens=asked, slots=options.slots, usual_slots=SLOTS)
+    try:
+        plan = make_plan(model_of(parts), machine, wish, drafter, judge_of(built))
+    except DoesNotFit as error:
+        said = f"warning: {error} It is started all the same; it may be read from the disk again and again."
+        return (one_engine(wanted, drafter),), "\n".join([_chosen(wanted, parts, drafter, why), said])
+    if plan.context_tokens != wanted.context_tokens:
+        why = "what fits; --context-tokens changes it"
+    wanted = replace(wanted, slots=plan.settings.slots, context_tokens=plan.context_tokens)
+    engine = planned_engine(plan, wanted.model, wanted.alias, wanted.program, wanted.threads, wanted.flags)
+    return (engine,), "\n".join([_chosen(wanted, parts, drafter, why), *decisions(plan)])
+
+
+def _one_each(
+    options: argparse.Namespace, parts: Sequence[Header], drafter: FoundDrafter | None
+) -> tuple[tuple[EngineSettings, ...], str]:
+    """An engine for each way."""
+    wanted, why = _wanted(options, parts, options.llama_server or EMBEDDED, 2 + (drafter is not None), "cpu")
+    lines = [_chosen(wanted, parts, drafter, why)]
+    model_bytes, memory_bytes = sum(part.tensor_bytes for part in parts), available_memory_bytes()
+    if memory_bytes is not None and model_bytes > memory_bytes:
+        lines.append(
+            f"warning: its weights have {model_bytes / 1e9:.1f} GB and {memory_bytes / 1e9:.1f} GB of memory are free: "
+            "unless a GPU holds the rest, it will be read from the disk again and again, or not load at all"
+        )
+    return an_engine_each(wanted, drafter), "\n".join(lines)
+
+
+def _wanted(
+    options: argparse.Namespace, parts: Sequence[Header], program: str, engine_count: int, device: str
+) -> tuple[Wanted, str]:
+    """Slots, context and threads as they are given, or as the host and the model have room for; and why so much
+    context."""
+    header = parts[0]
     slots = options.slots or SLOTS
-    engine_count = 1 if built else 2 + (drafter is not None)
     context_tokens, why = options.context_tokens, "--context-tokens"
     if context_tokens is None:
+        model_bytes, memory_bytes = sum(part.tensor_bytes for part in parts), available_memory_bytes()
         context_tokens, why = context_for(header, model_bytes, slots * engine_count, memory_bytes)
         why += "; --context-tokens changes it"
-    threads = options.threads or (engine_threads() if device == "cpu" else None)
     wanted = Wanted(
         model=header.path,
         alias=NAME if options.model is None else header.path.stem,
         program=program,
         slots=slots,
         context_tokens=context_tokens,
-        threads=threads,
-        flags=flags,
+        threads=options.threads or (engine_threads() if device == "cpu" else None),
+        flags=tuple(getattr(options, ENGINE_FLAGS)),
         device=device,
     )
-    # 3. What to say of it; flags behind -- that repeat one of these are the engine's last word on it.
-    given = {flag for flag, _ in flag_values(flags)}
-    chosen = [f"{shortened(wanted.alias)}: {model_bytes / 1e9:.2f} GB"]
+    return wanted, why
+
+
+def _chosen(wanted: Wanted, parts: Sequence[Header], drafter: FoundDrafter | None, why: str) -> str:
+    """Flags behind -- that repeat one of these are the engine's last word on it."""
+    given = {flag for flag, _ in flag_values(wanted.flags)}
+    chosen = [f"{shortened(wanted.alias)}: {sum(part.tensor_bytes for part in parts) / 1e9:.2f} GB"]
     if CONTEXT not in given:
-        chosen.append(f"{slots} slots of {context_tokens} tokens ({why})")
-    if threads and THREADS not in given:
-        chosen.append(f"{threads} thread{'s' * (threads > 1)}")
+        plural = "s" * (wanted.slots > 1)
+        chosen.append(f"{wanted.slots} slot{plural} of {wanted.context_tokens} tokens ({why})")
+    if wanted.threads and THREADS not in given:
+        chosen.append(f"{wanted.threads} thread{'s' * (wanted.threads > 1)}")
     if drafter:
         chosen.append(f"drafts by {drafter}")
-    lines = [", ".join(chosen)]
-    if memory_bytes is not None and model_bytes > memory_bytes:
-        lines.append(
-            f"warning: its weights have {model_bytes / 1e9:.1f} GB and {memory_bytes / 1e9:.1f} GB of memory are free: "
-            "unless a GPU holds the rest, it will be read from the disk again and again, or not load at all"
-        )
-    engines = (one_engine(wanted, drafter),) if built else an_engine_each(wanted, drafter)
-    return engines, "\n".join(lines)
+    return ", ".join(chosen)

@@ -109,6 +109,8 @@ class _Watched:
         if (kept := self._lanes["log"]) and kept["problem"]:
             head += f"\nthe decision log can't be written, {kept['lost']} entries are lost: {kept['problem']}"
         parts = [self._problem or head, _brought(self._report), lanes_table(lanes)]
+        if contexts := context_lines(lanes):
+            parts.append("\n".join(contexts))
         if self._requests:
             parts += [*task_tables(self._requests), _decisions(self._requests)]
         return "\n\n".join(parts).splitlines()
@@ -141,6 +143,19 @@ def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
                 )
             )
     return columns(rows)
+
+
+def context_lines(lanes: Sequence[dict[str, Any]]) -> list[str]:
+    """For each engine that tells, how much of its context each slot holds."""
+    engines = {lane["engine"]["name"]: lane["engine"] for lane in lanes}
+    lines = []
+    for name, engine in engines.items():
+        held, most = engine.get("slot_tokens") or (), engine["context_tokens"]
+        if held:
+            shown = "  ".join(f"{tokens:,}" + (f" ({tokens / most:.0%})" if most else "") for tokens in held)
+            of = f" of {most:,} tokens" if most else " tokens"
+            lines.append(f"context of {name}, by slot: {shown}{of}")
+    return lines
 
 
 def task_tables(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> list[str]:

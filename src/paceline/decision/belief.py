@@ -50,7 +50,8 @@ class Belief:
         self._mean, self._prior = np.zeros(GROWS_BY), np.zeros(GROWS_BY)
         self._covariance = np.zeros((GROWS_BY, GROWS_BY))
         """Before the gathered rows are taken from it."""
-        self._rows, self._gathered = np.zeros((GATHERED, GROWS_BY)), 0
+        self._rows, self._gathered = np.zeros((GROWS_BY, GATHERED)), 0
+        """As columns, so that what few unknowns have of them lies close; 0 where none is gathered."""
         self.told: list[Told] | None = None
         """What was observed since it was last emptied, for others to learn; ``None`` where nobody shares."""
 
@@ -65,8 +66,8 @@ class Belief:
 
     @property
     def covariance(self) -> Floats:
-        count, rows = len(self.numbers), self._rows[: self._gathered, : len(self.numbers)]
-        covariance: Floats = self._covariance[:count, :count] - rows.T @ rows
+        count, rows = len(self.numbers), self._rows[: len(self.numbers)]
+        covariance: Floats = self._covariance[:count, :count] - rows @ rows.T
         return covariance
 
     @property
@@ -90,7 +91,7 @@ class Belief:
         number = self.numbers.pop(old)
         self.numbers[name] = number
         self._mean[number] = 0.0
-        self._rows[:, number] = 0.0
+        self._rows[number] = 0.0
         if self.told:
             self.told = [told for told in self.told if number not in told.indexes]
         self._covariance[number, :] = self._covariance[:, number] = 0.0
@@ -125,7 +126,7 @@ class Belief:
         room = (0, size - count)
         self._prior, self._mean = np.pad(self._prior[:count], room), np.pad(self._mean[:count], room)
         self._covariance = np.pad(self._covariance[:count, :count], room)
-        self._rows = np.zeros((GATHERED, size))
+        self._rows = np.zeros((size, GATHERED))
 
     def widen(self, indexes: Sequence[int] | Indexes, variances: Sequence[float] | Floats) -> None:
         """Says that unknowns may have changed."""
@@ -138,7 +139,7 @@ class Belief:
 
     def variance(self, number: int) -> float:
         """Of the unknown that stands there."""
-        rows = self._rows[: self._gathered, number]
+        rows = self._rows[number]
         return float(self._covariance[number, number] - rows @ rows)
 
     def pairs(self, indexes: Indexes) -> Indexes:
@@ -148,25 +149,26 @@ class Belief:
 
     def of(self, indexes: Indexes, pairs: Indexes, factors: Floats) -> Floats:
         """Covariance of weighted sums: a row of factors for each. Unknowns that there are not count as certain."""
-        covariance: Floats = factors @ self._covariance.take(pairs) @ factors.T
+        covariance: Floats = factors.dot(self._covariance.take(pairs)).dot(factors.T)
         if self._gathered:
-            rows = factors @ self._rows[: self._gathered].take(indexes, axis=1).T
-            covariance -= rows @ rows.T
+            rows = factors.dot(self._rows.take(indexes, axis=0))
+            covariance -= rows.dot(rows.T)
         return covariance
 
     def observe(self, indexes: Indexes, factors: Floats, value: float, noise: float) -> tuple[float, float]:
         """Learns the value of one sum; what it was off by, and the variance that this was expected to have. An odd
         value counts less: its noise is taken for as large as Student's t says."""
         across = self._across(indexes, factors)
-        of_sum = float(factors @ across[indexes])
-        miss = value - float(factors @ self._mean[indexes])
+        of_sum = float(factors.dot(across.take(indexes)))
+        miss = value - float(factors.dot(self._mean.take(indexes)))
         expected = of_sum + noise
         square = miss * miss / expected
         if square > USUAL_SCORE**2:
             noise *= (TAILS + square) / (TAILS + 1)
-        total = of_sum + noise
-        self._mean += across * (miss / total)
-        self._gather(across[None] / sqrt(total))
+        deviation = sqrt(of_sum + noise)
+        across = across / deviation
+        self._mean += across * (miss / deviation)
+        self._gather(across[None])
         if self.told is not None:
             self.told.append(Told(indexes, factors[None] / sqrt(noise), np.array([value / sqrt(noise)])))
         return miss, expected
@@ -177,14 +179,14 @@ class Belief:
         """Learns several sums whose noise is correlated: a row of factors for each, and the noise's covariance; what
         they were off by, and the variances that these were expected to have. Odd values count less as a whole."""
         across = self._across(indexes, factors)
-        of_sums = across[:, indexes] @ factors.T
-        misses = values - factors @ self._mean[indexes]
+        of_sums = across.take(indexes, axis=1).dot(factors.T)
+        misses = values - factors.dot(self._mean.take(indexes))
         expected = of_sums + noise
         square = float(misses @ np.linalg.solve(expected, misses)) / len(misses)
         if square > USUAL_SCORE**2:
             noise = noise * (TAILS + square) / (TAILS + 1)
         root = np.linalg.cholesky(of_sums + noise)
-        rows = np.linalg.solve(root, across)
+        rows = np.linalg.solve(root, across).astype(np.float64, copy=False)
         self._mean += np.linalg.solve(root, misses) @ rows
         self._gather(rows)
         if self.told is not None:
@@ -194,10 +196,9 @@ class Belief:
 
     def _across(self, indexes: Indexes, factors: Floats) -> Floats:
         """Covariances of sums with all unknowns."""
-        across: Floats = factors @ self._covariance[indexes]
+        across: Floats = factors.dot(self._covariance.take(indexes, axis=0))
         if self._gathered:
-            rows = self._rows[: self._gathered]
-            across -= (factors @ rows[:, indexes].T) @ rows
+            across -= factors.dot(self._rows.take(indexes, axis=0)).dot(self._rows.T)
         return across
 
     def _gather(self, rows: Floats) -> None:
@@ -207,13 +208,13 @@ class Belief:
         if len(rows) > GATHERED:
             self._covariance -= rows.T @ rows
             return
-        self._rows[self._gathered : self._gathered + len(rows)] = rows
+        self._rows[:, self._gathered : self._gathered + len(rows)] = rows.T
         self._gathered += len(rows)
 
     def _take(self) -> None:
         if self._gathered:
-            rows = self._rows[: self._gathered]
-            self._covariance -= rows.T @ rows
+            self._covariance -= self._rows.dot(self._rows.T)
+            self._rows.fill(0.0)
             self._gathered = 0
 
     # What several beliefs have learned adds up

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from paceline.decision.belief import Floats
 from paceline.decision.controlled import Wide, wide
 from paceline.decision.feeling import LaneId
+from paceline.decision.shapes import shape_of
 from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import TRIES_COST
 from paceline.types import Signals
@@ -73,6 +74,7 @@ def expected(model: TimeModel, ids: Sequence[LaneId], parts: Parts) -> Expected:
             covariance[number, number] += model.control_factor(lane, seen.leaves[places[0]])[1]
     return replace(
         seen,
+        shapes=[shape_of(lane.strategy, lane.drafted_token_cost) for lane in ids],
         times=times,
         machine=(shares @ seen.machine).tolist(),
         cost=(shares @ seen.cost).tolist(),
@@ -81,7 +83,6 @@ def expected(model: TimeModel, ids: Sequence[LaneId], parts: Parts) -> Expected:
         variances=unknown.tolist(),
         spreads=spreads,
         leaves=[seen.leaves[places[0]] for places in spread.places],
-        strengths=(shares @ seen.strengths).tolist(),
         rates=[seen.rates[places[0]] if len(places) == 1 else 1.0 for places in spread.places],
     )
 

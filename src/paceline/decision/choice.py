@@ -27,18 +27,12 @@ class Choice(Struct):
     """A lane that may be chosen."""
 
     state: LaneState
+    name: str
+    """The lane's."""
+    drafts: bool
     prediction: Prediction
     number: int
     """Of the lane, among those to choose from."""
     cost: float
     """What is compared: seconds for the whole answer; of a guessed length of step before one was measured."""
     rank: Rank
-
-    @property
-    def name(self) -> str:
-        """The lane's."""
-        return self.state.lane.name
-
-    @property
-    def drafts(self) -> bool:
-        return self.state.lane.strategy.drafts

@@ -6,6 +6,8 @@ from functools import lru_cache
 from math import exp, expm1, log
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import draft_length, looks_up
 from paceline.decision.tuning import CONTROL_LENGTHS, CONTROL_LOOKUPS, LOOKUP_SHARE
@@ -24,13 +26,13 @@ def drafting(lane: LaneId) -> tuple[LaneId, ...]:
         longest = draft_length(drafter)
         usual = CONTROL_LOOKUPS if looks_up(drafter.kind) else CONTROL_LENGTHS
         lengths = sorted({length for length in usual if length < longest} | {longest})
-        found += [lane._replace(strategy=Strategy(drafter.kind, length)) for length in lengths]
+        found += [replace(lane, strategy=Strategy(drafter.kind, length)) for length in lengths]
     return tuple(found)
 
 
 def plain(lane: LaneId) -> LaneId:
     """The plain lane of the same engine."""
-    return lane._replace(strategy=Strategy())
+    return replace(lane, strategy=Strategy())
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import log
+from operator import attrgetter
 from random import Random
 
 from paceline.decision.choice import Choice, Rank
@@ -10,7 +11,6 @@ from paceline.decision.knowledge import Knowledge
 from paceline.decision.load import Load
 from paceline.decision.predict import Foreseen, foresee
 from paceline.decision.reason import reason
-from paceline.decision.shapes import shape_of
 from paceline.decision.tuning import (
     COMPARING_PART,
     EXPLORATION,
@@ -75,26 +75,25 @@ def decide(
 
 def _ranked(lanes: Sequence[LaneState], foreseen: Foreseen, load: Load) -> list[Choice]:
     choices = []
-    for number, state in enumerate(lanes):
+    for number, (state, shape) in enumerate(zip(lanes, foreseen.expected.shapes, strict=True)):
         prediction = foreseen.predictions[state.lane.name]
         plain_step_s = prediction.plain_step_s or 1.0
         cost = prediction.prefill_s + prediction.tokens * prediction.relative * plain_step_s
         takes_turns = load.takes_turns(state)
-        is_crowded = takes_turns and load.in_flight(state) > MAX_CONCURRENT_TURNS
         rank = Rank(
             is_ill=not state.healthy,
-            is_crowded=is_crowded and state.lane.strategy.drafts,
+            is_crowded=takes_turns and shape.drafts and load.in_flight(state) > MAX_CONCURRENT_TURNS,
             must_wait=takes_turns and not state.can_join,
             lacks_turn=takes_turns and not state.has_turn,
             cost=cost,
             in_flight=state.running + state.waiting,
         )
-        choices.append(Choice(state, prediction, number, cost, rank))
-    return sorted(choices, key=_rank)
+        choices.append(Choice(state, state.lane.name, shape.drafts, prediction, number, cost, rank))
+    choices.sort(key=_rank)
+    return choices
 
 
-def _rank(choice: Choice) -> Rank:
-    return choice.rank
+_rank = attrgetter("rank")
 
 
 # Trying others
@@ -103,16 +102,15 @@ def _rank(choice: Choice) -> Rank:
 def _others(ranked: Sequence[Choice], load: Load) -> list[Choice]:
     """Those that may be taken instead of the best one, since the request would start as soon there. Where engines take
     turns, who joins others does not try things out on them."""
-    best = ranked[0]
-    if best.state.running and load.takes_turns(best.state):
+    best = ranked[0].state
+    if best.running and load.takes_turns(best):
         return []
-    start = _start(best.state)
+    start = _start(best)
     return [choice for choice in ranked[1:] if _start(choice.state) == start]
 
 
-def _start(state: LaneState) -> tuple[bool, bool, bool]:
-    """Where it is the same, a request starts as soon."""
-    return state.healthy, state.can_join, state.has_turn
+_start = attrgetter("healthy", "can_join", "has_turn")
+"""Where it is the same, a request starts as soon."""
 
 
 def _unmeasured(ranked: Sequence[Choice], others: Sequence[Choice], foreseen: Foreseen) -> Choice | None:
@@ -135,8 +133,7 @@ def _worth_a_try(
             affordable = COMPARING_PART * exploration * best.cost / (choice.cost - best.cost)
             shares[choice.name] = max(shares.get(choice.name, 0.0), min(MAX_COMPARED, affordable))
     # 2. As much as may be spent: the set share of all time so far, with a head start, less what was spent.
-    extra = {choice.name: choice.cost - best.cost for choice in others}
-    expected = sum([share * extra[name] for name, share in shares.items()])
+    expected = sum([shares[choice.name] * (choice.cost - best.cost) for choice in others if choice.name in shares])
     totals = knowledge.totals
     budget = exploration * (totals.decode_s + HEAD_START * best.cost) - totals.exploring_s
     if expected > budget and foreseen.model.is_measured:
@@ -155,29 +152,26 @@ def _worth_of_change(best: Choice, foreseen: Foreseen) -> float:
 def _candidates(best: Choice, others: Sequence[Choice], foreseen: Foreseen) -> Iterator[Other]:
     """What trying other lanes would teach, and cost; without those that are far behind."""
     model, expected, second = foreseen.model, foreseen.expected, best.number
-    covariance = expected.covariance
+    covariance, with_best = expected.covariance, expected.covariance[second]
     change = _worth_of_change(best, foreseen)
+    of_drafter, of_lane = HORIZON.of_drafter(model.seen), HORIZON.of_lane(model.seen)
+    leaf, of_group = None, 0.0
     for choice in others:
         first = choice.number
         behind = log(choice.cost / best.cost)
         decoding = 1 - choice.prediction.prefill_s / choice.cost  # only that is uncertain
-        variance = covariance[first][first] + covariance[second][second] - 2 * covariance[first][second]
-        variance *= decoding * decoding
+        variance = (covariance[first][first] + with_best[second] - 2 * with_best[first]) * decoding * decoding
         more = change if choice.drafts else 0.0
         if variance <= 0.0 or (behind * behind > MAX_BEHIND**2 * variance and not more):
             continue
+        if expected.leaves[first] is not leaf:  # most often, all have one
+            leaf = expected.leaves[first]
+            of_group = HORIZON.of_group(model.alike.get(leaf, 0), model.seen)
         lane = foreseen.ids[first]
-        tries = model.tries.get((lane.fingerprint, shape_of(lane.strategy).kind), 0)
-        yield Other(
-            name=choice.name,
-            behind=behind,
-            variance=variance,
-            noise=expected.noise + expected.spreads[first],
-            horizon=HORIZON.of_group(model.alike.get(expected.leaves[first], 0), model.seen)
-            + HORIZON.of_drafter(tries, model.seen)
-            + HORIZON.of_lane(model.lanes.get(lane, 0), model.seen),
-            more=more,
-        )
+        drafter_tries = model.tries.get((lane.fingerprint, expected.shapes[first].kind), 0)
+        lane_tries = model.lanes.get(lane, 0)
+        horizon = of_group + of_drafter / (1 + drafter_tries**2) + of_lane / (1 + lane_tries**2)
+        yield Other(choice.name, behind, variance, expected.noise + expected.spreads[first], horizon, more)
 
 
 def _contenders(foreseen: Foreseen) -> Collection[int]:

@@ -1,17 +1,23 @@
 """What lanes feel: which unknowns are in the logarithm of a lane's time, and how much of each."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
 
 from paceline.decision.belief import Belief, Floats, Indexes, Name
 from paceline.decision.groups import Asked, believed_lookups, believed_strength, groups_of
-from paceline.decision.shapes import PLAIN, load_shape, shape_of
+from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
 from paceline.decision.tuning import (
+    DEPTH_MEAN,
+    DEPTH_OF_COST_MEAN,
     LOAD_MEAN,
     LOAD_OWN,
     LOADS,
+    LOOKUP_SHARE,
     MACHINE_MEAN,
     PRIOR,
     SHARED_COST,
@@ -19,6 +25,8 @@ from paceline.decision.tuning import (
     SHARED_LENGTH,
 )
 from paceline.types import Strategy
+
+Number = TypeVar("Number", np.intp, np.float64)
 
 MACHINE, COST, LENGTH = range(3)
 """Terms of the formula, as they are told apart: a plain step's time; a step's cost, load and content included; the
@@ -28,7 +36,7 @@ CONTENT_DRIFT = 0.2
 """Of an observation's drift, as variance, what a lane's own and a group's content have."""
 
 
-class LaneId(NamedTuple):
+class LaneId(Struct, frozen=True, array_like=True, cache_hash=True):
     """What the model knows a lane by."""
 
     fingerprint: str
@@ -36,6 +44,8 @@ class LaneId(NamedTuple):
     model: str
     """Of that model and the device."""
     strategy: Strategy
+    drafted_token_cost: float | None = None
+    """As in :class:`LaneState`."""
 
 
 class Unknown(NamedTuple):
@@ -49,9 +59,11 @@ class Unknown(NamedTuple):
     term: int
 
 
-def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
-    """What a lane feels beside a request's groups, where so many others are decoded meanwhile."""
-    shape, engine = shape_of(lane.strategy), lane.fingerprint
+@lru_cache(maxsize=1024)
+def unknowns_of(lane: LaneId, beside: float) -> tuple[Unknown, ...]:
+    """What a lane feels beside a request's groups and its prompt's depth, where so many others are decoded
+    meanwhile."""
+    shape, engine = shape_of(lane.strategy, lane.drafted_token_cost), lane.fingerprint
     kind, own = shape.kind, str(lane.strategy.n_max)
     # 1. A step's time.
     unknowns = [
@@ -99,7 +111,22 @@ def unknowns_of(lane: LaneId, beside: float) -> list[Unknown]:
                 Unknown(("length", place, engine, kind), (1 - SHARED_LENGTH) * length, -factor, LENGTH),
             ]
         unknowns.append(Unknown(("own length", engine, kind, own), PRIOR.own_length**2, -1.0, LENGTH))
-    return [unknown for unknown in unknowns if unknown.factor]
+    return tuple([unknown for unknown in unknowns if unknown.factor])
+
+
+def depth_of(lane: LaneId, depth: float) -> list[Unknown]:
+    """What a lane feels of a prompt's depth: each step reads the cache, and one that verifies drafts does it once for
+    all of them, in another way on some engines."""
+    unknowns = [Unknown(("depth", lane.fingerprint), PRIOR.depth**2, depth, MACHINE)]
+    if share := _depth_share(shape_of(lane.strategy)):
+        name = ("depth of cost", lane.fingerprint)
+        unknowns.append(Unknown(name, PRIOR.depth_of_cost**2, share * depth, COST))
+    return unknowns
+
+
+def _depth_share(shape: Shape) -> float:
+    """Of the steps, those that verify drafts."""
+    return (LOOKUP_SHARE if shape.looks_up else 1.0) if shape.drafts else 0.0
 
 
 # All lanes of a choice
@@ -109,8 +136,9 @@ class Lanes:
     """The lanes of one choice, each at its load: what they feel beside a request's groups. Arrays have a row a lane."""
 
     def __init__(self, ids: Sequence[LaneId], beside: Sequence[float]) -> None:
-        self.shapes = [shape_of(lane.strategy) for lane in ids]
+        self.shapes = [shape_of(lane.strategy, lane.drafted_token_cost) for lane in ids]
         self.kinds = sorted({shape.kind for shape in self.shapes} - {PLAIN})
+        self.ids = ids
         felt = [unknowns_of(lane, others) for lane, others in zip(ids, beside, strict=True)]
         columns: dict[Name, int] = {}
         for unknown in (unknown for unknowns in felt for unknown in unknowns):
@@ -143,6 +171,7 @@ class Lanes:
             [*([-each.feels * (each.kind == kind) for kind in self.kinds] for each in shapes), [0.0] * len(self.kinds)]
         )
         """How much of the strength of a group that is about a kind of drafter."""
+        self.depth_shares: Floats = np.array([_depth_share(each) for each in shapes])
 
 
 class Context(NamedTuple):
@@ -169,11 +198,13 @@ def context_of(lanes: Lanes, asked: Asked, belief: Belief) -> Context:
     """What they feel of a request."""
     # 1. The groups' unknowns: strengths, contents, tilts, and strengths that are about a kind of drafter.
     groups = list(groups_of(asked, lanes.kinds))
+    depths = _depths(lanes, asked.depth)
     shared, own = [group for group in groups if not group.kind], [group for group in groups if group.kind]
     names = [
         *lanes.names,
         *((part, *group.key) for part in ("strength", "content", "tilt") for group in shared),
         *(("strength", *group.key) for group in own),
+        *(depth.name for depth in depths),
     ]
     variances = np.square(
         [
@@ -181,20 +212,29 @@ def context_of(lanes: Lanes, asked: Asked, belief: Belief) -> Context:
             *(group.content for group in shared),
             *(group.tilt for group in shared),
             *(group.strength for group in own),
+            *(depth.variance**0.5 for depth in depths),
         ]
     )
     # 2. How much of them the logarithm of time feels, and which of its terms.
     rows, kinds = len(lanes.groups), lanes.kinds
     of_shared = (lanes.groups[:, :, None] * [group.share for group in shared]).reshape(rows, 3 * len(shared))
     of_own = lanes.own[:, [kinds.index(group.kind) for group in own]] * [group.share for group in own]
-    of_groups = np.concatenate([of_shared, of_own.reshape(rows, len(own))], axis=1)
+    of_depth = np.zeros((rows, len(depths)))
+    of_groups = np.concatenate([of_shared, of_own.reshape(rows, len(own)), of_depth], axis=1)
     terms = np.zeros((3, rows - 1, len(names)))
     terms[:, :, : len(lanes.names)] = lanes.terms
     terms[LENGTH, :, len(lanes.names) :] = of_groups[:-1]
     contents = slice(len(lanes.names) + len(shared), len(lanes.names) + 2 * len(shared))
     terms[COST, :, contents] = terms[LENGTH, :, contents]
     terms[LENGTH, :, contents] = 0.0
+    for column, depth in enumerate(depths, len(names) - len(depths)):
+        terms[depth.term, :, column] = depth.factors
+        of_groups[:-1, column - len(lanes.names)] = depth.factors
+        if depth.term == MACHINE:
+            of_groups[-1, column - len(lanes.names)] = depth.factors[0]
     means = lanes.means.copy()
+    means[MACHINE] += DEPTH_MEAN * asked.depth
+    means[COST] += DEPTH_OF_COST_MEAN * asked.depth * lanes.depth_shares
     means[LENGTH] -= lanes.strength * believed_strength(asked) + lanes.lookup * believed_lookups(asked)
     # 3. Where they stand in the belief, and what is believed of those that it does not have.
     nowhere = belief.nowhere
@@ -212,6 +252,25 @@ def context_of(lanes: Lanes, asked: Asked, belief: Belief) -> Context:
     )
 
 
+class Depth(NamedTuple):
+    """An unknown of depth, and how much each lane feels of it."""
+
+    name: Name
+    variance: float
+    term: int
+    factors: Floats
+
+
+def _depths(lanes: Lanes, depth: float) -> list[Depth]:
+    """Those of lanes that are asked for a prompt of some depth."""
+    found: dict[Name, Depth] = {}
+    for number, lane in enumerate(lanes.ids if depth else ()):
+        for unknown in depth_of(lane, depth):
+            new = Depth(unknown.name, unknown.variance, unknown.term, np.zeros(len(lanes.ids)))
+            found.setdefault(unknown.name, new).factors[number] = unknown.factor
+    return list(found.values())
+
+
 # One lane, to learn of it
 
 
@@ -224,9 +283,12 @@ class Sum:
         self.factors: list[float] = []
         self._arrays: tuple[Indexes, Floats] | None = None
 
-    def copy(self) -> "Sum":
+    def plus(self, number: int, factor: float) -> "Sum":
+        """The sum with one unknown more."""
+        indexes, factors = self.arrays()
         other = Sum()
-        other.mean, other.numbers, other.factors = self.mean, self.numbers.copy(), self.factors.copy()
+        other.mean, other.numbers, other.factors = self.mean, [*self.numbers, number], [*self.factors, factor]
+        other._arrays = _with(indexes, number), _with(factors, factor)
         return other
 
     def add(self, number: int, factor: float) -> None:
@@ -245,6 +307,13 @@ class Sum:
         return np.concatenate([numbers, others]), np.concatenate([factors, -less])
 
 
+def _with(values: NDArray[Number], value: float) -> NDArray[Number]:
+    longer = np.empty(len(values) + 1, values.dtype)  # in a third of the time that numpy.append takes
+    longer[:-1] = values
+    longer[-1] = value
+    return longer
+
+
 class Feeling(NamedTuple):
     """What a lane feels of a request."""
 
@@ -261,9 +330,7 @@ class Feeling(NamedTuple):
 
     def of_conversation(self, number: int) -> "Feeling":
         """What it feels of one in a conversation whose strength stands there."""
-        length = self.length.copy()
-        length.add(number, shape_of(self.lane.strategy).strength)
-        return self._replace(length=length)
+        return self._replace(length=self.length.plus(number, shape_of(self.lane.strategy).strength))
 
 
 def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, belief: Belief) -> Feeling:
@@ -273,14 +340,15 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
         kinds: of all drafters that it was chosen among.
         beside: others that were decoded meanwhile.
     """
-    shape = shape_of(lane.strategy)
+    shape = shape_of(lane.strategy, lane.drafted_token_cost)
     cost, length = Sum(), Sum()
     cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+    cost.mean += (DEPTH_MEAN + DEPTH_OF_COST_MEAN * _depth_share(shape)) * asked.depth
     length.mean = shape.length + shape.strength * believed_strength(asked)
     length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0
     drifting: dict[int, float] = {}
     keys: list[Name] = []
-    for unknown in unknowns_of(lane, beside):
+    for unknown in (*unknowns_of(lane, beside), *(depth_of(lane, asked.depth) if asked.depth else ())):
         number = number_of(belief, unknown.name, unknown.variance)
         if unknown.term == LENGTH:
             length.add(number, -unknown.factor)

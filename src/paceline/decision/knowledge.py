@@ -96,17 +96,18 @@ class Knowledge:
         """Outcomes that were learned since this was made."""
         self._shares = False
 
-    def model_of(self, lanes: Sequence[LaneState]) -> TimeModel:
+    def model_of(self, lanes: Sequence[LaneId]) -> TimeModel:
         """What is known of the times of lanes that are compared with each other. Changes nothing."""
-        known = [self.models[name] for name in map(model_of, lanes) if name in self.models]
-        return max(known, key=lambda model: model.seen, default=None) or TimeModel()
+        names = {lane.model: None for lane in lanes}
+        known = [self.models[name] for name in names if name in self.models]
+        return max(known, key=_seen, default=None) or TimeModel()
 
     def joined(self, names: Iterable[str]) -> TimeModel:
         """The model to learn with of lanes that were compared with each other, by the names it is kept under: what was
         known of some of them apart is put together. Of too many, what was not learned of for longest is forgotten."""
         names = dict.fromkeys(names)
         known = list({id(self.models[name]): self.models[name] for name in names if name in self.models}.values())
-        model = max(known, key=lambda model: model.seen, default=None) or TimeModel()
+        model = max(known, key=_seen, default=None) or TimeModel()
         if self._shares:
             model.belief.share()
         for other in known:
@@ -203,17 +204,14 @@ class Knowledge:
         self.learned += 1
 
 
-def model_of(state: LaneState) -> str:
-    """What the lane's evidence of its model and device is kept under."""
-    return state.model or state.fingerprint or state.lane.engine
-
-
-def fingerprint_of(state: LaneState) -> str:
-    return state.fingerprint or state.lane.engine
-
-
 def id_of(state: LaneState) -> LaneId:
-    return LaneId(fingerprint_of(state), model_of(state), state.lane.strategy)
+    """What the lane's evidence is kept under."""
+    fingerprint = state.fingerprint or state.lane.engine
+    return LaneId(fingerprint, state.model or fingerprint, state.lane.strategy, state.drafted_token_cost)
+
+
+def _seen(model: TimeModel) -> int:
+    return model.seen
 
 
 def added(first: Measured, second: Measured) -> Measured:

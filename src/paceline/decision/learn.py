@@ -88,7 +88,7 @@ def _told(
 
 
 def _id(prediction: Prediction) -> LaneId:
-    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy)
+    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy, prediction.drafted_token_cost)
 
 
 def _learn_means(

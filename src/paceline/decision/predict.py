@@ -1,6 +1,6 @@
 """Signals and lanes -> what each lane will take, with its uncertainty."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import exp, sqrt
 
 from msgspec import Struct
@@ -13,7 +13,6 @@ from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, id_of
 from paceline.decision.load import Load
-from paceline.decision.shapes import shape_of
 from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.types import DraftControl, LaneState, Prediction, Signals
@@ -56,14 +55,15 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
     Args:
         lanes: at least one.
     """
+    ids = [id_of(state) for state in lanes]
+    starts = [load.concurrent(state) for state in lanes]
     with knowledge.lock:
-        model = knowledge.model_of(lanes)
-        ids = [id_of(state) for state in lanes]
-        starts = [load.concurrent(state) for state in lanes]
-        known = {(lane.model, start): 0.0 for lane, start in zip(ids, starts, strict=True)}
-        for model_name, start in known:
-            forecast = knowledge.forecasts.get(model_name)
-            known[model_name, start] = forecast.of(start) if forecast else float(start)
+        model = knowledge.model_of(ids)
+        known: dict[tuple[str, int], float] = {}
+        for lane, start in zip(ids, starts, strict=True):
+            if (lane.model, start) not in known:
+                forecast = knowledge.forecasts.get(lane.model)
+                known[lane.model, start] = forecast.of(start) if forecast else float(start)
         beside = [known[lane.model, start] for lane, start in zip(ids, starts, strict=True)]
         parts = None
         if any(lane.strategy.among for lane in ids):
@@ -74,48 +74,59 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = _prefills(knowledge, ids, signals)
-    predictions = {}
-    for number, (state, plain) in enumerate(zip(lanes, _plain_costs(ids, expected), strict=True)):
-        lane = ids[number]
-        predictions[state.lane.name] = _prediction(
-            lane, expected, number, plain, tokens, prefills[number], starts[number]
-        )
-    return Foreseen(knowledge, model, ids, expected, predictions, parts)
+    predictions = _predictions(ids, expected, tokens, prefills, starts)
+    by_name = {state.lane.name: prediction for state, prediction in zip(lanes, predictions, strict=True)}
+    return Foreseen(knowledge, model, ids, expected, by_name, parts)
 
 
-def _prediction(
-    lane: LaneId, expected: Expected, number: int, plain: float, tokens: float, prefill_s: float, concurrent: int
-) -> Prediction:
-    machine, cost, length = expected.machine[number], expected.cost[number], expected.length[number]
-    shape = shape_of(lane.strategy)
-    break_even: float | None = None
-    acceptance: float | None = None
-    coverage: float | None = None
-    if shape.drafts and not lane.strategy.among:
-        break_even, acceptance_length, coverage = exp(cost - plain), exp(length), 1.0
-        if shape.looks_up:  # these are over all steps, of which few verify a draft
-            share = max(expected.rates[number], min(1.0, (acceptance_length - 1) / shape.drafted))
-            break_even = max(0.0, 1 + (break_even - 1) / share)
-            yielded, acceptance_length = acceptance_length, max(1.0, 1 + (acceptance_length - 1) / share)
-            coverage = min(1.0, share * acceptance_length / yielded)
-        acceptance = acceptance_of(acceptance_length - 1, shape.drafted)
-    unknown = expected.variances[number]
-    return Prediction(
-        fingerprint=lane.fingerprint,
-        model=lane.model,
-        strategy=lane.strategy,
-        plain_steps_per_token=exp(cost - length),
-        correction=exp(expected.times[number] - machine - cost + length),
-        spread=sqrt(max(0.0, unknown)),
-        request_spread=sqrt(expected.spreads[number]),
-        plain_step_s=exp(machine) if expected.is_measured else None,
-        acceptance=acceptance,
-        coverage=coverage,
-        tokens=tokens,
-        prefill_s=prefill_s,
-        break_even=break_even,
-        concurrent=concurrent,
+def _predictions(
+    ids: Sequence[LaneId], expected: Expected, tokens: float, prefills: Sequence[float], starts: Sequence[int]
+) -> Iterator[Prediction]:
+    """One for each lane."""
+    rows = zip(
+        ids,
+        expected.shapes,
+        expected.times,
+        expected.machine,
+        expected.cost,
+        expected.length,
+        expected.variances,
+        expected.spreads,
+        expected.rates,
+        _plain_costs(ids, expected),
+        prefills,
+        starts,
+        strict=True,
     )
+    for lane, shape, time, machine, cost, length, variance, spread, rate, plain, prefill_s, concurrent in rows:
+        break_even: float | None = None
+        acceptance: float | None = None
+        coverage: float | None = None
+        if shape.drafts and not lane.strategy.among:
+            break_even, acceptance_length, coverage = exp(cost - plain), exp(length), 1.0
+            if shape.looks_up:  # these are over all steps, of which few verify a draft
+                share = max(rate, min(1.0, (acceptance_length - 1) / shape.drafted))
+                break_even = max(0.0, 1 + (break_even - 1) / share)
+                yielded, acceptance_length = acceptance_length, max(1.0, 1 + (acceptance_length - 1) / share)
+                coverage = min(1.0, share * acceptance_length / yielded)
+            acceptance = acceptance_of(acceptance_length - 1, shape.drafted)
+        yield Prediction(
+            fingerprint=lane.fingerprint,
+            model=lane.model,
+            strategy=lane.strategy,
+            drafted_token_cost=lane.drafted_token_cost,
+            plain_steps_per_token=exp(cost - length),
+            correction=exp(time - machine - cost + length),
+            spread=sqrt(variance) if variance > 0 else 0.0,
+            request_spread=sqrt(spread),
+            plain_step_s=exp(machine) if expected.is_measured else None,
+            acceptance=acceptance,
+            coverage=coverage,
+            tokens=tokens,
+            prefill_s=prefill_s,
+            break_even=break_even,
+            concurrent=concurrent,
+        )
 
 
 def _plain_costs(ids: Sequence[LaneId], expected: Expected) -> list[float]:

@@ -37,6 +37,7 @@ class Shape(Struct, frozen=True):
 
     kind: str
     """Of drafter; :data:`PLAIN` for none."""
+    drafts: bool
     drafted: int
     """Tokens of a draft."""
     looks_up: bool
@@ -53,15 +54,15 @@ class Shape(Struct, frozen=True):
     knots: tuple[float, ...]
     """By how much with what its drafter is off by at each of :data:`KNOTS`."""
 
-    @property
-    def drafts(self) -> bool:
-        return self.kind != PLAIN
-
 
 @lru_cache(maxsize=1024)
-def shape_of(strategy: Strategy) -> Shape:
+def shape_of(strategy: Strategy, drafted_token_cost: float | None = None) -> Shape:
+    """
+    Args:
+        drafted_token_cost: what each drafted token adds to a step, in plain steps; ``None`` for what is usual.
+    """
     if not strategy.drafts:
-        return Shape(PLAIN, 0, False, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(KNOTS))
+        return Shape(PLAIN, False, 0, False, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(KNOTS))
     kind, drafted = strategy.kind, draft_length(strategy)
     place = log1p(drafted)
     if looks_up(kind):
@@ -72,9 +73,11 @@ def shape_of(strategy: Strategy) -> Shape:
         strength, tilt = feels, 0.0
     return Shape(
         kind=kind,
+        drafts=True,
         drafted=drafted,
         looks_up=looks_up(kind),
-        cost=log1p(STEP_COST_SLOPE * drafted) * (LOOKUP_SHARE if looks_up(kind) else 1.0),
+        cost=log1p((STEP_COST_SLOPE if drafted_token_cost is None else drafted_token_cost) * drafted)
+        * (LOOKUP_SHARE if looks_up(kind) else 1.0),
         length=length,
         feels=feels,
         strength=strength,

@@ -29,20 +29,20 @@ from paceline.decision import controlled
 from paceline.decision.belief import Belief, Floats, Name
 from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.feeling import (
-    COST,
     LENGTH,
-    MACHINE,
     Context,
     Feeling,
     LaneId,
     Lanes,
     Sum,
     context_of,
+    depth_of,
     feeling_of,
     number_of,
     unknowns_of,
 )
 from paceline.decision.groups import (
+    Alike,
     Asked,
     Leaf,
     asked_of,
@@ -107,6 +107,7 @@ class Told(NamedTuple):
 class Expected(Struct, frozen=True):
     """What is expected of the lanes of one choice for a request; items are in the order of the lanes."""
 
+    shapes: Sequence[Shape]
     times: list[float]
     """Logarithms of seconds per token, of their mean, which is above the mean of logarithms by half the spread."""
     machine: list[float]
@@ -124,8 +125,6 @@ class Expected(Struct, frozen=True):
     noise: float
     """Variance of measuring."""
     leaves: list[Leaf]
-    strengths: list[float]
-    """By how much a time falls with the strength of the request's answer."""
     is_measured: bool
     """Whether any time was."""
     rates: list[float]
@@ -198,45 +197,47 @@ class TimeModel:
         terms = context.means + context.terms @ belief.means(context.indexes)
         if conversation := self._of_conversation(signals):
             terms[LENGTH] -= conversation * lanes.strength
+        machine, cost, shortness = terms.tolist()
 
         # 2. The covariance of what is known of their sum; before a plain step was measured, of their sum in such steps.
         together = belief.of(context.indexes, context.pairs, context.factors)
         if context.new is not None:
             together += (context.factors * context.new) @ context.factors.T
         is_measured = self.is_measured
-        variances = together.diagonal()[:-1]
-        if not is_measured:
-            variances = variances + together[-1, -1] - 2 * together[:-1, -1]
         covariance = together.tolist()
+        variances = [covariance[number][number] for number in range(len(ids))]
+        if not is_measured:
+            of_machine = covariance[-1]
+            variances = [each + of_machine[-1] - 2 * of_machine[number] for number, each in enumerate(variances)]
 
         # 3. What single requests differ by, and what nothing else explains.
         by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
-        spreads, times = [], terms.sum(axis=0).tolist()
-        for number, (lane, shape) in enumerate(zip(ids, lanes.shapes, strict=True)):
+        alike = {others: leaf.alike for others, leaf in leaves.items()}
+        times = [first + second + third for first, second, third in zip(machine, cost, shortness, strict=True)]
+        spreads, rates = [], []
+        for number, (lane, shape, others) in enumerate(zip(ids, lanes.shapes, beside, strict=True)):
+            rates.append(self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0)
             if not shape.drafts:
                 spreads.append(0.0)
                 continue
-            spread = by_kind[shape.kind, beside[number]] * shape.feels**2
-            mean, variance = self._residual(leaves[beside[number]], lane)
+            spread = by_kind[shape.kind, others] * shape.feels * shape.feels
+            mean, variance = self._residual(alike[others], lane)
             spreads.append(spread)
             times[number] += mean + spread / 2
             covariance[number][number] += variance
         return Expected(
+            shapes=lanes.shapes,
             times=times,
-            machine=terms[MACHINE].tolist(),
-            cost=terms[COST].tolist(),
-            length=(-terms[LENGTH]).tolist(),
+            machine=machine,
+            cost=cost,
+            length=[-negative for negative in shortness],
             covariance=covariance,
-            variances=variances.tolist(),
+            variances=variances,
             spreads=spreads,
             noise=self.noise,
             leaves=[leaves[others] for others in beside],
-            strengths=lanes.strength.tolist(),
             is_measured=is_measured,
-            rates=[
-                self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0
-                for lane, shape in zip(ids, lanes.shapes, strict=True)
-            ],
+            rates=rates,
         )
 
     @property
@@ -349,7 +350,7 @@ class TimeModel:
             return
 
         # 2. Counts show the length, and then the time shows the rest; else it shows their sum.
-        residual, variance = self._residual(leaf, lane)
+        residual, variance = self._residual(leaf.alike, lane)
         variance += PRIOR.residual_drift**2
         if counts and shape.looks_up and counts.verification_steps is not None:
             self.rates.learn(lane, counts.verification_steps / counts.steps)
@@ -585,14 +586,15 @@ class TimeModel:
         """
         leaf = expected.leaves[best]
         unseen = self.unseen.get(leaf[:3], 0.0)
-        if expected.strengths[best] or not unseen:
+        if expected.shapes[best].drafts or not unseen:
             return 0.0
         key = changing_group(leaf)
         number = self.belief.numbers.get(("strength", *key))
         mean = 0.0 if number is None else float(self.belief.mean[number])
         if mean >= 0:
             return 0.0
-        if_new = [time + strength * mean for time, strength in zip(expected.times, expected.strengths, strict=True)]
+        shapes = expected.shapes
+        if_new = [time + shape.strength * mean for time, shape in zip(expected.times, shapes, strict=True)]
         return max(0.0, expected.times[best] - min(if_new)) * min(1.0, unseen / PRIOR.unseen_change)
 
     def _spread(self, leaf: Leaf, kind: str) -> float:
@@ -602,8 +604,8 @@ class TimeModel:
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
         self.spreads.learn((leaf.alike, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
 
-    def _residual(self, leaf: Leaf, lane: LaneId) -> tuple[float, float]:
-        return self.residuals.get((leaf.alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+    def _residual(self, alike: Alike, lane: LaneId) -> tuple[float, float]:
+        return self.residuals.get((alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
 
     def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
         """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""
@@ -704,7 +706,7 @@ class TimeModel:
         engines = {lane.fingerprint for lane in self.lanes}
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         parts = {part for lane in self.lanes for part in controlled.parts(lane)}
-        felt = {unknown.name for part in parts for unknown in unknowns_of(part, 2.0**LOADS)}
+        felt = {unknown.name for part in parts for unknown in (*unknowns_of(part, 2.0**LOADS), *depth_of(part, 1.0))}
         felt |= {_steps_of(lane) for lane in self.lanes if lane.strategy.among}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
@@ -727,7 +729,8 @@ class TimeModel:
 def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     """Whether another lane has the same drafter and shorter drafts."""
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
-    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+    is_alike = other.fingerprint == lane.fingerprint and other.model == lane.model and first.kind == second.kind
+    return is_alike and first.drafted < second.drafted
 
 
 def _steps_of(lane: LaneId) -> Name:

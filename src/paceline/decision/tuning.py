@@ -44,6 +44,11 @@ class Prior(Struct, frozen=True):
     load_of_cost: float = 0.3
     """The same of a step's cost, as a share of it."""
     load_of_lane: float = 0.02
+    depth: float = 0.35
+    """Of what a unit of a prompt's depth adds to an engine's time, about :data:`DEPTH_MEAN`. Models keep 7 KiB to 320
+    KiB of cache a token."""
+    depth_of_cost: float = 0.25
+    """The same of what it adds to a step that verifies drafts, about :data:`DEPTH_OF_COST_MEAN`."""
 
     # What groups of requests have in common.
     task: float = 0.17
@@ -173,6 +178,13 @@ LOOKUP_ACCEPTED_BY_MATCH: Mapping[int, tuple[float, ...]] = {
 model to 251 prompts had more: 0.69 at the first position with a match of 4, and 0.92 from 11 on."""
 REPEATS_STRENGTH, USUAL_REPEATS = 0.6, 0.35
 """What a unit of ``Signals.repeats`` adds to a lookup's strength, and its usual value. Source: as above."""
+DEPTH_TOKENS = 131_072
+"""Of a prompt, at which its steps are about twice as slow as those of a short one: caches of 2.3 GB in 4 bits (two 5060
+Ti, 27B) and of 8 GB in 16 (a V100, by what 31,000 tokens cost there). The logarithm is of 1 + tokens over these."""
+DEPTH_MEAN, DEPTH_OF_COST_MEAN = 0.6, -0.1
+"""What a unit of depth adds to the logarithm of any step's time: 0.55 to 0.85 at 16,000 to 130,000 tokens; and beside
+that to a step's that verifies drafts: -0.36 on CUDA with a cache in 4 bits, -0.2 on a V100, above 0 on Vulkan. Source:
+sudoingX/qwen38-mtp, sweeps."""
 LOADS = 7
 """Concurrencies that are told apart: 1, 3, 7 ... 127 others."""
 LOAD_MEAN, LOAD_OWN = 0.1, 0.3
@@ -332,13 +344,13 @@ class Horizon(Struct, frozen=True):
         """For what is found out of a change: all requests alike that are expected."""
         return min(self.longest, self.at_first + alike, self.all_at_first + self.of_all * requests)
 
-    def of_drafter(self, tries: int, requests: int) -> float:
-        """For what the first tries of a kind of drafter teach of all requests."""
-        return min(self.longest, self.all_at_first + self.of_all * requests) / (1 + tries**2)
+    def of_drafter(self, requests: int) -> float:
+        """For what the first try of a kind of drafter teaches of all requests; after n tries, by 1 + n^2 less."""
+        return min(self.longest, self.all_at_first + self.of_all * requests)
 
-    def of_lane(self, tries: int, requests: int) -> float:
-        """For what the first tries of a lane do, beside that."""
-        return min(self.longest, self.lane_share * requests) / (1 + tries**2)
+    def of_lane(self, requests: int) -> float:
+        """For what the first try of a lane does, beside that; likewise."""
+        return min(self.longest, self.lane_share * requests)
 
 
 HORIZON = Horizon()

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -91,7 +91,7 @@ async def _kind_is_named(engine: AnyEngine) -> None:
     settings_type = engine.settings_type
     _expect(issubclass(settings_type, EngineSettings), "settings_type does not derive from EngineSettings")
     _expect(kind != settings_type.__name__, "settings_type has no tag= that names the kind")
-    _expect(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", kind), f"{kind!r} is no name of small letters, digits, dots and -")
+    _expect(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", kind), f"{kind!r} is no name of small letters, digits and . _ -")
     _expect(settings_type.__struct_config__.frozen, "settings_type is not frozen")
     _expect(settings_type.__struct_config__.forbid_unknown_fields, "settings_type takes unknown keys")
 
@@ -239,7 +239,11 @@ def _examples(engine: AnyEngine) -> Iterator[EngineSettings]:
     yield engine.settings_type(name="example", strategy="draft", n_max=4)
     hints = get_type_hints(engine.settings_type)
     own = set(engine.settings_type.__struct_fields__) - set(LocalEngineSettings.__struct_fields__)
-    texts = {name: "example" for name in own if str in (hints[name], *get_args(hints[name]))}
+    texts: dict[str, Any] = {
+        name: ("example",) if get_origin(hints[name]) is tuple else "example"
+        for name in own
+        if str in (hints[name], *get_args(hints[name])) and get_origin(hints[name]) is not dict
+    }
     if texts:
         yield engine.settings_type(name="example", strategy="draft", **texts)
 

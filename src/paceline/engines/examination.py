@@ -27,6 +27,10 @@ TRIES: Mapping[str, Mapping[str, Any]] = {
     "best_of": {"best_of": 2, "temperature": 1},
 }
 """One completion each."""
+CONTROLLED_LENGTH = 4
+"""Tokens of the drafts that an engine's control is tried with."""
+CHEAP, DEAR = 1.0, 1000.0
+"""Plain steps that a step is said to cost to it: always worth a draft, and never."""
 FIELD_REFUSALS = (400, 422, 501)
 """A field that is not taken. Other errors tell of keys, filters and load."""
 

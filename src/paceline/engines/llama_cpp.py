@@ -15,30 +15,47 @@ from msgspec import Meta, Struct
 
 from paceline.engines import embedded
 from paceline.engines.body import with_fields
-from paceline.engines.examination import COMPLETION_TIMEOUT_S, REPEATED_TEXT, TOO_SLOW, has_bare_tokens
+from paceline.engines.examination import (
+    CHEAP,
+    COMPLETION_TIMEOUT_S,
+    CONTROLLED_LENGTH,
+    DEAR,
+    REPEATED_TEXT,
+    TOO_SLOW,
+    has_bare_tokens,
+)
 from paceline.engines.interface import Examination, Facts, LaunchError, NotReady, assumed, put_port
 from paceline.engines.launch_environment import engine_environment
 from paceline.engines.llama_cpp_flags import NONE, kind_of, unknown_flags
 from paceline.engines.observation import Observer
 from paceline.engines.openai_compatible import fetch_json, fetch_models
-from paceline.settings import Caps, LocalEngineSettings
-from paceline.types import LOGPROBS, Abilities, DraftControl, Drafter, DrafterControl, Request, Strategy
-from paceline.wire.client import Client
+from paceline.settings import Caps, ControlsDrafts, LocalEngineSettings
+from paceline.types import (
+    LOGPROBS,
+    UNKNOWN_DRAFTER,
+    Abilities,
+    DraftControl,
+    Drafter,
+    DrafterControl,
+    Request,
+    Strategy,
+)
+from paceline.wire.client import Client, ConnectFailed, bearer
+from paceline.wire.connection import ConnectionLost
+from paceline.wire.headers import Headers
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
 CONTROL = "speculative.control"
 """The field that such a server's control of drafts starts from (docs/llama-cpp-patch.md)."""
-TRIED_LENGTH = 4
-"""Tokens that the control is tried with."""
-CHEAP, DEAR = 1.0, 1000.0
-"""Plain steps that a step is said to cost: always worth a draft, and never."""
 DEFAULT_N_MAX = 16
 """Longest draft where neither the server nor the configuration tells it."""
 NO_SUCH_PATH = (404, 405, 501)
 """Of ``/props``: something stands before the server, or it is older than that."""
 REFUSED = 400
 """A field that makes no sense."""
+SLOTS_TIMEOUT_S = 1.0
+"""For ``/slots``, which is nice to know, and no more."""
 NO_COMPLETIONS = (400, 404, 405, 501)
 """Of ``/completion``: it was started to embed or to rank."""
 _DRAFTER_NAME = re.compile(r"(?:^|,)\s*([\w.-]{1,60})\s*(?=,|$)", re.ASCII)
@@ -58,6 +75,7 @@ class LlamaCppSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="llam
         ),
     ] = ()
     caps: Caps = ()
+    draft_control: ControlsDrafts = True
 
 
 class LlamaCpp:
@@ -77,6 +95,7 @@ class LlamaCpp:
             build=build if isinstance(build, str) else None,
             context_tokens=context if isinstance(context, int) and context > 0 else None,
             slots=slots if isinstance(slots, int) and slots > 0 else None,
+            slot_tokens=await _slot_tokens(client) if props.get("endpoint_slots") is True else (),
         )
 
     async def examine(self, client: Client, settings: LlamaCppSettings) -> Examination:
@@ -105,28 +124,43 @@ class LlamaCpp:
         if bool(loaded) != strategy.drafts or (strategy.drafts and not _has(loaded, strategy.kind)):
             drafts = ", ".join(loaded) or "nothing"
             contradictions = (f"its strategy is configured as {strategy.kind}, but it drafts by: {drafts}",)
-        if not loaded:
-            return Examination(contradictions=contradictions)
         try:
-            abilities = await self._abilities(client, model, strategy, loaded)
+            if not loaded:
+                return await self._plain(client, model, contradictions)
+            abilities = await self._abilities(client, model, settings, loaded)
         except TimeoutError:
             return Examination(
                 abilities=Abilities(not_when_drafting=LOGPROBS), contradictions=(*contradictions, TOO_SLOW)
             )
         return Examination(abilities=abilities, contradictions=contradictions)
 
-    async def _abilities(self, client: Client, model: str | None, strategy: Strategy, loaded: list[str]) -> Abilities:
+    async def _plain(self, client: Client, model: str | None, contradictions: tuple[str, ...]) -> Examination:
+        """What a server does that names no drafter: later builds are to draft unless they are told not to (llama.cpp
+        #28391)."""
+        drafted = (await _tried(client, model, {})).drafted
+        if not drafted:
+            return Examination(contradictions=contradictions)
+        wrong = f"it names no drafter, but drafted {drafted} tokens; start it with --no-spec-type for a plain lane"
+        abilities = Abilities(not_when_drafting=LOGPROBS, as_seen=Strategy(UNKNOWN_DRAFTER))
+        return Examination(abilities=abilities, contradictions=(*contradictions, wrong))
+
+    async def _abilities(
+        self, client: Client, model: str | None, settings: LlamaCppSettings, loaded: list[str]
+    ) -> Abilities:
+        strategy = settings.as_started
         drafting = await _tried(client, model, {"n_probs": 2})
         lost = LOGPROBS if drafting.has_bare_tokens is not False else frozenset()
         if not drafting.drafted:  # perhaps just because probabilities were asked for
             drafting = await _tried(client, model, {})
         if not drafting.drafted or (await _tried(client, model, {N_MAX: 0})).drafted:
-            return Abilities(not_when_drafting=lost)
+            as_seen = None if strategy.drafts else Strategy(kind_of(loaded[0]))
+            return Abilities(not_when_drafting=lost, as_seen=as_seen)
         longest = await _longest_drafts(client)
         drafters = [
             Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DEFAULT_N_MAX) for name in loaded
         ]
-        return Abilities(tuple(drafters), lost, await _controls(client, model, loaded))
+        controls = settings.draft_control and await _controls(client, model, loaded)
+        return Abilities(tuple(drafters), lost, controls_drafts=controls)
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES, CONTROL)):
@@ -156,6 +190,9 @@ class LlamaCpp:
 
     def key_variable(self, command: Sequence[str]) -> str | None:
         return embedded.KEY_VARIABLE if command[0] == embedded.EMBEDDED else "LLAMA_API_KEY"
+
+    def key_headers(self, key: str | None) -> Headers:
+        return bearer(key)
 
     def full_model_name(self, name: str) -> str:
         return name
@@ -190,7 +227,7 @@ async def _controls(client: Client, model: str | None, loaded: Sequence[str]) ->
     the same drafters all is drafted where that is said to be cheap, and next to nothing where it is said to be dear."""
 
     def said(cost: float) -> dict[str, Any]:
-        each = {"costs": [cost] * TRIED_LENGTH, "acceptance": [0.9] * TRIED_LENGTH, "weight": 100.0}
+        each = {"costs": [cost] * CONTROLLED_LENGTH, "acceptance": [0.9] * CONTROLLED_LENGTH, "weight": 100.0}
         return {CONTROL: dict.fromkeys(loaded, each)}
 
     try:
@@ -240,6 +277,19 @@ async def _props(client: Client) -> dict[str, Any]:
     if not isinstance(props, dict):
         raise NotReady("/props answers with no object; is this llama.cpp?")
     return props
+
+
+async def _slot_tokens(client: Client) -> tuple[int, ...]:
+    """What its slots hold; empty where it does not say. It answers between two batches, so that one that reads a long
+    prompt may be late: that is no illness."""
+    try:
+        slots = await fetch_json(client, "/slots", timeout_s=SLOTS_TIMEOUT_S)
+    except (NotReady, ConnectFailed, ConnectionLost, TimeoutError):
+        return ()
+    if not isinstance(slots, list) or not all(isinstance(slot, dict) for slot in slots):
+        return ()
+    held = [slot.get("n_prompt_tokens", 0) for slot in slots]
+    return tuple(held) if all(isinstance(tokens, int) and tokens >= 0 for tokens in held) else ()
 
 
 def _loaded(models: dict[str, dict[str, Any]]) -> str | None:

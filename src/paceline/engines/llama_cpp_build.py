@@ -25,6 +25,10 @@ SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 LLAMA_CPP = "b11434"
 """The build of llama.cpp whose source the package holds; the patch was tried on it."""
 PATCH = Path(__file__).parent / "patches" / "llama.cpp-speculation-per-request.patch"
+DRY_RUN = Path(__file__).with_name("llama_cpp_dry_run.cpp")
+"""The program that says what a command line of the server's would take of each device."""
+DRY_RUN_TARGET, DRY_RUN_PLACE = "llama-fit-params", Path("tools", "fit-params", "fit-params.cpp")
+"""The program of llama.cpp's that it is built in place of: CMake knows already what that is linked with."""
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
     "BUILD_SHARED_LIBS": "OFF",
@@ -38,8 +42,9 @@ OPTIONS = {
     "LLAMA_USE_PREBUILT_UI": "OFF",
     "LLAMA_OPENSSL": "OFF",
 }
+CPU = "cpu"
 BACKENDS = {
-    "cpu": {},
+    CPU: {},
     "cuda": {"GGML_CUDA": "ON"},
     "vulkan": {"GGML_VULKAN": "ON"},
     "metal": {"GGML_METAL": "ON"},
@@ -80,6 +85,8 @@ class Build(Struct, frozen=True):
     llama_cpp: str
     built_at_s: float
     """Seconds since 1970."""
+    dry_run: str = ""
+    """Path of the program for dry runs (``planning/dry_run.py``); empty in what earlier versions built."""
 
 
 class Progress(Struct, frozen=True):
@@ -96,7 +103,7 @@ class Progress(Struct, frozen=True):
 Report = Callable[[Progress], None]
 
 
-def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Report = lambda _: None) -> Build:
+def build(cache: Path, backend: str = CPU, jobs: int | None = None, report: Report = lambda _: None) -> Build:
     """The server for a backend; built if it is not in the cache yet, which takes minutes.
 
     Args:
@@ -120,6 +127,7 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
         report(Progress("download"))
         source = _unpacked(_downloaded(Path(scratch), log), Path(scratch))
         apply_patch(source, git)
+        shutil.copy2(DRY_RUN, source / DRY_RUN_PLACE)
         report(Progress("configure"))
         target = Path(scratch) / "build"
         told = OPTIONS | BACKENDS[backend] | processor_options()
@@ -128,11 +136,20 @@ def build(cache: Path, backend: str = "cpu", jobs: int | None = None, report: Re
         generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         _run([cmake, "-S", str(source), "-B", str(target), *generator, *options], log)
         number = str(jobs or os.cpu_count() or 1)
-        for progress in _compiling([cmake, "--build", str(target), "--target", "llama-server", "-j", number], log):
+        targets = ["llama-server", DRY_RUN_TARGET]
+        for progress in _compiling([cmake, "--build", str(target), "--target", *targets, "-j", number], log):
             report(progress)
-        server = folder / "llama-server"
+        server, dry_run = folder / "llama-server", folder / "llama-dry-run"
         shutil.copy2(target / "bin" / "llama-server", server)
-    built = Build(key=key, server=str(server), backend=backend, llama_cpp=LLAMA_CPP, built_at_s=time.time())
+        shutil.copy2(target / "bin" / DRY_RUN_TARGET, dry_run)
+    built = Build(
+        key=key,
+        server=str(server),
+        backend=backend,
+        llama_cpp=LLAMA_CPP,
+        built_at_s=time.time(),
+        dry_run=str(dry_run),
+    )
     (folder / "build.json").write_bytes(msgspec.json.encode(built))
     return built
 
@@ -185,7 +202,8 @@ def apply_patch(source: Path, git: str = "git") -> None:
 
 
 def _key(backend: str) -> str:
-    inputs = [PACKAGE, VERSION, SHA256, PATCH.read_text("utf-8"), OPTIONS, backend, BACKENDS[backend]]
+    sources = [PATCH.read_text("utf-8"), DRY_RUN.read_text("utf-8")]
+    inputs = [PACKAGE, VERSION, SHA256, *sources, OPTIONS, backend, BACKENDS[backend]]
     if processor := processor_options():
         inputs.append(processor)
     return f"llama.cpp-{LLAMA_CPP}-{backend}-{hashlib.sha256(msgspec.json.encode(inputs)).hexdigest()[:10]}"

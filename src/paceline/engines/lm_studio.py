@@ -45,7 +45,7 @@ class LmStudio(KnownServer[LmStudioSettings]):
         loaded already is asked: asking for another would load it."""
         draft_model = settings.draft_model
         if draft_model is None:
-            return Examination(abilities=assumed(settings.as_started))
+            return await self._as_loaded(client, settings.as_started)
         model = await _loaded_model(client)
         if model is None:
             why = f"no model is loaded, so it could not be seen whether {draft_model} drafts"
@@ -62,6 +62,21 @@ class LmStudio(KnownServer[LmStudioSettings]):
         if not drafting:
             return _unchecked(f"{model} does not draft when asked to with {draft_model}")
         return Examination(abilities=Abilities((Drafter("draft", draft_model, None, model),), LOGPROBS))
+
+    async def _as_loaded(self, client: Client, strategy: Strategy) -> Examination:
+        """Whether a model that is to be plain has a draft model in its own settings."""
+        if strategy.drafts:
+            return Examination(abilities=assumed(strategy))
+        try:
+            model = await _loaded_model(client)
+            drafted = await _drafted(client, {"model": model}) if model else 0
+        except (NotReady, TimeoutError):
+            return Examination()
+        if not drafted:
+            return Examination()
+        wrong = f"it is configured as {strategy.kind}, but {model} drafted {drafted} tokens"
+        abilities = Abilities(not_when_drafting=LOGPROBS, as_seen=Strategy("draft"))
+        return Examination(abilities=abilities, contradictions=(wrong,))
 
     def fields(
         self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl

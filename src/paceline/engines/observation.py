@@ -20,7 +20,7 @@ HEAD_BYTES = 8 * 1024
 TAIL_BYTES = 32 * 1024
 """Reports of usage stand in the first event of a stream (Anthropic) and in the last ones, or at a document's end."""
 MAX_REPORT_BYTES = 8 * 1024
-"""No report is longer."""
+"""Hardly any report is longer."""
 MAX_REPORTS_TRIED = 64
 """Places where a report may begin, from the end on; an answer that only looks like reports costs no more."""
 MAX_COUNT = 10**9
@@ -49,6 +49,8 @@ class Observer:
 
     reports: tuple[bytes, ...] = (b'"usage"', b'"timings"')
     """Keys of the objects that an event may report; events without them are not kept."""
+    longest_report = MAX_REPORT_BYTES
+    """Bytes of the longest of these objects that is read."""
 
     def __init__(
         self, request: Request, counts_drafts: bool = False, kind_of: Callable[[str], str] | None = None
@@ -128,7 +130,7 @@ class Observer:
 
     def report(self, name: bytes) -> dict[str, Any]:
         """The last JSON object under a key near the end of the answer; empty where there is none."""
-        return _last_report(b"".join(self._tail), name)
+        return _last_report(b"".join(self._tail), name, self.longest_report)
 
     def answered(self) -> Answered:
         """What the answer says of itself, as far as it is known now."""
@@ -303,11 +305,15 @@ class Observer:
         cached = count(details, "cached_tokens") if isinstance(details, dict) else None
         if cached is not None and prompt is not None:
             prompt = max(0, prompt - cached)
+        written = count(details, "cache_write_tokens") if isinstance(details, dict) else None
         if "cache_read_input_tokens" in usage:
             cached = count(usage, "cache_read_input_tokens")
-        if prompt is not None:
-            prompt += count(usage, "cache_creation_input_tokens") or 0
-        return Observation(prompt, cached, completion, *self._times(usage, completion))
+        if "cache_creation_input_tokens" in usage:
+            written = count(usage, "cache_creation_input_tokens")
+            if prompt is not None:
+                prompt += written or 0
+        times = self._times(usage, completion)
+        return Observation(prompt, cached, completion, *times, cache_write_tokens=written)
 
     def _times(self, usage: Mapping[str, Any], completion: int | None) -> Times:
         if not self.is_stream or not self.clock_is_valid or self._has_several:
@@ -388,7 +394,7 @@ def _decoded(data: bytes) -> Any:
         return data[: dialects.MAX_ERROR_CHARS].decode("utf-8", "replace")
 
 
-def _last_report(data: bytes, name: bytes) -> dict[str, Any]:
+def _last_report(data: bytes, name: bytes, longest: int = MAX_REPORT_BYTES) -> dict[str, Any]:
     """The last JSON object under the key ``name``; empty where there is none.
 
     The answer's own text can't pass for it: inside a JSON string the quotes of a key are escaped.
@@ -399,7 +405,7 @@ def _last_report(data: bytes, name: bytes) -> dict[str, Any]:
         if at < 0:
             break
         end = at
-        text = data[at + len(name) : at + len(name) + MAX_REPORT_BYTES].decode("utf-8", "replace").lstrip()
+        text = data[at + len(name) : at + len(name) + longest].decode("utf-8", "replace").lstrip()
         if not text.startswith(":"):
             continue
         try:

@@ -8,11 +8,14 @@ from paceline.engines.observation import Observer, count
 from paceline.engines.openai_compatible import KnownServer, fetch_json, fetch_models
 from paceline.engines.usage import PredictedTokensObserver
 from paceline.settings import LocalEngineSettings
-from paceline.types import Abilities, Observation, Request, Strategy
+from paceline.types import UNKNOWN_DRAFTER, Abilities, Observation, Request, Strategy
 from paceline.wire.client import Client
 
 INFORMATION = ("/server_info", "/get_server_info")
 """Where it tells its arguments; the second is the older name."""
+
+KINDS = {"EAGLE3": "eagle3", "NGRAM": "ngram"}
+"""Of drafter, by its names of algorithms."""
 
 
 class SglangSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="sglang"):
@@ -38,7 +41,8 @@ class Sglang(KnownServer[SglangSettings]):
         if drafts != strategy.drafts:
             started = f"it was started with speculative_algorithm {algorithm}"
             contradictions = (f"its strategy is configured as {strategy.kind}, but {started}",)
-        return Examination(abilities=Abilities(not_when_drafting=lost), contradictions=contradictions)
+        as_seen = Strategy(KINDS.get(str(algorithm), UNKNOWN_DRAFTER)) if drafts and not strategy.drafts else None
+        return Examination(abilities=Abilities((), lost, as_seen), contradictions=contradictions)
 
     def observe(self, request: Request, strategy: Strategy) -> Observer:
         return _Observer(request, strategy.drafts)

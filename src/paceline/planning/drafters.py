@@ -1,11 +1,13 @@
 """What can draft for a model: found in its file, and in the files beside it."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
+from paceline.planning.architectures import mtp_layer_count
 from paceline.planning.gguf import PART, BadModelFile, Header, read_model
 
 log = logging.getLogger("paceline.planning")
@@ -33,21 +35,27 @@ MTP_N_MAX, EAGLE3_N_MAX, DRAFT_MODEL_N_MAX = 4, 4, 8
 """Longest drafts in tokens (:attr:`FoundDrafter.n_max`)."""
 
 
-def find_drafter(target: Header, given: Path | None = None) -> FoundDrafter | None:
+def find_drafter(headers: Sequence[Header], given: Path | None = None) -> FoundDrafter | None:
     """The drafter with a model of its own that fits best: the one that is given, or else the model's MTP layers, an
     EAGLE-3 head beside it, or a draft model beside it (a file with ``draft`` in its name, and the same vocabulary).
     Files beside it that can't be read are passed over, and said. ``None`` where there is no drafter.
+
+    Args:
+        headers: of all parts of the model, as :func:`paceline.planning.gguf.read_model` gives them. MTP layers are
+            believed by their tensors: files that were stripped of them keep the key, and an engine that is told to
+            draft with them ends.
 
     Raises:
         NoDrafter: the given file does not fit.
         BadModelFile: the given file can't be used.
     """
+    target = headers[0]
     if given:
         drafter = _fitting(read_model(given)[0], target)
         if drafter is None:
             raise NoDrafter(f"{given} does not draft for {target.path.name}: it has another vocabulary or hidden size")
         return drafter
-    if target.own_number("nextn_predict_layers"):
+    if mtp_layer_count(headers):
         return FoundDrafter("mtp", MTP_N_MAX)
     drafters = [drafter for path in _beside(target.path) if (drafter := _fitting_or_none(path, target))]
     return min(drafters, key=lambda drafter: drafter.kind != "eagle3", default=None)

@@ -44,6 +44,9 @@ MAX_ENTRIES = 1 << 18
 """Keys, and tensors: the largest models have some 100 and 3,000."""
 MAX_ARRAY_DEPTH = 4
 """Arrays within arrays: llama.cpp itself reads none."""
+MAX_KEPT_NUMBERS = 1024
+"""Longer arrays of numbers are walked over, as those of texts are: those by layer are shorter (llama.cpp has a limit of
+512 layers), and those by token are not."""
 MAX_DIMENSIONS = 8
 """ggml itself has four."""
 PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
@@ -78,13 +81,15 @@ class Header(Struct, frozen=True, dict=True):
 
     Args:
         metadata: scalars and strings by their keys.
-        lengths: of the arrays, by their keys; their items are not read.
+        lengths: of the arrays, by their keys.
+        arrays: the items of those that are short and of numbers, by their keys; what else is in arrays is not read.
         data_start: where the tensors begin, in bytes from the file's start.
     """
 
     path: Path
     metadata: Mapping[str, Scalar]
     lengths: Mapping[str, int]
+    arrays: Mapping[str, tuple[int | float, ...]]
     tensors: tuple[Tensor, ...]
     data_start: int
     file_bytes: int
@@ -117,6 +122,10 @@ class Header(Struct, frozen=True, dict=True):
     def own_number(self, key: str) -> int:
         """A whole number among the keys of the model's architecture; 0 where there is none."""
         return self.number(f"{self.architecture}.{key}")
+
+    def own_numbers(self, key: str) -> tuple[int, ...]:
+        """Whole numbers among the keys of the model's architecture, one a layer; empty where there is no such array."""
+        return tuple(int(number) for number in self.arrays.get(f"{self.architecture}.{key}", ()))
 
 
 def read_model(path: Path) -> tuple[Header, ...]:
@@ -271,10 +280,13 @@ def _read(path: Path, reader: _Reader) -> Header:
     # 2. The keys.
     metadata: dict[str, Scalar] = {}
     lengths: dict[str, int] = {}
+    arrays: dict[str, tuple[int | float, ...]] = {}
     for _ in range(key_count):
         key, kind = reader.name(), reader.number("I")
         if kind == ARRAY:
-            lengths[key] = _skip_array(reader)
+            lengths[key], numbers = _array(reader)
+            if numbers:
+                arrays[key] = numbers
         elif (value := _scalar(reader, kind)) is not None:
             metadata[key] = value
     # 3. The tensors, and where their bytes begin.
@@ -286,6 +298,7 @@ def _read(path: Path, reader: _Reader) -> Header:
         path=path,
         metadata=metadata,
         lengths=lengths,
+        arrays=arrays,
         tensors=tensors,
         data_start=-(-reader.at // alignment) * alignment,
         file_bytes=reader.size_bytes,
@@ -314,8 +327,8 @@ def _scalar(reader: _Reader, kind: int) -> Scalar | None:
     return reader.number(SCALAR_FORMATS[kind])
 
 
-def _skip_array(reader: _Reader, depth: int = 1) -> int:
-    """Returns its length."""
+def _array(reader: _Reader, depth: int = 1) -> tuple[int, tuple[int | float, ...]]:
+    """Its length, and its items where they are few and numbers."""
     kind, length = reader.number("I"), reader.number("Q")
     if kind == STRING:
         reader.skip_strings(length)
@@ -323,12 +336,15 @@ def _skip_array(reader: _Reader, depth: int = 1) -> int:
         if depth == MAX_ARRAY_DEPTH or length > MAX_ENTRIES:
             raise reader.damaged()
         for _ in range(length):
-            _skip_array(reader, depth + 1)
-    elif kind in SCALAR_FORMATS:
-        reader.skip(length * struct.calcsize("<" + SCALAR_FORMATS[kind]))
-    else:
+            _array(reader, depth + 1)
+    elif kind not in SCALAR_FORMATS:
         raise reader.damaged()
-    return length
+    elif length <= MAX_KEPT_NUMBERS:
+        form = f"<{length}{SCALAR_FORMATS[kind]}"
+        return length, struct.unpack(form, reader.take(struct.calcsize(form)))
+    else:
+        reader.skip(length * struct.calcsize("<" + SCALAR_FORMATS[kind]))
+    return length, ()
 
 
 def _tensor(reader: _Reader) -> Tensor:

@@ -56,7 +56,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 def one_engine(wanted: Wanted, drafter: FoundDrafter | None) -> LlamaCppSettings:
-    """One engine with all drafters loaded, which takes its strategy from each request."""
+    """One engine with all drafters loaded, which takes its strategy from each request; for a model that no plan fits
+    (``planner.py``)."""
     drafters = [NGRAM, *([_loaded(drafter)] if drafter else [])]
     return _engine("llama", wanted, drafters, NGRAM.strategy)
 

@@ -90,6 +90,7 @@ function figure(most, shapes) {
 function showLanes(document_) {
   const rows = document_.lanes.flatMap((lane) => lane.by_model.map((one) => laneRow(lane, one)));
   byId("lanes").replaceChildren(...rows);
+  showContexts(document_.lanes);
   const select = byId("lane"), names = document_.lanes.map((lane) => lane.lane);
   const offered = [...select.options].slice(1).map((option) => option.value);
   if (names.join() !== offered.join()) {
@@ -111,6 +112,18 @@ function laneRow(lane, { model, measured, step, faults }) {
     whole(measured.requests), whole(measured.failures), fixed(1)(measured.tokens_per_s), share(measured.acceptance),
     share(step.break_even_acceptance),
   ]);
+}
+
+/** How much of its context each slot holds, of engines that tell. */
+function showContexts(lanes) {
+  const engines = new Map(lanes.map((lane) => [lane.engine.name, lane.engine]));
+  const rows = [...engines.values()].flatMap(({ name, slot_tokens: held, context_tokens: most }) =>
+    (held || []).map((tokens, slot) => row(name, [
+      whole(slot), whole(tokens), most ? whole(most) : NONE, most ? share(tokens / most) : NONE,
+      figure(most || 1, most ? [{ kind: "interval", from: 0, to: tokens }] : []),
+    ])));
+  byId("contexts").replaceChildren(...rows);
+  byId("contexts-part").hidden = !rows.length;
 }
 
 function strategyOf(lane) {

@@ -1,0 +1,71 @@
+"""The finding at the size people run: does choosing by request pay, and does the engine's own control add to it?
+
+    python -m benchmarks.real_size [--shape 0.2b-f16] [--concurrency 1 4 16] [--rounds N] [--json FILE]
+
+A model of a real shape with random weights and a layer for multi-token prediction runs in the server that ``paceline
+engine build`` makes. The requests of a mix of tasks bring the acceptance that was published for such tasks: the server
+accepts by dice, and every step costs what it costs. The mix goes down every way, in turn and in another order each
+round: plain; drafts of at most 1, 2, 4 and 6 tokens; always on, under the engine's control; routed by a gateway
+without that control; routed by one with it. The oracle takes for each request the best of the static ways in
+hindsight. Both gateways start knowing nothing, and learn from other requests of the same tasks first.
+
+Take an idle machine: two threads of an engine that share a processor with anything else are many times slower.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.real_size.measure import measure
+from benchmarks.real_size.random_model import fill, hollow
+from benchmarks.real_size.serving import serving
+from benchmarks.real_size.shapes import SHAPES
+from benchmarks.real_size.show import show
+from benchmarks.real_size.tasks import mix
+from paceline.engines.bundled_model import bundled_model
+from paceline.engines.llama_cpp_build import usable
+from paceline.paths import cache_directory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="0.2b-f16")
+    parser.add_argument("--server", help="a llama-server with Paceline's patch; by default the one that was built")
+    parser.add_argument("--flag", action="append", default=[], help="one more for the server, such as --flag=-ngl=999")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--prompts", type=int, default=2, help="of each task")
+    parser.add_argument("--teaching", type=int, default=4, help="requests of each task to learn from before")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64, help="of an answer")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
+    options = parser.parse_args()
+    program = options.server or _built()
+    taught = mix(options.teaching, options.prompts, options.seed)
+    asked = mix(options.prompts, 0, options.seed)
+    flags = [word for flag in options.flag for word in flag.split("=", 1)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = folder / f"{options.shape}.gguf"
+        fill(hollow(SHAPES[options.shape], bundled_model(cache_directory()), folder), model)
+        print(f"{options.shape}: {model.stat().st_size / 2**30:.2f} GiB", file=sys.stderr)
+        for concurrency in options.concurrency:
+            with serving(program, model, flags, folder, max(options.concurrency)) as ways:
+                samples = measure(ways, taught, asked, concurrency, options.rounds, options.tokens)
+            if options.json:
+                with options.json.open("a") as file:
+                    file.writelines(json.dumps(sample.row() | {"shape": options.shape}) + "\n" for sample in samples)
+            show(samples, concurrency, [way.name for way in ways])
+
+
+def _built() -> str:
+    built = usable(cache_directory())
+    if built is None:
+        raise SystemExit("nothing is built; run `paceline engine build`")
+    return built.server
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Sends the mix down every way, and notes how long the decoding of each answer took."""
+
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from benchmarks.real_size.tasks import Asked
+
+PLAIN, ROUTED, ROUTED_WITH_CONTROL = "plain", "routed", "routed, controlled"
+DRAFTER = "draft-mtp"
+TIMEOUT_S = 600.0
+
+
+class Way(Struct, frozen=True):
+    """One way to have the mix served."""
+
+    name: str
+    url: str
+    """Of the gateway."""
+    lane: str = ""
+    """Empty where the gateway chooses."""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it is one of those that the oracle chooses among: the same setting for all, without control."""
+        return self.name == PLAIN or self.name.startswith("mtp-")
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """One answer."""
+
+    way: str
+    round: int
+    concurrency: int
+    number: int
+    """Of the request in the mix."""
+    task: str
+    lane: str
+    tokens: int
+    decode_s: float
+    drafted: int
+    accepted: int
+    steps: int
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    ways: Sequence[Way], taught: Sequence[Asked], asked: Sequence[Asked], concurrency: int, rounds: int, tokens: int
+) -> list[Sample]:
+    """
+    Args:
+        taught: what the gateways learn from before anything is measured.
+        asked: the mix.
+        concurrency: requests at a time.
+        tokens: of each answer.
+    """
+    with httpx2.Client(timeout=TIMEOUT_S, trust_env=False) as client, ThreadPoolExecutor(concurrency) as pool:
+
+        def block(way: Way, requests: Sequence[Asked], round_number: int) -> list[Sample]:
+            """The whole mix, so many requests at a time."""
+
+            def one(number: int) -> Sample:
+                return _sample(client, way, requests[number], number, round_number, concurrency, tokens)
+
+            return list(pool.map(one, range(len(requests))))
+
+        for way in ways:
+            if not way.lane:
+                block(way, taught, -1)
+        samples = []
+        for number in range(rounds):
+            for place in range(len(ways)):
+                way = ways[(place + number * 3) % len(ways)]
+                samples += block(way, asked, number)
+            print(f"{concurrency} at a time, round {number + 1} of {rounds} done", file=sys.stderr)
+    return samples
+
+
+def _sample(
+    client: httpx2.Client, way: Way, asked: Asked, number: int, round_number: int, concurrency: int, tokens: int
+) -> Sample:
+    body = {
+        "messages": [{"role": "user", "content": asked.text}],
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+        "cache_prompt": False,
+        "seed": number + 1000 * round_number + 1,  # of the dice, the same for each way
+        "prompt_cache_key": f"{round_number}-{number}",  # a conversation of its own
+        "speculative.synthetic": {DRAFTER: asked.acceptance},
+    }
+    headers = {"content-type": "application/json"} | ({"x-paceline-lane": way.lane} if way.lane else {})
+    answer = client.post(f"{way.url}/v1/chat/completions", content=json.dumps(body), headers=headers)
+    answer.raise_for_status()
+    timings = answer.json()["timings"]
+    return Sample(
+        way=way.name,
+        round=round_number,
+        concurrency=concurrency,
+        number=number,
+        task=asked.task,
+        lane=answer.headers["x-paceline-lane"],
+        tokens=timings["predicted_n"] - 1,
+        decode_s=timings["predicted_ms"] / 1000,
+        drafted=timings.get("draft_n", 0),
+        accepted=timings.get("draft_n_accepted", 0),
+        steps=timings.get("draft_n_steps", 0),
+    )
