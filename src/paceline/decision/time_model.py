@@ -266,7 +266,10 @@ class TimeModel:
         unknown = 0.0, PRIOR.control**2
         mean, variance = self.controls.get(lane, unknown)
         of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
-        return mean + of_task, variance + its_variance
+        of_steps, their_variance = 0.0, PRIOR.control_step**2
+        if (number := self.belief.numbers.get(_steps_of(lane))) is not None:
+            of_steps, their_variance = float(self.belief.mean[number]), self.belief.variance(number)
+        return mean + of_task + of_steps, variance + its_variance + their_variance
 
     def hazard_factors(self, engine: str, kind: str, task: Task) -> tuple[float, float]:
         """How many times as often as believed a drafter's tokens are rejected, at the first position and at later
@@ -411,7 +414,7 @@ class TimeModel:
         if counts:
             self._note_idle(lane, {part.strategy.kind for part, _ in shares})
             parts = [feeling_of_part(part) for part, _ in shares]
-            self._learn_steps(plain, parts, shares, time + counts.length)
+            self._learn_steps(lane, plain, parts, shares, time + counts.length)
 
     def _note_idle(self, lane: LaneId, used: Collection[str]) -> None:
         """What a control left alone may be cheaper than it was when it was seen."""
@@ -463,14 +466,19 @@ class TimeModel:
         self._learn_length(last, shorter, counts, leaf, shape_of(last.lane.strategy))
 
     def _learn_steps(
-        self, plain: Feeling, parts: Sequence[Feeling], shares: Sequence[controlled.StepShare], time: float
+        self,
+        lane: LaneId,
+        plain: Feeling,
+        parts: Sequence[Feeling],
+        shares: Sequence[controlled.StepShare],
+        time: float,
     ) -> None:
         """Of the logarithm of steps' mean time: a sum of times, of which the logarithm is taken to change with each as
         it does where they are believed to be."""
         believed = [_believed(part.cost, self.belief) for part in (plain, *parts)]
         over = [value - believed[0] for value in believed[1:]]
         value, slopes = controlled.step_time(believed[0], over, shares)
-        factors: dict[int, float] = {}
+        factors = {number_of(self.belief, _steps_of(lane), PRIOR.control_step**2): 1.0}
         weights = [1.0 - sum(slopes), *slopes]
         for part, weight in zip((plain, *parts), weights, strict=True):
             for number, factor in zip(part.cost.numbers, part.cost.factors, strict=True):
@@ -478,6 +486,7 @@ class TimeModel:
         together = Sum()
         for number, factor in factors.items():
             together.add(number, factor)
+        del factors[self.belief.numbers[_steps_of(lane)]]  # that is not in the sum that is believed
         together.mean = value - sum(factor * float(self.belief.mean[number]) for number, factor in factors.items())
         self._learn_time(plain._replace(cost=together), time, self.noise + SMALL)
 
@@ -698,6 +707,7 @@ class TimeModel:
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         parts = {part for lane in self.lanes for part in controlled.parts(lane)}
         felt = {unknown.name for part in parts for unknown in (*unknowns_of(part, 2.0**LOADS), *depth_of(part, 1.0))}
+        felt |= {_steps_of(lane) for lane in self.lanes if lane.strategy.among}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 
@@ -721,6 +731,11 @@ def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
     is_alike = other.fingerprint == lane.fingerprint and other.model == lane.model and first.kind == second.kind
     return is_alike and first.drafted < second.drafted
+
+
+def _steps_of(lane: LaneId) -> Name:
+    """The unknown that is a controlled lane's steps' own."""
+    return "own cost", lane.fingerprint, lane.strategy.kind, "by step"
 
 
 def _corrected(mean: float, variance: float, miss: float, expected: float) -> tuple[float, float]:

@@ -86,8 +86,12 @@ class Prior(Struct, frozen=True):
     time_noise: float = 0.07
     """Of a measured time, then learned: 4 to 8 % (published.toml)."""
 
-    control: float = 0.06
+    control: float = 0.1
     """Of a controlled lane's time beside what its drafters' lengths let expect, and the same again by task. Guessed."""
+
+    control_step: float = 0.2
+    """Of its steps' time beside what its drafters' costs let expect: a drafter that follows while nothing is drafted
+    costs 0.07 to 0.2 (published.toml, ``idle``), and a draft model that catches up far more."""
 
     # What changes.
     machine_drift: float = 0.02
