@@ -43,6 +43,10 @@ class LlamaServer:
         answer = self.post("/v1/chat/completions", asked | {"cache_prompt": False} | fields)
         return answer["choices"][0]["message"]["content"], answer["timings"]
 
+    def log(self) -> str:
+        """All it has printed."""
+        return Path(self._log.name).read_text("utf-8", "replace")
+
     def memory_bytes(self) -> int:
         """Its share of physical memory, pages that several processes map counted in part (Linux)."""
         for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():

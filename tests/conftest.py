@@ -23,7 +23,7 @@ from paceline.http.server import Gateway
 from paceline.paths import cache_directory
 from paceline.processes.launch import free_port
 from paceline.records.record import Record
-from paceline.settings import EngineSettings
+from paceline.settings import EngineSettings, LocalEngineSettings
 from paceline.types import Measured, Outcome
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
@@ -157,6 +157,10 @@ def measured(running: RunningGateway, name: str) -> Measured:
     """Of the lane as it runs now."""
     now = running.gateway.fleet.lanes[name].state(None)
     return running.gateway.pipeline.router.knowledge.measured.get((now.fingerprint, name), Measured())
+
+
+LOCAL_KINDS = [kind for kind, engine in ENGINES.items() if issubclass(engine.settings_type, LocalEngineSettings)]
+"""Kinds of engines of one's own, which are looked at; providers' are not."""
 
 
 def engine_settings(kind: str = "openai", **keys: Any) -> EngineSettings:

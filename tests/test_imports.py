@@ -23,12 +23,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": {"settings", "engines", "wire"},
     "planning": {"settings", "configuration", "engines"},
     "records": {"settings"},
-    "routing": {"settings", "inspection", "decision", "records"},
-    "serving": {"settings", "wire", "inspection", "decision", "routing", "engines", "processes", "records"},
-    "evidence": {"settings", "decision", "routing", "records"},
+    "money": {"settings"},
+    "routing": {"settings", "inspection", "decision", "records", "money"},
+    "serving": {
+        *("settings", "wire", "inspection", "decision", "routing", "engines", "processes", "records", "money"),
+        "translation",
+    },
+    "evidence": {"settings", "decision", "routing", "records", "money"},
+    "translation": {"engines"},
     "http": {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
-        *("records", "evidence", "serving"),
+        *("records", "evidence", "serving", "money", "translation"),
     },
     "bench": {"wire", "decision", "processes"},
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gguf import GGUFReader
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paceline.planning.gguf import DEFAULT_ALIGNMENT, SCALAR_FORMATS, TYPE_SIZES
 
@@ -239,10 +240,14 @@ class _Layer:
 
     def latent(self) -> None:
         shape = self.shape
-        self.add("attn_q_a_norm.weight", shape.query_rank, kind="F32")
         self.add("attn_kv_a_norm.weight", shape.latent, kind="F32")
-        self.add("attn_q_a.weight", shape.hidden, shape.query_rank)
-        self.add("attn_q_b.weight", shape.query_rank, shape.heads * (shape.plain + shape.rotated))
+        queries = shape.heads * (shape.plain + shape.rotated)
+        if shape.query_rank:
+            self.add("attn_q_a_norm.weight", shape.query_rank, kind="F32")
+            self.add("attn_q_a.weight", shape.hidden, shape.query_rank)
+            self.add("attn_q_b.weight", shape.query_rank, queries)
+        else:
+            self.add("attn_q.weight", shape.hidden, queries)
         self.add("attn_kv_a_mqa.weight", shape.hidden, shape.latent + shape.rotated)
         self.add("attn_k_b.weight", shape.plain, shape.latent, shape.heads)
         self.add("attn_v_b.weight", shape.latent, shape.value_head, shape.heads)
@@ -338,13 +343,51 @@ def _gpt_oss(shape: Shape) -> Family:
     return "gpt-oss", _keys(shape) | {"attention.sliding_window": shape.window}, tensors
 
 
-def _gemma3(shape: Shape) -> Family:
+def _gemma(architecture: str, has_norms: bool) -> Callable[[Shape], Family]:
+    def family(shape: Shape) -> Family:
+        tensors = _ends(shape)
+        for layer in _layers(shape, tensors):
+            layer.norms("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+            layer.attention(has_norms=has_norms)
+            layer.dense()
+        return architecture, _keys(shape) | {"attention.sliding_window": shape.window}, tensors
+
+    return family
+
+
+def _gemma4(shape: Shape) -> Family:
+    """Layers that see everything have heads twice as wide, and the last ones share the caches of earlier ones."""
+    tensors = _ends(shape)
+    tensors["rope_freqs.weight"] = ((shape.head,), "F32")
+    windows = [(index + 1) % 4 != 0 for index in range(shape.layers)]
+    for layer in _layers(shape, tensors):
+        wide = replace(shape, head=shape.head if windows[layer.index] else 2 * shape.head)
+        layer.norms("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+        _Layer(wide, layer.index, tensors).attention(has_norms=True)
+        layer.dense()
+    keys: dict[str, Value] = {
+        "attention.key_length": 2 * shape.head,
+        "attention.value_length": 2 * shape.head,
+        "attention.key_length_swa": shape.head,
+        "attention.value_length_swa": shape.head,
+        "attention.sliding_window": shape.window,
+        "attention.sliding_window_pattern": windows,
+        "attention.shared_kv_layers": 4,
+        "embedding_length_per_layer_input": 0,
+        "rope.dimension_count": 2 * shape.head,
+        "rope.dimension_count_swa": shape.head,
+    }
+    return "gemma4", _keys(shape) | keys, tensors
+
+
+def _llama4(shape: Shape) -> Family:
     tensors = _ends(shape)
     for layer in _layers(shape, tensors):
-        layer.norms("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
-        layer.attention(has_norms=True)
-        layer.dense()
-    return "gemma3", _keys(shape) | {"attention.sliding_window": shape.window}, tensors
+        layer.norms("attn_norm", "ffn_norm")
+        layer.attention()
+        layer.experts()
+    keys: dict[str, Value] = {"interleave_moe_layer_step": 1, "rope.dimension_count": shape.head}
+    return "llama4", _keys(shape) | keys, tensors
 
 
 def _cohere2(shape: Shape) -> Family:
@@ -452,6 +495,80 @@ def _qwen35(shape: Shape) -> Family:
     if shape.experts:
         keys["expert_shared_feed_forward_length"] = shape.shared_expert
     return "qwen35moe" if shape.experts else "qwen35", keys, tensors
+
+
+def _qwen3_next(shape: Shape) -> Family:
+    tensors = _ends(shape)
+    values, keys_width = shape.state * shape.value_heads, shape.state * shape.groups
+    channels = 2 * keys_width + values
+    for layer in _layers(shape, tensors):
+        layer.norms("attn_norm", "post_attention_norm")
+        if (layer.index + 1) % 4 == 0:
+            layer.attention(gates=2, has_norms=True)
+        else:
+            layer.add("attn_qkv.weight", shape.hidden, channels)
+            layer.add("attn_gate.weight", shape.hidden, values)
+            layer.add("ssm_conv1d.weight", 4, channels, kind="F32")
+            layer.add("ssm_dt.bias", shape.value_heads, kind="F32")
+            layer.add("ssm_a", shape.value_heads, kind="F32")
+            layer.add("ssm_ba.weight", shape.hidden, 2 * shape.value_heads)
+            layer.add("ssm_norm.weight", shape.state, kind="F32")
+            layer.add("ssm_out.weight", values, shape.hidden)
+        layer.experts()
+        layer.add("ffn_gate_inp_shexp.weight", shape.hidden, kind="F32")
+    keys = _keys(shape) | _state_keys(shape) | {"rope.dimension_count": shape.head // 4, "full_attention_interval": 4}
+    return "qwen3next", keys | {"expert_shared_feed_forward_length": shape.shared_expert}, tensors
+
+
+def _falcon_h1(shape: Shape) -> Family:
+    """Every layer attends and has a state."""
+    tensors = _ends(shape)
+    for layer in _layers(shape, tensors):
+        layer.norms("attn_norm")
+        layer.add("ffn_norm", shape.hidden, kind="F32")  # without an ending, as falcon-h1.cpp has it
+        layer.attention()
+        layer.selective()
+        layer.dense()
+    return "falcon-h1", _keys(shape) | _state_keys(shape) | {"rope.dimension_count": shape.head}, tensors
+
+
+def _kimi_linear(shape: Shape) -> Family:
+    """Delta attention, and latent attention in some layers."""
+    tensors = _ends(shape)
+    inner = shape.heads * shape.state
+    for layer in _layers(shape, tensors):
+        layer.norms("attn_norm", "ffn_norm")
+        if layer.index in shape.attending:
+            layer.latent()
+        else:
+            for name in "qkv":
+                layer.add(f"ssm_conv1d_{name}.weight", 4, 1, inner, kind="F32")
+                layer.add(f"attn_{name}.weight", shape.hidden, inner)
+            for name in "fg":
+                layer.add(f"ssm_{name}_a.weight", shape.hidden, shape.state)
+                layer.add(f"ssm_{name}_b.weight", shape.state, inner)
+            layer.add("ssm_beta.weight", shape.hidden, shape.heads)
+            layer.add("ssm_a", 1, shape.heads, kind="F32")
+            layer.add("ssm_dt.bias", inner, kind="F32")
+            layer.add("ssm_norm.weight", shape.state, kind="F32")
+            layer.add("attn_output.weight", inner, shape.hidden)
+        layer.dense() if layer.index < shape.dense_first else layer.experts(has_scores=True)
+    keys: dict[str, Value] = {
+        "attention.head_count_kv": [int(index in shape.attending) for index in range(shape.layers)],
+        "attention.key_length": shape.latent + shape.rotated,
+        "attention.value_length": shape.latent,
+        "attention.key_length_mla": shape.plain + shape.rotated,
+        "attention.value_length_mla": shape.value_head,
+        "attention.kv_lora_rank": shape.latent,
+        "rope.dimension_count": shape.rotated,
+        "ssm.conv_kernel": 4,
+        "kda.head_dim": shape.state,
+        "expert_shared_count": 1,
+        "leading_dense_block_count": shape.dense_first,
+        "expert_weights_scale": 2.5,
+        "expert_gating_func": 2,
+    }
+    return "kimi-linear", _keys(shape) | keys, tensors
 
 
 def _granite_hybrid(shape: Shape) -> Family:
@@ -590,11 +707,18 @@ FAMILIES: Mapping[str, Callable[[Shape], Family]] = {
     "qwen3": _dense_family("qwen3", has_norms=True),
     "qwen3moe": _dense_family("qwen3moe", has_norms=True),
     "gpt-oss": _gpt_oss,
-    "gemma3": _gemma3,
+    "gemma2": _gemma("gemma2", has_norms=False),
+    "gemma3": _gemma("gemma3", has_norms=True),
+    "gemma4": _gemma4,
+    "llama4": _llama4,
+    "qwen3next": _qwen3_next,
+    "falcon-h1": _falcon_h1,
+    "kimi-linear": _kimi_linear,
     "cohere2": _cohere2,
     "glm4moe": _glm4_moe,
     "deepseek2": _latent_family("deepseek2"),
     "deepseek32": _latent_family("deepseek32"),
+    "glm-dsa": _latent_family("glm-dsa"),
     "qwen35": _qwen35,
     "granitehybrid": _granite_hybrid,
     "nemotron_h": _nemotron_h,

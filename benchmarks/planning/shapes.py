@@ -81,7 +81,31 @@ _TINY_LATENT = Shape(
     query_rank=64, latent=128, feed_forward=512, expert=256, shared_expert=256, experts=8, used=2, dense_first=1,
     vocabulary=TINY_VOCABULARY, context=131072, quantized=Q8_0,
 )  # fmt: skip
+_TINY_WINDOWS = Shape(
+    family="gemma3", hidden=256, layers=8, heads=4, kept=2, head=64, feed_forward=512, vocabulary=TINY_VOCABULARY,
+    context=131072, window=512, tied=True, quantized=Q8_0,
+)  # fmt: skip
+_TINY_DELTA = Shape(
+    family="qwen35", hidden=256, layers=8, mtp=1, heads=4, kept=2, head=64, vocabulary=TINY_VOCABULARY, context=131072,
+    state=64, value_heads=8, groups=4, experts=8, used=2, expert=256, shared_expert=256, quantized=Q8_0,
+)  # fmt: skip
 TINY: Mapping[str, Shape] = {
+    "gemma2": replace(_TINY_WINDOWS, family="gemma2"),
+    "gemma3": _TINY_WINDOWS,
+    "gemma4": replace(_TINY_WINDOWS, family="gemma4"),
+    "cohere2": replace(_TINY_WINDOWS, family="cohere2"),
+    "llama4": Shape(
+        family="llama4", hidden=256, layers=8, heads=4, kept=2, head=64, feed_forward=512, expert=256,
+        shared_expert=256, experts=8, used=1, vocabulary=TINY_VOCABULARY, context=131072, quantized=Q8_0,
+    ),
+    "qwen3next": replace(_TINY_DELTA, family="qwen3next", mtp=0),
+    "falcon-h1": Shape(
+        family="falcon-h1", hidden=256, layers=4, heads=4, kept=2, head=64, feed_forward=512,
+        vocabulary=TINY_VOCABULARY, context=131072, state=64, value_heads=8, groups=1, quantized=Q8_0,
+    ),
+    "kimi-linear": replace(
+        _TINY_LATENT, family="kimi-linear", query_rank=0, layers=8, mtp=0, state=64, attending=(3, 7)
+    ),
     "llama": Shape(
         family="llama", hidden=256, layers=4, heads=8, kept=2, head=32, feed_forward=512, vocabulary=TINY_VOCABULARY,
         context=131072, quantized=Quantized("F16"),
@@ -94,19 +118,12 @@ TINY: Mapping[str, Shape] = {
         family="gpt-oss", hidden=256, layers=6, heads=8, kept=2, head=64, expert=256, experts=8, used=2,
         vocabulary=TINY_VOCABULARY, context=131072, window=128, quantized=Q8_0,
     ),
-    "gemma3": Shape(
-        family="gemma3", hidden=256, layers=8, heads=4, kept=2, head=64, feed_forward=512, vocabulary=TINY_VOCABULARY,
-        context=131072, window=512, tied=True, quantized=Q8_0,
-    ),
-    "cohere2": Shape(
-        family="cohere2", hidden=256, layers=8, heads=4, kept=2, head=64, feed_forward=512, vocabulary=TINY_VOCABULARY,
-        context=131072, window=512, tied=True, quantized=Q8_0,
-    ),
     "glm4moe": Shape(
         family="glm4moe", hidden=256, layers=4, mtp=1, heads=8, kept=2, head=64, feed_forward=512, expert=256,
         shared_expert=256, experts=8, used=2, dense_first=1, vocabulary=TINY_VOCABULARY, context=131072, quantized=Q8_0,
     ),
     "deepseek2": _TINY_LATENT,
+    "glm-dsa": replace(_TINY_LATENT, family="glm-dsa", mtp=0, rotated=64, index_heads=8, index_head=128),
     "deepseek32": Shape(
         family="deepseek32", hidden=256, layers=4, heads=8, kept=1, head=0, plain=64, rotated=64, value_head=64,
         query_rank=64, latent=128, feed_forward=512, expert=256, shared_expert=256, experts=8, used=2, dense_first=1,
@@ -116,11 +133,7 @@ TINY: Mapping[str, Shape] = {
         family="qwen35", hidden=256, layers=8, mtp=1, heads=4, kept=2, head=64, feed_forward=512,
         vocabulary=TINY_VOCABULARY, context=131072, state=64, value_heads=8, groups=4, quantized=Q8_0,
     ),
-    "qwen35moe": Shape(
-        family="qwen35", hidden=256, layers=8, mtp=1, heads=4, kept=2, head=64, vocabulary=TINY_VOCABULARY,
-        context=131072, state=64, value_heads=8, groups=4, experts=8, used=2, expert=256, shared_expert=256,
-        quantized=Q8_0,
-    ),
+    "qwen35moe": _TINY_DELTA,
     "granitehybrid": Shape(
         family="granitehybrid", hidden=256, layers=6, heads=4, kept=2, head=64, feed_forward=512,
         vocabulary=TINY_VOCABULARY, context=131072, state=64, value_heads=8, groups=1, attending=(2, 5), quantized=Q8_0,

@@ -10,6 +10,8 @@ DECISION_LOG = "requests.sqlite"
 """In the state directory: what is kept of each request."""
 KNOWLEDGE = "learned.sqlite"
 """In the state directory: what was learned."""
+LEDGER = "spent.sqlite"
+"""In the state directory: what was spent on cloud engines."""
 ENGINE_LOGS = "log"
 """In the state directory: the folder with what each launched engine printed, ``NAME.log``."""
 

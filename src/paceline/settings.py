@@ -6,10 +6,12 @@ its driver in ``paceline/engines``; what engines have in common stands here.
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
 
-from paceline.types import AS_STARTED, Abilities, Lane, Strategy, Task
+from paceline.addresses import is_loopback
+from paceline.types import AS_STARTED, Abilities, Api, Lane, Strategy, Task
 
 StrategyKind = Literal[
     "autoregressive",
@@ -26,16 +28,27 @@ StrategyKind = Literal[
 ]
 FROM_ENVIRONMENT = "env:"
 """Before the name of a variable that holds a secret."""
+FROM_FILE = "file:"
+"""Before the path of a file that holds a secret."""
 NAME, URL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$", r"^https?://"
+CREDENTIALS = frozenset(("authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "proxy-authorization"))
+"""Names of headers that tell who a client is. They go to no provider."""
+HEADER_NAME = r"^[A-Za-z0-9-]+$"
+DEFAULT_MAX_TOKENS = 16_384
+"""Of an answer, where an API wants a limit and the client names none. Models of 2026 write 32,000 and more."""
 
 Name = Annotated[str, Meta(pattern=NAME)]
 Price = Annotated[float, Meta(ge=0)]
 Url = Annotated[str, Meta(pattern=URL)]
 Key = Annotated[str, Meta(min_length=1)]
-"""A secret, or ``env:NAME``."""
+"""A secret, ``env:NAME``, or ``file:PATH``."""
 Header = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+(: .+)?$")]
 Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+ALL_APIS = frozenset(Api)
 
 
 class ConfigurationError(Exception):
@@ -197,13 +210,63 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = None
     api_key: Annotated[
         Key | None,
-        Meta(description="Key sent to this engine in place of the client's. `env:NAME` reads it from NAME."),
+        Meta(
+            description="Key sent to this engine in place of the client's. `env:NAME` reads it from the variable NAME, "
+            "`file:PATH` from a file."
+        ),
     ] = None
+    apis: Annotated[
+        tuple[Api, ...],
+        Meta(
+            description="The APIs that it speaks; requests in another one are translated into one of them. Default: "
+            "all of them, so that everything is sent as it came."
+        ),
+    ] = ()
 
     @property
     def kind(self) -> str:
         """The kind of engine, as the key ``kind`` names it."""
         return str(self.__struct_config__.tag)
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether it is a provider's: it is paid for by tokens, and stands in for others only where that is
+        declared."""
+        return True
+
+    @property
+    def speaks(self) -> frozenset[Api]:
+        """The APIs that it is sent requests in."""
+        return frozenset(self.apis) if self.apis else ALL_APIS
+
+    @property
+    def max_tokens_field(self) -> str:
+        """How chat completions that were translated limit the answer's length."""
+        return "max_tokens"
+
+    @property
+    def is_openais(self) -> bool:
+        """Whether it is OpenAI's own service, which refuses fields that it does not know."""
+        return False
+
+    @property
+    def default_max_tokens(self) -> int:
+        """Of the answer to a translated request that names no limit, where the API wants one."""
+        return DEFAULT_MAX_TOKENS
+
+    @property
+    def base_url(self) -> str | None:
+        """The address to which the paths of requests are added, in the form that clients of the gateway use."""
+        return None if self.url is None else self.url.rstrip("/").removesuffix("/v1")
+
+    def path(self, path: str) -> str:
+        """What a request's path is called there."""
+        return path
+
+    @property
+    def leaves_machine(self) -> bool:
+        """Whether what is sent to it may leave the operator's hands, so that no private request is."""
+        return True
 
     @property
     def launch(self) -> tuple[str, ...]:
@@ -257,6 +320,44 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [Lane(f"{self.name}/{strategy.name}", self.name, strategy, self.device) for strategy in strategies]
 
 
+class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
+    """What the settings of providers' APIs have in common beside that. They are asked nothing but what clients ask, and
+    get none of the clients' headers but a few."""
+
+    models: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(description="Names of the models to be used, as the provider has them. It serves no others. Required."),
+    ] = ()
+    headers: Annotated[
+        dict[Annotated[str, Meta(pattern=HEADER_NAME)], Key],
+        Meta(
+            description='Further headers of each request: `{ OpenAI-Organization = "org-1" }`. A value may be '
+            "`env:NAME` or `file:PATH`."
+        ),
+    ] = {}
+    pass_headers: Annotated[
+        tuple[Annotated[str, Meta(pattern=HEADER_NAME)], ...],
+        Meta(description="Names of clients' headers that are passed on, beside those in docs/cloud.md."),
+    ] = ()
+    stall_timeout_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Longest silence within a stream, before it is given up. Default: five times the longest pause "
+            "of its last 200 streams, once 20 were seen, and not below 20 s; else `server.idle_timeout_s`."
+        ),
+    ] = None
+
+    @property
+    def passed_headers(self) -> frozenset[bytes]:
+        """Names of clients' headers that go there, in small letters."""
+        return frozenset(name.lower().encode() for name in self.pass_headers) | self.usually_passed
+
+    @property
+    def usually_passed(self) -> frozenset[bytes]:
+        """Those of any client."""
+        return frozenset()
+
+
 class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     """What the settings of engines that run on a machine of one's own have in common beside that: Paceline may start
     them, and they share devices."""
@@ -290,6 +391,32 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
         Seconds,
         Meta(description="With `launch`: time to become healthy before it counts as failed, in seconds."),
     ] = 300.0
+    cloud: Annotated[
+        bool,
+        Meta(
+            description="Whether it is, or leads to, a provider's: it is paid for by tokens, gets no private request, "
+            "and stands in for engines of one's own only where `[[model]]` names it."
+        ),
+    ] = False
+    takes_private: Annotated[
+        bool | None,
+        Meta(
+            description="Whether private requests may be sent to it. Default: whether Paceline starts it, or its "
+            "address is this machine's own (loopback)."
+        ),
+    ] = None
+
+    @property
+    def is_cloud(self) -> bool:
+        return self.cloud
+
+    @property
+    def leaves_machine(self) -> bool:
+        if self.cloud:
+            return True
+        if self.takes_private is not None:
+            return not self.takes_private
+        return not (self.launch or (self.url and is_loopback(urlsplit(self.url).hostname or "")))
 
 
 Caps = Annotated[
@@ -323,6 +450,37 @@ class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = ()
     admin: Annotated[bool, Meta(description="Whether it is an administrator's: it opens everything.")] = False
+    private: Annotated[bool, Meta(description="Whether none of its requests may leave this machine.")] = False
+    engines: Annotated[tuple[Name, ...], Meta(description="Engines that its requests may go to. Default: all.")] = ()
+
+
+Capability = Literal["images", "audio", "files", "tools", "structured"]
+
+
+class OfferSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one engine offers under a model's name. With tables of this kind, engines with different models stand in for
+    one another; what is not said of one is not looked at."""
+
+    engine: Annotated[Name, Meta(description="The engine.")]
+    model: Annotated[
+        str | None,
+        Meta(description="What the engine calls its model; its prices are looked up by this name, too."),
+    ] = None
+    quality: Annotated[
+        Share | None,
+        Meta(description="Share, 0 to 1, of answers that are good enough."),
+    ] = None
+    quality_by_task: Annotated[dict[Task, Share], Meta(description="The same of single tasks: `{ code = 0.7 }`.")] = {}
+    can: Annotated[
+        tuple[Capability, ...] | None,
+        Meta(
+            description="What it can do beside text; `structured` is output by a schema. Requests that need something "
+            "else don't go there. Default: everything."
+        ),
+    ] = None
+    context_tokens: Annotated[
+        AtLeastOne | None, Meta(description="Tokens of context for one request. Default: what the engine reports.")
+    ] = None
 
 
 class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -335,7 +493,10 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = ()
     lanes: Annotated[
         tuple[str, ...],
-        Meta(description="Lanes, or engines with all of their lanes, that serve it. Default: all that list it."),
+        Meta(
+            description="Lanes, or engines with all of their lanes, that serve it. Default: those with an offer, or "
+            "all that list it."
+        ),
     ] = ()
     engine_model: Annotated[
         str | None, Meta(description="What the engines call it. Default: `name`, where they list that, else their own.")
@@ -343,6 +504,20 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     engine_models: Annotated[
         dict[str, str], Meta(description='The same for single engines: `{ gpu = "qwen3:8b" }`.')
     ] = {}
+    private: Annotated[bool, Meta(description="Whether no request for it may leave this machine.")] = False
+    offer: Annotated[
+        tuple[OfferSettings, ...],
+        Meta(description="What single engines offer under this name; they serve it beside those in `lanes`."),
+    ] = ()
+
+    def offer_of(self, engine: str) -> OfferSettings | None:
+        """What an engine offers under this name, where that is said."""
+        return next((offer for offer in self.offer if offer.engine == engine), None)
+
+    def own_name(self, engine: str) -> str | None:
+        """What an engine is said to call it."""
+        offer = self.offer_of(engine)
+        return (offer and offer.model) or self.engine_models.get(engine) or self.engine_model
 
 
 class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -357,9 +532,96 @@ class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "so that changes are noticed and it can be told what routing brings. 0 never does.",
         ),
     ] = 0.01
+    hedging: Annotated[
+        bool,
+        Meta(
+            description="Send a streamed request to the next engine as well, if the first one has not begun to answer "
+            "when 95 % of its streams have. Whichever begins first serves it, and the other is cancelled; both may "
+            "cost."
+        ),
+    ] = False
     remember: Annotated[
         bool, Meta(description="Keep what was learned in a file of the user's state directory, over restarts.")
     ] = True
+
+
+Mode = Literal["local-first", "balanced", "fastest", "cheapest", "best"]
+
+
+class PlacementSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How it is decided on which of several engines that stand in for one another a request is served. What an answer
+    is taken to cost is its time, at the value of time, plus its price, plus its risk of being poor, at the cost of a
+    poor answer; the least is chosen."""
+
+    mode: Annotated[
+        Mode,
+        Meta(
+            description="`local-first`: a cloud engine only where no other can serve, or would in time. `balanced`: "
+            "the least cost. `fastest`, `cheapest` and `best` look at time, price or quality before all else."
+        ),
+    ] = "local-first"
+    value_of_time_per_hour: Annotated[
+        Price, Meta(description="What an hour of waiting for answers costs, in `cost.currency`.")
+    ] = 20.0
+    cost_of_poor_answer: Annotated[
+        Price, Meta(description="What an answer costs that is not good enough, in `cost.currency`.")
+    ] = 0.05
+    quality_needed: Annotated[
+        Share, Meta(description="Share of answers that have to be good enough; more quality is worth nothing.")
+    ] = 1.0
+    quality_needed_by_task: Annotated[dict[Task, Share], Meta(description="The same for single tasks.")] = {}
+    escalate_after: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Tool calls of one turn that failed after which the next turn of the conversation is placed as "
+            "with `best`. 0 never does.",
+        ),
+    ] = 0
+    deadline_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Time from a request's arrival in which its answer is wanted whole, in seconds; its header "
+            "`x-paceline-deadline-ms` says otherwise. Engines that would be late are taken last. Default: none."
+        ),
+    ] = None
+
+
+class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests never leave this machine, beside those of a `[[key]]` or for a `[[model]]` with `private = true`,
+    and those with the header `x-paceline-private: yes`. They go to no engine that would take them elsewhere, whatever
+    is down."""
+
+    paths: Annotated[
+        tuple[str, ...], Meta(description="Paths whose requests are private; `*` stands for any part.")
+    ] = ()
+    headers: Annotated[
+        tuple[Header, ...],
+        Meta(description="Headers that make a request private: `x-team`, or with their value `x-team: legal`."),
+    ] = ()
+    patterns: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Regular expressions; a request is private in whose body one is found. Only such are taken "
+            "whose search takes little time. Bodies that are too long to be searched are private."
+        ),
+    ] = ()
+    secrets: Annotated[
+        bool,
+        Meta(
+            description="Whether requests are private in which something looks like a key or a password of a service."
+        ),
+    ] = False
+
+
+class BudgetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much may be spent on cloud engines. A request that would exceed it does not go to one."""
+
+    limit: Annotated[Price, Meta(description="In `cost.currency`.")]
+    per: Annotated[Literal["day", "month"], Meta(description="Of the calendar, by UTC.")] = "day"
+    key: Annotated[
+        Name | None, Meta(description="The `[[key]]` whose requests count. Default: all requests together.")
+    ] = None
 
 
 class EvidenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -388,24 +650,38 @@ class EvidenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What this machine costs, for `paceline report`."""
+    """What this machine costs. For a decision, that is what a request adds: power beyond the idle machine's. For
+    `paceline cost`, it is everything."""
 
     watts: Annotated[
         Price | None,
         Meta(description="Power that the machine draws while it works on requests. Without it, no costs are told."),
     ] = None
+    idle_watts: Annotated[Price, Meta(description="Power that it draws while it does nothing.")] = 0.0
     price_per_kwh: Annotated[Price, Meta(description="Of electricity.")] = 0.0
+    hardware_price: Annotated[Price, Meta(description="Of the machine, when it was bought.")] = 0.0
+    hardware_months: Annotated[float, Meta(gt=0, description="In which it is to be paid off.")] = 36.0
+    operations_per_month: Annotated[Price, Meta(description="Of whatever else it takes: rent, cooling, work.")] = 0.0
     currency: Annotated[str, Meta(description="Of all prices; only shown.")] = "USD"
+    usd: Annotated[
+        float,
+        Meta(gt=0, description="What a US dollar costs in that currency: published prices of models are in dollars."),
+    ] = 1.0
 
 
 class CloudModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cloud model that `paceline report` compares costs with; its prices are per million tokens."""
+    """A cloud model and its prices per million tokens, by which its answers are billed, and which `paceline report` and
+    `paceline cost` compare with. A model that is not here, or without prices, has its published ones, where
+    `paceline[prices]` is installed."""
 
-    name: Annotated[str, Meta(min_length=1, description="As it is to be shown.")]
-    input_price: Annotated[Price, Meta(description="Of prompt tokens.")]
-    output_price: Annotated[Price, Meta(description="Of generated tokens.")]
+    name: Annotated[str, Meta(min_length=1, description="As its provider calls it.")]
+    input_price: Annotated[Price | None, Meta(description="Of prompt tokens. Default: as published.")] = None
+    output_price: Annotated[Price | None, Meta(description="Of generated tokens. Default: as published.")] = None
     cached_input_price: Annotated[
         Price | None, Meta(description="Of prompt tokens that are in a cache. Default: `input_price`.")
+    ] = None
+    cache_write_price: Annotated[
+        Price | None, Meta(description="Of prompt tokens that are put into a cache. Default: `input_price`.")
     ] = None
 
 
@@ -427,9 +703,12 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     server: ServerSettings = field(default_factory=ServerSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
+    placement: PlacementSettings = field(default_factory=PlacementSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
     cost: CostSettings = field(default_factory=CostSettings)
     cloud: tuple[CloudModel, ...] = ()
+    budget: tuple[BudgetSettings, ...] = ()
     rule: tuple[Rule, ...] = ()
     key: tuple[KeySettings, ...] = ()
     device: tuple[DeviceSettings, ...] = ()
@@ -442,6 +721,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         keys = [*self.server.api_keys, self.server.admin_key, *(client.key for client in self.key)]
         keys += [engine.api_key for engine in self.engine]
         keys += [rule.api_key for rule in self.rule]
+        keys += [value for one in self.engine if isinstance(one, CloudEngineSettings) for value in one.headers.values()]
         return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
 
     def device_settings(self, name: str) -> DeviceSettings:

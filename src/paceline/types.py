@@ -57,6 +57,13 @@ class Request(Struct, frozen=True):
     """The name of the client's key; ``None`` where no key is asked for."""
     address: str = ""
     """Of the client."""
+    private: str = ""
+    """Why it may not leave this machine, as far as that is known: at first, by the request header
+    ``x-paceline-private: yes``."""
+    deadline_s: float | None = None
+    """Seconds from its arrival in which its answer is wanted, by the request header ``x-paceline-deadline-ms``."""
+    max_cost: float | None = None
+    """The most that its answer may cost, by the request header ``x-paceline-max-cost``."""
     elided_chars: int = 0
     """Of the largest bodies ``fields`` holds the beginning and the end; so much is left out."""
 
@@ -309,6 +316,70 @@ class Measured(Struct, frozen=True):
         return self.accepted / self.drafted if self.drafted > 0 else None
 
 
+class Price(Struct, frozen=True):
+    """What a provider asks for a million tokens, in the currency of the configuration."""
+
+    input: float
+    output: float
+    cached_input: float
+    """Of prompt tokens that its cache held."""
+    cache_write: float
+    """Of prompt tokens that were put into its cache."""
+    above: "tuple[tuple[int, Price], ...]" = ()
+    """What holds instead for requests with more prompt tokens than so many, the smallest number first."""
+
+    def of(self, tokens: "Tokens") -> float:
+        """What so many tokens cost."""
+        prompt = tokens.fresh + tokens.cached + tokens.cache_writes
+        price = next((price for limit, price in reversed(self.above) if prompt > limit), self)
+        parts = (
+            tokens.fresh * price.input,
+            tokens.cached * price.cached_input,
+            tokens.cache_writes * price.cache_write,
+            tokens.generated * price.output,
+        )
+        return sum(parts) / 1e6
+
+
+class Tokens(Struct, frozen=True):
+    """Tokens that are billed; each counts in one of the four."""
+
+    fresh: float
+    """Of the prompt, neither in a cache nor put into one."""
+    generated: float
+    cached: float = 0.0
+    """Of the prompt, read from the provider's cache."""
+    cache_writes: float = 0.0
+    """Of the prompt, put into it."""
+
+
+class Offer(Struct, frozen=True):
+    """What an engine offers for the model that a request is for, as far as placement looks at it."""
+
+    engine: str
+    is_cloud: bool = False
+    """Whether it is a provider's."""
+    leaves_machine: bool = False
+    """Whether what is sent to it may leave the operator's hands."""
+    is_declared: bool = True
+    """Whether it is said that it may stand in for other engines under this model's name."""
+    model: str = ""
+    """As the engine calls it."""
+    quality: float | None = None
+    """Share of answers that are good enough; ``None`` where nobody said."""
+    quality_by_task: Mapping[Task, float] = {}
+    can: frozenset[str] | None = None
+    """What it can do beside text; ``None`` where nobody said."""
+    context_tokens: int | None = None
+    slots: int | None = None
+    """Requests it decodes at once; ``None`` where that is not known."""
+    price: Price | None = None
+    """``None`` where no price is known, or none is asked."""
+
+    def quality_for(self, task: Task) -> float | None:
+        return self.quality_by_task.get(task, self.quality)
+
+
 class LaneState(Struct, frozen=True):
     """A lane as the decision sees it at one moment."""
 
@@ -337,6 +408,10 @@ class LaneState(Struct, frozen=True):
     drafted_token_cost: float | None = None
     """What each drafted token is believed to add to a verification step before anything was measured, in plain steps:
     the class of the card and the model tell (``planning/speed.py``). ``None`` for what is usual."""
+    is_cloud: bool = False
+    """Whether its engine is a provider's, which is not tried out, and serves where no engine of one's own does."""
+    offer: Offer | None = None
+    """What its engine offers; ``None`` where all engines are one's own, and serve the same."""
 
 
 class Prediction(Struct, frozen=True):
@@ -386,6 +461,37 @@ class Prediction(Struct, frozen=True):
         return self.plain_steps_per_token * self.correction
 
 
+class Terms(Struct, frozen=True):
+    """What an answer of one engine is taken to cost; money is in the currency of the configuration."""
+
+    time_s: float
+    """From now to the answer's end."""
+    queue_s: float
+    """Of it, waiting for the requests that were there before."""
+    cost: float | None
+    """What is to be paid for it; ``None`` where no price is known."""
+    poor: float
+    """Probability that it is not good enough, beyond what the task allows."""
+    late: float | None
+    """Probability that it is too late; ``None`` without a deadline."""
+    total: float
+    """Time, price and risk together, by the mode; the least is chosen."""
+
+
+class Placed(Struct, frozen=True):
+    """On which engine a request is served, and why."""
+
+    engine: str
+    """That was chosen; of several that serve the same, the first."""
+    reason: str
+    struck: Mapping[str, str] = {}
+    """By engine, why the request may not go there."""
+    terms: Mapping[str, Terms] = {}
+    """By engine, of those that it may go to."""
+    private: str = ""
+    """Why it may not leave this machine; empty where it may."""
+
+
 class Decision(Struct, frozen=True, weakref=True):
     """The chosen lane and why, with all that learning from its outcome needs."""
 
@@ -410,6 +516,8 @@ class Decision(Struct, frozen=True, weakref=True):
     """Of the request; ``None`` where they are kept elsewhere, as in the decision log."""
     teaches: bool = True
     """Whether its outcome is learned from, as in :class:`Request`."""
+    placed: Placed | None = None
+    """``None`` where there was nothing to place: all engines are one's own, and serve the same."""
 
 
 class DraftCounts(Struct, frozen=True):
@@ -457,6 +565,8 @@ class Observation(Struct, frozen=True):
     """How often the first, second ... token of a draft was accepted; empty where the engine did not report it."""
     by_drafter: Mapping[str, DraftCounts] = {}
     """What each drafter did, by kind as in :class:`Strategy`; empty where the engine did not report it."""
+    cache_write_tokens: int | None = None
+    """Of ``prompt_tokens``, those that were put into a provider's cache, which has a price of its own."""
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -518,6 +628,16 @@ class Outcome(Struct, frozen=True):
     """Of the engine and model that served, as in :class:`LaneState`; empty where it is not known."""
     failed: tuple[tuple[str, str], ...] = ()
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
+    deliveries: int = 0
+    """How often it reached an engine, whatever came of it: each may have worked on it, and a provider may bill it."""
+    cancelled: tuple[tuple[str, str], ...] = ()
+    """Lanes that were sent it as well, each with its fingerprint, and were cancelled since another one was quicker; a
+    provider may ask money for that."""
+    cost: float | None = None
+    """What is to be paid for it, in the currency of the configuration; ``None`` where that is not known, or none asks
+    for anything."""
+    cost_is_estimate: bool = False
+    """Whether the answer did not tell its tokens, so that the cost is a guess."""
 
     @property
     def is_whole(self) -> bool:

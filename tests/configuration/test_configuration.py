@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.conftest import LOCAL_KINDS
 
 from paceline.api_keys import resolved
 from paceline.configuration import ConfigurationError, load, parse
@@ -14,7 +15,7 @@ from paceline.decision import EXPLORATION
 from paceline.engines import ENGINES
 from paceline.engines.llama_cpp import LlamaCppSettings
 from paceline.settings import Configuration
-from paceline.types import Lane, Strategy
+from paceline.types import Api, Lane, Strategy
 
 GOOD = """\
 [server]
@@ -90,8 +91,8 @@ def test_engines_of_a_cpu_take_turns_unless_told_otherwise() -> None:
         (
             "[server]",
             "[servre]",
-            "file.toml:1: servre: unknown key; known here: server, routing, evidence, cost, cloud, rule, key, "
-            "device, engine, model",
+            "file.toml:1: servre: unknown key; known here: server, routing, placement, privacy, evidence, cost, cloud, "
+            "budget, rule, key, device, engine, model",
         ),
         ("port = 9000", "port = ", "file.toml:2: Invalid value"),
         ("[[device]]", "[device]", "file.toml:5: device"),
@@ -239,7 +240,7 @@ def test_tables_that_cannot_be_meant(table: str, expected: str, monkeypatch: pyt
     assert any(expected in line for line in said), said
 
 
-@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("kind", LOCAL_KINDS)
 def test_an_engines_table_is_read_by_its_kind(kind: str) -> None:
     table = f'[[engine]]\nname = "e"\nkind = "{kind}"\nurl = "http://127.0.0.1:9001"\ndevice = "gpu0"\nslots = 2\n'
     (engine,) = parse(table).engine
@@ -310,6 +311,68 @@ def test_a_command_line_takes_the_files_place(tmp_path: Path) -> None:
 
 def test_what_is_nested_beyond_all_bounds() -> None:
     assert "nested too deeply" in problems(f"x = {'[' * 20_000}")[0]
+
+
+CLOUD = '[[engine]]\nname = "c"\nkind = "openai-api"\nmodels = ["m"]\napi_key = "env:PACELINE_CLOUD"\n'
+
+
+def test_a_provider_needs_a_name_a_model_and_where_its_key_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACELINE_CLOUD", "sk-1")
+    openai, anthropic = parse(CLOUD + CLOUD.replace('"c"', '"d"').replace("openai-api", "anthropic-api")).engine
+    assert (openai.base_url, anthropic.base_url) == ("https://api.openai.com/v1", "https://api.anthropic.com")
+    assert openai.speaks == {Api.OPENAI_CHAT, Api.OPENAI_RESPONSES}
+    assert anthropic.speaks == {Api.ANTHROPIC_MESSAGES}
+    assert parse(CLOUD).secret_variables == {"PACELINE_CLOUD"}
+    assert openai.is_cloud and not openai.launch
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "expected"),
+    [
+        ("https://openrouter.ai/api/v1", "/v1/chat/completions", "https://openrouter.ai/api/v1/chat/completions"),
+        ("https://api.deepseek.com/", "/v1/chat/completions", "https://api.deepseek.com/v1/chat/completions"),
+        ("https://x.example/v1beta/openai/", "/v1/responses?a=b", "https://x.example/v1beta/openai/responses?a=b"),
+        ("https://x.example/v1", "/chat/completions", "https://x.example/v1/chat/completions"),
+    ],
+)
+def test_where_a_providers_requests_go(url: str, path: str, expected: str) -> None:
+    (engine,) = parse(f'{CLOUD}url = "{url}"\n', here=False).engine
+    assert f"{engine.base_url}{engine.path(path)}" == expected
+    assert engine.speaks == {Api.OPENAI_CHAT}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"env:PACELINE_CLOUD"', '"sk-secret"', 'engine[1].api_key: does not stand here itself: write "env:NAME"'),
+        ('api_key = "env:PACELINE_CLOUD"', "", "engine[1]: needs the key api_key"),
+        ('"env:PACELINE_CLOUD"', '"file:/nowhere"', "engine[1].api_key: the file /nowhere can't be read: No such file"),
+        ('models = ["m"]', "", "engine[1]: needs the key models"),
+        ('"c"', '"c"\nurl = "http://api.example.com/v1"', "engine[1].url: is http: the key and all requests"),
+        ('"c"', '"c"\npass_headers = ["Cookie"]', "engine[1].pass_headers: Cookie holds what the client is known by"),
+        ('"c"', '"c"\napis = ["llama.cpp"]', "engine[1].apis: no provider speaks llama.cpp"),
+        ('"c"', '"c"\nheaders = { a = "env:PACELINE_UNSET" }', "the variable PACELINE_UNSET is not set"),
+        ('"c"', '"c"\nslots = 2', 'engine[1].slots: an engine of kind "openai-api" does not have this key'),
+    ],
+)
+def test_what_a_provider_cannot_be_used_with(
+    old: str, new: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PACELINE_CLOUD", "sk-secret")
+    monkeypatch.delenv("PACELINE_UNSET", raising=False)
+    said = problems(CLOUD.replace(old, new, 1))
+    assert any(expected in line for line in said), said
+    assert "sk-secret" not in str(said)
+
+
+def test_keys_may_stand_in_files(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("  sk-1\n")
+    assert resolved(f"file:{file}") == "sk-1"
+    for content, expected in (("", "is empty"), ("two words", "holds a space")):
+        file.write_text(content)
+        with pytest.raises(ConfigurationError, match=expected):
+            resolved(f"file:{file}")
 
 
 def test_secrets_are_read_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.controlled_machine import BOTH, HEAD, LANES, MTP, NGRAM, PLAIN, ControlledMachine, decided, served, taught
 
 from paceline.decision import ENTRY_TYPES, Knowledge, Row, learn
@@ -108,7 +109,7 @@ def test_a_model_that_knows_no_controlled_lane_is_read() -> None:
 
 def test_all_lanes_of_a_choice_are_told_apart() -> None:
     knowledge = taught(ControlledMachine(APART), 3)
-    ids = [id_of(lane) for lane in LANES] + [id_of(PLAIN)._replace(strategy=Strategy("mtp", 2))]
+    ids = [id_of(lane) for lane in LANES] + [replace(id_of(PLAIN), strategy=Strategy("mtp", 2))]
     model = knowledge.models["m"]
     seen = expected(model, ids, parts_of(model, ids, CODE, [0.0] * len(ids)))
     assert len(seen.times) == len(seen.spreads) == len(seen.covariance) == len(seen.leaves) == 5

@@ -35,7 +35,7 @@ def test_it_makes_sense_whatever_is_known(requests: int) -> None:
             assert all(cheaper <= dearer for cheaper, dearer in pairwise(said.costs))
             for curve in (said.acceptance, *said.by_match.values()):
                 assert all(0 < accepted < 1 for accepted in curve)
-            assert 2 <= said.weight <= 40
+            assert 2 <= said.weight <= 16
     assert list(control(knowledge, Task.CODE).drafters["ngram"].by_match) == [2, 3, 4, 7, 11]
     assert not control(knowledge, Task.CODE).drafters["mtp"].by_match
 
@@ -44,7 +44,7 @@ def test_costs_and_acceptance_are_learned() -> None:
     knowledge = taught(ControlledMachine(APART, {Task.CODE: 0.5, Task.CREATE: 0.5}), 25)
     for task, accepted in APART.items():
         head = control(knowledge, task).drafters["mtp"]
-        assert head.acceptance[0] == pytest.approx(accepted, abs=0.1)
+        assert head.acceptance[0] == pytest.approx(accepted, abs=0.12)
         assert head.costs[:3] == pytest.approx(COSTS[:3].tolist(), rel=0.2)
     lookup = control(knowledge, Task.CODE).drafters["ngram"]
     assert lookup.costs[-1] == pytest.approx(COSTS[-1], rel=0.25)
@@ -90,4 +90,5 @@ def test_a_drafter_that_seemed_dear_once_is_tried_again() -> None:
     first = cost_after(dear)
     assert first == pytest.approx(7, rel=0.25)
     later = [cost_after(none) for _ in range(60)]
-    assert later[-1] < 0.93 * first
+    assert later[-1] < 0.6 * first
+    assert cost_after(dear) == pytest.approx(7, rel=0.25)

@@ -44,4 +44,4 @@ def test_where_the_engine_controls_its_drafts_routing_is_no_worse_than_where_it_
     assert (controlled.expected_s[:, 0] == capped.expected_s[:, 0]).all()  # the same requests
     with_it, without = (run(traffic, paceline, SEED) for traffic in (controlled, capped))
     assert with_it.sum() <= without.sum()
-    assert with_it[:50].sum() <= 0.97 * without[:50].sum()  # there are fewer lanes to try
+    assert with_it[:50].sum() <= 0.985 * without[:50].sum()  # there are fewer lanes to try

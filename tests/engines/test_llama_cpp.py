@@ -129,8 +129,11 @@ async def test_lanes_are_kinds_of_drafters_and_each_request_brings_costs_and_pri
             assert len(said["costs"]) == LOADED[drafter]
             assert said["weight"] > 0
             assert ("by_match" in said) == (drafter == "ngram-simple")
+    explained = (await running.http.post("/paceline/explain/v1/chat/completions", json=ASK)).json()["decision"]
+    assert explained["lane"] in LANES
+    assert (explained["control"] is None) == (explained["lane"] == "gpu/plain")
     chosen = await running.http.post("/v1/chat/completions", json=ASK)
-    assert chosen.headers["x-paceline-lane"] in LANES
+    assert chosen.headers["x-paceline-lane"] == explained["lane"]
 
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/completion")

@@ -1,7 +1,11 @@
 """llama.cpp with Paceline's patch: a strategy per request. Builds it where it is not in the cache (minutes)."""
 
+import json
 import os
+import re
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +15,8 @@ import httpx2
 import pytest
 from benchmarks.llama_server import LlamaServer
 from tests.conftest import Serving
+from training.drafters.gguf_file import ModelFile
+from training.drafters.models import dflash_head, draft_model, eagle3_head, random_hybrid
 from training.task_model.prompts import one_of_each_instruction
 
 from paceline.engines import Observer
@@ -27,6 +33,12 @@ NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--sp
 SEEN_TO_MOVE = 0.14
 """By how much the difference of two tokens' logprobs was seen to move between batch sizes (Q8_0, on a CPU)."""
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
+CONTROL, SYNTHETIC = "speculative.control", "speculative.synthetic"
+LOOKUP_PAYS = {
+    "costs": [1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4],
+    "by_match": {"2": [0.3, 0.5], "4": [0.6, 0.7], "8": [0.9]},
+}
+MODEL_PAYS = {"costs": [1.2, 1.3, 1.4, 1.5], "acceptance": [0.8, 0.75, 0.7]}
 
 
 StartServer = Callable[..., LlamaServer]
@@ -43,15 +55,28 @@ def program() -> str:
 def start(program: str, model: Path) -> Iterator[StartServer]:
     running: dict[tuple[str, ...], LlamaServer] = {}
 
-    def start(*flags: str) -> LlamaServer:
-        """The same server for the same flags."""
-        if flags not in running:
-            running[flags] = LlamaServer(program, model, *flags)
-        return running[flags]
+    def start(*flags: str, target: Path = model) -> LlamaServer:
+        """The same server for the same model and flags."""
+        key = (str(target), *flags)
+        if key not in running:
+            running[key] = LlamaServer(program, target, *flags)
+        return running[key]
 
     yield start
     for one in running.values():
         one.stop()
+
+
+@pytest.fixture(scope="module")
+def drafters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of drafters for the bundled model that hardly anything is accepted of, and of a hybrid model."""
+    folder = tmp_path_factory.mktemp("drafters")
+    target = ModelFile(model)
+    draft_model(target, folder / "draft-simple.gguf")
+    eagle3_head(target, folder / "draft-eagle3.gguf")
+    dflash_head(target, folder / "draft-dflash.gguf")
+    random_hybrid(target, folder / "hybrid.gguf")
+    return folder
 
 
 @pytest.fixture
@@ -67,7 +92,7 @@ def with_draft_model(model: Path) -> tuple[str, ...]:
 def test_the_server_tells_that_requests_may_choose(ngram: LlamaServer) -> None:
     told = ngram.http.get("/props").json()["speculative"]
     assert told["n_max"] == {"ngram-simple": 12}
-    assert set(told["request_fields"]) == {N_MAX, TYPES, MIN_YIELD}
+    assert set(told["request_fields"]) == {N_MAX, TYPES, MIN_YIELD, CONTROL}
 
 
 def test_zero_drafts_nothing_and_minus_one_is_the_servers_own(ngram: LlamaServer) -> None:
@@ -260,6 +285,239 @@ def test_drafting_goes_on_where_it_pays(start: StartServer, model: Path) -> None
     free = server.chat(STORY, **{TYPES: "draft-simple"})[1]
     guarded = server.chat(STORY, **{TYPES: "draft-simple", MIN_YIELD: 2.0})[1]
     assert free["draft_n_steps"] <= guarded["draft_n_steps"] <= free["draft_n_steps"] + 1  # a short draft at first
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (3, "must be an object"),
+        ({"draft-mtp": MODEL_PAYS}, "does not draft by draft-mtp"),
+        ({"ngram-simple": 1}, "must be an object"),
+        ({"ngram-simple": {}}, "needs costs"),
+        ({"ngram-simple": {"costs": [1.1]}}, "needs acceptance"),
+        ({"ngram-simple": {"costs": [], "acceptance": [0.5]}}, "costs must be"),
+        ({"ngram-simple": {"costs": ["1"], "acceptance": [0.5]}}, "costs must be"),
+        ({"ngram-simple": {"costs": [-1], "acceptance": [0.5]}}, "costs must be"),
+        ({"ngram-simple": {"costs": [1.1], "acceptance": [1.5]}}, "acceptance must be"),
+        ({"ngram-simple": {"costs": [1.1], "by_match": {"few": [0.5]}}}, "lengths of matches"),
+        ({"ngram-simple": {"costs": [1.1], "acceptance": [0.5], "weight": -1}}, "weight must be"),
+        ({"ngram-simple": {"costs": [1.1], "acceptance": [0.5], "wait": 1}}, "does not take wait"),
+    ],
+)
+def test_a_control_that_makes_no_sense_is_refused(value: Any, reason: str, ngram: LlamaServer) -> None:
+    answer = ngram.post("/completion", {"prompt": "Hi", "n_predict": 1, CONTROL: value}, status=400)
+    assert CONTROL in answer["error"]["message"]
+    assert reason in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": EDIT}]}),
+        ("/v1/completions", {"prompt": EDIT + CODE * 2}),
+        ("/completion", {"prompt": EDIT + CODE * 2, "n_predict": 48}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": EDIT}]}),
+        ("/v1/responses", {"input": EDIT, "max_output_tokens": 48}),
+    ],
+)
+def test_every_generation_endpoint_takes_a_control(path: str, body: dict[str, Any], ngram: LlamaServer) -> None:
+    asked = {"model": "smol", "max_tokens": 48, "temperature": 0, **body}
+    assert CONTROL in str(ngram.post(path, asked | {CONTROL: {"ngram-simple": {}}}, status=400))
+    timings = ngram.post(path, asked | {CONTROL: {"ngram-simple": LOOKUP_PAYS}})["timings"]
+    assert_counts_agree(timings)
+    assert timings["drafters"]["ngram-simple"]["accepted"] > 0
+    assert "draft_n" not in ngram.post(path, asked | {CONTROL: {}})["timings"]
+
+
+def assert_counts_agree(timings: dict[str, Any]) -> None:
+    drafters = timings["drafters"].values()
+    assert sum(one["steps"] for one in drafters) == timings.get("draft_n_steps", 0)
+    assert sum(one["drafted"] for one in drafters) == timings.get("draft_n", 0)
+    assert sum(one["accepted"] for one in drafters) == timings.get("draft_n_accepted", 0)
+    for one in (*drafters, *(one["shadow"] for one in drafters if "shadow" in one)):
+        verified, accepted = one["verified_by_position"], one["accepted_by_position"]
+        assert sum(accepted) == one["accepted"]
+        assert all(map(int.__ge__, verified, accepted))
+        # A position is verified if the one before was accepted and this one was drafted.
+        assert all(map(int.__le__, verified[1:], accepted))
+        assert verified[:1] == [one["steps"]] * bool(one["steps"])
+
+
+def test_answers_without_a_control_tell_their_drafters_too(ngram: LlamaServer) -> None:
+    timings = ngram.chat(EDIT)[1]
+    assert list(timings["drafters"]) == ["ngram-simple"]
+    assert_counts_agree(timings)
+
+
+def test_both_drafters_take_turns_within_an_answer(start: StartServer, model: Path) -> None:
+    server = start(*with_draft_model(model), "--parallel", "2")
+    free = server.chat(EDIT, max_tokens=128, **{N_MAX: 0})[0]
+    text, timings = server.chat(
+        EDIT, max_tokens=128, **{CONTROL: {"ngram-simple": LOOKUP_PAYS, "draft-simple": MODEL_PAYS}}
+    )
+    assert text == free
+    assert_counts_agree(timings)
+    assert timings["drafters"]["ngram-simple"]["steps"] > 0
+    assert timings["drafters"]["draft-simple"]["steps"] > 0
+    assert max(len(one["verified_by_position"]) for one in timings["drafters"].values()) <= 8
+
+
+def test_what_a_control_does_not_name_or_allow_is_not_drafted(start: StartServer, model: Path) -> None:
+    server = start(*with_draft_model(model), "--parallel", "2")
+    both = {"ngram-simple": LOOKUP_PAYS, "draft-simple": MODEL_PAYS}
+    ways: list[tuple[dict[str, Any], set[str]]] = [
+        ({CONTROL: {"draft-simple": MODEL_PAYS}}, {"draft-simple"}),
+        ({CONTROL: both, TYPES: "ngram-simple"}, {"ngram-simple"}),
+        ({CONTROL: both, N_MAX: 0}, set()),
+        ({CONTROL: {}}, set()),
+    ]
+    for fields, used in ways:
+        timings = server.chat(EDIT, **fields)[1]
+        assert {name for name, one in timings.get("drafters", {}).items() if one["steps"]} == used
+    capped = server.chat(EDIT, **{CONTROL: both, N_MAX: 2})[1]["drafters"]
+    assert {len(one["verified_by_position"]) for one in capped.values() if one["steps"]} == {2}
+
+
+def test_a_draft_stops_where_the_drafter_is_not_sure(start: StartServer, model: Path) -> None:
+    """All of its drafts would be accepted, as the rule says: nothing but its confidence makes them shorter."""
+    server = start(*with_draft_model(model), "--parallel", "2")
+    lengths = []
+    for price in (0.01, 0.5):
+        control = {"costs": [1.1, 1.1 + price, 1.1 + 2 * price], "acceptance": [0.99], "weight": 1000}
+        timings = server.chat(STORY, ignore_eos=True, **{CONTROL: {"draft-simple": control}})[1]
+        assert_counts_agree(timings)
+        assert timings["draft_n_accepted"] >= 0.9 * timings["draft_n"]
+        lengths.append(timings["draft_n"] / timings["draft_n_steps"])
+    assert lengths[0] > 2.8
+    assert 1 <= lengths[1] < 2.6
+
+
+def test_the_text_is_the_same_with_a_control(start: StartServer, model: Path) -> None:
+    server = start(*with_draft_model(model), "--parallel", "2")
+    prompts = [prompt.text[-800:] for prompts in one_of_each_instruction().values() for prompt in prompts[:2]][:20]
+    control = {CONTROL: {"ngram-simple": LOOKUP_PAYS, "draft-simple": MODEL_PAYS}}
+    parted = {}
+    for text in prompts:
+        drafted, timings = server.chat(text, max_tokens=48, ignore_eos=True, **control)
+        assert_counts_agree(timings)
+        if drafted != server.chat(text, max_tokens=48, ignore_eos=True, **{N_MAX: 0})[0]:
+            parted[text] = drafted
+    assert len(parted) <= 4
+    gaps = [gaps_where_texts_part(server, text, drafted) for text, drafted in parted.items()]
+    assert all(one_by_one <= 2 * SEEN_TO_MOVE for one_by_one, _ in gaps), "no rounding explains this"
+
+
+@pytest.mark.parametrize("name", ["draft-simple", "draft-eagle3", "draft-dflash", "draft-mtp"])
+def test_what_is_drafted_after_a_pause_is_what_is_drafted_without_one(
+    name: str, start: StartServer, drafters: Path
+) -> None:
+    """Token for token and probability for probability: the server logs both. Acceptance would show nothing, since the
+    drafters are random."""
+    head = () if name == "draft-mtp" else ("--spec-draft-model", str(drafters / f"{name}.gguf"))
+    flags = ("--spec-type", f"ngram-simple,{name}", "--spec-draft-n-max", "4", *head, "--parallel", "1", "-lv", "10")
+    server = start(*flags, **({"target": drafters / "hybrid.gguf"} if name == "draft-mtp" else {}))
+    never_pays = {name: {"costs": [1.01, 1.02], "acceptance": [0.01]}}
+    copies = {"ngram-simple": {"costs": [1, 1, 1, 1], "acceptance": [0.9]}}
+    text = "A map, a map, a lighthouse keeper, a map. One two three four. One two three four."
+    texts, drafts = [], []
+    ways: list[dict[str, Any]] = [
+        {TYPES: name, N_MAX: 2},
+        {CONTROL: never_pays},
+        {CONTROL: copies | never_pays},
+        {TYPES: name, N_MAX: 2, MIN_YIELD: 3.0},
+    ]
+    for way in ways:
+        begin = len(server.log())
+        texts.append(server.chat(text, max_tokens=120, ignore_eos=True, **way)[0])
+        drafts.append(logged_drafts(server.log()[begin:]))
+    assert set(texts) == {texts[0]}
+    always, *others = drafts
+    for some in others:
+        both = [at for at in some if at in always]
+        assert both and len(some) < len(always) / 2, "there was no pause"
+        for at in both:
+            for (token, p), (other, p_other) in zip(some[at], always[at], strict=False):
+                assert token == other
+                assert p == pytest.approx(p_other, abs=0.05)
+
+
+def logged_drafts(log: str) -> dict[int, list[tuple[int, float]]]:
+    """Drafted tokens and their probabilities, by the tokens before them."""
+    found, draft = {}, []
+    for line in log.splitlines():
+        if candidate := re.search(r"draft candidate +0, pos +\d+: +(\d+) \( *([\d.]+)\)", line):
+            draft.append((int(candidate[1]), float(candidate[2])))
+        elif verified := re.search(r"generate_draft: id=\d+, #tokens=(\d+), #draft=(\d+)", line):
+            if draft:
+                found[int(verified[1])] = draft[: int(verified[2])]
+            draft = []
+    return found
+
+
+def test_a_hybrid_model_makes_no_checkpoint_for_a_controlled_draft(start: StartServer, drafters: Path) -> None:
+    """It can go back by as many tokens as it keeps snapshots of its state: the longest draft of its MTP layer."""
+    types = ("--spec-type", "ngram-simple,draft-mtp", "--spec-draft-n-max", "3", "--spec-ngram-simple-size-n", "3")
+    server = start(*types, "--parallel", "1", "-lv", "10", target=drafters / "hybrid.gguf")
+    repeats = {"grammar": 'root ::= ("1234567")+', "max_tokens": 64}  # a digit is a token
+    made = []
+    for fields in ({TYPES: "ngram-simple"}, {CONTROL: {"ngram-simple": LOOKUP_PAYS}}):
+        begin = len(server.log())
+        timings = server.chat("Hi", **repeats, **fields)[1]
+        made.append("created speculative checkpoint" in server.log()[begin:])
+        assert timings["draft_n_accepted"] > 0
+    assert made == [True, False]
+    assert len(timings["drafters"]["ngram-simple"]["verified_by_position"]) == 3
+
+
+@pytest.mark.parametrize("name", ["draft-simple", "draft-eagle3", "draft-dflash"])
+def test_a_drafter_that_is_never_right_costs_little(name: str, start: StartServer, drafters: Path) -> None:
+    flags = ("--spec-type", f"ngram-simple,{name}", "--spec-draft-model", str(drafters / f"{name}.gguf"))
+    server = start(*flags, "--spec-synth-len", "1", "--parallel", "2")
+    cost, tokens = 1.5, 300
+    prior = {"costs": [cost] * 3, "acceptance": [0.8], "weight": 100}
+    timings = server.chat(STORY, max_tokens=tokens, ignore_eos=True, **{CONTROL: {name: prior}})[1]
+    assert timings["drafters"][name]["accepted"] == 0
+    assert timings["draft_n_steps"] >= 2
+    assert timings["draft_n_steps"] * (cost - 1) <= 0.02 * tokens
+
+
+def test_a_request_brings_its_own_synthetic_acceptance(start: StartServer, ngram: LlamaServer, drafters: Path) -> None:
+    flags = ("--spec-type", "ngram-simple,draft-simple", "--spec-draft-model", str(drafters / "draft-simple.gguf"))
+    server = start(*flags, "--spec-draft-n-max", "4", "--spec-synth-len", "1", "--parallel", "2")
+    assert SYNTHETIC in server.http.get("/props").json()["speculative"]["request_fields"]
+    asked: dict[str, Any] = {"max_tokens": 200, "ignore_eos": True, "seed": 1, TYPES: "draft-simple"}
+    assert server.chat(STORY, **asked)[1]["draft_n_accepted"] == 0
+    rates = [0.9, 0.6, 0.3, 0.0]
+    timings = server.chat(STORY, **asked, **{SYNTHETIC: {"draft-simple": rates}})[1]
+    counts = timings["drafters"]["draft-simple"]
+    for rate, verified, accepted in zip(
+        rates, counts["verified_by_position"], counts["accepted_by_position"], strict=True
+    ):
+        assert accepted == pytest.approx(rate * verified, abs=3 * max(1, verified * rate * (1 - rate)) ** 0.5)
+    control = {"draft-simple": {"costs": [1.1, 1.2, 1.3, 1.4], "acceptance": [0.9, 0.6, 0.3, 0.1]}}
+    steered = server.chat(STORY, **asked, **{SYNTHETIC: {"draft-simple": rates}, CONTROL: control})[1]
+    assert steered["draft_n_accepted"] / steered["draft_n"] > timings["draft_n_accepted"] / timings["draft_n"]
+    for value, by in (({"draft-simple": [2]}, server), ({"fancy": [1]}, server), (1, server), ({}, ngram)):
+        body = {"prompt": "Hi", "n_predict": 1, SYNTHETIC: value}
+        assert SYNTHETIC in by.post("/completion", body, status=400)["error"]["message"]
+
+
+def test_a_client_that_left_is_noticed_at_once(ngram: LlamaServer) -> None:
+    """Also while others ask: each of their answers used to put off the next look."""
+    body = json.dumps({"prompt": "Once upon a time", "n_predict": 3000, "ignore_eos": True}).encode()
+    head = f"POST /completion HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    def busy() -> int:
+        return sum(one["is_processing"] for one in ngram.http.get("/slots").json())
+
+    with socket.create_connection(("127.0.0.1", ngram.http.base_url.port or 80)) as client:
+        client.sendall(head + body)
+        while not busy():
+            time.sleep(0.02)
+    left_s = time.monotonic()
+    while busy():
+        time.sleep(0.02)
+        assert time.monotonic() - left_s < 1.0
 
 
 def test_serve_uses_the_build_and_offers_a_lane_for_each_strategy(program: str, tmp_path: Path) -> None:

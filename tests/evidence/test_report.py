@@ -169,6 +169,11 @@ def test_costs_count_time_in_company_once() -> None:
     assert cached
     assert cached.elsewhere[0].total == pytest.approx(0.1 + 5)
     assert cost(told, CostSettings(), clouds) is None
+    elsewhere = structs.replace(told[0], outcome=structs.replace(told[0].outcome, cost=0.25))
+    with_paid = cost([*told, elsewhere], settings, clouds)
+    assert with_paid
+    assert (with_paid.paid, with_paid.paid_requests) == (0.25, 1)
+    assert structs.replace(with_paid, paid=0, paid_requests=0) == found
 
 
 def test_calibration_puts_like_predictions_together(tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ import pytest
 from paceline.http.errors import ApiError, api_error
 from paceline.serving import errors
 from paceline.serving.errors import (
+    CannotBeSaid,
     ClientLeft,
     EngineGivenUp,
     EngineLost,
     EngineRefused,
+    LimitReached,
     NoLane,
+    NotPassedOn,
+    NotPlaced,
     ServingError,
     Stopping,
     TookTooLong,
@@ -27,7 +31,12 @@ CASES = [
     (UnknownModel(name="x", models=["m"]), 404, "model_not_found", None, "no lane serves the model 'x'; there are: m"),
     (UnknownModel(name="x", models=[]), 404, "model_not_found", None, "there are: none yet"),
     (UnknownModel(name="x", models=["m"], lane="a"), 404, "model_not_found", None, "lane 'a' does not serve"),
+    (NotPlaced("it is private", "private"), 403, "not_placed", None, "it is private"),
+    (NotPlaced("it can't be paid", "cost"), 402, "not_placed", None, "it can't be paid"),
     (NoLane("none is up"), 503, "engine_unavailable", 2, "none is up"),
+    (CannotBeSaid("n: is 2"), 400, "unsupported_by_engine", None, "n: is 2"),
+    (LimitReached("cloud is left out", 7.2), 429, "rate_limit_exceeded", 8, "cloud is left out"),
+    (NotPassedOn("/v1/files"), 404, "not_found", None, "/v1/files"),
     (EngineLost("it is gone"), 502, "engine_lost", None, "it is gone"),
     (EngineLost("it is gone", may_pass=True), 502, "engine_lost", 2, "it is gone"),
     (EngineGivenUp("it is silent"), 504, "engine_timeout", None, "it is silent"),

@@ -135,6 +135,14 @@ WARNING: AMD GPU device(s) is/are in a low-power state. Check power control/runt
  "Card Series": "Raphael", "GFX Version": "gfx1036"}, "system": {"Driver version": "6.8"}}
 """
 
+# ROCm/rocm-systems #2987: fields of an MI350X, as the tool writes them in JSON; memory by its data sheet.
+MI350X_AMD_SMI = """\
+[{"gpu": 0, "asic": {"market_name": "AMD Instinct MI350X", "vendor_id": "0x1002", "num_compute_units": 128,
+ "target_graphics_version": "gfx950"}, "bus": {"bdf": "0000:05:00.0", "max_pcie_width": 16,
+ "max_pcie_speed": {"value": 32, "unit": "GT/s"}, "pcie_interface_version": "Gen 5", "slot_type": "OAM"},
+ "vram": {"type": "HBM3E", "size": {"value": 294896, "unit": "MB"}}}]
+"""
+
 # ggml-org/llama.cpp #27428: a build with two backends lists one card twice.
 TWO_BACKENDS = """\
 Available devices:

@@ -14,11 +14,16 @@ from paceline.planning.drafters import find_drafter
 from paceline.planning.gguf import read_model
 
 KINDS = {
-    "llama": "full", "qwen3moe": "full", "glm4moe": "full", "gpt-oss": "window", "gemma3": "window",
-    "cohere2": "window", "deepseek2": "mla", "deepseek32": "sparse", "qwen35": "hybrid", "qwen35moe": "hybrid",
-    "granitehybrid": "hybrid", "nemotron_h": "hybrid", "lfm2": "hybrid", "mamba2": "recurrent",
-    "deepseek4": "compressed",
+    "llama": "full", "qwen3moe": "full", "glm4moe": "full", "gpt-oss": "window", "gemma2": "window",
+    "gemma3": "window", "gemma4": "window", "cohere2": "window", "llama4": "window", "deepseek2": "mla",
+    "deepseek32": "sparse", "glm-dsa": "sparse", "qwen3next": "hybrid", "qwen35": "hybrid", "qwen35moe": "hybrid",
+    "granitehybrid": "hybrid", "nemotron_h": "hybrid", "lfm2": "hybrid", "falcon-h1": "hybrid",
+    "kimi-linear": "hybrid", "mamba2": "recurrent", "deepseek4": "compressed",
 }  # fmt: skip
+
+
+def test_all_that_is_compared_with_the_engine_is_here() -> None:
+    assert KINDS.keys() == TINY.keys()
 
 
 @pytest.mark.parametrize("family", KINDS)

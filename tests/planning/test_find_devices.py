@@ -4,7 +4,14 @@ import pytest
 from tests.planning import recorded_machines as recorded
 from tests.planning.recorded_machines import SERVER, answering
 
-from paceline.planning.device_reports import amd_cards, engine_devices, nvidia_cards, nvlinks, rocm_cards
+from paceline.planning.device_reports import (
+    amd_cards,
+    amd_smi_cards,
+    engine_devices,
+    nvidia_cards,
+    nvlinks,
+    rocm_cards,
+)
 from paceline.planning.devices import Device, Machine
 from paceline.planning.find_devices import find_machine
 
@@ -142,6 +149,14 @@ def test_amd_s_cards_without_an_engine() -> None:
     assert device.memory_bytes - device.free_bytes == 27856896
 
 
+@pytest.mark.parametrize("wrapped", ["{}", '{{"gpu_data": {}}}'])
+def test_amd_s_newer_tool_is_read_too(wrapped: str) -> None:
+    text = wrapped.format(recorded.MI350X_AMD_SMI.strip())
+    (device,) = found(program=None, amd_smi=text).devices
+    assert (device.name, device.card_class, device.address) == ("AMD Instinct MI350X", "cdna", "0000:05:00.0")
+    assert device.bandwidth_bytes_per_s == 8000e9
+
+
 def test_one_card_of_two_backends_is_there_once() -> None:
     machine = found(llama_server=recorded.TWO_BACKENDS)
     assert [(device.engine_name, device.card_class) for device in machine.devices] == [
@@ -159,6 +174,7 @@ def test_programs_that_print_nonsense_are_passed_over() -> None:
     assert engine_devices("CUDA0: x (1 MiB)\n\x00") == []
     assert nvidia_cards("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.") == []
     assert rocm_cards("ERROR { not json") == []
+    assert amd_smi_cards("ERROR [ not json") == amd_smi_cards("") == amd_smi_cards('{"gpu_data": 3}') == []
     assert nvlinks("GPU0 X NV4\n", "") == {}
     assert found(nvidia_smi="\x00,", rocm_smi="{", llama_server="?").devices == ()
 
@@ -201,6 +217,7 @@ def test_linux_tells_of_amd_s_cards_without_any_tool(tmp_path: Path) -> None:
     (card,) = amd_cards(drm)
     assert (card.memory_bytes, card.free_bytes) == (24560 * MIB, 23660 * MIB)
     assert (card.power_limit_w, card.default_power_limit_w, card.has_display) == (300, 339, True)
+    assert card.address == "0000:03:00.0"
     assert card.pcie_bytes_per_s == pytest.approx(31.5e9, rel=0.001)
     listed = "Available devices:\n  Vulkan0: AMD Radeon RX 7900 XTX (RADV NAVI31) (24560 MiB, 24300 MiB free)\n"
     machine = find_machine(SERVER, run=answering(llama_server=listed), drm=drm, system="Linux", host_memory_bytes=HOST)

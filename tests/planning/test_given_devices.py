@@ -73,6 +73,8 @@ def test_a_file_describes_a_machine(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     path.write_bytes(msgspec.json.encode(machine))
     assert given_machine(str(path)) == machine
+    path.write_bytes(msgspec.json.encode({"machine": machine, "plan": {}}))
+    assert given_machine(str(path)) == machine
     path.write_text("[]")
     with pytest.raises(BadDevices, match="describes no machine"):
         given_machine(str(path))

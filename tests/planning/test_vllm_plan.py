@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.engine_environments import vllm_python
 from msgspec.structs import replace
 from tests.planning.model_folders import (
     DEEPSEEK_V3,
@@ -224,3 +225,21 @@ def test_vllm_counts_the_same() -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "worst 0.00%" in done.stdout
+
+
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+options = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])
+print(json.dumps([options.tensor_parallel_size, options.max_model_len, options.speculative_config]))
+"""
+
+
+@pytest.mark.engines
+def test_vllm_takes_the_command(qwen: ModelFolder) -> None:
+    plan = plan_parallel(qwen, given_machine("2x RTX 3090"), Wish(context_tokens=32768, cache="q8_0"))
+    words = [word.replace("{port}", "8000") for word in plan.command[2:]]
+    done = subprocess.run([str(vllm_python()), "-c", PARSE, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [2, 32768, {"method": "mtp", "num_speculative_tokens": 2}]

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.conftest import StartEngine
+from tests.conftest import LOCAL_KINDS, StartEngine
 from tests.fake_engine import FakeEngine, Received, Wire
 from tests.patient import PATIENCE_S, until
 
@@ -226,7 +226,7 @@ ODD: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("kind", LOCAL_KINDS)
 @pytest.mark.parametrize("odd", ODD)
 async def test_an_odd_answer_is_forgotten(odd: str, kind: str, supervise: Supervise) -> None:
     answers = [ODD[odd]]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from tests.conftest import StartEngine, StartGateway, chat, lane
+from tests.conftest import StartEngine, StartGateway, chat, engine_settings, lane
 from tests.fake_engine import ANSWER, ERROR, Received, Script, Wire, drops, error_in_200, event, status_500, token
 from tests.patient import shortest_async_s, until
 
@@ -169,7 +169,13 @@ async def test_ids_that_were_asked_for_are_forgotten_like_others(start_engine: S
     engines = [
         cast(
             EngineHandle,
-            SimpleNamespace(name=name, is_up=True, key_headers=[], client=Client((await start_engine(keeps)).url)),
+            SimpleNamespace(
+                name=name,
+                is_up=True,
+                settings=engine_settings(),
+                key_headers=[],
+                client=Client((await start_engine(keeps)).url),
+            ),
         )
         for name in "ab"
     ]

@@ -146,7 +146,8 @@ def _chosen(engine: EngineHandle) -> str:
     lanes = [handle.lane for handle in engine.lanes()]
     if len(lanes) == 1:
         return str(lanes[0].strategy)
-    return f"chosen by request: {', '.join(lane.strategy.name for lane in lanes)}"
+    how = "decided at each step" if any(lane.strategy.among for lane in lanes) else "chosen by request"
+    return f"{how}: {', '.join(lane.strategy.name for lane in lanes)}"
 
 
 def _problem(engine: EngineHandle) -> str:

@@ -8,6 +8,7 @@ from paceline.cli import (
     bench,
     calibrate,
     check,
+    cost,
     engine,
     explain,
     export,
@@ -21,7 +22,7 @@ from paceline.cli import (
 )
 from paceline.cli.engine_options import ENGINE_FLAGS
 
-COMMANDS = (serve, plan, bench, report, replay, top, lanes, explain, calibrate, check, reload, export, engine)
+COMMANDS = (serve, plan, bench, report, cost, replay, top, lanes, explain, calibrate, check, reload, export, engine)
 
 TAKES_FLAGS = ("serve", "bench")
 

@@ -84,6 +84,12 @@ def _print(document: Mapping[str, Any]) -> None:
     print("decision")
     for name, value in document["decision"].items():
         _line(name, value)
+    if placement := document.get("placement"):
+        print("placement")
+        for name, terms in placement["terms"].items():
+            _line(name, _terms(terms))
+        for name, why in placement["struck"].items():
+            _line(name, f"struck: {why}")
     print("predictions")
     for lane, expected in document["predictions"].items():
         time = expected["ms_per_token"]
@@ -96,6 +102,18 @@ def _print(document: Mapping[str, Any]) -> None:
             parts.append(f"accept {expected['acceptance']:.2f}")
             parts.append(f"of {expected['coverage']:.2f} of the tokens")
         _line(lane, ", ".join(parts))
+
+
+def _terms(terms: Mapping[str, Any]) -> str:
+    parts = [f"{terms['time_s']:.1f} s"]
+    if terms["queue_s"]:
+        parts.append(f"{terms['queue_s']:.1f} s of them waiting")
+    parts.append("price unknown" if terms["cost"] is None else f"price {terms['cost']:.4g}")
+    if terms["poor"]:
+        parts.append(f"poor {terms['poor']:.2f}")
+    if terms["late"] is not None:
+        parts.append(f"late {terms['late']:.2f}")
+    return ", ".join([*parts, f"in all {terms['total']:.4g}"])
 
 
 def _line(name: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 ``toml.py`` reads, ``check.py`` finds contradictions, ``reference.py`` writes the tables of ``docs/configuration.md``.
 """
 
-from paceline.configuration.addresses import is_address, is_loopback, url_problem
+from paceline.addresses import is_address, is_loopback, url_problem
 from paceline.configuration.check import check_usable, has_keys
 from paceline.configuration.places import KeyPath, Problem
 from paceline.configuration.toml import load, located_in, parse

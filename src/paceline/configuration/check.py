@@ -6,13 +6,23 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import urlsplit
 
+from paceline.addresses import is_address, is_loopback, url_problem
 from paceline.api_keys import resolved
-from paceline.configuration.addresses import is_address, is_loopback, url_problem
 from paceline.configuration.places import KeyPath, Problem, dotted
 from paceline.engines.embedded import EMBEDDED
 from paceline.engines.llama_cpp import LlamaCppSettings
-from paceline.settings import Configuration, ConfigurationError, EngineSettings, LocalEngineSettings
-from paceline.types import engine_of
+from paceline.patterns import TooCostly, compiled_pattern
+from paceline.settings import (
+    CREDENTIALS,
+    FROM_ENVIRONMENT,
+    FROM_FILE,
+    CloudEngineSettings,
+    Configuration,
+    ConfigurationError,
+    EngineSettings,
+    LocalEngineSettings,
+)
+from paceline.types import Api, engine_of
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.*-]*://[^/\s?#@]+", re.IGNORECASE)
 HOST = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9_.*-]*[A-Za-z0-9*])?\.?")
@@ -88,6 +98,26 @@ def _engine_strategy(engine: EngineSettings) -> Iterator[tuple[str, str]]:
         yield "n_max", "an autoregressive engine drafts nothing; drop n_max or name the strategy"
 
 
+def _engine_is_a_provider(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    """A provider's key belongs into no file that is shown, copied and kept; and its models are not asked for."""
+    if not isinstance(engine, CloudEngineSettings):
+        return
+    if not engine.models:
+        yield "", 'needs the key models: the provider\'s own names of those to be used, as in models = ["gpt-5.5"]'
+    if engine.api_key is None:
+        yield "", 'needs the key api_key: "env:NAME" for the variable NAME that holds it, or "file:PATH"'
+    elif not engine.api_key.startswith((FROM_ENVIRONMENT, FROM_FILE)):
+        yield "api_key", 'does not stand here itself: write "env:NAME" for the variable NAME, or "file:PATH"'
+    if engine.url and engine.url.startswith("http:") and not is_loopback(urlsplit(engine.url).hostname or ""):
+        yield "url", "is http: the key and all requests could be read on their way; write https"
+    for name in engine.pass_headers:
+        if name.lower() in CREDENTIALS:
+            yield "pass_headers", f"{name} holds what the client is known by, which goes to no provider"
+    for api in engine.apis:
+        if api is Api.LLAMA_CPP:
+            yield "apis", "no provider speaks llama.cpp's own API"
+
+
 def _engine_url_problem(url: str) -> str | None:
     if problem := url_problem(url):
         return problem
@@ -123,12 +153,45 @@ def _rules(configuration: Configuration) -> Iterator[Problem]:
             yield ("rule", index), "fits every request; say which: model, task, header or api_key"
 
 
+def _placement(configuration: Configuration) -> Iterator[Problem]:
+    """Patterns that can't be searched in time, and names of engines and keys that there are not."""
+    for pattern in configuration.privacy.patterns:
+        try:
+            compiled_pattern(pattern)
+        except TooCostly as error:
+            yield ("privacy", "patterns"), f"{pattern!r} {error}"
+    for path in configuration.privacy.paths:
+        if not path.startswith(("/", "*")):
+            yield ("privacy", "paths"), f"{path!r} is no path: it begins with /"
+    engines = {engine.name: engine for engine in configuration.engine}
+    for index, key in enumerate(configuration.key):
+        for name in key.engines:
+            if name not in engines:
+                yield ("key", index, "engines"), f"no engine {name!r}; there are: {', '.join(engines)}"
+    keys = [key.name for key in configuration.key]
+    for index, budget in enumerate(configuration.budget):
+        if budget.key is not None and budget.key not in keys:
+            yield ("budget", index, "key"), f"no key {budget.key!r}; there are: {', '.join(keys) or 'none'}"
+    for index, cloud in enumerate(configuration.cloud):
+        if (cloud.input_price is None) != (cloud.output_price is None):
+            yield ("cloud", index), "needs both input_price and output_price, or neither"
+
+
+def _private_engine(engine: EngineSettings) -> Iterator[tuple[str, str]]:
+    if isinstance(engine, LocalEngineSettings) and engine.cloud and engine.takes_private:
+        yield "takes_private", "a cloud engine gets no private request"
+
+
 def _lanes_of_models(configuration: Configuration) -> Iterator[Problem]:
     engines = [engine.name for engine in configuration.engine]
     for index, model in enumerate(configuration.model):
         for lane in model.lanes:
             if problem := _missing_lane(lane, configuration):
                 yield ("model", index, "lanes"), problem
+        for number, offer in enumerate(model.offer):
+            if offer.engine not in engines:
+                there = ", ".join(engines)
+                yield ("model", index, "offer", number, "engine"), f"no engine {offer.engine!r}; there are: {there}"
         for name, engine_model in model.engine_models.items():
             if name not in engines:
                 yield ("model", index, "engine_models"), f"no engine {name!r}; there are: {', '.join(engines)}"
@@ -217,10 +280,16 @@ def _keys(configuration: Configuration) -> Iterator[Problem]:
         *((("engine", index, "api_key"), engine.api_key) for index, engine in enumerate(configuration.engine)),
         *((("rule", index, "api_key"), rule.api_key) for index, rule in enumerate(configuration.rule)),
     )
-    for at, other in others:
+    headers = [
+        (("engine", index, "headers", name), value)
+        for index, engine in enumerate(configuration.engine)
+        if isinstance(engine, CloudEngineSettings)
+        for name, value in engine.headers.items()
+    ]
+    for at, other in (*others, *headers):
         if other is not None:
             try:
-                resolved(other)
+                resolved(other, may_have_spaces="headers" in at)
             except ConfigurationError as error:
                 yield at, str(error)
 
@@ -277,6 +346,7 @@ CHECKS: tuple[Callable[[Configuration], Iterator[Problem]], ...] = (
     _traces,
     _default_lane,
     _rules,
+    _placement,
     _lanes_of_models,
     _devices,
     _models,
@@ -292,4 +362,6 @@ CHECKS_OF_AN_ENGINE: tuple[Callable[[EngineSettings], Iterator[tuple[str, str]]]
     _engine_launch,
     _engine_environment,
     _engine_strategy,
+    _engine_is_a_provider,
+    _private_engine,
 )

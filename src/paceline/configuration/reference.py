@@ -13,6 +13,8 @@ from msgspec.structs import FieldInfo
 
 from paceline.configuration.toml import KIND, SETTINGS_BY_KIND, allowed_words
 from paceline.settings import (
+    BudgetSettings,
+    CloudEngineSettings,
     CloudModel,
     Configuration,
     CostSettings,
@@ -21,6 +23,9 @@ from paceline.settings import (
     KeySettings,
     LocalEngineSettings,
     ModelSettings,
+    OfferSettings,
+    PlacementSettings,
+    PrivacySettings,
     RoutingSettings,
     Rule,
     ServerSettings,
@@ -29,12 +34,16 @@ from paceline.settings import (
 TABLES: Mapping[str, type[Struct]] = {
     "[server]": ServerSettings,
     "[routing]": RoutingSettings,
+    "[placement]": PlacementSettings,
+    "[privacy]": PrivacySettings,
+    "[[budget]]": BudgetSettings,
     "[evidence]": EvidenceSettings,
     "[cost]": CostSettings,
     "[[cloud]]": CloudModel,
     "[[rule]]": Rule,
     "[[key]]": KeySettings,
     "[[model]]": ModelSettings,
+    "[[model.offer]]": OfferSettings,
     "[[device]]": DeviceSettings,
 }
 """All but the engines, in the order of the page."""
@@ -54,14 +63,15 @@ def reference() -> str:
 
 
 def _engine_sections() -> list[str]:
-    """The keys that all kinds of engines have, once; then the keys that a kind has alone, or with a meaning of its
-    own."""
-    common = _common_keys()
-    common_rows = {_row(info, LocalEngineSettings) for info in common}
+    """The keys that all kinds of engines of one's own have, once; those that all providers have beside the usual ones;
+    then the keys that a kind has alone, or with a meaning of its own."""
+    common = msgspec.structs.fields(LocalEngineSettings)
+    shared = {_row(info, LocalEngineSettings) for info in common}
     kinds = ", ".join(f"`{kind}`" for kind in SETTINGS_BY_KIND)
+    providers = [kind for kind, settings in SETTINGS_BY_KIND.items() if issubclass(settings, CloudEngineSettings)]
     parts = [
         "## `[[engine]]`",
-        "One engine: already running (`url`), or started and supervised by Paceline (`launch`).",
+        "One engine: already running (`url`), or started and supervised by Paceline (`launch`); or a provider's API.",
         "\n".join(
             [
                 *HEAD,
@@ -71,23 +81,30 @@ def _engine_sections() -> list[str]:
         ),
         *_lists(common, LocalEngineSettings),
         _wrapped(
-            f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors."
+            f"`{KIND}` is one of {kinds}. Some kinds have keys of their own, too; with any other kind they are errors. "
+            f"Of the keys above, providers ({_listed(providers)}) have no {_listed(_missing_at_providers(common))}."
         ),
     ]
+    of_providers = [
+        info for info in msgspec.structs.fields(CloudEngineSettings) if _row(info, CloudEngineSettings) not in shared
+    ]
     for kind, settings in SETTINGS_BY_KIND.items():
-        own = [info for info in msgspec.structs.fields(settings) if _row(info, settings) not in common_rows]
+        if providers and kind == providers[0]:
+            parts.append(_section("### Providers", CloudEngineSettings, of_providers))
+            shared |= {_row(info, CloudEngineSettings) for info in of_providers}
+        own = [info for info in msgspec.structs.fields(settings) if _row(info, settings) not in shared]
         if own:
             parts.append(_section(f'### `kind = "{kind}"`', settings, own))
     return parts
 
 
-def _common_keys() -> list[FieldInfo]:
-    """Those that every kind has."""
-    return [
-        info
-        for info in msgspec.structs.fields(LocalEngineSettings)
-        if all(info.name in settings.__struct_fields__ for settings in SETTINGS_BY_KIND.values())
-    ]
+def _missing_at_providers(common: Iterable[FieldInfo]) -> list[str]:
+    return [info.name for info in common if info.name not in CloudEngineSettings.__struct_fields__]
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
 
 
 def _section(heading: str, struct: type[Struct], infos: Iterable[FieldInfo]) -> str:
@@ -116,10 +133,19 @@ def _lists(infos: Iterable[FieldInfo], struct: type[Struct]) -> list[str]:
     hints = get_type_hints(struct, include_extras=True)
     words_by_key = {info.name: allowed_words(hints[info.name]) for info in infos}
     return [
-        _wrapped(f"`{key}` is one of {_quoted(words, ', ')}.")
+        _wrapped(f"{_whose_words(key, hints[key])} {_quoted(words, ', ')}.")
         for key, words in words_by_key.items()
         if len(words) > MAX_WORDS_IN_CELL
     ]
+
+
+def _whose_words(key: str, annotation: Any) -> str:
+    origins = {get_origin(part) for part in (get_args(annotation) or (annotation,))} | {
+        get_origin(part) for inner in get_args(annotation) for part in get_args(inner)
+    }
+    if dict in origins:
+        return f"Keys in `{key}` are"
+    return f"Each of `{key}` is one of" if tuple in origins else f"`{key}` is one of"
 
 
 def _quoted(words: Iterable[str], separator: str) -> str:
@@ -147,16 +173,20 @@ def _description(annotation: Any) -> str:
 
 def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if origin is dict:
+        return f"table of {_type_name(get_args(annotation)[1])}s"
+    if origin is Annotated and get_origin(get_args(annotation)[0]) is dict:
+        return _type_name(get_args(annotation)[0])
     if words := allowed_words(annotation):
         return _quoted(words, " or ") if len(words) <= MAX_WORDS_IN_CELL else "string, see below"
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return _type_name(next(part for part in get_args(annotation) if part is not type(None)))
-    if origin is dict:
-        return "table of strings"
     if origin is tuple:
-        return f"list of {_type_name(get_args(annotation)[0])}s"
+        inner = get_args(annotation)[0]
+        is_table = isinstance(inner, type) and issubclass(inner, Struct)
+        return "tables" if is_table else f"list of {_type_name(inner)}s"
     return {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}[annotation.__name__]
 
 

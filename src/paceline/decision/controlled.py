@@ -6,6 +6,8 @@ from functools import lru_cache
 from math import exp, expm1, log
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import draft_length, looks_up
 from paceline.decision.tuning import CONTROL_LENGTHS, CONTROL_LOOKUPS, LOOKUP_SHARE
@@ -24,13 +26,13 @@ def drafting(lane: LaneId) -> tuple[LaneId, ...]:
         longest = draft_length(drafter)
         usual = CONTROL_LOOKUPS if looks_up(drafter.kind) else CONTROL_LENGTHS
         lengths = sorted({length for length in usual if length < longest} | {longest})
-        found += [lane._replace(strategy=Strategy(drafter.kind, length)) for length in lengths]
+        found += [replace(lane, strategy=Strategy(drafter.kind, length)) for length in lengths]
     return tuple(found)
 
 
 def plain(lane: LaneId) -> LaneId:
     """The plain lane of the same engine."""
-    return lane._replace(strategy=Strategy())
+    return replace(lane, strategy=Strategy())
 
 
 @lru_cache(maxsize=1024)
@@ -63,11 +65,15 @@ def wide(ids: tuple[LaneId, ...]) -> Wide:
 
 def verification_cost(over_plain: float, kind: str) -> float:
     """A step that verifies a draft, in plain steps, by how much dearer a drafter's steps are on average: lookups draft
-    in a share of them only."""
-    return 1 + (over_plain - 1) / LOOKUP_SHARE if looks_up(kind) else over_plain
+    in a share of them only, and that share of the cost's logarithm is theirs (``shapes.py``)."""
+    return over_plain ** (1 / LOOKUP_SHARE) if looks_up(kind) else over_plain
 
 
 # What a control's counts tell
+
+PLACES = FIRST, LATER = "first", "later"
+"""Positions of a draft whose hazards are corrected alike: whether a lookup has found the right place, or a head knows
+how the sentence goes on, shows at the first one."""
 
 
 class Reached(NamedTuple):
@@ -130,31 +136,33 @@ def step_time(plain_time: float, over_plain: Sequence[float], shares: Sequence[S
         plain_time: logarithm of a plain step's.
         over_plain: logarithms of what each drafter's steps take on average, over a plain one's.
     """
-    mean = 1.0
-    for over, (lane, share) in zip(over_plain, shares, strict=True):
-        mean += share * (verification_cost(exp(over), lane.strategy.kind) - 1)
-    mean = max(mean, 0.1)
+    costs = [
+        verification_cost(exp(over), part.lane.strategy.kind) for over, part in zip(over_plain, shares, strict=True)
+    ]
+    mean = 1.0 + sum(part.share * (cost - 1) for cost, part in zip(costs, shares, strict=True))
     slopes = [
-        share * exp(over) / (LOOKUP_SHARE if looks_up(lane.strategy.kind) else 1.0) / mean
-        for over, (lane, share) in zip(over_plain, shares, strict=True)
+        part.share * cost / mean / (LOOKUP_SHARE if looks_up(part.lane.strategy.kind) else 1.0)
+        for cost, part in zip(costs, shares, strict=True)
     ]
     return plain_time + log(mean), slopes
 
 
-def hazard_counts(counts: DraftCounts, acceptance: Sequence[float]) -> tuple[float, float]:
-    """Rejected tokens of a drafter, and how many an acceptance by position lets expect, verified or not.
+def hazard_counts(counts: DraftCounts, acceptance: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """Rejected tokens of a drafter, and how many an acceptance by position lets expect, verified or not: at the first
+    position, and at all later ones.
 
     A token is taken to meet its position's hazard h = -log(acceptance) bit by bit. One that is accepted has met all of
     it, and one that is rejected 1 - h / (exp(h) - 1), as can be expected of an exponential distribution cut at h.
     """
-    accepted = counts.accepted_by_position
-    verified = counts.verified_by_position or (counts.steps, *accepted[:-1])
-    rejected, met = 0.0, 0.0
-    for place, (reached, with_it) in enumerate(zip(verified, accepted, strict=False)):
-        hazard = -log(acceptance[min(place, len(acceptance) - 1)])
-        rejected += reached - with_it
-        met += with_it * hazard + (reached - with_it) * (1 - hazard / expm1(hazard))
-    if counts.shadow is not None:
-        more = hazard_counts(counts.shadow, acceptance)
-        rejected, met = rejected + more[0], met + more[1]
-    return rejected, met
+    found = dict.fromkeys(PLACES, (0.0, 0.0))
+    for each in (counts, counts.shadow):
+        if each is None:
+            continue
+        accepted = each.accepted_by_position
+        verified = each.verified_by_position or (each.steps, *accepted[:-1])
+        for place, (reached, with_it) in enumerate(zip(verified, accepted, strict=False)):
+            hazard = -log(acceptance[min(place, len(acceptance) - 1)])
+            met = with_it * hazard + (reached - with_it) * (1 - hazard / expm1(hazard))
+            rejected, before = found[PLACES[min(place, 1)]]
+            found[PLACES[min(place, 1)]] = rejected + reached - with_it, before + met
+    return found

@@ -6,12 +6,13 @@ observation can be expected to make the best choice better, times the requests t
 
 from collections.abc import Iterable
 from math import erf, exp, pi, sqrt
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from paceline.decision.tuning import MAX_EXPLORED
 
 
-class Other(NamedTuple):
+class Other(Struct, frozen=True):
     """A lane that does not look best."""
 
     name: str
@@ -47,4 +48,7 @@ def expected_gain(behind: float, deviation: float) -> float:
     """Of a difference that is believed to be ``behind`` and will be believed to be something else, with this standard
     deviation, after an observation: the mean of what it is then below zero."""
     score = behind / deviation
-    return deviation * (exp(-score * score / 2) / sqrt(2 * pi) - score * 0.5 * (1 - erf(score / sqrt(2))))
+    return deviation * (exp(-score * score / 2) / _ROOT_OF_2_PI - score * 0.5 * (1 - erf(score / _ROOT_OF_2)))
+
+
+_ROOT_OF_2, _ROOT_OF_2_PI = sqrt(2), sqrt(2 * pi)

@@ -36,7 +36,7 @@ class SavedModel(Struct, frozen=True):
     always: list[tuple[LaneId, float, float]]
     controls: list[tuple[LaneId, float, float]] = []
     """Files of older versions have neither these nor the next."""
-    hazards: list[tuple[str, str, str, float, float]] = []
+    hazards: list[tuple[str, str, str, str, float, float]] = []
 
 
 LARGEST = 1e15
@@ -113,8 +113,8 @@ def restored(entry: SavedModel) -> TimeModel | None:
     model.always = {lane: (lane_s, taken_s) for lane, lane_s, taken_s in entry.always}
     for lane, mean_factor, variance in entry.controls:
         model.controls[lane] = mean_factor, variance
-    for engine, kind, task, rejected, believed in entry.hazards:
-        model.hazards[engine, kind, task] = rejected, believed
+    for engine, kind, task, place, rejected, believed in entry.hazards:
+        model.hazards[engine, kind, task, place] = rejected, believed
     model.seen, model.at_s = entry.seen, entry.at_s
     return model
 
@@ -135,7 +135,7 @@ def _weights(entry: SavedModel) -> list[float]:
     """Of them those that are never negative."""
     numbers = [*entry.noises, *(variance for _, _, _, variance in entry.residuals)]
     numbers += [variance for _, _, variance in entry.controls]
-    for _, _, _, rejected, believed in entry.hazards:
+    for *_, rejected, believed in entry.hazards:
         numbers += (rejected, believed)
     for _, _, total, weight in entry.spreads:
         numbers += (total, weight)

@@ -18,7 +18,7 @@ group that is new starts from what the others know. An engine that counts gives 
 the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ from paceline.decision.feeling import (
     Lanes,
     Sum,
     context_of,
+    depth_of,
     feeling_of,
     number_of,
     unknowns_of,
@@ -147,8 +148,11 @@ class TimeModel:
         self.controls: Recent[tuple[float, float]] = Recent()
         """The same of controlled lanes over all requests."""
         self.hazards: Recent[tuple[float, float]] = Recent()
-        """Of drafters that a control uses, by engine, kind and task (of all where that is empty): tokens that were
-        rejected, and that the believed acceptance let expect."""
+        """Of drafters that a control uses, by engine, kind, task (of all where that is empty) and place in a draft:
+        tokens that were rejected, and that the believed acceptance let expect."""
+        self.idle: Recent[int] = Recent()
+        """By engine and kind of drafter: answers since its control last used it, though it might have. Not stored: it
+        begins anew with the program."""
         self.unseen: Recent[float] = Recent()
         """By leaf but for its load: requests that showed no drafts since one that did; fewer are forgotten the odder
         that one was."""
@@ -209,13 +213,14 @@ class TimeModel:
         # 3. What single requests differ by, and what nothing else explains.
         by_kind = {(kind, others): self._spread(leaves[others], kind) for kind in lanes.kinds for others in leaves}
         alike = {others: leaf.alike for others, leaf in leaves.items()}
-        times, spreads, rates = [sum(of_lane) for of_lane in zip(machine, cost, shortness, strict=True)], [], []
+        times = [first + second + third for first, second, third in zip(machine, cost, shortness, strict=True)]
+        spreads, rates = [], []
         for number, (lane, shape, others) in enumerate(zip(ids, lanes.shapes, beside, strict=True)):
             rates.append(self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0)
             if not shape.drafts:
                 spreads.append(0.0)
                 continue
-            spread = by_kind[shape.kind, others] * shape.feels**2
+            spread = by_kind[shape.kind, others] * shape.feels * shape.feels
             mean, variance = self._residual(alike[others], lane)
             spreads.append(spread)
             times[number] += mean + spread / 2
@@ -245,16 +250,10 @@ class TimeModel:
         """Whether any time was."""
         return ("machine",) in self.belief.numbers
 
-    def variances(
-        self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float], term: int, over: int | None = None
-    ) -> list[float]:
-        """Of what is known of one term of each lane.
-
-        Args:
-            over: number of the lane that it is told over; ``None`` for none.
-        """
+    def length_variances(self, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]) -> list[float]:
+        """Of what is known of the logarithm of each lane's acceptance length."""
         context = self._context(tuple(ids), tuple(beside), asked_of(signals))
-        factors = context.terms[term] if over is None else context.terms[term] - context.terms[term][over]
+        factors = context.terms[LENGTH]
         together = self.belief.of(context.indexes, context.pairs, factors)
         if context.new is not None:
             together += (factors * context.new) @ factors.T
@@ -269,11 +268,16 @@ class TimeModel:
         of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
         return mean + of_task, variance + its_variance
 
-    def hazard_factor(self, engine: str, kind: str, task: Task) -> float:
-        """How many times as often as believed a drafter's tokens are rejected."""
-        rejected, believed = self.hazards.get((engine, kind, ""), (0.0, 0.0))
+    def hazard_factors(self, engine: str, kind: str, task: Task) -> tuple[float, float]:
+        """How many times as often as believed a drafter's tokens are rejected, at the first position and at later
+        ones."""
+        first, later = (self._hazard_factor(engine, kind, str(task), place) for place in controlled.PLACES)
+        return first, later
+
+    def _hazard_factor(self, engine: str, kind: str, task: str, place: str) -> float:
+        rejected, believed = self.hazards.get((engine, kind, "", place), (0.0, 0.0))
         of_all = (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + believed)
-        rejected, believed = self.hazards.get((engine, kind, str(task)), (0.0, 0.0))
+        rejected, believed = self.hazards.get((engine, kind, task, place), (0.0, 0.0))
         factor = of_all * (HAZARD_WEIGHT + rejected) / (HAZARD_WEIGHT + of_all * believed)
         return max(1 / MAX_HAZARD, min(MAX_HAZARD, factor))
 
@@ -403,15 +407,23 @@ class TimeModel:
         elif not shares:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
 
-        # 2. What a step takes, from its parts as they are believed now; a drafter that was left alone may have changed.
-        used = {part.strategy.kind for part, _ in shares}
-        for kind in {drafter.kind for drafter in lane.strategy.among} - used:
-            number = number_of(self.belief, ("jump", lane.fingerprint, kind), (1 - SHARED_JUMP) * PRIOR.jump**2)
-            if self.belief.variance(number) < PRIOR.jump**2:
-                self.belief.widen([number], [PRIOR.cost_unseen**2])
+        # 2. What a step takes, from its parts as they are believed now.
         if counts:
+            self._note_idle(lane, {part.strategy.kind for part, _ in shares})
             parts = [feeling_of_part(part) for part, _ in shares]
             self._learn_steps(plain, parts, shares, time + counts.length)
+
+    def _note_idle(self, lane: LaneId, used: Collection[str]) -> None:
+        """What a control left alone may be cheaper than it was when it was seen."""
+        for drafter in lane.strategy.among:
+            key = lane.fingerprint, drafter.kind
+            if drafter.kind in used:
+                self.idle[key] = 0
+                continue
+            self.idle[key] = self.idle.get(key, 0) + 1
+            number = number_of(self.belief, ("jump", *key), (1 - SHARED_JUMP) * PRIOR.jump**2)
+            if self.belief.variance(number) < PRIOR.jump**2:
+                self.belief.widen([number], [PRIOR.cost_unseen**2])
 
     def _learn_factors(self, lane: LaneId, leaf: Leaf, time: float, counts: Counts | None, told: Told) -> None:
         """What is left: of the lane's time and of a task on it, and of what each drafter has accepted of a task."""
@@ -426,12 +438,13 @@ class TimeModel:
         for kind, drafted in counts.by_drafter.items() if counts else ():
             if not told.acceptance.get(kind):
                 continue
-            factor = self.hazard_factor(lane.fingerprint, kind, leaf.task)
-            rejected, believed = controlled.hazard_counts(drafted, told.acceptance[kind])
-            for task in ("", str(leaf.task)):
-                before = self.hazards.get((lane.fingerprint, kind, task), (0.0, 0.0))
-                after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
-                self.hazards[lane.fingerprint, kind, task] = after
+            factors = self.hazard_factors(lane.fingerprint, kind, leaf.task)
+            seen = controlled.hazard_counts(drafted, told.acceptance[kind])
+            for (place, (rejected, believed)), factor in zip(seen.items(), factors, strict=True):
+                for task in ("", str(leaf.task)):
+                    before = self.hazards.get((lane.fingerprint, kind, task, place), (0.0, 0.0))
+                    after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
+                    self.hazards[lane.fingerprint, kind, task, place] = after
 
     def _learn_reached(self, feelings: Sequence[Feeling], drafted: DraftCounts, leaf: Leaf) -> None:
         """Of a drafter's acceptance lengths, as far as its drafts went.
@@ -684,7 +697,7 @@ class TimeModel:
         engines = {lane.fingerprint for lane in self.lanes}
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         parts = {part for lane in self.lanes for part in controlled.parts(lane)}
-        felt = {unknown.name for part in parts for unknown in unknowns_of(part, 2.0**LOADS)}
+        felt = {unknown.name for part in parts for unknown in (*unknowns_of(part, 2.0**LOADS), *depth_of(part, 1.0))}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 
@@ -706,7 +719,8 @@ class TimeModel:
 def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     """Whether another lane has the same drafter and shorter drafts."""
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
-    return other[:2] == lane[:2] and first.kind == second.kind and first.drafted < second.drafted
+    is_alike = other.fingerprint == lane.fingerprint and other.model == lane.model and first.kind == second.kind
+    return is_alike and first.drafted < second.drafted
 
 
 def _corrected(mean: float, variance: float, miss: float, expected: float) -> tuple[float, float]:

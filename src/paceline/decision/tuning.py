@@ -269,13 +269,13 @@ CONTROL_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 """Draft lengths, in tokens, at which a drafter is looked at; what is between them is interpolated."""
 CONTROL_LOOKUPS = (2, 4, 8, 16, 32, 64)
 """The same of lookups, whose tokens cost the least alone."""
-COST_OPTIMISM = 0.3
-"""Standard deviations of a step cost's logarithm by which it is told lower than it is believed, so that a drafter is
-tried, and its cost seen. Guessed; a control loses little by one try."""
+IDLE_CHEAPER = 0.01
+"""By which part a drafter's costs are told lower with each answer of which its control left it alone: what seemed too
+dear once would else never be seen again. Guessed: after 70 such answers it is told to cost half, and tried."""
 TRIES_COST = 0.01
 """Of plain steps' time, what an engine's control spends on tries where drafting does not pay: it bounds that at 1 to
 2 %."""
-MIN_CONTROL_WEIGHT, MAX_CONTROL_WEIGHT = 2.0, 40.0
+MIN_CONTROL_WEIGHT, MAX_CONTROL_WEIGHT = 2.0, 16.0
 """Drafted tokens that a prior counts for, at least and at most."""
 LOOKUP_WEIGHT = 4.0
 """The same of lookups, of which requests of one task differ much more than tasks do."""

@@ -7,6 +7,7 @@ CONTRIBUTING tells how to add one.
 
 from collections.abc import Mapping
 
+from paceline.engines.anthropic_api import AnthropicApi
 from paceline.engines.ik_llama_cpp import IkLlamaCpp
 from paceline.engines.imp import Imp
 from paceline.engines.interface import AnyEngine, Engine, Facts, LaunchError, NotReady
@@ -18,6 +19,7 @@ from paceline.engines.mtplx import Mtplx
 from paceline.engines.observation import Observer
 from paceline.engines.ollama import Ollama
 from paceline.engines.openai import OpenAI
+from paceline.engines.openai_api import OpenAIApi
 from paceline.engines.sglang import Sglang
 from paceline.engines.tabby_api import TabbyApi
 from paceline.engines.vllm import Vllm
@@ -35,6 +37,8 @@ _DRIVERS: tuple[AnyEngine, ...] = (
     Ollama(),
     TabbyApi(),
     OpenAI(),
+    OpenAIApi(),
+    AnthropicApi(),
 )
 ENGINES: Mapping[str, AnyEngine] = {str(driver.settings_type.__struct_config__.tag): driver for driver in _DRIVERS}
 """By kind."""

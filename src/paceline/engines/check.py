@@ -242,7 +242,7 @@ def _examples(engine: AnyEngine) -> Iterator[EngineSettings]:
     texts: dict[str, Any] = {
         name: ("example",) if get_origin(hints[name]) is tuple else "example"
         for name in own
-        if str in (hints[name], *get_args(hints[name]))
+        if str in (hints[name], *get_args(hints[name])) and get_origin(hints[name]) is not dict
     }
     if texts:
         yield engine.settings_type(name="example", strategy="draft", **texts)

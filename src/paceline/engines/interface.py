@@ -13,6 +13,7 @@ from paceline.engines.observation import Observer
 from paceline.settings import EngineSettings
 from paceline.types import AS_STARTED, LOGPROBS, Abilities, DraftControl, Request, Strategy
 from paceline.wire.client import Client
+from paceline.wire.headers import Headers
 
 SettingsType = TypeVar("SettingsType", bound=EngineSettings)
 """A kind's own settings."""
@@ -136,6 +137,11 @@ class Engine(Protocol[SettingsType]):
     def key_variable(self, command: Sequence[str]) -> str | None:
         """The environment variable in which an engine that is launched so takes the key that it is to ask for;
         ``None`` where it takes none. The supervisor calls it before each start."""
+        ...
+
+    def key_headers(self, key: str | None) -> Headers:
+        """The headers that show it a key, and others that each request to it must have. The names are in small
+        letters."""
         ...
 
     def full_model_name(self, name: str) -> str:

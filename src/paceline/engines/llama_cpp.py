@@ -40,8 +40,9 @@ from paceline.types import (
     Request,
     Strategy,
 )
-from paceline.wire.client import Client, ConnectFailed
+from paceline.wire.client import Client, ConnectFailed, bearer
 from paceline.wire.connection import ConnectionLost
+from paceline.wire.headers import Headers
 
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
 """Fields of a request to the server that ``paceline engine build`` makes; some older and forked ones take the first."""
@@ -189,6 +190,9 @@ class LlamaCpp:
 
     def key_variable(self, command: Sequence[str]) -> str | None:
         return embedded.KEY_VARIABLE if command[0] == embedded.EMBEDDED else "LLAMA_API_KEY"
+
+    def key_headers(self, key: str | None) -> Headers:
+        return bearer(key)
 
     def full_model_name(self, name: str) -> str:
         return name

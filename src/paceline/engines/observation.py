@@ -305,11 +305,15 @@ class Observer:
         cached = count(details, "cached_tokens") if isinstance(details, dict) else None
         if cached is not None and prompt is not None:
             prompt = max(0, prompt - cached)
+        written = count(details, "cache_write_tokens") if isinstance(details, dict) else None
         if "cache_read_input_tokens" in usage:
             cached = count(usage, "cache_read_input_tokens")
-        if prompt is not None:
-            prompt += count(usage, "cache_creation_input_tokens") or 0
-        return Observation(prompt, cached, completion, *self._times(usage, completion))
+        if "cache_creation_input_tokens" in usage:
+            written = count(usage, "cache_creation_input_tokens")
+            if prompt is not None:
+                prompt += written or 0
+        times = self._times(usage, completion)
+        return Observation(prompt, cached, completion, *times, cache_write_tokens=written)
 
     def _times(self, usage: Mapping[str, Any], completion: int | None) -> Times:
         if not self.is_stream or not self.clock_is_valid or self._has_several:

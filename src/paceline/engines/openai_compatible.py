@@ -12,7 +12,8 @@ from paceline.engines.interface import Examination, Facts, LaunchError, NotReady
 from paceline.engines.observation import Observer
 from paceline.printable import printable
 from paceline.types import Abilities, DraftControl, Request, Strategy
-from paceline.wire.client import Client
+from paceline.wire.client import Client, bearer
+from paceline.wire.headers import Headers
 
 LOOK_TIMEOUT_S = 5.0
 """For each answer of a look: a healthy server takes milliseconds, one that reads a long prompt may take seconds."""
@@ -47,6 +48,9 @@ class OpenAICompatible(Generic[SettingsType]):
 
     def key_variable(self, command: Sequence[str]) -> str | None:
         return None
+
+    def key_headers(self, key: str | None) -> Headers:
+        return bearer(key)
 
     def full_model_name(self, name: str) -> str:
         return name

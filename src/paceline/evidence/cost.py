@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from paceline.money.bill import billed
+from paceline.money.power import JOULES_PER_KWH
+from paceline.money.prices import Prices
 from paceline.records.record import Record
 from paceline.settings import CloudModel, CostSettings
-from paceline.types import Outcome
+from paceline.types import Outcome, Tokens
 
-JOULES_PER_KWH = 3.6e6
 MILLION = 1e6
 """Tokens that prices are per."""
 
@@ -27,7 +29,7 @@ class Cost(Struct, frozen=True, kw_only=True):
 
     currency: str
     generated_tokens: int
-    """Of the answers that told them; the others are left out."""
+    """Of the answers of one's own engines that told them; the others are left out."""
     prompt_tokens: int
     """Those that a cache had included."""
     busy_s: float
@@ -37,6 +39,9 @@ class Cost(Struct, frozen=True, kw_only=True):
     per_million: float
     """Per million generated tokens."""
     elsewhere: Sequence[Elsewhere]
+    paid: float
+    """To cloud engines, for other requests than those above."""
+    paid_requests: int
 
 
 def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[CloudModel]) -> Cost | None:
@@ -44,34 +49,45 @@ def cost(records: Iterable[Record], settings: CostSettings, clouds: Sequence[Clo
     if settings.watts is None:
         return None
     outcomes = [record.outcome for record in records]
-    outcomes = [outcome for outcome in outcomes if outcome.observed.completion_tokens and not outcome.error]
+    paid = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    outcomes = [
+        outcome
+        for outcome in outcomes
+        if outcome.observed.completion_tokens and not outcome.error and outcome.cost is None
+    ]
     generated = sum(outcome.observed.completion_tokens or 0 for outcome in outcomes)
     if not generated:
         return None
     fresh = sum(outcome.observed.prompt_tokens or 0 for outcome in outcomes)
     cached = sum(outcome.observed.cached_tokens or 0 for outcome in outcomes)
-    busy_s = _busy_s(outcomes)
-    kwh = busy_s * settings.watts / JOULES_PER_KWH
+    worked_s = busy_s(outcomes)
+    kwh = worked_s * settings.watts / JOULES_PER_KWH
     total = kwh * settings.price_per_kwh
     per_million = MILLION / generated
     elsewhere = []
+    prices = Prices(clouds, settings.usd)
     for cloud in clouds:
-        cached_price = cloud.input_price if cloud.cached_input_price is None else cloud.cached_input_price
-        bill = (fresh * cloud.input_price + cached * cached_price + generated * cloud.output_price) / MILLION
-        elsewhere.append(Elsewhere(name=cloud.name, total=bill, per_million=bill * per_million))
+        if (price := prices.of(cloud.name)) is not None:
+            bill = sum(
+                price.of(billed(observed) or Tokens(0.0, observed.completion_tokens or 0.0))
+                for observed in (outcome.observed for outcome in outcomes)
+            )
+            elsewhere.append(Elsewhere(name=cloud.name, total=bill, per_million=bill * per_million))
     return Cost(
         currency=settings.currency,
         generated_tokens=generated,
         prompt_tokens=fresh + cached,
-        busy_s=busy_s,
+        busy_s=worked_s,
         kwh=kwh,
         total=total,
         per_million=total * per_million,
         elsewhere=sorted(elsewhere, key=lambda bill: bill.total),
+        paid=sum(paid),
+        paid_requests=len(paid),
     )
 
 
-def _busy_s(outcomes: Iterable[Outcome]) -> float:
+def busy_s(outcomes: Iterable[Outcome]) -> float:
     """The union of the times in which they were worked on."""
     spans = sorted((outcome.at_s - (outcome.total_s - outcome.queue_s), outcome.at_s) for outcome in outcomes)
     busy_s, until_s = 0.0, float("-inf")

@@ -9,7 +9,7 @@ from paceline.evidence.comparison import Comparison
 from paceline.evidence.cost import Cost
 from paceline.evidence.estimate import Estimate
 from paceline.evidence.report import Report, TooFew
-from paceline.text_table import NEVER_PAYS, columns, shown_name, shown_number
+from paceline.text_table import NEVER_PAYS, UNKNOWN, columns, shown_name, shown_number
 
 
 class Table(Struct, frozen=True):
@@ -122,6 +122,10 @@ def money(cost: Cost) -> Table:
     rows += [
         (bill.name, shown_number(bill.total, ".4g"), shown_number(bill.per_million, ".4g")) for bill in cost.elsewhere
     ]
+    if cost.paid_requests:
+        rows.append(
+            (f"paid to cloud engines, for {cost.paid_requests} others", shown_number(cost.paid, ".4g"), UNKNOWN)
+        )
     return Table(
         title=f"What {cost.generated_tokens} generated and {cost.prompt_tokens} prompt tokens cost "
         f"({cost.kwh:.3g} kWh in {cost.busy_s:.0f} s)",

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from paceline.api_keys import given_key, resolved
 from paceline.configuration import is_address, is_loopback
+from paceline.globs import any_matches, compiled
 from paceline.http.errors import ApiError
 from paceline.http.routes import CLIENT_PATHS, Audience
 from paceline.serving.errors import bounded
-from paceline.serving.globs import any_matches, compiled
 from paceline.settings import Configuration
 from paceline.wire.headers import Headers
 

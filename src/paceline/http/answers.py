@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
+import msgspec
+
 from paceline.configuration import ConfigurationError
 from paceline.http import dashboard, documents
 from paceline.http.access import Caller
@@ -23,6 +25,12 @@ from paceline.wire.server import HttpRequest
 
 Handler = Callable[[HttpRequest, ApiReply, Caller], Awaitable[None]]
 Reload = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class _Feedback(msgspec.Struct):
+    id: str
+    """The client's name for the request."""
+    good: bool
 
 
 class Answers:
@@ -53,9 +61,19 @@ class Answers:
         if target not in GENERATION:
             raise ApiError(404, f"{target[:200]} is no path that is decided on; those are: {', '.join(GENERATION)}")
         request = await self._request(GENERATION[target], target, incoming, caller)
-        await reply.json(200, documents.explain(self._pipeline, request))
+        await reply.json(200, await documents.explain(self._pipeline, request))
 
-    async def pass_on(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+    async def feedback(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+        """Whether an answer was good enough."""
+        try:
+            told = msgspec.json.decode(await self._body(incoming), type=_Feedback)
+        except msgspec.DecodeError as error:
+            message = f'the body is not {{"id": "...", "good": true}}: {error}'
+            raise ApiError(400, message, "invalid_body") from error
+        is_known = self._pipeline.router.placer.feedback(told.id, told.good)
+        await reply.json(200 if is_known else 404, {"known": is_known})
+
+    async def pass_on(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Whatever else engines offer."""
         body = await self._body(incoming)
         is_unpacked = True
@@ -73,6 +91,7 @@ class Answers:
             body=readable,
             is_unpacked=is_unpacked,
             address=incoming.client,
+            client=caller.name,
         )
         await pass_through(self._pipeline, passed, reply)
 

@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 from msgspec.structs import replace
 
 from paceline import __version__
 from paceline.decision.drafting import acceptance_of
 from paceline.records.decision_log import DecisionLog
+from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
+from paceline.serving.errors import NotPlaced
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
+from paceline.serving.speaking import spoken
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 
 
@@ -54,6 +57,10 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
         "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
+        "budgets": [
+            {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}
+            for budget, spent in pipeline.router.placer.spending()
+        ],
         "lanes": [_lane(handle) | _learned(handle, pipeline.router, present) for handle in fleet.lanes.values()],
     }
 
@@ -64,19 +71,28 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     pipeline.metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
     pipeline.metrics.know_engines({name: engine.illness.is_ejected for name, engine in engines.items()})
     now = {name: (handle.is_up, handle.running, handle.waiting) for name, handle in lanes.items()}
-    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None)
+    spending = [
+        (budget.key or "", budget.per, spent, budget.limit) for budget, spent in pipeline.router.placer.spending()
+    ]
+    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None, spending)
 
 
-def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
+async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     """Signals and decision for a request, as it would be decided now; nothing is sent, counted, or drawn from the
     random numbers that requests are decided with.
 
     Raises:
         UnknownModel: no lane serves its model.
+        CannotBeSaid: no engine that does can be asked it.
+        NotPlaced: it may go to no engine.
     """
-    served = pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or "")
-    request = replace(request, served_model=served.name, forced_lane=None)
-    return explanation(pipeline.router.explain(request, lanes=pipeline.fleet.states(served)))
+    how = await spoken(request, pipeline.fleet.find(request.model) or pipeline.fleet.for_unknown(request.model or ""))
+    request = replace(request, served_model=how.served.name, forced_lane=None)
+    try:
+        decision = pipeline.router.explain(request, lanes=pipeline.fleet.states(how.served))
+        return explanation(replace(decision, reason=decision.reason + how.note))
+    except NoPlace as error:
+        raise NotPlaced(str(error), error.filter_name) from error
 
 
 def explanation(decision: Decision) -> dict[str, Any]:
@@ -89,7 +105,12 @@ def explanation(decision: Decision) -> dict[str, Any]:
             "reason": decision.reason,
             "propensity": decision.propensity,
             "alternatives": decision.alternatives,
+            "control": None if decision.control is None else to_builtins(decision.control.drafters),
         },
+        "placement": None
+        if decision.placed is None
+        else structs.asdict(decision.placed)
+        | {"terms": {name: structs.asdict(terms) for name, terms in decision.placed.terms.items()}},
         "predictions": {name: _prediction(prediction) for name, prediction in decision.predictions.items()},
     }
 
@@ -130,11 +151,19 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
         "strategy": structs.asdict(handle.lane.strategy) | {"drafts": handle.lane.strategy.drafts},
         "device": handle.lane.device,
         "health": supervisor.health,
-        "problem": supervisor.problem or (f"left out for a while: {illness.problem}" if illness.is_ejected else None),
+        "problem": supervisor.problem or _left_out(handle),
         "ejected": illness.problem,
         "running": handle.running,
         "waiting": handle.waiting,
     }
+
+
+def _left_out(handle: LaneHandle) -> str | None:
+    """Why a lane is not used although its engine is up; ``None`` where it is."""
+    if handle.engine.limits.is_reached:
+        return handle.problem
+    illness = handle.engine.illness
+    return f"left out for a while: {illness.problem}" if illness.is_ejected else None
 
 
 def _learned(handle: LaneHandle, router: Router, present: Sequence[LaneState]) -> dict[str, Any]:

@@ -1,23 +1,29 @@
 """Errors in the shape of the API that the request speaks, so that its SDK raises what its user expects.
 
-This is the only place that knows these shapes, and how the errors of the other rooms are said in them.
+How the errors of the other rooms are said in these shapes, which stand in `translation/errors.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 import msgspec
 
 from paceline.serving.errors import (
+    CannotBeSaid,
     EngineGivenUp,
     EngineLost,
     EngineRefused,
+    LimitReached,
     NoLane,
+    NotPassedOn,
+    NotPlaced,
     ServingError,
     TookTooLong,
     UnknownLane,
     UnknownModel,
 )
+from paceline.translation.errors import error_document
 from paceline.types import Api
 from paceline.wire.server import Refused
 
@@ -25,25 +31,13 @@ RETRY_AFTER_S = 2
 """Told with errors that may pass: an engine that is restarted or busy is usually back by then, and SDKs wait for as
 long as they are told."""
 
-_OPENAI_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-"""By status, as OpenAI's API and llama-server name them."""
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-"""By status; https://docs.anthropic.com/en/api/errors, which has 529 where we say 503."""
 _CODES: Mapping[type[ServingError], str] = {
     UnknownLane: "unknown_lane",
     UnknownModel: "model_not_found",
+    CannotBeSaid: "unsupported_by_engine",
+    LimitReached: "rate_limit_exceeded",
+    NotPassedOn: "not_found",
+    NotPlaced: "not_placed",
     NoLane: "engine_unavailable",
     EngineLost: "engine_lost",
     EngineGivenUp: "engine_timeout",
@@ -98,14 +92,7 @@ class ApiError(Exception):
         return named + b"data: " + msgspec.json.encode(document) + b"\n\n"
 
     def _document(self, api: Api) -> dict[str, Any]:
-        if api is Api.ANTHROPIC_MESSAGES:
-            fallback = "invalid_request_error" if self.status < 500 else "api_error"
-            kind = _ANTHROPIC_TYPES.get(self.status, fallback)
-            return {"type": "error", "error": {"type": kind, "message": self.message}}
-        kind = _OPENAI_TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        if api is Api.LLAMA_CPP:
-            return {"error": {"code": self.status, "message": self.message, "type": kind}}
-        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+        return error_document(api, self.status, self.message, self.code)
 
 
 def api_error(error: ServingError | Refused) -> ApiError:
@@ -113,4 +100,6 @@ def api_error(error: ServingError | Refused) -> ApiError:
     if isinstance(error, Refused):
         return ApiError(error.status, error.message, error.code, error.retry_after_s)
     retry_after_s = RETRY_AFTER_S if error.may_pass else None
+    if error.retry_after_s is not None:
+        retry_after_s = max(1, ceil(error.retry_after_s))
     return ApiError(error.status, str(error), _CODES.get(type(error)), retry_after_s)

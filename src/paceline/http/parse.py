@@ -1,6 +1,7 @@
 """Bytes -> Request, or an error that says what is wrong with them and where."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,7 +10,12 @@ from paceline.http.errors import ApiError
 from paceline.http.outline import outlined
 from paceline.types import Api, Request
 
-_READ = frozenset((b"x-paceline-lane", b"x-paceline-learn", b"x-request-id", b"traceparent"))
+_READ = frozenset(
+    b"x-paceline-lane x-paceline-learn x-paceline-private x-paceline-deadline-ms x-paceline-max-cost x-request-id "
+    b"traceparent".split()
+)
+MAX_DEADLINE_MS = 1e9
+"""Eleven days; a larger number is a mistake."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Windows' editors and PowerShell begin files with it; JSON must not, but engines take it."""
 MAX_WHOLE_BYTES = 300_000
@@ -41,9 +47,9 @@ async def parse_request(
         raise ApiError(400, f"the request body is {_json_type(fields)}, not a JSON object", "invalid_body")
     model, stream = fields.get("model"), fields.get("stream")
     named = {name: value.decode("latin-1") for name, value in headers if name in _READ}
-    learn = named.get(b"x-paceline-learn", "yes").lower()
-    if learn not in ("yes", "no"):
-        raise ApiError(400, f"x-paceline-learn: is {learn[:20]!r}, not yes or no", "invalid_header")
+    deadline_ms = _number(named, b"x-paceline-deadline-ms")
+    if deadline_ms is not None and not 0 < deadline_ms <= MAX_DEADLINE_MS:
+        raise ApiError(400, f"x-paceline-deadline-ms: is {deadline_ms:g}, not above 0", "invalid_header")
     return Request(
         api=api,
         path=target,
@@ -53,13 +59,40 @@ async def parse_request(
         stream=stream is True,  # any other value is the engine's to judge
         forced_lane=named.get(b"x-paceline-lane"),
         id=named.get(b"x-request-id"),
-        teaches=learn == "yes",
+        teaches=_is_yes(named, b"x-paceline-learn", usual=True),
         trace=named.get(b"traceparent"),
         headers=tuple(headers),
         client=client,
         address=address,
+        private="header x-paceline-private" if _is_yes(named, b"x-paceline-private", usual=False) else "",
+        deadline_s=None if deadline_ms is None else deadline_ms / 1000,
+        max_cost=_number(named, b"x-paceline-max-cost"),
         elided_chars=elided_chars,
     )
+
+
+def _is_yes(named: Mapping[bytes, str], header: bytes, usual: bool) -> bool:
+    """
+    Raises:
+        ApiError: the header is neither yes nor no.
+    """
+    value = named.get(header, "yes" if usual else "no").strip().lower()
+    if value not in ("yes", "no"):
+        raise ApiError(400, f"{header.decode()}: is {value[:20]!r}, not yes or no", "invalid_header")
+    return value == "yes"
+
+
+def _number(named: Mapping[bytes, str], header: bytes) -> float | None:
+    """
+    Raises:
+        ApiError: the header is there, and holds no number from 0 on.
+    """
+    value = named.get(header)
+    if value is None:
+        return None
+    if not re.fullmatch(r"\s*[0-9]{1,15}(?:\.[0-9]{1,15})?\s*", value):
+        raise ApiError(400, f"{header.decode()}: is {value[:20]!r}, not a number from 0 on", "invalid_header")
+    return float(value)
 
 
 async def _decode(body: bytes) -> tuple[Any, int]:

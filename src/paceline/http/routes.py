@@ -124,6 +124,13 @@ ROUTES: Sequence[Route] = (
         _CLIENTS,
         "signals, decision and predictions for a request that would go to the rest of the path; nothing is sent",
     ),
+    Route(
+        _POST,
+        "/paceline/feedback",
+        "feedback",
+        _CLIENTS,
+        'tell whether an answer was good enough: `{"id": "...", "good": true}`, with the request\'s `x-request-id`',
+    ),
     Route((), "/paceline/*", "nothing", _ADMINISTRATORS, "does not exist"),
 )
 
@@ -145,7 +152,7 @@ CLIENT_PATHS = (
     *("/tokenize", "/detokenize", "/apply-template", "/v1/audio/*", "/v1/images/*"),
     *("/v1/files", "/v1/files/*", "/v1/batches", "/v1/batches/*", "/v1/conversations", "/v1/conversations/*"),
     *("/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/tags", "/api/version"),
-    "/paceline/explain/*",
+    *("/paceline/explain/*", "/paceline/feedback"),
 )
 """What a client's key opens where its ``paths`` say nothing: what computes or lists, not what changes an engine."""
 

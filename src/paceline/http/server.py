@@ -18,6 +18,7 @@ from paceline.http.storage import Storage
 from paceline.inspection.task_model import task_model
 from paceline.processes import Health
 from paceline.records.record import Sink
+from paceline.routing.placer import Placer
 from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
@@ -207,7 +208,12 @@ class Gateway:
         self._engine_logs = self._log_directory or Path(opened.enter_context(tempfile.TemporaryDirectory()))
         access = Access(self._configuration)
         fleet = Fleet(self._configuration, self._engine_logs)
-        router = Router(fleet.offered, knowledge=await storage.knowledge(), conversation_key=storage.conversation_key)
+        router = Router(
+            fleet.offered,
+            knowledge=await storage.knowledge(),
+            conversation_key=storage.conversation_key,
+            placer=Placer(self._configuration, storage.ledger),
+        )
         self.pipeline = Pipeline(fleet, router)
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
         storage.listen_to(self.pipeline)

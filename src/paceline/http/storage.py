@@ -5,10 +5,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from paceline.configuration import ConfigurationError
-from paceline.paths import DECISION_LOG, KNOWLEDGE
+from paceline.paths import DECISION_LOG, KNOWLEDGE, LEDGER
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
+from paceline.routing.budgets import Ledger
 from paceline.routing.store import Knowledge, Memory
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
@@ -31,6 +32,8 @@ class Storage:
         self._memory = Memory(directory / KNOWLEDGE) if directory and configuration.routing.remember else None
         self.log = _log(evidence, directory) if directory and evidence.log else None
         """The decision log, if one is kept."""
+        self.ledger = Ledger(directory / LEDGER) if directory else None
+        """What was spent on cloud engines."""
         self.conversation_key = conversation_key(directory)
 
     async def knowledge(self) -> Knowledge | None:
@@ -52,7 +55,7 @@ class Storage:
 
     async def close(self) -> None:
         """Write what waits, and let go of the files."""
-        for opened in (self._memory, self.log, self._traces):
+        for opened in (self._memory, self.log, self._traces, self.ledger):
             if opened:
                 await asyncio.to_thread(opened.close)
 

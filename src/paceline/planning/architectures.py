@@ -26,7 +26,8 @@ PLAIN = frozenset(
         "seed_oss grovemoe apertus minimax-m2 mistral3 stablelm xverse orion deci eagle3"
     ).split()
 )
-"""Every layer remembers every token: what ``create_memory`` does where no other rule holds."""
+"""Every layer remembers every token: what ``create_memory`` does where no other rule holds. All other families in these
+tables were compared with llama.cpp's planner by a hollow model of theirs (``benchmarks/planning``)."""
 
 
 class WindowRule(Struct, frozen=True):
@@ -34,8 +35,6 @@ class WindowRule(Struct, frozen=True):
 
     period: int
     """One layer in so many sees everything; 0 where the file has to say."""
-    full_first: bool = False
-    """That one is the first of each period, not the last."""
     window: int | None = None
     """Tokens, whatever the file says."""
     default_window: int = 0
@@ -45,27 +44,21 @@ class WindowRule(Struct, frozen=True):
 WINDOW_RULES: Mapping[str, WindowRule] = {
     "gemma2": WindowRule(2, default_window=4096),
     "gemma3": WindowRule(6),
-    "gemma3n": WindowRule(5),
     "gemma4": WindowRule(0),
     "gpt-oss": WindowRule(2),
     "cohere2": WindowRule(4),
     "llama4": WindowRule(4, window=8192),
-    "olmo2": WindowRule(4),
-    "smallthinker": WindowRule(4, full_first=True, window=4096),
-    "plamo3": WindowRule(8),
-    "afmoe": WindowRule(4),
     "mimo2": WindowRule(0),
-    "granite_swa": WindowRule(0),
 }
 WINDOW_EVEN_IF_UNSAID = frozenset(("llama4", "gemma2"))
 """A file that says nothing of a window has one all the same; of all others, it has none."""
-LATENT = frozenset(("deepseek2", "mistral4"))
+LATENT = frozenset(("deepseek2",))
 SPARSE = frozenset(("deepseek32", "glm-dsa"))
 GLM_DSA_LARGE_CONTEXT = 1 << 20
 """From GLM-5.2 on, whose files are made for so many tokens, layers share indexers."""
 DELTA = frozenset(("qwen3next", "qwen35", "qwen35moe"))
 """Hybrids with one attending layer in so many; the file says in how many, or which."""
-BY_HEADS = frozenset(("granitehybrid", "jamba", "nemotron_h", "nemotron_h_moe", "lfm2", "lfm2moe", "kimi-linear"))
+BY_HEADS = frozenset(("granitehybrid", "nemotron_h", "nemotron_h_moe", "lfm2", "lfm2moe", "kimi-linear"))
 """Hybrids whose recurrent layers are those without key-value heads."""
 COMPRESSED = "deepseek4"
 ROLLS_BACK = frozenset(
@@ -259,22 +252,17 @@ def _windowed(keys: _Keys) -> Architecture | None:
     period = keys.number("attention.sliding_window_pattern", rule.period)
     if not pattern and not period:
         return None
-    shared_from = keys.layer_count
-    if name == "gemma3n":
-        shared_from = 20
-    elif name == "gemma4":
-        shared_from = keys.block_count - keys.number("attention.shared_kv_layers")
+    # layers from here on reuse the caches of earlier ones
+    shared_from = keys.block_count - keys.number("attention.shared_kv_layers")
 
     def is_window(layer: int) -> bool:
         if pattern:
             return bool(pattern[layer]) if layer < len(pattern) else False
-        place = layer % period
-        return place != 0 if rule.full_first else place < period - 1
+        return layer % period < period - 1
 
     return keys.model(
         "window",
         [
-            # layers behind these reuse the caches of earlier ones
             Layer(caches=(keys.attention(layer, is_window(layer)),) if layer < shared_from else ())
             for layer in range(keys.layer_count)
         ],

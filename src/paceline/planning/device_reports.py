@@ -128,7 +128,7 @@ def rocm_cards(text: str) -> list[DriverCard]:
     return [
         DriverCard(
             name=str(card.get("Card Series") or card.get("Card series") or card.get("Device Name") or name),
-            address=str(card.get("PCI Bus", "")).lower().removeprefix("0000"),
+            address=str(card.get("PCI Bus", "")).lower(),
             memory_bytes=(memory := _whole(card.get("VRAM Total Memory (B)"))),
             free_bytes=None if memory is None else memory - (_whole(card.get("VRAM Total Used Memory (B)")) or 0),
             processor=str(card.get("GFX Version", "")),
@@ -136,6 +136,33 @@ def rocm_cards(text: str) -> list[DriverCard]:
         for name, card in sorted(_object(text).items())
         if name.startswith("card") and isinstance(card, Mapping)
     ]
+
+
+def amd_smi_cards(text: str) -> list[DriverCard]:
+    """What ``amd-smi static --asic --bus --vram --json`` printed, which takes the place of ``rocm-smi``: a list, or in
+    newer versions an object with one under ``gpu_data``."""
+    start = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=-1)
+    if start < 0:
+        return []
+    try:
+        document, _ = json.JSONDecoder().raw_decode(text[start:])
+    except ValueError:
+        return []
+    entries = document.get("gpu_data") if isinstance(document, dict) else document
+    cards = []
+    for entry in entries if isinstance(entries, list) else []:
+        asic, bus, memory = (_part(entry, name) for name in ("asic", "bus", "vram"))
+        size = _part(memory, "size")
+        megabytes = _whole(size.get("value"))
+        cards.append(
+            DriverCard(
+                name=str(asic.get("market_name", "AMD GPU")),
+                address=str(bus.get("bdf", "")).lower(),
+                memory_bytes=None if megabytes is None else megabytes * MIB,
+                processor=str(asic.get("target_graphics_version", "")),
+            )
+        )
+    return cards
 
 
 def amd_cards(drm: Path) -> list[DriverCard]:
@@ -162,7 +189,7 @@ def amd_cards(drm: Path) -> list[DriverCard]:
         cards.append(
             DriverCard(
                 name=_file_text(folder / "product_name") or "AMD GPU",
-                address=folder.resolve().name.removeprefix("0000"),
+                address=folder.resolve().name,
                 memory_bytes=whole,
                 free_bytes=max(0, whole - int(used)),
                 power_limit_w=None if limit is None else limit / 1e6,
@@ -201,6 +228,12 @@ def pcie_bytes_per_s(generation: float | None, lanes: float | None) -> float | N
     """In one direction; ``None`` where the driver does not tell."""
     per_lane = PCIE_GB_PER_S_A_LANE.get(int(generation)) if generation is not None else None
     return per_lane * lanes * 1e9 if per_lane and lanes else None
+
+
+def _part(document: object, name: str) -> Mapping[str, object]:
+    """An object within another; empty where it is not there."""
+    part = document.get(name) if isinstance(document, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def _number(text: str) -> float | None:

@@ -4,6 +4,7 @@ The program is ``engines/llama_cpp_dry_run.cpp``, which ``paceline engine build`
 weights and takes no memory of devices, so it answers in a second for any model, and for machines that are not here.
 """
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -111,6 +112,7 @@ def dry_run(
             errors="replace",
             timeout=timeout_s,
             check=False,
+            env=os.environ | {"GGML_NO_BACKTRACE": "1"},
         )
     except OSError as error:
         raise DryRunFailed(f"{program} can't be started: {error.strerror or error}") from error

@@ -18,6 +18,7 @@ from paceline.planning.device_reports import (
     DriverCard,
     EngineDevice,
     amd_cards,
+    amd_smi_cards,
     apple_chip,
     engine_devices,
     nvidia_cards,
@@ -113,8 +114,9 @@ def _nvidia(run: Run) -> list[DriverCard]:
 
 
 def _amd(run: Run, drm: Path) -> list[DriverCard]:
-    """What the kernel knows of cards, with names from ROCm's tool where it is there."""
-    told = rocm_cards(run(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showbus", "--json"]))
+    """What the kernel knows of cards, with names from ROCm's tools where they are there."""
+    told = amd_smi_cards(run(["amd-smi", "static", "--asic", "--bus", "--vram", "--json"]))
+    told = told or rocm_cards(run(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showbus", "--json"]))
     known = amd_cards(drm)
     if not known:
         return told

@@ -34,7 +34,7 @@ class BadDevices(Exception):
 
 def given_machine(gpus: str, host_memory_bytes: int | None = None) -> Machine:
     """The machine that ``--gpus`` means: ``2x RTX PRO 6000``, ``24,24`` (GiB), ``RTX 3090, RTX 5090 32GB``, or a file
-    in JSON with a :class:`Machine` in it, as ``paceline plan --json`` writes one.
+    in JSON: a :class:`Machine`, or what has one under ``machine``, as ``paceline plan --json`` prints.
 
     Args:
         host_memory_bytes: of the host that the cards are in, where it is known.
@@ -122,7 +122,9 @@ def unified_share(card: Card, memory_gib: float) -> float:
 
 def _from_file(path: Path) -> Machine:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Machine)
+        document = msgspec.json.decode(path.read_bytes())
+        machine = document.get("machine", document) if isinstance(document, dict) else document
+        return msgspec.convert(machine, Machine)
     except FileNotFoundError:
         raise BadDevices(f"there is no file {path}") from None
     except OSError as error:

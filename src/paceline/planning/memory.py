@@ -9,6 +9,7 @@ llama.cpp's source are those of b11434.
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 from typing import Literal
 
 from msgspec import Struct
@@ -126,6 +127,11 @@ class Model(Struct, frozen=True, dict=True):
     def weight_bytes(self) -> int:
         """Of the whole file."""
         return sum(header.tensor_bytes for header in self.headers)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Values of all tensors."""
+        return sum(prod(tensor.shape) for header in self.headers for tensor in header.tensors)
 
     @property
     def expert_count(self) -> int:

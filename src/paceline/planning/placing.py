@@ -1,6 +1,6 @@
 """Which layer goes on which device, and what each device then holds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -61,14 +61,21 @@ def laid_out(
     settings: Settings,
     placement: Placement,
     draft: DraftModel | None = None,
+    layers: Sequence[Use] | None = None,
 ) -> tuple[tuple[Use, ...], Use]:
-    """What each device holds, and the host."""
+    """What each device holds, and the host.
+
+    Args:
+        layers: what :func:`layer_uses` gives for the same, where it is known already.
+    """
     architecture = model.architecture
+    if layers is None:
+        layers = layer_uses(model, settings, placement.host_experts)
     devices = [Use() for _ in range(placement.devices)]
     host = Use(weights=model.input_bytes)
     # 1. Weights and caches, layer by layer.
     for index, place in enumerate(placement.layers):
-        use = _layer(model, settings, placement, index)
+        use = layers[index]
         experts = model.layers[index].experts if index < placement.host_experts and index < len(model.layers) else 0
         if placement.is_by_tensor:
             for device in range(placement.devices):
@@ -120,16 +127,22 @@ def by_layer(
     fast = max((device.bandwidth_bytes_per_s or 0 for device in devices), default=0)
     is_fast = [(device.bandwidth_bytes_per_s or fast) >= FAST_ENOUGH * fast for device in devices]
     all_alike = all(is_fast) or not prefers_fast
+    layers = layer_uses(model, settings, host_experts)
+
+    def placed(places: Sequence[int]) -> Layout:
+        placement = Placement(layers=tuple(places), devices=len(devices), host_experts=host_experts)
+        uses, host = laid_out(model, settings, placement, draft, layers)
+        return Layout(placement, uses, host, _over(uses, capacities))
 
     def with_share(share: float) -> tuple[Layout, bool]:
         filled = [
             capacity if quick and not all_alike else capacity * share
             for capacity, quick in zip(capacities, is_fast, strict=True)
         ]
-        layout = _filled(model, settings, filled, capacities, host_experts, host_layers, draft)
+        layout = _filled(layers, filled, host_layers, placed)
         return layout, all(use.total <= most for use, most in zip(layout.devices, filled, strict=True))
 
-    if all_alike and (layout := _even(model, settings, capacities, host_experts, host_layers, draft)).over == 0:
+    if all_alike and (layout := _even(layers, capacities, host_layers, placed)).over == 0:
         return layout
     best, is_within = with_share(1.0)
     low, high = 0.0, 1.0
@@ -168,14 +181,17 @@ def proportional(placement: Placement, model: Model) -> Placement:
     return Placement(layers=layers, devices=placement.devices)
 
 
-def _layer(model: Model, settings: Settings, placement: Placement, index: int) -> Use:
-    """What goes where a layer goes."""
-    if index == len(placement.layers) - 1:
-        return Use(weights=model.output_bytes)
+def layer_uses(model: Model, settings: Settings, host_experts: int) -> list[Use]:
+    """What goes where each layer goes; the output's stands last."""
+    blocks = model.header.own_number("block_count")
+    return [*(_layer(model, settings, index, host_experts) for index in range(blocks)), Use(weights=model.output_bytes)]
+
+
+def _layer(model: Model, settings: Settings, index: int, host_experts: int) -> Use:
     if index >= len(model.layers):
         return Use()  # counted by the file, and not in it
     weights = model.layers[index]
-    size = weights.shared + (0 if index < placement.host_experts else weights.experts)
+    size = weights.shared + (0 if index < host_experts else weights.experts)
     architecture = model.architecture
     if index >= model.trunk_count:
         if not settings.loads_mtp:
@@ -197,48 +213,28 @@ def _part(use: Use, model: Model, settings: Settings, index: int, count: int) ->
     return Use(weights=mirrored + -(-(use.weights - mirrored) // count), cache=cache)
 
 
-class _Beside(Struct, frozen=True):
-    """What a layout holds beside its layers."""
-
-    layout: Layout
-    bytes: tuple[int, ...]
+Placed = Callable[[Sequence[int]], Layout]
+"""Lays out layers in given places."""
 
 
-def _even(
-    model: Model,
-    settings: Settings,
-    capacities: Sequence[int],
-    host_experts: int,
-    host_layers: int,
-    draft: DraftModel | None,
-) -> Layout:
+def _even(layers: Sequence[Use], capacities: Sequence[int], host_layers: int, placed: Placed) -> Layout:
     """Each device with its share of all layers, to the nearest layer."""
-    count = len(capacities)
-    sizes = _sizes(model, settings, count, host_experts)[host_layers:]
+    count, sizes = len(capacities), [use.total for use in layers[host_layers:]]
     total, room = sum(sizes), max(1, sum(capacities))
     ends = [total * sum(capacities[: at + 1]) / room for at in range(count)]
     places, held, device = [HOST] * host_layers, 0, 0
     for size in sizes:
         while device < count - 1 and held + size / 2 > ends[device]:
             device += 1
-        places.append(device)
+        places.append(device if count else HOST)
         held += size
-    return _placed(model, settings, places, capacities, host_experts, draft).layout
+    return placed(places)
 
 
-def _filled(
-    model: Model,
-    settings: Settings,
-    filled: Sequence[float],
-    capacities: Sequence[int],
-    host_experts: int,
-    host_layers: int,
-    draft: DraftModel | None,
-) -> Layout:
+def _filled(layers: Sequence[Use], filled: Sequence[float], host_layers: int, placed: Placed) -> Layout:
     """Layers in order onto devices, to the given fill. What is beside the layers follows from where they are, and the
     other way round, so it is done again with what the last round found."""
-    count = len(filled)
-    sizes = _sizes(model, settings, count, host_experts)
+    count, sizes = len(filled), [use.total for use in layers]
     beside = [0] * count
     for _ in range(ROUNDS):
         places, device, held = [HOST] * host_layers, 0, 0
@@ -247,36 +243,18 @@ def _filled(
                 device, held = device + 1, 0
             places.append(device)
             held += size
-        placed = _placed(model, settings, places, capacities, host_experts, draft)
+        layout = placed(places)
+        own = [0] * count
+        for size, place in zip(sizes, places, strict=True):
+            if place != HOST:
+                own[place] += size
+        found = [use.total - size for use, size in zip(layout.devices, own, strict=True)]
         # a device that has no layers yet will need about what the others do
-        found = [size or max(placed.bytes, default=0) for size in placed.bytes]
+        found = [size or max(found, default=0) for size in found]
         if found == beside:
             break
         beside = found
-    return placed.layout
-
-
-def _sizes(model: Model, settings: Settings, count: int, host_experts: int) -> list[int]:
-    """Of each layer, and of the output."""
-    blocks = model.header.own_number("block_count") + 1
-    probe = Placement(layers=(0,) * blocks, devices=count, host_experts=host_experts)
-    return [_layer(model, settings, probe, index).total for index in range(blocks)]
-
-
-def _placed(
-    model: Model,
-    settings: Settings,
-    places: Sequence[int],
-    capacities: Sequence[int],
-    host_experts: int,
-    draft: DraftModel | None,
-) -> _Beside:
-    placement = Placement(layers=tuple(places), devices=len(capacities), host_experts=host_experts)
-    devices, host = laid_out(model, settings, placement, draft)
-    sizes = _sizes(model, settings, len(capacities), host_experts)
-    own = [sum(size for size, at in zip(sizes, places, strict=True) if at == device) for device in range(len(devices))]
-    beside = tuple(use.total - size for use, size in zip(devices, own, strict=True))
-    return _Beside(Layout(placement, devices, host, _over(devices, capacities)), beside)
+    return layout
 
 
 def _over(devices: Sequence[Use], capacities: Sequence[int]) -> int:

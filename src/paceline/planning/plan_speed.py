@@ -1,6 +1,7 @@
 """How fast a plan will be, in sentences: what is predicted, from what, and what is not."""
 
 from collections.abc import Iterator
+from math import prod
 
 from paceline.planning.architectures import layer_of
 from paceline.planning.devices import Machine
@@ -80,10 +81,7 @@ def _parameters(model: Model) -> float:
             layer = layer_of(tensor)
             if tensor.name.startswith(INPUT_TENSORS) or (layer is not None and layer >= model.trunk_count):
                 continue
-            values = 1
-            for length in tensor.shape:
-                values *= length
-            total += values * (share if EXPERTS.match(tensor.name) else 1)
+            total += prod(tensor.shape) * (share if EXPERTS.match(tensor.name) else 1)
     return total
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from paceline.engines.llama_cpp_flags import drafting_flags
 from paceline.planning import command_line, speed
-from paceline.planning.architectures import assumed_architecture
+from paceline.planning.architectures import Architecture, assumed_architecture
 from paceline.planning.choices import choices
 from paceline.planning.devices import Machine
 from paceline.planning.drafters import FoundDrafter
@@ -21,6 +21,7 @@ from paceline.planning.memory import HOST, Model, model_of
 from paceline.planning.placing import CONTEXT_BYTES, MARGIN_BYTES, Layout, budget_bytes
 from paceline.planning.plan import Budget, DoesNotFit, Judgement, Plan, Wish
 from paceline.planning.search import HOST_MARGIN_BYTES, Found, Search, used_machine
+from paceline.planning.unknown_architecture import asked_architecture
 
 NAMES = {"cuda": "CUDA", "rocm": "ROCm", "vulkan": "Vulkan", "metal": "MTL", "sycl": "SYCL"}
 """What llama.cpp calls devices of a backend, before their numbers."""
@@ -41,13 +42,13 @@ def make_plan(
         DoesNotFit: the host and the devices together can't hold the model.
         BadModelFile: the drafter's file can't be used.
     """
-    architecture = model.architecture or assumed_architecture(model.headers)
+    warnings = [*machine.warnings]
+    architecture = model.architecture or _asked(model, judge, warnings)
     whole = replace(model, architecture=architecture)
     draft_model = _draft_model(drafter)
     corrections: dict[int, int] = {}
     search = Search(whole, architecture, machine, wish, drafter, draft_model, corrections)
     judgement: Judgement | None = None
-    warnings = [*machine.warnings]
     for _ in range(MAX_TRIALS):
         found, steps = search.best()
         caches = command_line.host_caches(found, architecture, machine)
@@ -104,6 +105,16 @@ def make_plan(
         drafted_token_cost=_token_cost(model, used_machine(machine, found.candidate)),
         used_devices=found.candidate.used,
     )
+
+
+def _asked(model: Model, judge: Judge | None, warnings: list[str]) -> Architecture:
+    """Of a model whose architecture is not known: as the engine has it, or else the most it can be."""
+    if judge is not None:
+        try:
+            return asked_architecture(model, judge)
+        except DryRunFailed as error:
+            warnings.append(f"The engine does not know the architecture either: {error}.")
+    return assumed_architecture(model.headers)
 
 
 def _draft_model(drafter: FoundDrafter | None) -> Model | None:

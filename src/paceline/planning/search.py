@@ -30,6 +30,8 @@ SLOTS: dict[Aim, int] = {"latency": 1, "throughput": 4}
 MORE_EXPERTS = 1.25
 """Layers whose experts may leave the cards for a longer context, over those that have to anyway. Set by hand."""
 HOST_MARGIN_BYTES = GIB
+LEAST_BITS = 1.5
+"""A weight, of the smallest files that are made (IQ1_S)."""
 READ_STATES = ("mtp", "eagle3")
 """Drafters that read the target's hidden states: the target keeps a state for each token of theirs."""
 
@@ -360,8 +362,16 @@ class Search:
         return (
             f"{self._model.header.path.name} has {self._model.weight_bytes / GIB:.1f} GiB of weights, and devices and "
             f"host have room for {room / GIB:.1f} GiB. Even with {found.candidate.context_tokens:,} tokens of context, "
-            f"{found.layout.over / GIB:.1f} GiB are missing."
+            f"{found.layout.over / GIB:.1f} GiB are missing. {self._smaller(found)}"
         )
+
+    def _smaller(self, found: Found) -> str:
+        """Which file of the same model would do, as far as there are any."""
+        weights, count = self._model.weight_bytes, max(1, self._model.parameters)
+        bits = 8 * (weights - found.layout.over) / count
+        if bits < LEAST_BITS:
+            return "No file of this model is so small."
+        return f"A file of it with {bits:.1f} bits a weight would fit; this one has {8 * weights / count:.1f}."
 
 
 def _is_as_good(without: Found, found: Found) -> bool:

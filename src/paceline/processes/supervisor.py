@@ -21,9 +21,9 @@ from paceline.engines.launch_environment import masked
 from paceline.processes.launch import prepare_launch
 from paceline.processes.launched_process import LaunchedProcess
 from paceline.processes.process_log import ProcessLog
-from paceline.settings import EngineSettings, LocalEngineSettings
+from paceline.settings import CloudEngineSettings, EngineSettings, LocalEngineSettings
 from paceline.types import Abilities
-from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer, without_credentials
+from paceline.wire.client import IDLE_LIMIT_S, Client, ConnectFailed, ConnectionLost, bearer, without_credentials
 
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the first, second ... restart in a row; the last one repeats."""
@@ -47,6 +47,9 @@ MAX_STARTS_IN_VAIN = 3
 """An engine that did not come up after more starts in a row than this is started again, but no longer waited for."""
 MAX_LOOK_AGAIN_S = 5.0
 """A request that names an unknown model waits no longer than this for engines to be asked anew."""
+CLOUD_IDLE_LIMIT_S = 30.0
+"""For so long connections to a provider are kept, since each costs two or three times the way there and back. Their
+servers keep them for a minute and more."""
 DECLARED_DOWN = "the engine was declared down"
 
 log = logging.getLogger("paceline.processes")
@@ -178,7 +181,10 @@ class Supervisor:
         self._look_now.set()
 
     def report_failure(self, problem: str) -> None:
-        """Tell that no connection to the engine could be made: it counts as down until a look says otherwise."""
+        """Tell that no connection to the engine could be made: it counts as down until a look says otherwise. A
+        provider's is not looked at, and so stays up."""
+        if self._settings.is_cloud:
+            return
         if self.health is Health.UP:
             self._set(Health.DOWN, problem)
         self._look_now.set()
@@ -194,7 +200,7 @@ class Supervisor:
         """Refresh :attr:`facts` and :attr:`health` now, unless that was done less than so many seconds ago. Returns
         when it is done, or is taking too long."""
         loop = asyncio.get_running_loop()
-        if self._task is None or self._task.done():
+        if self._task is None or self._task.done() or self._settings.is_cloud:
             return
         if self._looks_begun == self._looks_done and loop.time() - self._last_look_s < at_most_every_s:
             return
@@ -220,8 +226,12 @@ class Supervisor:
             await self._pause(FAILED_INTERVAL_S)
 
     async def _watch(self) -> None:
-        assert self._settings.url is not None
-        self.client = self._connect(self._settings.url)
+        assert self._settings.base_url is not None
+        self.client = self._connect(self._settings.base_url)
+        if isinstance(self._settings, CloudEngineSettings):
+            self.facts = Facts(models={name: {"id": name, "object": "model"} for name in self._settings.models})
+            self._set(Health.UP, None)
+            await asyncio.Event().wait()  # until it is stopped: nothing is asked, since everything costs
         while True:
             await self._look()
             await self._pause()
@@ -433,7 +443,8 @@ class Supervisor:
 
     def _connect(self, url: str) -> Client:
         try:
-            return Client(url.rstrip("/").removesuffix("/v1"), self.timing.connect_timeout_s, bearer(self.api_key))
+            idle_limit_s = CLOUD_IDLE_LIMIT_S if self._settings.is_cloud else IDLE_LIMIT_S
+            return Client(url, self.timing.connect_timeout_s, bearer(self.api_key), idle_limit_s)
         except ValueError as error:
             raise LaunchError(str(error)) from error
 

@@ -52,7 +52,7 @@ COLUMNS = {
     **{name: f"decision.{name}" for name in ("reason", "propensity", "exploring_s", "predictions")},
     **{
         name: f"outcome.{name}"
-        for name in ("status", "error", "total_s", "queue_s", "decision_s", "first_byte_s", "beside")
+        for name in ("status", "error", "cost", "total_s", "queue_s", "decision_s", "first_byte_s", "beside")
     },
     **{name: f"outcome.observed.{name}" for name in Observation.__struct_fields__},
     "text": "text",

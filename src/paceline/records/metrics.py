@@ -17,13 +17,15 @@ from paceline.records.series import Counts, Histogram
 from paceline.types import CLIENT_LEFT, Outcome, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+Spending = Sequence[tuple[str, str, float, float]]
+"""Of each budget: the key that it is for, its period, what was spent, and its limit."""
 Lanes = Mapping[str, tuple[bool, int, int]]
 """By name, whether it is up, and the requests that it decodes, and that wait for it."""
 LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 """Bounds of the histograms of requests: from the first byte of a short answer to the end of a long one."""
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 """Bounds of the histogram of inspecting and deciding, which mostly takes less than a millisecond."""
-PARTS = ("inspection", "decision", "prediction", "learning")
+PARTS = ("inspection", "placement", "decision", "prediction", "learning")
 """Of routing, that may fail."""
 DENIALS = ("invalid_api_key", "forbidden", "foreign_origin", "unknown_host")
 """Why a request was not let in."""
@@ -67,6 +69,7 @@ class Metrics:
         self._decode = self._counter("decode_seconds", "Time of decoding generation_tokens.", by_task)
         self._drafted = self._counter("draft_tokens", "Tokens that were drafted.", by_task)
         self._accepted = self._counter("accepted_tokens", "Drafted tokens that were accepted.", by_task)
+        self._cost = self._counter("cost", "What is to be paid for answers, in the configured currency.", by_lane)
         self._exploring = self._counter("exploration_seconds", "Expected cost of choices that were explored.", ())
         self._denied = self._counter("denied", "Requests that were not let in.", ("reason",))
         self._passed = self._counter(
@@ -99,6 +102,8 @@ class Metrics:
         self._queue.observe(of_lane, outcome.queue_s)
         if outcome.first_byte_s is not None:
             self._first.observe(of_lane, outcome.first_byte_s)
+        if outcome.cost:
+            self._cost.add(of_lane, outcome.cost)
         if outcome.error is not None:
             return  # what fails fast must not look fast
         self._duration.observe(of_lane, outcome.total_s)
@@ -179,14 +184,16 @@ class Metrics:
                 for by_task in of_tasks:
                     by_task.know((lane, str(task)))
 
-    def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None) -> bytes:
+    def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None, spending: Spending = ()) -> bytes:
         """The document.
 
         Args:
+            spending: against the budgets.
             failures: by part of routing.
             log_lost: entries that the decision log could not keep; ``None`` where there is no log.
         """
         self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
+        self._present.spending = spending
         return generate_latest(self._registry)
 
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counts:
@@ -225,6 +232,7 @@ class _Present(Collector):
         self.lanes: Lanes = {}
         self.failures: Mapping[str, int] = {}
         self.log_lost: int | None = None
+        self.spending: Spending = ()
 
     def collect(self) -> Iterator[Metric]:
         for number, (name, about) in enumerate(
@@ -246,6 +254,13 @@ class _Present(Collector):
         for part in dict.fromkeys((*PARTS, *self.failures)):
             failures.add_metric([part], self.failures.get(part, 0))
         yield failures
+        for number, (name, about) in enumerate(
+            (("spent", "Spent of a budget in its present period."), ("limit", "The limit of a budget.")), 2
+        ):
+            gauge = GaugeMetricFamily(f"paceline_budget_{name}", about, labels=["key", "per"])
+            for budget in self.spending:
+                gauge.add_metric(list(budget[:2]), float(budget[number]))
+            yield gauge
         if self.log_lost is not None:
             yield CounterMetricFamily(
                 "paceline_log_entries_lost", "Requests that the decision log could not keep.", value=self.log_lost

@@ -17,6 +17,8 @@ from paceline.decision.predict import foresee
 from paceline.inspection import inspect, meaning
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.routing import store
+from paceline.routing.placement import NoPlace
+from paceline.routing.placer import Placer
 from paceline.routing.rules import fitting, in_words
 from paceline.settings import RoutingSettings, Rule
 from paceline.types import Decision, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
@@ -47,6 +49,8 @@ class Router:
             and outcomes choose the same.
         conversation_key: of the hashes by which requests of one conversation are known, up to 64 bytes. To know
             conversations again after a restart, give the same one.
+        placer: decides among engines that don't serve the same, or that a request may not go to: those of lanes whose
+            state has an offer.
     """
 
     def __init__(
@@ -58,12 +62,15 @@ class Router:
         knowledge: Knowledge | None = None,
         seed: int | None = None,
         conversation_key: bytes = PROCESS_KEY,
+        placer: Placer | None = None,
     ) -> None:
         self.lanes = lanes
         self.settings = settings
         self.rules = rules
         self.knowledge = knowledge or Knowledge()
         """What was learned so far; it changes with every outcome."""
+        self.placer = placer or Placer()
+        """Where requests may go, and what that costs."""
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and was done without."""
         self._random = Random(seed)
@@ -84,10 +91,18 @@ class Router:
 
         Raises:
             ValueError: there is no lane to choose from.
+            NoPlace: it may go down none of them: it is private, or what it needs is not offered, or can't be paid.
         """
+        if signals is None:
+            signals = self._inspected(request, self.failures)
         decision = self._decide(request, signals, lanes, self._random, self.failures)
         if lanes is None:
             self._in_flight[id(decision)] = decision
+        elif decision.placed is not None:
+            try:
+                self.placer.begins(decision, request, signals, lanes)
+            except Exception:
+                note_failure(self.failures, "placement")
         return decision
 
     def explain(
@@ -96,7 +111,7 @@ class Router:
         """What :meth:`choose` would decide now. Nothing is changed, counted, or drawn from its random numbers.
 
         Raises:
-            ValueError: there is no lane to choose from.
+            ValueError, NoPlace: as :meth:`choose`.
         """
         same_numbers = Random()
         same_numbers.setstate(self._random.getstate())
@@ -105,6 +120,11 @@ class Router:
     def observe(self, decision: Decision, outcome: Outcome) -> None:
         """Learn from what became of a request; of one that failed, too. An outcome without a time counts as of now."""
         self._in_flight.pop(id(decision), None)
+        if decision.placed is not None:
+            try:
+                self.placer.observe(decision, outcome)
+            except Exception:
+                note_failure(self.failures, "placement")
         if not decision.teaches or decision.signals is None:
             return
         if not outcome.at_s:
@@ -113,6 +133,14 @@ class Router:
             learn(self.knowledge, decision.signals, decision, outcome)
         except Exception:
             note_failure(self.failures, "learning")
+
+    def billed(self, decision: Decision, outcome: Outcome) -> Outcome:
+        """An outcome with what it cost, as far as that is known. To be called before it is observed."""
+        try:
+            return outcome if decision.placed is None else self.placer.billed(decision, outcome)
+        except Exception:
+            note_failure(self.failures, "placement")
+            return outcome
 
     def inspect(self, request: Request) -> Signals:
         """What a request asks for; nothing known of it where that fails."""
@@ -192,12 +220,48 @@ class Router:
             rng=rng,
             failures=failures,
         )
+        if any(lane.offer is not None for lane in lanes):
+            decision = self._placed(request, lanes, choosing, failures)
+        else:
+            decision = self._guarded(request, lanes, choosing, failures)
+        return decision if request.teaches else replace(decision, teaches=False)
+
+    def _guarded(
+        self, request: Request, lanes: Sequence[LaneState], choosing: "_Choosing", failures: Counter[str]
+    ) -> Decision:
         try:
-            decision = self._routed(request, lanes, choosing)
+            return self._routed(request, lanes, choosing)
         except Exception:
             note_failure(failures, "decision")
-            decision = choosing.first_of(lanes, DECISION_FAILED)
-        return decision if request.teaches else replace(decision, teaches=False)
+            return choosing.first_of(lanes, DECISION_FAILED)
+
+    def _placed(
+        self, request: Request, lanes: Sequence[LaneState], choosing: "_Choosing", failures: Counter[str]
+    ) -> Decision:
+        """Which engine, and only then how it decodes. What fails here lets nothing leave this machine.
+
+        Raises:
+            NoPlace: the request may go nowhere.
+        """
+        signals = choosing.signals
+        forced = request.forced_lane
+        named = [lane for lane in self._named(forced, lanes) if lane.offer is not None] if forced is not None else []
+        among = named or lanes
+        try:
+            wanted = self.placer.wanted(request, signals, choosing.answer_tokens(among))
+            pools, struck, wanted = self.placer.pools(request, signals, among, wanted)
+            rule = fitting(self.rules, request, signals) if self.rules and not named else None
+            ruled = [lane.lane.engine for lane in self._named(rule.lane, among) if lane.is_up] if rule else []
+            decided = [(pool, self._guarded(request, pool.lanes, choosing, failures)) for pool in pools]
+            return self.placer.placed(request, signals, decided, wanted, struck, ruled)
+        except NoPlace:
+            raise
+        except Exception:
+            note_failure(failures, "placement")
+        staying = [lane for lane in among if lane.offer is None or not lane.offer.leaves_machine]
+        if not staying:
+            raise NoPlace({lane.lane.engine: "placing it failed, and it may be private" for lane in among}, "private")
+        return self._guarded(request, staying, choosing, failures)
 
     def _routed(self, request: Request, lanes: Sequence[LaneState], choosing: "_Choosing") -> Decision:
         # 1. Of the lanes that the request forces, by a lane's name or an engine's, one that keeps what it means.
@@ -228,7 +292,10 @@ class Router:
             decision = choosing.among(ruled, why, why)
             reserve = (*(lane.lane.name for lane in lanes if lane not in ruled), *reserve)
         else:
+            # 4. Of the rest, engines of one's own before providers'.
+            lanes, providers = _own_first(lanes)
             decision = choosing.predicted(lanes)
+            reserve = (*providers, *reserve)
             if note:
                 decision = replace(decision, reason=note + decision.reason)
         return replace(decision, alternatives=decision.alternatives + reserve) if reserve else decision
@@ -272,10 +339,15 @@ class _Choosing:
         decision = self.predicted(lanes)
         return replace(decision, reason=f"{several}; {decision.reason}")
 
+    def answer_tokens(self, lanes: Sequence[LaneState]) -> float:
+        """The expected length of the answer."""
+        return predict(self.signals, lanes[:1], self._knowledge)[lanes[0].lane.name].tokens
+
     def predicted(self, lanes: Sequence[LaneState]) -> Decision:
-        """By the predictions."""
+        """By the predictions. What is tried out costs time, and nobody's money."""
+        exploration = 0.0 if any(lane.is_cloud for lane in lanes) else self._exploration
         try:
-            return decide(self.signals, lanes, self._knowledge, self._random, self._exploration)
+            return decide(self.signals, lanes, self._knowledge, self._random, exploration)
         except Exception:
             note_failure(self._failures, "decision")
             return self.first_of(lanes, DECISION_FAILED)
@@ -297,6 +369,15 @@ class _Choosing:
             signals=self.signals,
             control=control,
         )
+
+
+def _own_first(lanes: Sequence[LaneState]) -> tuple[Sequence[LaneState], tuple[str, ...]]:
+    """The lanes of engines of one's own, and the names of the others, where one of the former is well; else all, and
+    none."""
+    own = [lane for lane in lanes if not lane.is_cloud]
+    if len(own) == len(lanes) or not any(lane.healthy for lane in own):
+        return lanes, ()
+    return own, tuple(lane.lane.name for lane in lanes if lane.is_cloud)
 
 
 def _keeping(lanes: Sequence[LaneState], asked: frozenset[str]) -> tuple[Sequence[LaneState], list[str]]:

@@ -1,28 +1,31 @@
 """One request down one lane: it waits for its turn, is sent, and its answer begins, or the attempt fails."""
 
 import asyncio
+from math import inf
 from time import perf_counter
 
 from paceline.engines import Observer
 from paceline.engines.body import with_model
 from paceline.serving.answering import ERROR_INSIDE, Answering, Failed, Refusal, refused
-from paceline.serving.errors import EngineRefused
+from paceline.serving.errors import EngineRefused, NotPlaced
 from paceline.serving.failure import Failure
 from paceline.serving.handles import LaneHandle
-from paceline.serving.headers import to_client, to_engine
+from paceline.serving.headers import from_cloud, to_client, to_cloud, to_engine
 from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXPECTED, expected_s, first_byte_limit_s
 from paceline.serving.plan import Plan
-from paceline.serving.relay import EngineSilent, Relay
+from paceline.serving.relay import MAX_PING_HELD_S, EngineSilent, Relay
 from paceline.serving.reply import Reply
 from paceline.serving.turns import QueueFull, Turn
-from paceline.settings import ServerSettings
-from paceline.types import REFUSALS
+from paceline.settings import CloudEngineSettings, ServerSettings
+from paceline.types import REFUSALS, Request
 from paceline.wire.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 
 BUSY = (*REFUSALS, 503, 529)
 """Statuses with which an engine says that it can't take a request now; another lane may. 409 is said where slots are
 taken, 529 by Anthropic's API; 408 and 425 are those that clients repeat a request after, too."""
+NO_ACCOUNT = (401, 402, 403, 407)
+"""With which a provider says that the operator's key or account is not good for it; 402 is to be paid first."""
 WRONG_KEY = (401, 407)
 """Which are the engine's or its configuration's fault where it was not the client's key that was sent."""
 NOT_ITS_FAULT = (501, 505)
@@ -68,9 +71,20 @@ class Attempt:
 
     Args:
         keep_key: whether the client's API key is meant for the engine.
+        is_raced: whether another lane may be tried at the same time, so that nothing may go to the client before it is
+            known which one serves it.
     """
 
-    def __init__(self, *, lane: LaneHandle, plan: Plan, reply: Reply, server: ServerSettings, keep_key: bool) -> None:
+    def __init__(
+        self,
+        *,
+        lane: LaneHandle,
+        plan: Plan,
+        reply: Reply,
+        server: ServerSettings,
+        keep_key: bool,
+        is_raced: bool = False,
+    ) -> None:
         self.lane = lane
         self.fingerprint, _ = lane.engine.identity(plan.served.own_name(lane.engine.name))
         """Of the engine with the model, as it is at the beginning."""
@@ -86,11 +100,12 @@ class Attempt:
         self._reply = reply
         self._server = server
         self._keep_key = keep_key
+        self._is_raced = is_raced
         self._turn: Turn | None = None
         """While it is on the lane."""
         self._sent: _Sent | None = None
         """From when it was sent."""
-        self._has_left = False
+        self._has_left = self._was_unreachable = False
 
     async def begin(self, is_last: bool) -> Answering | Failed:
         """Wait for the lane's turn, send the request down it, and wait until its answer has begun. Until then nothing
@@ -113,6 +128,7 @@ class Attempt:
         try:
             begun = await self._send(is_last)
         except ConnectFailed as error:
+            self._was_unreachable = True
             begun = Failed(Failure.UNREACHABLE, f"can't be reached: {error}")
         except EngineSilent as error:
             begun = Failed(Failure.SILENT, str(error))
@@ -147,6 +163,25 @@ class Attempt:
     def first_byte_s(self) -> float | None:
         """From sending the request to the first byte of the answer's body, if that has come."""
         return self._sent.relay.first_byte_s if self._sent and self._sent.relay else None
+
+    def note_pace(self, is_whole: bool) -> None:
+        """Have its engine's pace know how this went: one that has not begun did not within this time.
+
+        Args:
+            is_whole: whether its answer came whole.
+        """
+        if self._sent is None or not self._plan.request.stream:
+            return
+        relay = self._sent.relay
+        if is_whole and relay is not None:
+            self.lane.engine.pace.ended(relay.longest_pause_s)
+        elif relay is None or relay.first_byte_s is None:
+            self.lane.engine.pace.begun(perf_counter() - self._sent.at_s)
+
+    @property
+    def was_delivered(self) -> bool:
+        """Whether the engine has got it, so that it may have worked on it."""
+        return self._sent is not None and not self._was_unreachable
 
     def release_turn_if_idle(self, reader_limit_s: float, now_s: float) -> None:
         """Let others have the device's turn where it is not used: the client takes its answer too slowly, or the engine
@@ -184,28 +219,30 @@ class Attempt:
     async def _send(self, is_last: bool) -> Answering | Failed:
         # 1. What the engine gets: the request with the engine's own name for the model and the lane's strategy.
         engine, strategy, supervisor = self.lane.engine, self.lane.lane.strategy, self.lane.engine.supervisor
-        request = self._plan.request
+        request = self._plan.spoken.request(engine.name, self._plan.request)
         own_name = self._plan.served.engine_names.get(engine.name)
         if own_name not in (None, request.model):
             request = with_model(request, own_name)
         observer = supervisor.engine.observe(request, strategy)
-        headers = to_engine(
-            request.headers,
-            api_key=engine.api_key,
-            keep_key=self._keep_key,
-            plain=True,
-            client=request.address,
-            is_unpacked=True,
-        )
         body = supervisor.engine.prepare(request, strategy, supervisor.abilities, self._plan.control(self.lane))
-        # 2. Send it, and wait for the answer's head.
+        # 2. Send it, if it still may be, and wait for the answer's head.
+        if not self._plan.may_go_to(engine):
+            raise NotPlaced(
+                f"the request is private and stays on this machine, and {engine.name} is not there", "private"
+            )
         sent = self._sent = _Sent(observer=observer, device_request_s=engine.device.request_s())
         limit_s = self._limit_s
-        answer = sent.answer = await engine.client.send("POST", request.path, headers, body, within_s=limit_s)
+        path, headers = engine.settings.path(request.path), self._headers(request)
+        answer = sent.answer = await engine.client.send("POST", path, headers, body, within_s=limit_s)
         self.status = answer.status
+        if engine.settings.is_cloud:
+            engine.limits.note(answer.status, answer.headers)
         # 3. A refusal is set aside.
         if (kind := self._refuses(answer.status)) is not None:
-            return Failed(kind, f"answered {answer.status}", refusal=await self._refusal(answer))
+            refusal: Refusal | None = await self._refusal(answer)
+            if kind is Failure.ACCOUNT:
+                refusal = None  # its words are for whoever has the account
+            return Failed(kind, f"answered {answer.status}", refusal=refusal)
         # 4. Wait until it can be told whether the answer is one; an error in its place is set aside, too.
         relay = sent.relay = Relay(
             answer=answer,
@@ -214,20 +251,46 @@ class Attempt:
             sent_s=sent.at_s,
             extra_headers=self._plan.headers(self.lane),
             first_byte_timeout_s=limit_s,
-            idle_timeout_s=self._server.idle_timeout_s,
+            idle_timeout_s=engine.stall_limit_s(self._server.idle_timeout_s),
             engine_url=supervisor.url,
+            translated=self._plan.spoken.translations.get(engine.name),
+            is_cloud=engine.settings.is_cloud,
+            max_ping_held_s=inf if self._is_raced else MAX_PING_HELD_S,
         )
         is_error = await relay.begin() is not None
+        if request.stream and not is_error:
+            engine.pace.begun(perf_counter() - sent.at_s)
         is_clients_to_read = is_last or relay.began or observer.error_is_clients or answer.status >= 400
         if is_error and not is_clients_to_read:
             refusal = self._set_aside(answer.status, answer.headers, relay.held, ERROR_INSIDE)
             return Failed(Failure.ERROR, ERROR_INSIDE, refusal=refusal)
         return Answering(lane=self.lane, relay=relay, observer=observer, status=answer.status)
 
+    def _headers(self, request: Request) -> Headers:
+        """What goes with the request."""
+        engine = self.lane.engine
+        if isinstance(settings := engine.settings, CloudEngineSettings):
+            return to_cloud(
+                request.headers,
+                passed=settings.passed_headers,
+                own=engine.key_headers,
+                configured=engine.configured_headers,
+            )
+        return to_engine(
+            request.headers,
+            api_key=engine.api_key,
+            keep_key=self._keep_key,
+            plain=True,
+            client=request.address,
+            is_unpacked=True,
+        )
+
     def _refuses(self, status: int) -> Failure | None:
         """What an answer's status says of the engine, if it is worth to ask another one."""
         if status in BUSY:
             return Failure.BUSY
+        if self.lane.engine.settings.is_cloud and status in NO_ACCOUNT:
+            return Failure.ACCOUNT
         is_our_key = self.lane.engine.api_key is not None or not self._keep_key
         is_ill = status >= 500 and status not in NOT_ITS_FAULT
         return Failure.ERROR if is_ill or (is_our_key and status in WRONG_KEY) else None
@@ -247,10 +310,14 @@ class Attempt:
         except AnswerTooLarge:  # as one that quotes the whole request: its status is what counts
             too_long = EngineRefused(status=status, max_bytes=MAX_SET_ASIDE_BYTES)
             return self._set_aside(status, [], too_long, refused(status))
+        if (translated := self._plan.spoken.translations.get(self.lane.engine.name)) is not None:
+            body = translated.whole(status, body)
         return self._set_aside(status, answer.headers, body, refused(status))
 
     def _set_aside(self, status: int, headers: Headers, body: bytes | EngineRefused, error: str) -> Refusal:
-        engines = [header for header in to_client(headers) if header[0].lower() != b"content-length"]
+        engine = self.lane.engine
+        passed = from_cloud(headers) if engine.settings.is_cloud else to_client(headers)
+        engines = [header for header in passed if header[0].lower() != b"content-length"]
         return Refusal(
             lane=self.lane,
             fingerprint=self.fingerprint,

@@ -19,10 +19,12 @@ class ServingError(Exception):
     Attributes:
         status: in HTTP's numbers, 400 or above.
         may_pass: whether the same request may be served in a moment.
+        retry_after_s: when, in seconds, as far as that is known.
     """
 
     status: int
     may_pass: bool = False
+    retry_after_s: float | None = None
 
 
 class UnknownLane(ServingError):
@@ -49,11 +51,54 @@ class UnknownModel(ServingError):
         self.name, self.lane = name, lane
 
 
+class NotPlaced(ServingError):
+    """No engine may serve the request: it is private, or its key, what it needs, or its price speaks against each.
+
+    Args:
+        filter_name: what spoke against the last that was left.
+    """
+
+    def __init__(self, message: str, filter_name: str) -> None:
+        super().__init__(message)
+        self.status = _STATUS_BY_FILTER.get(filter_name, 403)
+
+
+_STATUS_BY_FILTER = {"private": 403, "engines": 403, "declared": 404, "needs": 400, "cost": 402}
+"""Statuses after which no client asks again by itself."""
+
+
 class NoLane(ServingError):
     """No engine could be reached, or none has a place for the request. None has worked on it."""
 
     status = 503
     may_pass = True
+
+
+class CannotBeSaid(ServingError):
+    """No engine that serves the model speaks the client's API, and the request can't be translated."""
+
+    status = 400
+
+
+class LimitReached(ServingError):
+    """The providers that could serve it take no more for a while.
+
+    Args:
+        retry_after_s: how long.
+    """
+
+    status = 429
+    may_pass = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotPassedOn(ServingError):
+    """A request that is not decided on names, or could only go to, a provider."""
+
+    status = 404
 
 
 class EngineLost(ServingError):

@@ -1,5 +1,7 @@
 """One request in flight, from its arrival to what is recorded of it."""
 
+import asyncio
+from collections.abc import Sequence
 from time import perf_counter, time
 
 from msgspec import Struct
@@ -23,6 +25,13 @@ class _End(Struct, frozen=True):
     error: str | None
 
 
+class _Running(Struct, frozen=True, eq=False):
+    """An attempt that has not begun to answer."""
+
+    attempt: Attempt
+    task: "asyncio.Task[Answering | Failed]"
+
+
 class Exchange:
     """A request in flight. It arrives; it is :meth:`planned`; it is sent with :meth:`attempt`, until an answer has
     begun that is passed on with :meth:`relay`, or it :meth:`fails`. It is to be closed, whatever has happened.
@@ -42,10 +51,14 @@ class Exchange:
         self._keep_key = keep_key
         self._plan: Plan | None = None
         self._attempt: Attempt | None = None
+        self._attempts: list[Attempt] = []
+        """All of them."""
         self._earlier_queue_s = 0.0
         """How long earlier attempts waited for their turns."""
         self._failed_lanes: list[tuple[str, str]] = []
         """Lane and fingerprint of each attempt that failed without a refusal."""
+        self._cancelled_lanes: list[tuple[str, str]] = []
+        """The same of each that was sent, and cancelled since another one was quicker."""
         self._answer: Answering | Refusal | None = None
         """What the client gets, once that is known."""
         self._end: _End | None = None
@@ -80,15 +93,78 @@ class Exchange:
         Args:
             is_last: whether there is no other lane, so that an error that came as a success may as well be passed on.
         """
+        self._leave_behind()
+        attempt = self._new_attempt(plan, lane)
+        begun = await attempt.begin(is_last)
+        if isinstance(begun, Failed):
+            self._note_failed(attempt, begun)
+        return begun
+
+    async def race(
+        self, plan: Plan, first: LaneHandle, second: LaneHandle, after_s: float
+    ) -> Sequence[tuple[LaneHandle, Answering | Failed]]:
+        """Try to have it served by a lane, and if that has not begun to answer after a while, by another one, too. The
+        one that begins first serves it, and the other one is cancelled. Returns what came of them, up to the answer.
+
+        Args:
+            after_s: when the second one is tried, in seconds.
+        """
+        self._leave_behind()
+        begun: list[tuple[LaneHandle, Answering | Failed]] = []
+        running = {self._begins(plan, first)}
+        try:
+            await asyncio.wait([one.task for one in running], timeout=after_s)
+            if not any(one.task.done() for one in running):
+                second.engine.illness.takes()
+                running.add(self._begins(plan, second))
+            while running:
+                await asyncio.wait([one.task for one in running], return_when=asyncio.FIRST_COMPLETED)
+                for one in [one for one in running if one.task.done()]:
+                    running.discard(one)
+                    self._attempt, came = one.attempt, one.task.result()
+                    begun.append((one.attempt.lane, came))
+                    if isinstance(came, Answering):
+                        return begun
+                    self._note_failed(one.attempt, came)
+            return begun
+        finally:
+            for one in running:
+                await self._cancel(one)
+
+    def _begins(self, plan: Plan, lane: LaneHandle) -> "_Running":
+        attempt = self._new_attempt(plan, lane, is_raced=True)
+        return _Running(attempt, asyncio.get_running_loop().create_task(attempt.begin(is_last=False)))
+
+    async def _cancel(self, one: "_Running") -> None:
+        """Give up an attempt, since another one answers, or nobody waits any more."""
+        one.task.cancel()
+        await asyncio.gather(one.task, return_exceptions=True)
+        one.attempt.note_pace(is_whole=False)
+        one.attempt.leave()
+        if one.attempt.was_delivered:
+            self._cancelled_lanes.append((one.attempt.lane.lane.name, one.attempt.fingerprint))
+
+    def _new_attempt(self, plan: Plan, lane: LaneHandle, is_raced: bool = False) -> Attempt:
+        attempt = Attempt(
+            lane=lane,
+            plan=plan,
+            reply=self._reply,
+            server=self._server,
+            keep_key=self._keep_key,
+            is_raced=is_raced,
+        )
+        self._attempt = attempt
+        self._attempts.append(attempt)
+        return attempt
+
+    def _leave_behind(self) -> None:
+        """The attempt before is over; the time that it waited counts on."""
         if self._attempt is not None:
             self._earlier_queue_s += self._attempt.queue_s
-        self._attempt = attempt = Attempt(
-            lane=lane, plan=plan, reply=self._reply, server=self._server, keep_key=self._keep_key
-        )
-        begun = await attempt.begin(is_last)
-        if isinstance(begun, Failed) and begun.kind is not Failure.BUSY:
-            self._failed_lanes.append((lane.lane.name, attempt.fingerprint))
-        return begun
+
+    def _note_failed(self, attempt: Attempt, failed: Failed) -> None:
+        if failed.kind is not Failure.BUSY:
+            self._failed_lanes.append((attempt.lane.lane.name, attempt.fingerprint))
 
     async def relay(self, answer: Answering) -> Failed | None:
         """Relay an answer that has begun to its end. Returns how it broke, if it did.
@@ -98,6 +174,8 @@ class Exchange:
         """
         self._answer = answer
         broken = await answer.relay()
+        if broken is None and self._attempt is not None:
+            self._attempt.note_pace(is_whole=True)
         self._end = _End(answer.status, answer.error)
         return broken
 
@@ -152,6 +230,8 @@ class Exchange:
             error=end.error,
             fingerprint=fingerprint,
             failed=tuple(failed for failed in self._failed_lanes if failed != (lane, fingerprint)),
+            deliveries=sum(tried.was_delivered for tried in self._attempts),
+            cancelled=tuple(self._cancelled_lanes),
             answered=answer.answered() if answer and with_answered else None,
         )
 

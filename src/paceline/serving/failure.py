@@ -10,6 +10,8 @@ class Failure(StrEnum):
     """The device's turn did not come; nothing was sent."""
     UNREACHABLE = "unreachable"
     """No connection; nothing was sent."""
+    ACCOUNT = "account"
+    """A provider does not take the operator's key, or the account behind it."""
     BUSY = "busy"
     """The engine refused, as it may."""
     ERROR = "error"

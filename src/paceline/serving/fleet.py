@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from paceline.engines import ENGINES
+from paceline.money.prices import Prices
 from paceline.processes import Supervisor
 from paceline.processes.supervisor import Timing
 from paceline.serving.errors import UnknownLane, UnknownModel
@@ -13,7 +16,7 @@ from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.names import Names, Served
 from paceline.serving.turns import Device
 from paceline.settings import Configuration, DeviceSettings, EngineSettings, ServerSettings
-from paceline.types import Lane, LaneState, engine_of
+from paceline.types import Lane, LaneState, Offer, engine_of
 
 LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
@@ -29,6 +32,14 @@ class Fleet:
     def __init__(self, configuration: Configuration, log_directory: Path, previous: "Fleet | None" = None) -> None:
         self.configuration = configuration
         self.names = Names(configuration)
+        self.may_leave = any(engine.leaves_machine for engine in configuration.engine)
+        """Whether there is an engine that a private request may not go to."""
+        self._places = (
+            self.may_leave
+            or any(model.offer for model in configuration.model)
+            or any(key.engines for key in configuration.key)
+        )
+        self._prices = Prices(configuration.cloud, configuration.cost.usd)
         self.changed: asyncio.Condition = previous.changed if previous else asyncio.Condition()
         self.engines: dict[str, EngineHandle] = {}
         self.added: list[Supervisor] = []
@@ -40,7 +51,7 @@ class Fleet:
         for settings in configuration.engine:
             old = old_engines.get(settings.name)
             device = self._device(configuration, settings, old)
-            if old and old.settings == settings:
+            if old and old.settings == settings and old.has_its_secrets():
                 supervisor = old.supervisor
             else:
                 supervisor = _supervisor(settings, configuration, log_directory, device)
@@ -50,7 +61,7 @@ class Fleet:
             same = old is not None and old.supervisor is supervisor and old.device is device
             handle = old if old and same else EngineHandle(settings, supervisor, device)
             if old and old.supervisor is supervisor:
-                handle.illness = old.illness
+                handle.illness, handle.limits, handle.pace = old.illness, old.limits, old.pace
             self.engines[settings.name] = handle
         in_use = {handle.supervisor for handle in self.engines.values()}
         self.retired = [handle for handle in old_engines.values() if handle.supervisor not in in_use]
@@ -100,9 +111,11 @@ class Fleet:
             meant = tuple(lane for lane in lanes if lane in served.lanes)
             if not meant and engine.models:
                 raise UnknownModel(name=model, models=engine.models, lane=name)
-            return Served(served.name, meant or tuple(lanes), served.engine_names)
+            return Served(served.name, meant or tuple(lanes), served.engine_names, served.model, is_forced=True)
         own = self.names.default(model, lanes, self.named)
-        return Served(own.name if own else None, tuple(lanes), own.engine_names if own else {})
+        if own is None:
+            return Served(None, tuple(lanes), is_forced=True)
+        return Served(own.name, tuple(lanes), own.engine_names, own.model, is_forced=True)
 
     def find(self, model: str | None) -> Served | None:
         """What a model's name stands for, or what serves where none is named; ``None`` for an unknown name. The default
@@ -140,7 +153,31 @@ class Fleet:
 
     def states(self, served: Served) -> list[LaneState]:
         """The lanes that serve a request, as they are now."""
-        return [lane.state(served.own_name(lane.engine.name)) for lane in served.lanes]
+        states = [lane.state(served.own_name(lane.engine.name)) for lane in served.lanes]
+        if not self._places:
+            return states
+        offers = {lane.engine.name: self._offer(lane.engine, served) for lane in served.lanes}
+        return [replace(state, offer=offers[state.lane.engine]) for state in states]
+
+    def _offer(self, engine: EngineHandle, served: Served) -> Offer:
+        """What an engine offers for a model."""
+        settings, said = engine.settings, served.model.offer_of(engine.name) if served.model else None
+        facts = engine.supervisor.facts
+        model = served.own_name(engine.name) or ""
+        price = self._prices.of(model, settings.url) if settings.is_cloud and model else None
+        return Offer(
+            engine=engine.name,
+            is_cloud=settings.is_cloud,
+            leaves_machine=settings.leaves_machine,
+            is_declared=_is_declared(engine.name, served),
+            model=model,
+            quality=said.quality if said else None,
+            quality_by_task=said.quality_by_task if said else {},
+            can=frozenset(said.can) if said and said.can is not None else None,
+            context_tokens=(said and said.context_tokens) or (facts and facts.context_tokens) or None,
+            slots=settings.slots or (facts and facts.slots) or None,
+            price=price,
+        )
 
     async def look_again(self) -> None:
         """Ask the engines what they serve: a model may be new."""
@@ -172,7 +209,9 @@ class Fleet:
 
     @staticmethod
     def _known_first(ordered: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
-        return sorted(ordered, key=lambda lane: not lane.engine.models)
+        """Providers last: what nobody asked for is not sent away, nor paid for, while there is an engine of one's
+        own."""
+        return sorted(ordered, key=lambda lane: (lane.engine.settings.is_cloud, not lane.engine.models))
 
     def _device(self, configuration: Configuration, engine: EngineSettings, old: EngineHandle | None) -> Device:
         if engine.device is None:
@@ -201,6 +240,18 @@ class Fleet:
         task = asyncio.get_running_loop().create_task(notify())
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
+
+
+def _is_declared(engine: str, served: Served) -> bool:
+    """Whether an engine may stand in for others: a model's table names it, or the client did, or there are no others
+    but a provider's."""
+    model = served.model
+    if served.is_forced or all(lane.engine.settings.is_cloud for lane in served.lanes):
+        return True
+    if model is None:
+        return False
+    named = {engine_of(lane) for lane in model.lanes} | model.engine_models.keys()
+    return engine in named or model.offer_of(engine) is not None
 
 
 def _supervisor(

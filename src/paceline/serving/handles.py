@@ -4,19 +4,23 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
+from paceline.api_keys import resolved
 from paceline.engines.interface import Facts
 from paceline.processes import Health, Supervisor
 from paceline.serving.illness import Illness
+from paceline.serving.limits import Limits
 from paceline.serving.model_identity import lasting_description
+from paceline.serving.pace import Pace
 from paceline.serving.turns import Device, Turn
-from paceline.settings import EngineSettings
+from paceline.settings import CloudEngineSettings, EngineSettings
 from paceline.types import Lane, LaneState
-from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
+from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 
 PAGE_TIMEOUT_S = 2.0
@@ -33,6 +37,9 @@ class EngineHandle:
     supervisor: Supervisor
     device: Device
     illness: Illness = field(default_factory=Illness)
+    limits: Limits = field(default_factory=Limits)
+    """A provider's."""
+    pace: Pace = field(default_factory=Pace)
     passing: int = 0
     """Requests that are passed through to it undecided; counted by :meth:`passes_one`."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
@@ -63,6 +70,13 @@ class EngineHandle:
     def api_key(self) -> str | None:
         """The key to send to the engine."""
         return self.supervisor.api_key
+
+    def stall_limit_s(self, idle_timeout_s: float) -> float:
+        """The longest silence within a stream of it: as configured, or as its streams come, but not above the
+        gateway's own limit. Engines of one's own have that alone, since what they do meanwhile is known otherwise."""
+        if not isinstance(self.settings, CloudEngineSettings):
+            return idle_timeout_s
+        return min(idle_timeout_s, self.settings.stall_timeout_s or self.pace.stall_limit_s or idle_timeout_s)
 
     @property
     def slots(self) -> int:
@@ -99,11 +113,34 @@ class EngineHandle:
     @property
     def key_headers(self) -> Headers:
         """What a request of the gateway's own shows it."""
-        return bearer(self.api_key)
+        return self.supervisor.engine.key_headers(self.api_key)
+
+    def has_its_secrets(self) -> bool:
+        """Whether the key and headers of a provider are still what their variables and files hold."""
+        if not isinstance(self.settings, CloudEngineSettings):
+            return True
+        key = resolved(self.settings.api_key) if self.settings.api_key else None
+        headers = [resolved(value, may_have_spaces=True).encode() for value in self.settings.headers.values()]
+        return self.api_key == key and [value for _, value in self.configured_headers] == headers
+
+    @cached_property
+    def configured_headers(self) -> Headers:
+        """What the operator has each request to a provider bring along.
+
+        Raises:
+            ConfigurationError: a variable or file that a value names is not there.
+        """
+        given = self.settings.headers if isinstance(self.settings, CloudEngineSettings) else {}
+        return [
+            (name.lower().encode(), resolved(value, may_have_spaces=True).encode()) for name, value in given.items()
+        ]
 
     def needs_model(self, asked: str | None) -> bool:
         """Whether a request that names no model that it knows has to be given one: a llama-server with a single model
-        takes any name, most others take none but their own; where there is one model, none has to be named."""
+        takes any name, most others take none but their own; where there is one model, none has to be named, but to a
+        provider."""
+        if self.settings.is_cloud:
+            return True
         has_one = len({str(entry.get("id")) for entry in self.models.values()}) <= 1
         return not has_one or (asked is not None and not self.supervisor.engine.takes_any_model_name)
 
@@ -172,8 +209,16 @@ class LaneHandle:
 
     @property
     def is_up(self) -> bool:
-        """Whether its engine is."""
-        return self.engine.is_up
+        """Whether its engine is, and takes requests."""
+        return self.engine.is_up and not self.engine.limits.is_reached
+
+    @property
+    def problem(self) -> str:
+        """Why it can't serve now, in words for people."""
+        supervisor, limits = self.engine.supervisor, self.engine.limits
+        if limits.is_reached:
+            return f"{self.lane.name} is left out for {limits.left_s():.0f} s: {limits.problem}"
+        return f"{self.lane.name} is {supervisor.health}: {supervisor.problem}"
 
     async def take_turn(self, timeout_s: float) -> Turn:
         """Wait for a place in its engine's turn on the device; to be given back with :meth:`leave`.
@@ -201,7 +246,7 @@ class LaneHandle:
 
     def state(self, model: str | None) -> LaneState:
         """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
-        engine, device, is_up = self.engine, self.engine.device, self.engine.is_up
+        engine, device, is_up = self.engine, self.engine.device, self.is_up
         fingerprint, model_hash = engine.identity(model)
         return LaneState(
             self.lane,
@@ -215,6 +260,7 @@ class LaneHandle:
             can_join=not device.takes_turns or device.can_start(engine.name, engine.slots),
             has_turn=not device.takes_turns or device.holder in (engine.name, None),
             drafted_token_cost=engine.settings.drafted_token_cost,
+            is_cloud=engine.settings.is_cloud,
         )
 
 

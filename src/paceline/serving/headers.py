@@ -1,25 +1,33 @@
 """Which headers pass from the client to an engine, and back."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from paceline import __version__
+from paceline.settings import CREDENTIALS
 from paceline.wire.client import bearer
 from paceline.wire.headers import Headers
 
+USER_AGENT = b"paceline/" + __version__.encode()
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade http2-settings".split()
 )
 """RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1."""
 _FOR_US = frozenset(
-    b"host content-length expect x-paceline-lane x-paceline-learn origin sec-fetch-site sec-fetch-mode sec-fetch-dest "
+    b"host content-length expect x-paceline-lane x-paceline-learn x-paceline-private x-paceline-deadline-ms "
+    b"x-paceline-max-cost origin sec-fetch-site sec-fetch-mode sec-fetch-dest "
     b"sec-fetch-user x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
 """Who may use the gateway is decided here, so an engine is not asked again whether it likes the page's origin; where a
 request came from is written anew."""
 _KEYS = frozenset((b"authorization", b"x-api-key"))
 """Headers in which a client shows its key."""
+_FROM_CLOUD = frozenset((b"content-type", b"content-length", b"content-encoding", b"retry-after", b"transfer-encoding"))
+"""Headers of a provider's answer that go to the client, beside the request's identifier: the others tell of the
+operator's account, and of the provider's own machines."""
+_CLOUD_IDS = frozenset((b"request-id", b"x-request-id"))
 
 
 def to_engine(
@@ -52,6 +60,30 @@ def to_engine(
         kept.append((b"x-forwarded-host", host))
     kept.append((b"x-forwarded-proto", fields.get(b"x-forwarded-proto", b"http")))
     return [*kept, *bearer(api_key)] if api_key else kept
+
+
+def to_cloud(
+    headers: Iterable[tuple[bytes, bytes]], *, passed: Collection[bytes], own: Headers, configured: Headers
+) -> Headers:
+    """The headers of a client's request as a provider gets them: its own, and of the client's those that are listed.
+
+    Args:
+        headers: the client's, names in small letters.
+        passed: names of the client's headers that go there.
+        own: what each request to the provider must have, its key among it; a client's takes its place where it is
+            passed on.
+        configured: by the operator; they take the place of both.
+    """
+    sent = list(headers)
+    listed = {name for name, _ in sent if name in passed and name.decode("latin-1") not in CREDENTIALS}
+    kept = {name: _joined(sent, name) for name in listed}
+    fixed = {b"content-type": b"application/json", b"user-agent": USER_AGENT}
+    return list((fixed | dict(own) | kept | dict(configured)).items())
+
+
+def from_cloud(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers of a provider's answer as the client gets them."""
+    return [(name, value) for name, value in to_client(headers) if name.lower() in _FROM_CLOUD | _CLOUD_IDS]
 
 
 def _forwarded_for(headers: Iterable[tuple[bytes, bytes]], client: str) -> bytes:

@@ -2,7 +2,8 @@
 
 As a circuit breaker (Envoy's outlier detection, olla's breaker): after failures in a row, or in most of the last
 requests, an engine is ejected for a while, and the others are used. Unlike theirs, what ends an ejection is no
-user's request but a tiny one of our own, of the form that failed.
+user's request but a tiny one of our own, of the form that failed. A provider's engine is asked nothing of our own: what
+ends its ejection is one request of a user's (it is half-open), which can still be served elsewhere.
 """
 
 import asyncio
@@ -51,14 +52,29 @@ class Illness:
         self._ejections = 0
         self._trial_at_s = 0.0
         self._let_in_at_s = float("-inf")
+        self._is_half_open = False
+        """Whether the next request is the trial."""
+        self._is_tried = False
+        """Whether a user's request is on trial."""
 
     @property
     def is_ejected(self) -> bool:
         """Whether the engine is left out for a while."""
-        return self.problem is not None
+        return self.problem is not None and not self._is_half_open
+
+    def half_open(self) -> None:
+        """Take one request as the trial."""
+        self._is_half_open = self.problem is not None
+
+    def takes(self) -> None:
+        """A request is sent to it; where one was to be the trial, this is it, and no other is sent until it is over."""
+        if self._is_half_open:
+            self._is_half_open, self._is_tried = False, True
 
     def served(self, request: Request) -> None:
         """A request came out well."""
+        if self._is_tried:
+            self.let_in()
         self._in_a_row.pop(_form(request), None)
         self._doubts.clear()
         self._last.append(False)
@@ -79,6 +95,7 @@ class Illness:
         now_s = _now_s()
         if self.is_ejected:  # there was no other to use; a trial would tell no more than this did
             self._trial_at_s = max(self._trial_at_s, now_s + EJECTION_S[min(self._ejections, len(EJECTION_S)) - 1])
+            self._is_tried = False
             return False
         if max(in_a_row, len(self._doubts)) < FAILURES_IN_A_ROW and sum(self._last) < MAX_FAILED:
             return False
@@ -96,16 +113,17 @@ class Illness:
 
     def is_due_for_trial(self) -> bool:
         """Whether its pause is over; the next one begins now, in case the trial fails."""
-        if not self.is_ejected or _now_s() < self._trial_at_s:
+        if self.problem is None or _now_s() < self._trial_at_s:
             return False
         self._eject(_now_s(), self.problem or "")
         return True
 
     def let_in(self) -> None:
         """A trial went well, or it was started anew."""
-        if self.is_ejected:
+        if self.problem is not None:
             self._let_in_at_s = _now_s()
         self.problem = None
+        self._is_half_open = self._is_tried = False
         self._in_a_row.clear()
         self._doubts.clear()
         self._last.clear()

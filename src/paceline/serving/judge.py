@@ -33,7 +33,9 @@ class Judge:
         self._trials: set[asyncio.Task[None]] = set()
 
     def attempt_failed(self, engine: EngineHandle, failed: Failed) -> None:
-        """Have the engine looked at, where there is reason to."""
+        """Have the engine looked at, where there is reason to; a provider's never is."""
+        if engine.settings.is_cloud:
+            return
         if failed.kind is Failure.UNREACHABLE:
             engine.supervisor.report_failure(failed.problem)
         elif failed.kind in (Failure.LOST, Failure.SILENT):
@@ -43,6 +45,11 @@ class Judge:
         """Whose fault failed attempts were: the engines', if another one could serve, or if there was only one; if
         several failed alike, it may well be the request's, until that happens with one request after another."""
         at_fault = [name for name, kind in attempts.failures.items() if kind.was_delivered]
+        for name, kind in attempts.failures.items():
+            engine = self.fleet.engines.get(name)
+            passes_by = kind not in (Failure.UNREACHABLE, Failure.ACCOUNT)
+            if not passes_by and engine is not None and engine.settings.is_cloud:
+                self._failed(engine, request, kind, attempts.problems[name])
         may_be_its_own = served_by is None and len(at_fault) > 1
         for name in at_fault:
             if (engine := self.fleet.engines.get(name)) is None or (
@@ -85,7 +92,11 @@ class Judge:
     def try_ejected(self) -> None:
         """Begin the trials that are due of engines that are left out."""
         for engine in self.fleet.engines.values():
-            if engine.is_up and engine.illness.is_due_for_trial():
+            if not engine.is_up or not engine.illness.is_due_for_trial():
+                continue
+            if engine.settings.is_cloud:
+                engine.illness.half_open()
+            else:
                 trial = asyncio.get_running_loop().create_task(self._try(engine))
                 self._trials.add(trial)
                 trial.add_done_callback(self._trials.discard)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from paceline.serving.globs import compiled
+from paceline.globs import compiled
 from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.settings import Configuration, ModelSettings
 
@@ -19,6 +19,10 @@ class Served(Struct, frozen=True):
     """That serve it, the default lane's engine first."""
     engine_names: Mapping[str, str] = {}
     """By engine, what it is to be sent in place of the client's name; none where that may stay."""
+    model: ModelSettings | None = None
+    """What is configured of it, if anything is."""
+    is_forced: bool = False
+    """Whether the client named the lanes."""
 
     def own_name(self, engine: str) -> str | None:
         """What an engine calls the model, as far as is known."""
@@ -93,7 +97,7 @@ def listed_name(engine: EngineHandle, name: str) -> str | None:
 def _configured(
     model: ModelSettings, ordered: Sequence[LaneHandle], named: Callable[[str], Sequence[LaneHandle]]
 ) -> Served:
-    wanted = [lane for name in model.lanes for lane in named(name)]
+    wanted = [lane for name in (*model.lanes, *(offer.engine for offer in model.offer)) for lane in named(name)]
     lanes, engine_names = [], {}
     for lane in ordered:
         own = _own_name(model, lane.engine)
@@ -102,13 +106,13 @@ def _configured(
             lanes.append(lane)
             if own is not None:
                 engine_names[lane.engine.name] = own
-    return Served(model.name, tuple(lanes), engine_names)
+    return Served(model.name, tuple(lanes), engine_names, model)
 
 
 def _own_name(model: ModelSettings, engine: EngineHandle) -> str | None:
     """What an engine calls a model: as configured, or as listed; else, where lanes are given, the first that is."""
-    configured = model.engine_models.get(engine.name) or model.engine_model or listed_name(engine, model.name)
-    if configured is None and model.lanes:
+    configured = model.own_name(engine.name) or listed_name(engine, model.name)
+    if configured is None and (model.lanes or model.offer):
         return next(iter(engine.models), None)
     return configured
 

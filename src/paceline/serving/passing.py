@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from paceline.engines.body import with_fields
 from paceline.records.kept import NO_LANE
-from paceline.serving.errors import EngineLost, NoLane, ServingError, Stopping, TookTooLong
-from paceline.serving.handles import LaneHandle
+from paceline.serving.errors import EngineLost, NoLane, NotPassedOn, NotPlaced, ServingError, Stopping, TookTooLong
+from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.headers import to_client, to_engine
 from paceline.serving.model_in_body import named_model
 from paceline.serving.patience import (
@@ -53,6 +53,8 @@ class Passed(Struct, frozen=True, kw_only=True):
     """Whether the body was compressed and no longer is."""
     address: str
     """The client's."""
+    client: str | None = None
+    """The name of the client's key."""
 
 
 async def pass_through(pipeline: Pipeline, passed: Passed, reply: ClientReply) -> None:
@@ -133,6 +135,7 @@ class _Passing:
     async def _exchange(self, lane: LaneHandle, body: bytes, keep_404: bool) -> int:
         """Send it to one engine and relay the answer. Returns the status; a 404 is relayed only if ``keep_404``."""
         engine, name, server, passed = lane.engine, lane.lane.name, self._pipeline.server, self._passed
+        self._check_may_go(engine)
         turn: HeldTurn | None = None
         with engine.passes_one():
             try:
@@ -166,6 +169,24 @@ class _Passing:
                 if turn:
                     self._pipeline.in_flight.held_turns.discard(turn)
                     turn.release()
+
+    def _check_may_go(self, engine: EngineHandle) -> None:
+        """
+        Raises:
+            NotPlaced: the request is private, and the engine elsewhere.
+        """
+        if engine.settings.leaves_machine and (why := self._why_private()):
+            message = f"the request is private ({why}) and stays on this machine, and {engine.name} is not there"
+            raise NotPlaced(message, "private")
+
+    def _why_private(self) -> str:
+        """Why the request may not leave this machine, by the rules in force; empty where it may."""
+        passed = self._passed
+        model, _ = named_model(passed.headers, passed.body)
+        encodings = any(name == b"content-encoding" for name, _ in passed.headers)
+        return self._pipeline.router.placer.why_passed_private(
+            passed.target, passed.headers, passed.body, passed.client, model, passed.is_unpacked or not encodings
+        )
 
     async def _turn(self, lane: LaneHandle) -> Turn:
         engine = lane.engine
@@ -215,25 +236,56 @@ class _Passing:
             return list(reversed(by_engine.values())) or lanes[:1], body
         return [_first(lanes)], body
 
+    def _may_serve(self, lanes: Sequence[LaneHandle]) -> Sequence[LaneHandle]:
+        """Of the lanes that a request may be for, those to which it may go: where it is private, none that leaves
+        this machine.
+
+        Raises:
+            NotPlaced: there is none.
+        """
+        if not self._pipeline.fleet.may_leave:
+            return lanes
+        if all(not lane.engine.settings.leaves_machine for lane in lanes) or not (why := self._why_private()):
+            return lanes
+        staying = [lane for lane in lanes if not lane.engine.settings.leaves_machine]
+        if not staying:
+            message = f"the request is private ({why}) and stays on this machine, where no engine serves it"
+            raise NotPlaced(message, "private")
+        return staying
+
     def _meant(self) -> tuple[Sequence[LaneHandle], bytes]:
-        """The lanes that it may be for, and the body with their engine's own name for the model."""
+        """The lanes that it may be for, and the body with their engine's own name for the model. A provider gets
+        nothing that was not decided on: with its key, a client could reach all that the operator's account holds.
+
+        Raises:
+            NotPassedOn: only a provider could answer it.
+            NotPlaced: it may go to none of them.
+        """
+        lanes, body = self._wanted()
+        own = [lane for lane in lanes if not lane.engine.settings.is_cloud]
+        if lanes and not own:
+            raise NotPassedOn(f"{self._passed.method} {self._passed.path} is not passed on to a provider")
+        return own, body
+
+    def _wanted(self) -> tuple[Sequence[LaneHandle], bytes]:
         fleet, passed = self._pipeline.fleet, self._passed
         # 1. The lane that it names.
         if (forced := dict(passed.headers).get(b"x-paceline-lane")) is not None:
-            return fleet.forced(forced.decode("latin-1"), None).lanes, passed.body
+            return self._may_serve(fleet.forced(forced.decode("latin-1"), None).lanes), passed.body
         # 2. Those of the engine that keeps what its path names.
         name = id_in_path(passed.path)
         if name is not None:
             keeper = self._pipeline.resolver.stored_ids.engine_of(name)
             own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
-            return own or list(fleet.lanes.values()), passed.body
+            return self._may_serve(own or list(fleet.lanes.values())), passed.body
         # 3. Those that serve the model that it names, or else the default one.
         model, span = named_model(passed.headers, passed.body)
         served = (fleet.find(model) if model else None) or fleet.usual()
-        first = _first(served.lanes)
+        lanes = self._may_serve(served.lanes)
+        first = _first([lane for lane in lanes if not lane.engine.settings.is_cloud] or lanes)
         own_name = served.engine_names.get(first.engine.name) if model else None
         if own_name is None or own_name == model:
-            return served.lanes, passed.body
+            return lanes, passed.body
         if span is not None:
             return [first], passed.body[: span[0]] + own_name.encode() + passed.body[span[1] :]
         request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})

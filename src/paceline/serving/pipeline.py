@@ -12,10 +12,11 @@ from paceline.records.kept import NO_LANE, kept_record
 from paceline.records.metrics import Metrics
 from paceline.records.recent import Recent
 from paceline.records.sinks import Sinks
+from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.answering import Answering, Failed, Refusal
-from paceline.serving.attempts import Attempts
-from paceline.serving.errors import ClientLeft, ServingError, Stopping, TookTooLong
+from paceline.serving.attempts import MAX_PAUSE_S, Attempts
+from paceline.serving.errors import ClientLeft, NotPlaced, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
 from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
@@ -25,6 +26,7 @@ from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
+from paceline.serving.speaking import spoken
 from paceline.settings import ServerSettings
 from paceline.types import Api, Decision, Outcome, Request
 
@@ -39,7 +41,7 @@ class Pipeline:
     def __init__(self, fleet: Fleet, router: Router) -> None:
         self._router = router
         self.recent = Recent()
-        self.metrics = Metrics([str(kind) for kind in Failure if kind.was_delivered])
+        self.metrics = Metrics([str(kind) for kind in Failure if kind.was_delivered or kind is Failure.ACCOUNT])
         self.sinks = Sinks(self.failures)
         """Given the record of every request that was served or failed."""
         self.sinks.add("recent", self.recent)
@@ -64,6 +66,7 @@ class Pipeline:
         for engine in fleet.engines.values():
             engine.supervisor.expected_silence_s = partial(self.in_flight.expected_silence_s, engine)
         self._router.settings, self._router.rules = fleet.configuration.routing, fleet.configuration.rule
+        self._router.placer.take_up(fleet.configuration)
 
     @property
     def router(self) -> Router:
@@ -114,6 +117,8 @@ class Pipeline:
             self.in_flight.exchanges.discard(exchange)
             exchange.close()
             outcome = exchange.outcome(with_answered=self.sinks.want_parameters)
+            if exchange.decision is not None:
+                outcome = self._router.billed(exchange.decision, outcome)
             self._learn(exchange, outcome)  # 7. Learn.
             self._record(exchange, outcome)  # 8. Record.
 
@@ -123,24 +128,33 @@ class Pipeline:
         Raises:
             ServingError: nothing serves it.
         """
-        # 2. What its model's name stands for.
+        # 2. Whether it may leave this machine, and what its model's name stands for.
         began_s = perf_counter()
-        served = await self.resolver.served(exchange.request)
+        request = exchange.request
+        if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
+            request = replace(request, private=private)
+        how = await spoken(request, await self.resolver.served(request))
+        served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
-        request = replace(exchange.request, served_model=served.name)
+        request = replace(request, served_model=served.name)
         # 3. What it is about.
         began_s = perf_counter()
         router = self.router
         signals = router.inspect(request)
         # 4. Which lane it goes down.
-        decision = router.choose(request, signals, self.fleet.states(served))
+        try:
+            decision = router.choose(request, signals, self.fleet.states(served))
+        except NoPlace as error:
+            raise NotPlaced(str(error), error.filter_name) from error
         plan = Plan(
             request=request,
             served=served,
+            spoken=how,
             signals=signals,
             decision=decision,
             decision_s=perf_counter() - began_s,
             start_patience_s=start_patience_s,
+            why_private=router.placer.why_private,
         )
         exchange.planned(plan)
         return plan
@@ -155,30 +169,60 @@ class Pipeline:
         attempts = Attempts()
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
-            lane, engine = lanes[0], lanes[0].engine
-            begun = await exchange.attempt(plan, lane, is_last=len(lanes) == 1)
-            if isinstance(begun, Answering):
-                self._judge.blame(exchange.request, attempts, served_by=engine)
-                return begun
-            refusal = begun.refusal or refusal
-            attempts.failed(engine.name, begun.kind, f"{lane.lane.name} {begun.problem}")
-            self._judge.attempt_failed(engine, begun)
+            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name):
+                attempts.failed(lanes[0].engine.name, Failure.BUSY, f"{lanes[0].lane.name}: {refused}")
+                continue
+            for lane, begun in await self._tried(exchange, plan, lanes, attempts):
+                engine = lane.engine
+                if isinstance(begun, Answering):
+                    self._judge.blame(exchange.request, attempts, served_by=engine)
+                    return begun
+                refusal = begun.refusal or refusal
+                attempts.failed(engine.name, begun.kind, f"{lane.lane.name} {begun.problem}")
+                self._judge.attempt_failed(engine, begun)
         self._judge.blame(exchange.request, attempts, served_by=None)
         if refusal is not None:
             return refusal
-        unreached = [_problem(lane) for lane in self._decided(plan) if lane.engine.name not in attempts.problems]
-        problems = [*attempts.problems.values(), *dict.fromkeys(unreached)]
-        raise attempts.error("; ".join(problems) or "there is none any more")
+        unreached = [lane for lane in self._decided(plan) if lane.engine.name not in attempts.problems]
+        problems = [*attempts.problems.values(), *dict.fromkeys([lane.problem for lane in unreached])]
+        limits_s = [left_s for lane in self._decided(plan) if (left_s := lane.engine.limits.left_s()) > 0]
+        raise attempts.error("; ".join(problems) or "there is none any more", min(limits_s, default=None))
+
+    async def _tried(
+        self, exchange: Exchange, plan: Plan, lanes: Sequence[LaneHandle], attempts: Attempts
+    ) -> Sequence[tuple[LaneHandle, Answering | Failed]]:
+        """Try the first lane; or where hedging is turned on, and this takes longer to begin than most streams, the
+        second as well. Returns what came of them, in that order, up to the first answer."""
+        first = lanes[0]
+        first.engine.illness.takes()
+        second = next((lane for lane in lanes[1:] if lane.engine.device is not first.engine.device), None)
+        after_s = first.engine.pace.hedge_after_s
+        is_hedged = self.fleet.configuration.routing.hedging and exchange.request.stream
+        if (
+            not is_hedged
+            or second is None
+            or not second.engine.is_well
+            or after_s is None
+            or self._router.placer.admits(plan.decision, second.engine.name, beside=True)
+        ):
+            is_last = len(lanes) == 1 and not (first.engine.settings.is_cloud and attempts.has_another)
+            return [(first, await exchange.attempt(plan, first, is_last))]
+        return await exchange.race(plan, first, second, after_s)
 
     async def _left_to_try(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
         """The lanes that are left to try, the next one first: of the engines that were not tried, in the decision's
-        order but those that are ejected last; else, unless there is a refusal to answer with, one that was lost or out
-        of reach, and has come up again."""
+        order but those that are ejected last; else, after a pause, a provider that may take it by then; else, unless
+        there is a refusal to answer with, an engine that was lost or out of reach, and has come up again."""
         if not attempts.may_go_on:
             return ()
         lanes = self._decided(plan)
         if untried := _untried(lanes, attempts):
             return untried
+        if (provider := _soonest(lanes, attempts)) is not None:
+            await asyncio.sleep(max(provider.engine.limits.left_s(), attempts.pause_s))
+            name = provider.engine.name
+            attempts.returns(name)
+            return [lane for lane in self._decided(plan) if lane.engine.name == name]  # a reload may have changed it
         lost = [lane for lane in lanes if attempts.may_return(lane.engine.name)]
         for lane in lost:
             await lane.engine.supervisor.look_again(0.0)
@@ -197,11 +241,11 @@ class Pipeline:
         return ()
 
     def _decided(self, plan: Plan) -> list[LaneHandle]:
-        """The decision's lanes in their order, as they are now; one of each engine, for what one lane of an engine
-        can't do, its others can't."""
+        """The decision's lanes in their order, as they are now, as far as the request may still go there; one of each
+        engine, for what one lane of an engine can't do, its others can't."""
         by_engine: dict[str, LaneHandle] = {}
         for name in (plan.decision.lane, *plan.decision.alternatives):
-            if (lane := self.fleet.lanes.get(name)) is not None:
+            if (lane := self.fleet.lanes.get(name)) is not None and plan.may_go_to(lane.engine):
                 by_engine.setdefault(lane.engine.name, lane)
         return list(by_engine.values())
 
@@ -217,7 +261,8 @@ class Pipeline:
             self._judge.answer_ended(engine, request, answer.status, Failed(Failure.LOST, str(error)))
             raise
         self._judge.answer_ended(engine, request, answer.status, broken)
-        if broken is None and answer.status < 400 and request.api is Api.OPENAI_RESPONSES:
+        is_stored = request.api is Api.OPENAI_RESPONSES and request.api in engine.settings.speaks
+        if broken is None and answer.status < 400 and is_stored:
             self.resolver.stored_ids.note(answer.head, engine.name)
 
     def _note_cancelled(self, exchange: Exchange, reply: ClientReply) -> None:
@@ -273,5 +318,20 @@ def _untried(lanes: Sequence[LaneHandle], attempts: Attempts) -> list[LaneHandle
     return untried
 
 
-def _problem(lane: LaneHandle) -> str:
-    return f"{lane.lane.name} is {lane.engine.supervisor.health}: {lane.engine.supervisor.problem}"
+def _soonest(lanes: Sequence[LaneHandle], attempts: Attempts) -> LaneHandle | None:
+    """The provider that may take a request the soonest, if one may within the time that is waited for that; those that
+    have failed on it last."""
+    providers = [
+        lane
+        for lane in lanes
+        if lane.engine.settings.is_cloud
+        and lane.engine.is_well
+        and attempts.may_repeat(lane.engine.name)
+        and lane.engine.limits.left_s() <= MAX_PAUSE_S
+    ]
+
+    def order(lane: LaneHandle) -> tuple[bool, float]:
+        failure = attempts.failures.get(lane.engine.name)
+        return failure is not None and failure.was_delivered, lane.engine.limits.left_s()
+
+    return min(providers, key=order, default=None)

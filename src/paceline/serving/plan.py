@@ -1,10 +1,13 @@
 """What was found out and decided about a request before anything was sent."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
-from paceline.serving.handles import LaneHandle
+from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.headers import header_value
 from paceline.serving.names import Served
+from paceline.serving.speaking import Spoken
 from paceline.types import NO_CONTROL, Decision, DraftControl, Prediction, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
@@ -19,12 +22,21 @@ class Plan(Struct, frozen=True, kw_only=True):
     """As it arrived, with the name under which its model is served."""
     served: Served
     """What the client's name for the model stands for."""
+    spoken: Spoken
+    """In which API each engine is asked."""
     signals: Signals
     decision: Decision
     decision_s: float
     """How long inspection and decision took."""
     start_patience_s: float
     """How long it may still wait for an engine that starts."""
+    why_private: Callable[[Request], str]
+    """Why a request may not leave this machine, by the rules that are in force when it is asked; empty where it
+    may."""
+
+    def may_go_to(self, engine: EngineHandle) -> bool:
+        """Whether the request may be sent to an engine, as far as that it is private speaks against it."""
+        return not (engine.settings.leaves_machine and (self.request.private or self.why_private(self.request)))
 
     def prediction(self, lane: LaneHandle) -> Prediction | None:
         """What was predicted for a lane, if anything was."""
@@ -35,6 +47,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         name, reason = lane.lane.name, self.decision.reason
         if name != self.decision.lane:
             reason = f"{reason}; {self.decision.lane} could not serve"
+        reason += self.spoken.note
         return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
 
     def control(self, lane: LaneHandle) -> DraftControl:

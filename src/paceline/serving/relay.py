@@ -10,13 +10,16 @@ import msgspec
 
 from paceline.engines import Observer
 from paceline.serving.errors import EngineGivenUp, EngineLost, ServingError
-from paceline.serving.headers import to_client
+from paceline.serving.headers import from_cloud, to_client
 from paceline.serving.reply import Reply
+from paceline.translation import Garbled, Translated
 from paceline.wire.client import Answer, ConnectionLost
 
 MAX_WHOLE_BYTES = 1024 * 1024
 """An answer that is no stream is held back until it is whole, so that an engine that dies can still be answered
 for with a proper error; up to this size."""
+MAX_TRANSLATED_BYTES = 16 * 1024 * 1024
+"""The same of one that is translated, which it can only be as a whole."""
 MAX_SLICE_BYTES = 8 * 1024
 """Of a larger piece of a stream, this much is looked at before others have their turn: it may hold thousands of events,
 which take up to 10 ms."""
@@ -54,6 +57,9 @@ class Relay:
         first_byte_timeout_s: time from ``sent_s`` to the first byte of the answer's body.
         engine_url: the engine's base URL, for redirects to itself.
         idle_timeout_s: longest silence of the engine after that. Time in which the client takes nothing does not count.
+        translated: the request as the engine got it, where it speaks another API than the client.
+        is_cloud: whether it is a provider's answer, of whose headers few are passed on.
+        max_ping_held_s: how long comments and pings before the first event are kept back.
     """
 
     def __init__(
@@ -67,6 +73,9 @@ class Relay:
         first_byte_timeout_s: float = inf,
         idle_timeout_s: float = inf,
         engine_url: str | None = None,
+        translated: Translated | None = None,
+        is_cloud: bool = False,
+        max_ping_held_s: float = MAX_PING_HELD_S,
     ) -> None:
         self._answer = answer
         self._observer = observer
@@ -78,9 +87,16 @@ class Relay:
         self._idle_timeout_s = idle_timeout_s
         self._kind = _kind(answer, observer.is_stream)
         observer.is_stream = self._kind is _Kind.EVENTS
+        self._is_cloud = is_cloud
+        self._max_ping_held_s = max_ping_held_s
+        self._translated = translated
+        self._translator = translated.stream() if translated and self._kind is _Kind.EVENTS else None
+        if translated and self._kind is _Kind.OTHER:
+            self._kind = _Kind.JSON  # which it should have been
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._must_say_its_end = self._kind is _Kind.EVENTS and answer.ends_with_connection and answer.status < 300
+        self._max_whole_bytes = MAX_TRANSLATED_BYTES if translated else MAX_WHOLE_BYTES
         self._was_begun = self._is_whole = False
         self._at_s = 0.0
         self._sent_on_s = 0.0
@@ -92,6 +108,8 @@ class Relay:
         """From sending the request to the first byte of the body."""
         self.last_byte_s: float | None = None
         """When the engine was last heard of, by :func:`time.perf_counter`."""
+        self.longest_pause_s = 0.0
+        """Between two pieces of a stream, while the client took them."""
         self.sending_since_s: float | None = None
         """Since when a piece waits for the client to take it; ``None`` while waiting for the engine."""
 
@@ -112,10 +130,12 @@ class Relay:
             if self._kind is _Kind.EVENTS:
                 await self._first_event()
             elif self._kind is _Kind.JSON:
-                while self._held_bytes <= MAX_WHOLE_BYTES and await self._read_and_hold():
+                while self._held_bytes <= self._max_whole_bytes and await self._read_and_hold():
                     pass
                 if self._is_whole:
                     self._read_whole(b"".join(self._held))
+                elif self._translated:
+                    raise ConnectionLost(f"its answer is larger than {MAX_TRANSLATED_BYTES:,} bytes")
             else:
                 await self._read_and_hold()
         except ConnectionLost:
@@ -140,7 +160,8 @@ class Relay:
             error = _broken(lost)
             if self.began and self._kind is _Kind.EVENTS:
                 self.sending_since_s = perf_counter()
-                await self._reply.end_with(error, self._observer.is_inside_event)
+                is_inside_event = self._translator is None and self._observer.is_inside_event
+                await self._reply.end_with(error, is_inside_event)
                 self.sending_since_s = None
                 return error
             if self.began:
@@ -153,6 +174,11 @@ class Relay:
         self._observer.read_whole(body)
         if self._answer.status == 200 and self._observer.error is None and not _is_json(body):
             self._observer.error = "the answer is no JSON"
+        if self._translated is not None:
+            try:
+                self._held = [self._translated.whole(self._answer.status, body)]
+            except Garbled as error:
+                raise ConnectionLost(f"its answer can't be translated: {error}") from error
 
     async def _rest(self) -> None:
         if not self.began:
@@ -180,10 +206,12 @@ class Relay:
         try:
             while not self._observer.has_begun:
                 if self._held_bytes > MAX_PINGS_BYTES:
+                    if self._max_ping_held_s == inf:
+                        raise ConnectionLost("it sent nothing but pings")
                     raise TimeoutError
                 if self._held and held_until_s is None:
-                    held_until_s = asyncio.get_running_loop().time() + MAX_PING_HELD_S
-                if held_until_s is None:
+                    held_until_s = asyncio.get_running_loop().time() + self._max_ping_held_s
+                if held_until_s in (None, inf):
                     piece = self._arrived(await self._answer.read())
                 else:
                     async with asyncio.timeout_at(held_until_s):  # a read that is broken off loses nothing
@@ -199,7 +227,7 @@ class Relay:
             await self._send(held)
 
     def _end_without_event(self) -> None:
-        self._hold(self._observer.end(self._at_s))
+        self._hold(self._rest_of_stream())
         self._is_whole = True
         if not self._observer.has_begun and self._observer.error is None and 200 <= self._answer.status < 300:
             self._observer.error = "the stream ended before its first event"
@@ -220,10 +248,15 @@ class Relay:
 
     async def _events(self) -> None:
         """What :meth:`_arrived` and :meth:`_send` do, without calling them: this runs once per token."""
-        feed, read, send = self._observer.feed, self._answer.read, self._reply.send
+        feed = self._observer.feed if self._translator is None else self._feed
+        read, send = self._answer.read, self._reply.send
         sent_s = self._sent_s
         while piece := await read():
-            self.last_byte_s = now_s = perf_counter()
+            now_s = perf_counter()
+            if self.last_byte_s is not None and now_s - self.last_byte_s > self.longest_pause_s:
+                pause_s = now_s - max(self.last_byte_s, self._sent_on_s)
+                self.longest_pause_s = max(self.longest_pause_s, pause_s)
+            self.last_byte_s = now_s
             self._at_s = at_s = now_s - sent_s
             shown = feed(piece, at_s) if len(piece) <= MAX_SLICE_BYTES else await self._shown(piece)
             if shown:
@@ -236,12 +269,32 @@ class Relay:
                 if sent_on_s - now_s > STALLED_S:
                     self._observer.clock_is_valid = False
         self._raise_if_given_up()
-        rest = self._observer.end(self._at_s)
+        rest = self._rest_of_stream()
         self._note_last_event(rest)
         if self._must_say_its_end:
             await self._send(rest)
             raise ConnectionLost(NO_LAST_EVENT)
         await self._end(rest)
+
+    def _feed(self, piece: bytes, at_s: float) -> bytes:
+        """What the client gets of a piece of a stream."""
+        shown = self._observer.feed(piece, at_s)
+        if self._translator is None or not shown:
+            return shown
+        try:
+            return self._translator.feed(shown)
+        except Garbled as error:
+            raise ConnectionLost(f"its answer can't be translated: {error}") from error
+
+    def _rest_of_stream(self) -> bytes:
+        """What the client gets at a stream's end."""
+        rest = self._observer.end(self._at_s)
+        if self._translator is None or self._observer.error is not None:
+            return rest
+        try:
+            return (self._translator.feed(rest) if rest else b"") + self._translator.end()
+        except Garbled as error:
+            raise ConnectionLost(f"its answer can't be translated: {error}") from error
 
     def _note_last_event(self, shown: bytes) -> None:
         """An answer that ends with its connection is whole if it has said so itself."""
@@ -251,10 +304,10 @@ class Relay:
     async def _shown(self, piece: bytes) -> bytes:
         """Of a large piece, with pauses for others."""
         if len(piece) <= MAX_SLICE_BYTES:
-            return self._observer.feed(piece, self._at_s)
+            return self._feed(piece, self._at_s)
         shown = []
         for at in range(0, len(piece), MAX_SLICE_BYTES):
-            shown.append(self._observer.feed(piece[at : at + MAX_SLICE_BYTES], self._at_s))
+            shown.append(self._feed(piece[at : at + MAX_SLICE_BYTES], self._at_s))
             await asyncio.sleep(0)
         return b"".join(shown)
 
@@ -266,8 +319,10 @@ class Relay:
 
     async def _start(self) -> None:
         self.began = True
-        headers = to_client(self._answer.headers, self._engine_url)
-        if self._kind is _Kind.EVENTS:  # events may be taken out, and an error put in
+        headers = (
+            from_cloud(self._answer.headers) if self._is_cloud else to_client(self._answer.headers, self._engine_url)
+        )
+        if self._kind is _Kind.EVENTS or self._translated:  # events may be taken out, and an error put in
             headers = [header for header in headers if header[0].lower() != b"content-length"]
         await self._reply.start(self._answer.status, [*self._extra_headers, *headers])
 

@@ -43,7 +43,14 @@ class Resolver:
             await self.wait_for_start(lambda: self._named(request).lanes)
             served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
         if request.api is Api.OPENAI_RESPONSES and (stored := stored_before(request)) is not None:
-            engines = list({lane.engine.name: lane.engine for lane in served.lanes}.values())
+            stays = bool(request.private or (served.model and served.model.private))
+            engines = list(
+                {
+                    lane.engine.name: lane.engine
+                    for lane in served.lanes
+                    if not (stays and lane.engine.settings.leaves_machine)
+                }.values()
+            )
             keeper = await self.stored_ids.find(stored, engines)
             lanes = tuple(lane for lane in served.lanes if lane.engine.name == keeper)
             served = replace(served, lanes=lanes or served.lanes)

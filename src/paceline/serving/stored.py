@@ -55,7 +55,7 @@ class StoredIds:
         """The engine that keeps something; where its id is not remembered, the engines are asked, once."""
         if stored.name in self._engines or len(engines) < 2 or stored.name in (".", ".."):
             return self.engine_of(stored.name)
-        up = [engine for engine in engines if engine.is_up]
+        up = [engine for engine in engines if engine.is_up and not engine.settings.is_cloud]
         answers = await asyncio.gather(*(_has(engine, stored) for engine in up))
         keeper = next((engine.name for engine, has in zip(up, answers, strict=True) if has), NOBODY)
         self._remember(stored.name, keeper)

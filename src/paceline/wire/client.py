@@ -110,18 +110,26 @@ class Client:
         url: the engine's base URL; a path in it is put before every request's path.
         connect_timeout_s: how long a new connection may take.
         fetch_headers: sent with every :meth:`fetch`.
+        idle_limit_s: how long a connection is kept that is not used.
     """
 
-    def __init__(self, url: str, connect_timeout_s: float = 3.0, fetch_headers: Headers = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        connect_timeout_s: float = 3.0,
+        fetch_headers: Headers = (),
+        idle_limit_s: float = IDLE_LIMIT_S,
+    ) -> None:
         parts = _split(url)
         assert parts.hostname is not None
         self._host = parts.hostname
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = _tls() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         self._authority = parts.netloc.rpartition("@")[2].encode()
         self._connect_timeout_s = connect_timeout_s
         self._fetch_headers = fetch_headers
+        self._idle_limit_s = idle_limit_s
         self._idle: deque[EngineConnection] = deque()
         """The longest idle one first."""
         self._open: set[EngineConnection] = set()
@@ -240,14 +248,14 @@ class Client:
         """A connection's word that it may be used again."""
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(IDLE_LIMIT_S, self._close_idle)
+            self._sweep = asyncio.get_running_loop().call_later(self._idle_limit_s, self._close_idle)
 
     def _close_idle(self) -> None:
         """Close those that have been idle for too long; come back when the next one will have been."""
         self._sweep = None
         loop = asyncio.get_running_loop()
         while self._idle:
-            left_s = self._idle[0].idle_since + IDLE_LIMIT_S - loop.time()
+            left_s = self._idle[0].idle_since + self._idle_limit_s - loop.time()
             if left_s > 0:
                 self._sweep = loop.call_later(left_s, self._close_idle)
                 return
@@ -257,7 +265,7 @@ class Client:
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.idle_since < IDLE_LIMIT_S and connection.is_reusable():
+            if now - connection.idle_since < self._idle_limit_s and connection.is_reusable():
                 return connection
             connection.abort()
         return None
@@ -275,6 +283,13 @@ class Client:
             except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
                 raise ConnectFailed(str(error)) from error
         return connection
+
+
+def _tls() -> ssl.SSLContext:
+    """Certificates and names are verified, against this system's authorities or those of ``SSL_CERT_FILE``."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def bearer(key: str | None) -> Headers:

@@ -1,0 +1,62 @@
+"""``paceline cost``: did the machine pay?"""
+
+import argparse
+from pathlib import Path
+
+from paceline.cli.common import (
+    Subparsers,
+    add_command,
+    add_log_options,
+    fail,
+    say,
+    say_what_is_unreadable,
+    wanted_log,
+)
+from paceline.configuration import ConfigurationError, load
+from paceline.evidence.worth import DAY_S, NothingToPrice, text, worth
+from paceline.money.prices import Prices, is_published_known
+from paceline.records.read import NoLog
+
+EXAMPLES = """examples:
+  paceline cost --config paceline.toml --against claude-sonnet-5
+  paceline cost --config paceline.toml --days 7 --on-days 7
+"""
+
+
+def register(commands: Subparsers) -> None:
+    parser = add_command(
+        commands,
+        "cost",
+        "tell what the traffic so far cost here, and would have cost at cloud models",
+        "Read the decision log and tell what the machine cost, its own price and idle hours included, what cloud "
+        "models would have cost for the same answers, from which use and price on the machine pays, and whether it "
+        "did. The configuration's [cost] says what the machine costs, its [[cloud]] tables name models.",
+        EXAMPLES,
+    )
+    parser.add_argument("--config", type=Path, required=True, help="configuration with [cost] and [[cloud]]")
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="MODEL", help="a cloud model; the first one decides"
+    )
+    parser.add_argument(
+        "--on-days", type=float, metavar="DAYS", help="how long the machine ran (default: from first to last request)"
+    )
+    add_log_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    log = wanted_log(options)
+    try:
+        configuration = load(options.config, here=False)
+        prices = Prices(configuration.cloud, configuration.cost.usd)
+        for name in [*options.against, *(cloud.name for cloud in configuration.cloud)]:
+            if prices.of(name) is None:
+                install = "" if is_published_known() else "; `pip install 'paceline[prices]'` brings published prices"
+                say(f"no price of {name} is known; a [[cloud]] table may say it{install}")
+        span_s = None if options.on_days is None else options.on_days * DAY_S
+        print(text(worth(log, configuration, options.against, span_s)))
+    except (ConfigurationError, NoLog, NothingToPrice) as error:
+        return fail(str(error))
+    finally:
+        say_what_is_unreadable(log)
+    return 0

@@ -1,0 +1,213 @@
+"""What was spent on cloud engines, by day and by whom, and whether more may be.
+
+What a request is expected to cost is spent when it is sent, and corrected when it has ended: so requests that run at
+the same time don't exceed a budget together, and one that was cut off by a crash stays paid for. Days are those of the
+calendar by UTC: a clock that is set back finds what was spent on that day.
+"""
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec import Struct
+
+from paceline.records.state_file import FILE_ERRORS, error_line, is_damaged, make_private, set_aside
+from paceline.settings import BudgetSettings
+
+KEPT_DAYS = 400
+"""Days whose sums stay in the file."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS spent (day TEXT, client TEXT, amount REAL NOT NULL, PRIMARY KEY (day, client)) WITHOUT ROWID
+"""
+_ADD = "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"
+_CLOSE_S = 10.0
+"""How long closing waits for what is to be written."""
+
+log = logging.getLogger("paceline.routing")
+
+
+class Entry(Struct, frozen=True):
+    """Something spent; less than nothing where it corrects what was expected."""
+
+    day: str
+    """``2026-11-30``, by UTC."""
+    client: str
+    """The name of the client's key; empty without one."""
+    amount: float
+
+
+class Ledger:
+    """A file of what was spent; :meth:`add` never waits for the disk. Whatever befalls the file, the gateway serves;
+    one that is damaged is set aside.
+
+    Args:
+        path: of the file; created with its folder, for its owner only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._has_said = False
+        self._thread: threading.Thread | None = None
+        """From the first entry on."""
+        self.before = self._read() if path.exists() else []
+        """What stands in the file."""
+
+    def add(self, entry: Entry) -> None:
+        """Write an entry soon. Calls must not come at the same time."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+            self._thread.start()
+        self._entries.put(entry)
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self._thread is not None:
+            self._entries.put(None)
+            self._thread.join(_CLOSE_S)
+            self._thread = None
+
+    def _read(self) -> list[Entry]:
+        for _ in range(2):
+            try:
+                with closing(self._open()) as connection:
+                    return [Entry(*row) for row in connection.execute("SELECT day, client, amount FROM spent")]
+            except FILE_ERRORS as error:
+                self._say(f"can't be read: {error_line(error)}")
+                if not is_damaged(error):
+                    break
+                try:
+                    log.warning("it is set aside as %s, and nothing counts as spent", set_aside(self.path, "damaged"))
+                except OSError:
+                    break
+        return []
+
+    def _open(self) -> sqlite3.Connection:
+        make_private(self.path)
+        connection = sqlite3.connect(self.path, timeout=5.0)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            with connection:
+                connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self) -> None:
+        """Write what comes, in the order in which it comes; what can't be written is tried again with the next."""
+        waiting: list[Entry] = []
+        is_open = True
+        while is_open:
+            entry = self._entries.get()
+            is_open = entry is not None
+            if entry is not None:
+                waiting.append(entry)
+            if waiting and (self._entries.empty() or not is_open):
+                try:
+                    self._write(waiting)
+                    waiting = []
+                    self._has_said = False
+                except FILE_ERRORS as error:
+                    self._say(f"can't be written, so that a restart would forget it: {error_line(error)}")
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        with closing(self._open()) as connection, connection:
+            connection.executemany(_ADD, [(entry.day, entry.client, entry.amount) for entry in entries])
+            connection.execute(
+                "DELETE FROM spent WHERE day < date(?, ?)", (max(e.day for e in entries), f"-{KEPT_DAYS} days")
+            )
+
+    def _say(self, problem: str) -> None:
+        if not self._has_said:
+            log.warning("what was spent (%s) %s", self.path, problem)
+            self._has_said = True
+
+
+class Held(Struct, frozen=True):
+    """What a request is expected to cost, while it runs."""
+
+    day: str
+    client: str
+    amount: float
+
+
+class Budgets:
+    """What was spent, against the budgets in force. Its methods may be called from any thread.
+
+    Args:
+        ledger: where it is kept; ``None`` keeps it in memory alone.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.settings: Sequence[BudgetSettings] = ()
+        """The budgets in force; they may be replaced, and what was spent stays."""
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._spent: dict[tuple[str, str], float] = {}
+        for entry in ledger.before if ledger else ():
+            self._spent[entry.day, entry.client] = entry.amount
+
+    def refuses(self, client: str | None, amount: float | None, now_s: float) -> str:
+        """Why so much may not be spent for a client now; empty where it may.
+
+        Args:
+            amount: ``None`` where it is not known; then nothing may be, where a budget counts.
+            now_s: in seconds since 1970.
+        """
+        for budget in self.settings:
+            if budget.key is not None and budget.key != client:
+                continue
+            name = f"the budget of {budget.limit:g} a {budget.per}{f' of {budget.key}' if budget.key else ''}"
+            if amount is None:
+                return f"its price is not known, and {name} counts"
+            spent = self.spent(budget, now_s)
+            if spent + amount > budget.limit:
+                return f"{name} is spent ({spent:.4g}, and this takes {amount:.4g})"
+        return ""
+
+    def spent(self, budget: BudgetSettings, now_s: float) -> float:
+        """What was spent of a budget in the present day or month, with what running requests are expected to cost."""
+        period = _day(now_s) if budget.per == "day" else _day(now_s)[:7]
+        with self._lock:
+            return sum(
+                amount
+                for (day, client), amount in self._spent.items()
+                if day.startswith(period) and budget.key in (None, client)
+            )
+
+    def hold(self, client: str | None, amount: float, now_s: float) -> Held:
+        """Spend what a request is expected to cost."""
+        held = Held(_day(now_s), client or "", amount)
+        self._add(held.day, held.client, amount)
+        return held
+
+    def settle(self, held: Held, cost: float) -> None:
+        """Correct what was held for a request to what it cost."""
+        self._add(held.day, held.client, cost - held.amount)
+
+    def _add(self, day: str, client: str, amount: float) -> None:
+        if not amount:
+            return
+        with self._lock:
+            self._spent[day, client] = self._spent.get((day, client), 0.0) + amount
+            for key in [key for key in self._spent if key[0][:7] < _month_before(day)]:
+                del self._spent[key]
+            if self._ledger:
+                self._ledger.add(Entry(day, client, amount))
+
+
+def _day(now_s: float) -> str:
+    return datetime.fromtimestamp(now_s, UTC).date().isoformat()
+
+
+def _month_before(day: str) -> str:
+    """The month before a day's, so that sums of a clock that was set back a little stay in memory."""
+    year, month = int(day[:4]), int(day[5:7])
+    return f"{year - (month == 1):04d}-{(month - 2) % 12 + 1:02d}"

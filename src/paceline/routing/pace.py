@@ -1,0 +1,85 @@
+"""How fast cloud engines answer, as learned from their answers: time to the first token, and time per token."""
+
+from collections import OrderedDict
+from math import exp, log, sqrt
+
+from paceline.types import Outcome
+
+FIRST_S = 1.0
+"""To the first token, before anything was measured: a guess."""
+S_PER_TOKEN = 1 / 60
+"""The same of a token: a guess."""
+PRIOR = 2.0
+"""Answers that the guesses count for."""
+FADING = 0.9
+"""Of what an answer counts at the next one: the last 10 or so decide, since providers' load changes within hours."""
+PRIOR_DEVIATION = 0.5
+"""Of a time's logarithm, from one request to the next, before it was measured."""
+MIN_S, MAX_S = 1e-4, 3600.0
+"""Times beyond are not believed."""
+MIN_TOKENS = 8
+"""Of an answer whose time per token is learned."""
+MAX_KNOWN = 500
+"""Engines with a model."""
+
+
+class _Faded:
+    """Mean and deviation of logarithms, the older ones faded."""
+
+    def __init__(self, believed: float) -> None:
+        self.weight = PRIOR
+        self.mean = log(believed)
+        self.square = PRIOR * PRIOR_DEVIATION**2
+        """Sum of squared deviations."""
+
+    def add(self, value: float) -> None:
+        weight = FADING * self.weight + 1
+        deviation = log(value) - self.mean
+        self.mean += deviation / weight
+        self.square = FADING * self.square + deviation * (log(value) - self.mean)
+        self.weight = weight
+
+    @property
+    def value(self) -> float:
+        return exp(self.mean)
+
+    @property
+    def deviation(self) -> float:
+        return sqrt(self.square / self.weight)
+
+
+class Pace:
+    """Of all cloud engines, each with one of its models."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], tuple[_Faded, _Faded]] = OrderedDict()
+
+    def expected_s(self, engine: str, model: str, tokens: float) -> tuple[float, float]:
+        """Time to the end of an answer of so many tokens, in seconds, and the deviation of its logarithm."""
+        first, rest = self._known.get((engine, model)) or _believed()
+        first_s, rest_s = first.value, tokens * rest.value
+        total_s = first_s + rest_s
+        return total_s, sqrt((first_s * first.deviation) ** 2 + (rest_s * rest.deviation) ** 2) / total_s
+
+    def learn(self, engine: str, model: str, outcome: Outcome) -> None:
+        """Take in an answer that came whole."""
+        first_s, tokens = outcome.first_byte_s, outcome.observed.completion_tokens
+        if not outcome.is_whole or first_s is None or not tokens:
+            return
+        first, rest = self._known.get((engine, model)) or _believed()
+        if outcome.observed.decode_s is not None:  # a stream, whose first byte was its first token's
+            rest_s = outcome.total_s - outcome.queue_s - outcome.decision_s - first_s
+            if MIN_S <= first_s <= MAX_S:
+                first.add(first_s)
+        else:
+            rest_s = first_s - first.value
+        if tokens >= MIN_TOKENS and MIN_S <= rest_s <= MAX_S:
+            rest.add(max(MIN_S, rest_s / tokens))
+        self._known[engine, model] = first, rest
+        self._known.move_to_end((engine, model))
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+
+def _believed() -> tuple[_Faded, _Faded]:
+    return _Faded(FIRST_S), _Faded(S_PER_TOKEN)

@@ -1,0 +1,169 @@
+"""Which requests may not leave this machine, and why. Where it can't be told, they may not."""
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from paceline.globs import any_matches, compiled
+from paceline.patterns import TooLong, compiled_pattern, first_found
+from paceline.settings import Configuration, ModelSettings, PrivacySettings
+from paceline.types import Request
+
+MAX_SEARCHED_BYTES = 4_000_000
+"""Of a body; a longer one is private where patterns are looked for."""
+HEADER = b"x-paceline-private"
+SECRETS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("PRIVATE KEY",), r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY"),
+    (("AKIA", "ASIA"), r"A(?:K|S)IA[A-Z0-9]{16}\b"),
+    (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{36}"),
+    (("github_pat_",), r"github_pat_[A-Za-z0-9_]{22}"),
+    (("glpat-",), r"glpat-[A-Za-z0-9_-]{20}"),
+    (("xox",), r"xox[abeoprs]-[A-Za-z0-9-]{10}"),
+    (("sk-",), r"\bsk-[A-Za-z0-9_-]{20}"),
+    (("k_live_",), r"[rs]k_live_[A-Za-z0-9]{16}"),
+    (("AIza",), r"AIza[A-Za-z0-9_-]{35}"),
+    (("ya29.",), r"ya29\.[A-Za-z0-9_-]{20}"),
+    (("npm_",), r"npm_[A-Za-z0-9]{36}"),
+    (("pypi-",), r"pypi-[A-Za-z0-9_-]{40}"),
+    (("hf_",), r"\bhf_[A-Za-z0-9]{30}"),
+    (("SG.",), r"\bSG\.[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16}"),
+    ((".eyJ",), r"\beyJ[A-Za-z0-9_-]{10,512}+\.eyJ[A-Za-z0-9_-]{10}"),
+    (("://",), r"://[^\s:/@\"]{1,64}+:[^\s:/@\"]{3,128}+@"),
+    (
+        ("key", "secret", "passw"),
+        r"(?i)(?:api_?key|secret|passw(?:or)?d)[\"']?\s{0,2}+[:=]\s{0,2}+[\"']?[A-Za-z0-9+/_-]{16}",
+    ),
+)
+"""Shapes of keys and passwords, each behind what is looked for first, in any case, since that is quick: private keys
+(RFC 7468); AWS, GitHub, GitLab, Slack, OpenAI and Anthropic, Stripe, Google, npm, PyPI, Hugging Face, SendGrid, as
+their documentation has them; JSON Web Tokens (RFC 7519); addresses with a password; assignments to what is called a key
+or a password."""
+_PIECES = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b"\\r", b"\r"), (b'\\"', b'"'), (b"\\/", b"/"))
+_UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+
+
+class Privacy:
+    """The rules of one configuration.
+
+    Raises:
+        TooCostly: a pattern is wrong; a configuration that was checked has none that is.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        settings: PrivacySettings = configuration.privacy
+        self._keys = frozenset(client.name for client in configuration.key if client.private)
+        self._models = frozenset(model.name for model in configuration.model if model.private)
+        self._names = _names(configuration.model)
+        self._paths = compiled(settings.paths)
+        self._headers = [_header(header) for header in settings.headers]
+        self._patterns = [compiled_pattern(pattern) for pattern in settings.patterns]
+        self._searched: tuple[bytes, str] = (b"", "")
+        """The body that was searched last, and what was found: a request is looked at again before each attempt."""
+        self._secrets = _compiled_secrets() if settings.secrets else ()
+
+    def why(self, request: Request) -> str:
+        """Why a request that is decided on is private; empty where it is not."""
+        if request.private:
+            return request.private
+        if request.served_model in self._models:
+            return f"model {request.served_model}"
+        if self._is_of_model(request.model):
+            return "its model"
+        body = request.body or msgspec.json.encode(request.fields)
+        return self.why_passed(request.path, request.headers, body, request.client)
+
+    def why_passed(
+        self,
+        target: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        client: str | None,
+        model: str | None = None,
+        is_readable: bool = True,
+    ) -> str:
+        """Why a request of whatever sort is private; empty where it is not.
+
+        Args:
+            target: path and query.
+            client: the name of its key.
+            model: that it names.
+            is_readable: whether its body is there as the client wrote it, and not compressed.
+        """
+        # 1. What it says of itself, and who sends it.
+        headers = list(headers)
+        if any(name == HEADER and value.strip().lower() != b"no" for name, value in headers):
+            return "header x-paceline-private"
+        if client in self._keys:
+            return f"key {client}"
+        if self._is_of_model(model):
+            return "its model"
+        if self._paths and any_matches(self._paths, target.partition("?")[0]):
+            return "path"
+        for name, value in self._headers:
+            if any(given == name and (value is None or content == value) for given, content in headers):
+                return f"header {name.decode()}"
+        # 2. What is in it.
+        if not (self._patterns or self._secrets):
+            return ""
+        if len(body) > MAX_SEARCHED_BYTES or not is_readable:
+            return "its body can't be searched"
+        if self._searched[0] is not body:
+            self._searched = (body, self._why_text(text_of(body)))
+        return self._searched[1] or self._why_text(target)
+
+    def _why_text(self, text: str) -> str:
+        try:
+            if (found := first_found(self._patterns, text)) is not None:
+                return f"pattern {self._patterns.index(found) + 1}"
+            return "it holds what looks like a secret" if self._secrets and _holds_secret(text, self._secrets) else ""
+        except TooLong:
+            return "its body could not be searched in time"
+
+    def _is_of_model(self, name: str | None) -> bool:
+        return name is not None and any_matches(self._names, name)
+
+
+@lru_cache(maxsize=1)
+def _compiled_secrets() -> tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]:
+    return tuple((tuple(sign.lower() for sign in signs), compiled_pattern(text)) for signs, text in SECRETS)
+
+
+def _holds_secret(text: str, secrets: Sequence[tuple[tuple[str, ...], re.Pattern[str]]]) -> bool:
+    """
+    Raises:
+        TooLong: it could not be told in time.
+    """
+    lower = text.lower()
+    likely = [pattern for signs, pattern in secrets if any(sign in lower for sign in signs)]
+    return first_found(likely, text) is not None
+
+
+def text_of(body: bytes) -> str:
+    """The text of a body; of one in JSON, with the escapes of its strings replaced, whatever else of it is doubled or
+    hidden in there."""
+    if body.lstrip()[:1] in (b"{", b"[", b'"') and b"\\" in body:
+        backslashes = body.split(b"\\\\")
+        for escaped, plain in _PIECES:
+            backslashes = [piece.replace(escaped, plain) for piece in backslashes]
+        body = b"\\".join(backslashes)
+    text = body.decode("utf-8", "replace")
+    return _UNICODE.sub(_characters, text) if "\\u" in text else text
+
+
+def _characters(match: re.Match[str]) -> str:
+    """Of escapes that follow one another: two may be one character."""
+    units = bytes.fromhex(match[0].replace("\\u", ""))
+    return codecs.decode(units, "utf-16-be", "replace")
+
+
+def _names(models: Iterable[ModelSettings]) -> tuple[re.Pattern[str], ...]:
+    """All names of private models."""
+    return compiled([name for model in models if model.private for name in (model.name, *model.aliases)])
+
+
+def _header(text: str) -> tuple[bytes, bytes | None]:
+    name, colon, value = text.partition(": ")
+    return name.lower().encode(), value.encode() if colon else None

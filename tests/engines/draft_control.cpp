@@ -1,0 +1,86 @@
+// Asks the draft control of the patched llama.cpp what it chooses: commands on standard input, one answer a line.
+
+#include "speculative-control.h"
+
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+static std::vector<float> numbers() {
+    size_t n;
+    std::cin >> n;
+    std::vector<float> res(n);
+    for (auto & one : res) {
+        std::cin >> one;
+    }
+    return res;
+}
+
+int main() {
+    std::vector<common_draft_prior> priors;
+    std::vector<int32_t>            n_max;
+
+    common_draft_rule         control;
+    common_draft_rule::choice chosen;
+
+    std::string command;
+    while (std::cin >> command) {
+        if (command == "drafter") {
+            common_draft_prior prior;
+            size_t n_lists;
+            n_max.emplace_back();
+            std::cin >> prior.is_lookup >> prior.weight >> n_max.back();
+            prior.costs      = numbers();
+            prior.acceptance = numbers();
+            std::cin >> n_lists;
+            while (n_lists-- > 0) {
+                int32_t n_match;
+                std::cin >> n_match;
+                prior.by_match[n_match] = numbers();
+            }
+            priors.push_back(prior);
+        } else if (command == "begin") {
+            control.init(priors, n_max);
+        } else if (command == "choose") {
+            std::vector<common_draft_rule::offer> offers(priors.size());
+            for (auto & offer : offers) {
+                std::cin >> offer.n_max >> offer.n_match;
+            }
+            chosen = control.choose(offers);
+            std::printf("%d %d %d %.9g\n", chosen.drafter, chosen.n_draft, chosen.n_limit, control.rate());
+        } else if (command == "decoded") {
+            int32_t n;
+            std::cin >> n;
+            control.decoded(n);
+        } else if (command == "verified" || command == "watched") {
+            int32_t drafter, n_draft, n_accepted, n_match;
+            std::cin >> drafter >> n_draft >> n_accepted >> n_match;
+            if (command == "verified") {
+                control.verified(drafter, n_draft, n_accepted, n_match);
+            } else {
+                control.watched(drafter, n_draft, n_accepted, n_match);
+            }
+        } else if (command == "worth") {
+            double p;
+            int32_t n;
+            std::cin >> p >> n;
+            std::printf("%d\n", control.is_worth(chosen, p, n));
+        } else if (command == "lookup") {
+            common_draft_lookup lookup;
+            size_t n_tokens;
+            int32_t n_longest;
+            std::cin >> n_longest >> n_tokens;
+            while (n_tokens-- > 0) {
+                int32_t token;
+                std::cin >> token;
+                lookup.append(token);
+            }
+            std::vector<int32_t> draft;
+            std::printf("%d", lookup.find(n_longest, draft));
+            for (const auto token : draft) {
+                std::printf(" %d", token);
+            }
+            std::printf("\n");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+"""The client that talks to engines, over TLS, with certificates made for the test."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.patient import until
+
+from paceline.wire.client import Client, ConnectFailed
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+
+
+def openssl(*words: str, folder: Path) -> None:
+    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an authority's certificate, and one that it has signed for ``localhost``."""
+    folder = tmp_path_factory.mktemp("certificates")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(
+        "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=Test", folder=folder
+    )
+    openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost", folder=folder)
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+    openssl("x509", "-req", "-in", "server.csr", "-out", "server.pem", *signed, folder=folder)
+    return folder
+
+
+@pytest.fixture
+async def port(certificates: Path) -> AsyncIterator[int]:
+    """Of a server that answers each request with an event, waits, and sends another."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+            body = await reader.readexactly(length)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+
+    async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    server = await asyncio.start_server(quietly, "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_bodies_pass_and_connections_are_kept(
+    port: int, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    client = Client(f"https://localhost:{port}/v1")
+    for size in (2, 2_000_000, 2):
+        body = b"x" * size
+        assert await client.fetch("POST", "/echo", body=body) == (200, body)
+    assert client.open_connections == 1
+    client.close()
+    await until(lambda: client.open_connections == 0)
+
+
+async def test_a_certificate_of_nobody_known_is_refused(port: int) -> None:
+    with pytest.raises(ConnectFailed, match="certificate verify failed"):
+        await Client(f"https://localhost:{port}").fetch("POST", "/echo", body=b"secret")
+
+
+async def test_a_certificate_for_another_name_is_refused(
+    port: int, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    with pytest.raises(ConnectFailed, match=r"certificate|mismatch"):
+        await Client(f"https://127.0.0.1:{port}").fetch("POST", "/echo", body=b"secret")
+
+
+async def test_plain_text_where_tls_is_wanted_is_no_connection(port: int) -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    with pytest.raises(ConnectFailed):
+        await Client(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}").fetch("GET", "/")
+    server.close()
