@@ -1,5 +1,5 @@
-"""ik_llama.cpp's driver against a server that answers as its source does (``get_timings``, ``launch_slot_with_task``).
-It was not run for real."""
+"""ik_llama.cpp's driver against a server that answers as its source does (``get_timings``, ``launch_slot_with_task``),
+and as a build of it did (docs/engines.md)."""
 
 import json
 from typing import Any
@@ -60,6 +60,7 @@ async def test_requests_choose_how_far_is_drafted(start_engine: StartEngine, sta
     assert list(fleet.lanes) == ["ik/plain", "ik/mtp-1", "ik/mtp-2", "ik/mtp-4"]
     supervisor = fleet.engines["ik"].supervisor
     assert supervisor.warnings == ()
+    assert not supervisor.abilities.not_when_drafting  # its drafted tokens have probabilities
     assert supervisor.facts
     assert (supervisor.facts.context_tokens, supervisor.facts.slots) == (4096, 1)
     sent = {

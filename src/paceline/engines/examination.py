@@ -31,6 +31,8 @@ CONTROLLED_LENGTH = 4
 """Tokens of the drafts that an engine's control is tried with."""
 CHEAP, DEAR = 1.0, 1000.0
 """Plain steps that a step is said to cost to it: always worth a draft, and never."""
+ALTERNATIVES = ("top_logprobs", "top_probs", "probs")
+"""Under which a token has them: OpenAI's and llama.cpp's, llama.cpp's of sampled probabilities, and ik_llama.cpp's."""
 FIELD_REFUSALS = (400, 422, 501)
 """A field that is not taken. Other errors tell of keys, filters and load."""
 
@@ -72,9 +74,7 @@ def has_bare_tokens(answer: Any) -> bool | None:
                 )
     if not isinstance(tokens, list) or not tokens:
         return None
-    return any(
-        not isinstance(token, dict) or not (token.get("top_logprobs") or token.get("top_probs")) for token in tokens
-    )
+    return any(not isinstance(token, dict) or not any(token.get(key) for key in ALTERNATIVES) for token in tokens)
 
 
 async def _tried(client: Client, fields: Mapping[str, Any]) -> tuple[int, Any]:

@@ -1,8 +1,9 @@
 """ik_llama.cpp's server, a fork of llama.cpp whose requests may say how far is drafted, in its normal build.
 
-Written after its source (``examples/server`` at 8337e4c, August 2026): a request has ``speculative.n_max``, ``.n_min``,
-``.p_min`` and ``.stages``; the latter has to name the stages that the server was started with, in their order. What is
-loaded it tells nowhere, so the configuration has to say. Its ``timings`` tell drafts by depth.
+Written after its source (``examples/server`` at 8337e4c, August 2026), and tried with a build of it: a request has
+``speculative.n_max``, ``.n_min``, ``.p_min`` and ``.stages``; the latter has to name the stages that the server was
+started with, in their order. What is loaded it tells nowhere, so the configuration has to say. Its ``timings`` tell
+drafts by depth.
 """
 
 from collections.abc import Mapping, Sequence
