@@ -417,6 +417,7 @@ async def test_a_second_copy_is_sent_where_the_first_is_late(
     outcome = await running.outcome_number(4)
     assert (outcome.lane, [name for name, _ in outcome.cancelled], outcome.failed) == ("two", ["one"], ())
     await until(lambda: asked(running, "one") == 0)  # the loser is told at once
+    assert 'paceline_cancelled_copies_total{lane="one"} 1.0' in (await running.http.get("/metrics")).text
     assert len(two.requests) == 1
 
 
