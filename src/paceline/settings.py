@@ -252,6 +252,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return DEFAULT_MAX_TOKENS
 
     @property
+    def is_to_cache(self) -> bool:
+        """Whether translated requests ask it to keep what they say in its cache."""
+        return False
+
+    @property
     def base_url(self) -> str | None:
         """The address to which the paths of requests are added, in the form that clients of the gateway use."""
         return None if self.url is None else self.url.rstrip("/").removesuffix("/v1")
