@@ -235,6 +235,14 @@ def test_limits_are_read_as_providers_tell_them() -> None:
         assert reached(x_ratelimit_remaining_requests="0", x_ratelimit_reset_requests=odd) <= limits.MAX_PAUSE_S
 
 
+def test_a_clock_that_is_set_changes_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Limits()
+    one.note(429, [(b"retry-after", b"30")])
+    for now_s in (0.0, time.time() - 86_400, time.time() + 86_400):
+        monkeypatch.setattr(limits, "time", lambda now_s=now_s: now_s)
+        assert one.left_s() == pytest.approx(30, abs=1)
+
+
 async def test_a_provider_is_left_out_until_its_limit_is_over(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
