@@ -449,6 +449,13 @@ def test_calls_whose_arguments_are_mixed_are_no_answer() -> None:
             _way(client, Api.OPENAI_CHAT).stream().feed(mixed)
 
 
+@pytest.mark.parametrize(("client", "api"), ALL)
+def test_comments_pass(client: Api, api: Api) -> None:
+    stream = _way(client, api).stream()
+    assert stream.feed(b": PROCESSING\n\n") == b": PROCESSING\n\n"
+    assert stream.feed(b"event: x\n\n\n\n") == b""
+
+
 def test_several_calls_in_a_stream() -> None:
     stream = unnamed_events(
         chunk(call(0, '{"x":', id="a", name="f")),
