@@ -329,6 +329,13 @@ class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(pattern=HEADER_NAME)], ...],
         Meta(description="Names of clients' headers that are passed on, beside those in docs/cloud.md."),
     ] = ()
+    first_byte_timeout_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Time until a stream has sent its first byte; then the next engine is tried. Default: "
+            "`server.first_byte_timeout_s`, as for answers that are no streams."
+        ),
+    ] = None
     stall_timeout_s: Annotated[
         Seconds | None,
         Meta(

@@ -378,6 +378,16 @@ async def test_a_stream_that_hangs_is_given_up(start_engine: StartEngine, start_
     assert "given up" in str((await running.outcome_number(1)).error)
 
 
+async def test_a_stream_that_does_not_begin_is_left_to_the_next(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    late, other = await start_engine(streams(before_s=30)), await start_engine(streams())
+    more = "first_byte_timeout_s = 0.3"
+    running = await start_gateway(provider("late", late, more=more) + provider("other", other))
+    got = await stream(running)
+    assert (got.headers["x-paceline-lane"], got.content) == ("other", token("one") + token("two") + DONE)
+
+
 async def test_how_long_streams_pause_is_learned(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
