@@ -255,6 +255,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return DEFAULT_MAX_TOKENS
 
     @property
+    def is_to_cache(self) -> bool:
+        """Whether translated requests ask it to keep what they say in its cache."""
+        return False
+
+    @property
     def base_url(self) -> str | None:
         """The address to which the paths of requests are added, in the form that clients of the gateway use."""
         return None if self.url is None else self.url.rstrip("/").removesuffix("/v1")
@@ -339,6 +344,13 @@ class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(pattern=HEADER_NAME)], ...],
         Meta(description="Names of clients' headers that are passed on, beside those in docs/cloud.md."),
     ] = ()
+    first_byte_timeout_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Time until a stream has sent its first byte; then the next engine is tried. Default: "
+            "`server.first_byte_timeout_s`, as for answers that are no streams."
+        ),
+    ] = None
     stall_timeout_s: Annotated[
         Seconds | None,
         Meta(

@@ -240,6 +240,14 @@ def test_limits_are_read_as_providers_tell_them() -> None:
         assert reached(x_ratelimit_remaining_requests="0", x_ratelimit_reset_requests=odd) <= limits.MAX_PAUSE_S
 
 
+def test_a_clock_that_is_set_changes_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Limits()
+    one.note(429, [(b"retry-after", b"30")])
+    for now_s in (0.0, time.time() - 86_400, time.time() + 86_400):
+        monkeypatch.setattr(limits, "time", lambda now_s=now_s: now_s)
+        assert one.left_s() == pytest.approx(30, abs=1)
+
+
 async def test_a_provider_is_left_out_until_its_limit_is_over(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:
@@ -377,6 +385,16 @@ async def test_a_stream_that_hangs_is_given_up(start_engine: StartEngine, start_
     assert "given up" in str((await running.outcome_number(1)).error)
 
 
+async def test_a_stream_that_does_not_begin_is_left_to_the_next(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    late, other = await start_engine(streams(before_s=30)), await start_engine(streams())
+    more = "first_byte_timeout_s = 0.3"
+    running = await start_gateway(provider("late", late, more=more) + provider("other", other))
+    got = await stream(running)
+    assert (got.headers["x-paceline-lane"], got.content) == ("other", token("one") + token("two") + DONE)
+
+
 async def test_how_long_streams_pause_is_learned(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +442,7 @@ async def test_a_second_copy_is_sent_where_the_first_is_late(
     outcome = await running.outcome_number(4)
     assert (outcome.lane, [name for name, _ in outcome.cancelled], outcome.failed) == ("two", ["one"], ())
     await until(lambda: asked(running, "one") == 0)  # the loser is told at once
+    assert 'paceline_cancelled_copies_total{lane="one"} 1.0' in (await running.http.get("/metrics")).text
     assert len(two.requests) == 1
 
 

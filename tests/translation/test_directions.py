@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.translation.recorded import CHAT_STREAM, COMPLETION, MESSAGE, MESSAGE_STREAM, call, chunk, unnamed_events
 
 from paceline.translation import Garbled, Translated, Untranslatable, can_translate, translated
-from paceline.translation.messages_to_chat import OPENAI, Flavour
+from paceline.translation.flavour import OPENAI, Flavour
 from paceline.types import Api
 
 ALL = [
@@ -29,7 +29,7 @@ def to(api: Api, fields: dict[str, Any], client: Api | None = None, flavour: Fla
     """A request's translation, by default from the other of the two."""
     usual = Api.OPENAI_CHAT if api is Api.ANTHROPIC_MESSAGES else Api.ANTHROPIC_MESSAGES
     return translated(
-        client or usual, api, fields, flavour=flavour or Flavour(), default_max_tokens=777, now_s=1_700_000_000
+        client or usual, api, fields, flavour=flavour or Flavour(default_max_tokens=777), now_s=1_700_000_000
     )
 
 
@@ -103,6 +103,21 @@ def test_a_loop_of_tools_in_messages() -> None:
         },
         {"role": "system", "content": [{"type": "text", "text": "Stop soon."}]},
     ]
+
+
+def test_a_conversation_that_goes_on_is_to_be_cached_where_the_provider_wants_to_be_asked() -> None:
+    again = [USER, {"role": "assistant", "content": "hi"}, USER]
+    for turns, caches, expected in ((again, True, {"type": "ephemeral"}), (again, False, None), ([USER], True, None)):
+        way = to(Api.ANTHROPIC_MESSAGES, {"model": "m", "messages": turns}, flavour=Flavour(caches=caches))
+        assert way.fields.get("cache_control") == expected
+
+
+def test_a_long_event_comes_whole() -> None:
+    text = "ü" * 200_000
+    stream = unnamed_events(chunk({"content": text}), chunk({}, "stop"), "[DONE]")
+    translator = _way(Api.ANTHROPIC_MESSAGES, Api.OPENAI_CHAT).stream()
+    pieces = [translator.feed(stream[at : at + 8192]) for at in range(0, len(stream), 8192)]
+    assert added_up(b"".join(pieces) + translator.end())["text"] == text
 
 
 def test_images_and_files_in_messages() -> None:
@@ -432,6 +447,13 @@ def test_calls_whose_arguments_are_mixed_are_no_answer() -> None:
     for client in (Api.ANTHROPIC_MESSAGES, Api.OPENAI_RESPONSES):
         with pytest.raises(Garbled, match="mixes"):
             _way(client, Api.OPENAI_CHAT).stream().feed(mixed)
+
+
+@pytest.mark.parametrize(("client", "api"), ALL)
+def test_comments_pass(client: Api, api: Api) -> None:
+    stream = _way(client, api).stream()
+    assert stream.feed(b": PROCESSING\n\n") == b": PROCESSING\n\n"
+    assert stream.feed(b"event: x\n\n\n\n") == b""
 
 
 def test_several_calls_in_a_stream() -> None:

@@ -64,6 +64,12 @@ class Metrics:
         self._decision = self._histogram("decision_duration_seconds", "Inspecting and deciding.", (), DECISIONS_S)
         self._prompt = self._counter("prompt_tokens", "Prompt tokens that were processed.", by_lane)
         self._cached = self._counter("cached_prompt_tokens", "Prompt tokens that an engine had in its cache.", by_lane)
+        self._cache_writes = self._counter(
+            "cache_write_tokens", "Prompt tokens that were put into a provider's cache.", by_lane
+        )
+        self._cancelled = self._counter(
+            "cancelled_copies", "Copies of requests that were cancelled, since another lane was quicker.", by_lane
+        )
         self._completion = self._counter("completion_tokens", "Tokens of answers, as engines count them.", by_task)
         self._generated = self._counter("generation_tokens", "Tokens whose decoding was timed.", by_task)
         self._decode = self._counter("decode_seconds", "Time of decoding generation_tokens.", by_task)
@@ -99,6 +105,8 @@ class Metrics:
         self._exploring.add((), max(0.0, decision.exploring_s))
         if lane != decision.lane:
             self._fallbacks.add(of_lane)
+        for other, _ in outcome.cancelled:
+            self._cancelled.add((other,))
         self._queue.observe(of_lane, outcome.queue_s)
         if outcome.first_byte_s is not None:
             self._first.observe(of_lane, outcome.first_byte_s)
@@ -107,7 +115,11 @@ class Metrics:
         if outcome.error is not None:
             return  # what fails fast must not look fast
         self._duration.observe(of_lane, outcome.total_s)
-        for counter, value in ((self._prompt, observed.prompt_tokens), (self._cached, observed.cached_tokens)):
+        for counter, value in (
+            (self._prompt, observed.prompt_tokens),
+            (self._cached, observed.cached_tokens),
+            (self._cache_writes, observed.cache_write_tokens),
+        ):
             if value:
                 counter.add(of_lane, value)
         tokens, decode_s = _decoded(outcome)
@@ -175,7 +187,7 @@ class Metrics:
                 *((self._drafted, self._accepted) if drafts else ()),
             )
             self._passed.know((lane, _status(200)))
-            for by_lane in (self._fallbacks, self._prompt, self._cached):
+            for by_lane in (self._fallbacks, self._prompt, self._cached, self._cache_writes, self._cancelled):
                 by_lane.know((lane,))
             for histogram in (self._duration, self._queue, self._first):
                 histogram.know((lane,))

@@ -330,5 +330,8 @@ class Attempt:
     @property
     def _limit_s(self) -> float:
         """How long the answer's first byte may take."""
+        settings = self.lane.engine.settings
+        if isinstance(settings, CloudEngineSettings) and settings.first_byte_timeout_s and self._plan.request.stream:
+            return settings.first_byte_timeout_s
         prediction = self._plan.prediction(self.lane)
         return first_byte_limit_s(self._server, prediction, self._plan.request, self._plan.signals)

@@ -8,7 +8,7 @@ milliseconds since 1970).
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from time import time
+from time import monotonic, time
 
 from paceline.wire.headers import Headers
 
@@ -27,17 +27,18 @@ class Limits:
 
     def __init__(self) -> None:
         self._until_s = 0.0
+        """By a clock that nobody sets."""
         self.problem = ""
         """What it said, in words for people."""
 
     def left_s(self) -> float:
         """How long nothing is to be sent to it; 0 where it may be asked."""
-        return max(0.0, self._until_s - time()) if self._until_s else 0.0
+        return max(0.0, self._until_s - monotonic()) if self._until_s else 0.0
 
     @property
     def is_reached(self) -> bool:
         """Whether it is to be left out now."""
-        return self._until_s > 0.0 and self._until_s > time()
+        return self._until_s > 0.0 and self._until_s > monotonic()
 
     def note(self, status: int, headers: Headers) -> None:
         """Take in an answer's status and headers."""
@@ -53,7 +54,7 @@ class Limits:
         if spent_s > pause_s:
             pause_s, problem = spent_s, f"its limit of {kind} is reached"
         if pause_s > 0:
-            self._until_s, self.problem = max(self._until_s, now_s + min(pause_s, MAX_PAUSE_S)), problem
+            self._until_s, self.problem = max(self._until_s, monotonic() + min(pause_s, MAX_PAUSE_S)), problem
 
 
 def _retry_after_s(named: dict[str, str], now_s: float) -> float | None:

@@ -13,7 +13,7 @@ from paceline.serving.errors import CannotBeSaid
 from paceline.serving.names import Served
 from paceline.settings import EngineSettings
 from paceline.translation import Translated, Untranslatable, can_translate, translated
-from paceline.translation.messages_to_chat import Flavour
+from paceline.translation.flavour import Flavour
 from paceline.types import Request
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -91,7 +91,11 @@ def _translated(request: Request, fields: Mapping[str, Any], settings: EngineSet
         request.api,
         api,
         fields,
-        flavour=Flavour(max_tokens_field=settings.max_tokens_field, takes_more=not settings.is_openais),
-        default_max_tokens=settings.default_max_tokens,
+        flavour=Flavour(
+            max_tokens_field=settings.max_tokens_field,
+            takes_more=not settings.is_openais,
+            default_max_tokens=settings.default_max_tokens,
+            caches=settings.is_to_cache,
+        ),
         now_s=int(time()),
     )

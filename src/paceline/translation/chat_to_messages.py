@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paceline.translation.errors import engines_error, error_document
+from paceline.translation.flavour import Flavour
 from paceline.translation.parts import (
     as_arguments,
     as_json,
@@ -67,11 +68,8 @@ FINISH_REASONS: Mapping[str, str] = {
 # The request
 
 
-def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any]:
+def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
     """The body for the engine.
-
-    Args:
-        default_max_tokens: of the answer where the client names none, which chat allows and messages do not.
 
     Raises:
         Untranslatable: it asks for something that messages have no words for.
@@ -80,7 +78,7 @@ def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any
     system, turns = _turns(as_list(fields.get("messages"), "messages"))
     if turns and turns[-1]["role"] == "assistant":
         refuse("messages", "end with the assistant's; the engine that would serve this would go on with that")
-    max_tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or default_max_tokens
+    max_tokens = fields.get("max_completion_tokens") or fields.get("max_tokens") or flavour.default_max_tokens
     temperature, user = fields.get("temperature"), fields.get("safety_identifier") or fields.get("user")
     if isinstance(temperature, int | float) and temperature > 1:
         refuse("temperature", f"is {temperature:g}; the engine that would serve this speaks an API that goes to 1")
@@ -88,6 +86,7 @@ def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any
     if tier is not None and tier not in SERVICE_TIERS:
         refuse("service_tier", f"there is no {tier!r} at the engine that would serve this")
     output = _output(fields)
+    goes_on = any(turn["role"] == "assistant" for turn in turns)
     return present(
         model=fields.get("model"),
         max_tokens=max_tokens,
@@ -104,6 +103,7 @@ def request(fields: Mapping[str, Any], default_max_tokens: int) -> dict[str, Any
         output_config=output or None,
         metadata={"user_id": short_id(user, MAX_USER_CHARS)} if user else None,
         service_tier=SERVICE_TIERS[tier] if tier else None,
+        cache_control={"type": "ephemeral"} if flavour.caches and goes_on else None,
     )
 
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from paceline.translation import chat_to_messages, messages_to_chat, responses_to_chat
 from paceline.translation.errors import engines_error, error_document
-from paceline.translation.messages_to_chat import Flavour
+from paceline.translation.flavour import Flavour
 from paceline.translation.parts import Garbled, Untranslatable
 from paceline.translation.streams import StreamTranslator
 from paceline.types import Api
@@ -66,31 +66,26 @@ def can_translate(client: Api, engine: frozenset[Api]) -> Api | None:
     return next((api for api in _DIRECTIONS.get(client, ()) if api in engine), None)
 
 
-def translated(
-    client: Api, api: Api, fields: Mapping[str, Any], *, flavour: Flavour, default_max_tokens: int, now_s: int
-) -> Translated:
+def translated(client: Api, api: Api, fields: Mapping[str, Any], *, flavour: Flavour, now_s: int) -> Translated:
     """A request's translation.
 
     Args:
         client: the dialect of the request.
         api: the one that it is for, as :func:`can_translate` has it.
         fields: of the whole body.
-        flavour: of an engine that speaks chat.
-        default_max_tokens: of an answer, where the client names no limit and the engine wants one.
+        flavour: of the engine.
         now_s: seconds since 1970.
 
     Raises:
         Untranslatable: it asks for something that the engine's dialect has no words for.
     """
     try:
-        return _translated(client, api, fields, flavour, default_max_tokens, now_s)
+        return _translated(client, api, fields, flavour, now_s)
     except (AttributeError, KeyError, TypeError) as odd:  # a text where an object should be, and the like
         raise Untranslatable("the request is not as its API has it, so it can't be translated") from odd
 
 
-def _translated(
-    client: Api, api: Api, fields: Mapping[str, Any], flavour: Flavour, default_max_tokens: int, now_s: int
-) -> Translated:
+def _translated(client: Api, api: Api, fields: Mapping[str, Any], flavour: Flavour, now_s: int) -> Translated:
     if client is Api.ANTHROPIC_MESSAGES:
         return Translated(
             client=client,
@@ -101,10 +96,10 @@ def _translated(
             stream=messages_to_chat.Stream,
         )
     if client is Api.OPENAI_CHAT:
-        return _to_messages(client, fields, default_max_tokens, now_s)
+        return _to_messages(client, fields, flavour, now_s)
     chat = responses_to_chat.request(fields)
     if api is Api.ANTHROPIC_MESSAGES:
-        inner = _to_messages(client, chat, default_max_tokens, now_s)
+        inner = _to_messages(client, chat, flavour, now_s)
         return msgspec.structs.replace(
             inner,
             answer=lambda document: responses_to_chat.answer(inner.answer(document), fields, now_s),
@@ -120,13 +115,13 @@ def _translated(
     )
 
 
-def _to_messages(client: Api, chat: Mapping[str, Any], default_max_tokens: int, now_s: int) -> Translated:
+def _to_messages(client: Api, chat: Mapping[str, Any], flavour: Flavour, now_s: int) -> Translated:
     tells_usage = bool((chat.get("stream_options") or {}).get("include_usage"))
     return Translated(
         client=client,
         api=Api.ANTHROPIC_MESSAGES,
         path=PATHS[Api.ANTHROPIC_MESSAGES],
-        fields=chat_to_messages.request(chat, default_max_tokens),
+        fields=chat_to_messages.request(chat, flavour),
         answer=lambda document: chat_to_messages.answer(document, now_s),
         stream=lambda: chat_to_messages.Stream(tells_usage=tells_usage, now_s=now_s),
     )

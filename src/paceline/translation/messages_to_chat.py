@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from paceline.translation.errors import engines_error, error_document
+from paceline.translation.flavour import Flavour
 from paceline.translation.parts import (
     Garbled,
     as_json,
@@ -54,18 +55,6 @@ STOP_REASONS: Mapping[str, str] = {
 MAX_USER_CHARS = 64
 """Of ``user``, at OpenAI; Claude Code's identifiers are longer."""
 ANOTHER_API = "the engine that would serve this speaks another API"
-
-
-class Flavour(Struct, frozen=True, kw_only=True):
-    """In what engines that speak chat differ."""
-
-    max_tokens_field: str = "max_tokens"
-    """How the length of an answer is limited: OpenAI's own reasoning models take ``max_completion_tokens`` alone."""
-    takes_more: bool = True
-    """Whether it takes fields that OpenAI does not have: ``top_k``, and earlier thinking in ``reasoning_content``."""
-
-
-OPENAI = Flavour(max_tokens_field="max_completion_tokens", takes_more=False)
 
 
 # The request

@@ -70,8 +70,10 @@ class EventTranslator:
 
     def _event(self, event: bytes) -> bytes:
         name, data = name_and_data(event)
-        if not data or self.has_ended:
+        if self.has_ended:
             return b""
+        if not data:
+            return event if event.startswith(b":") else b""  # comments keep connections alive, in any dialect
         try:
             return self.translate(name, data)
         except (AttributeError, KeyError, TypeError) as odd:  # an object where a list should be, and the like
