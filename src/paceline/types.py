@@ -474,8 +474,10 @@ class Terms(Struct, frozen=True):
     """Probability that it is not good enough, beyond what the task allows."""
     late: float | None
     """Probability that it is too late; ``None`` without a deadline."""
-    total: float
+    total: float = 0.0
     """Time, price and risk together, by the mode; the least is chosen."""
+    others_s: float = 0.0
+    """By how much others would wait longer for it, in all."""
 
 
 class Placed(Struct, frozen=True):

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 from paceline.money.bill import billed, cost_of
-from paceline.money.power import marginal_cost
+from paceline.money.power import Power, configured_power, marginal_cost
 from paceline.money.prices import Prices
 from paceline.settings import CloudModel, CostSettings
 from paceline.types import Observation, Price, Tokens
@@ -74,8 +74,8 @@ def test_an_answer_that_does_not_tell_its_tokens_is_guessed() -> None:
 
 
 def test_power_beyond_the_idle_machine_counts() -> None:
-    settings = CostSettings(watts=400, idle_watts=40, price_per_kwh=0.5)
-    assert marginal_cost(settings, 10.0) == pytest.approx(0.0005)
-    assert marginal_cost(settings, 10.0, concurrent=1) == pytest.approx(0.00025)
-    assert marginal_cost(CostSettings(), 10.0) == 0.0
-    assert marginal_cost(CostSettings(watts=10, idle_watts=40, price_per_kwh=1), 10.0) == 0.0
+    power = configured_power(CostSettings(watts=400, idle_watts=40))
+    assert marginal_cost(power, 0.5, 10.0) == pytest.approx(0.0005)
+    assert marginal_cost(power, 0.5, 10.0, concurrent=1) == pytest.approx(0.00025)
+    assert marginal_cost(configured_power(CostSettings()), 0.5, 10.0) == 0.0
+    assert marginal_cost(Power(busy=10, idle=40), 1.0, 10.0) == 0.0

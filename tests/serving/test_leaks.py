@@ -17,6 +17,9 @@ from tests.conftest import RunningGateway
 from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, token
 from tests.recording_sink import RecordingSink
 
+from paceline.engines import ENGINES
+from paceline.settings import LocalEngineSettings, RoutingSettings
+
 REQUESTS = 5_000
 AT_ONCE = 24
 MARK = "zqx-private-"
@@ -51,6 +54,15 @@ paths = ["*"]
 private = true
 
 """
+CLOUDS = [
+    'kind = "openai"\ncloud = true\n',
+    *(
+        f'kind = "{kind}"\nmodels = ["m"]\napi_key = "env:SINK_KEY"\n'
+        for kind, driver in ENGINES.items()
+        if not issubclass(driver.settings_type, LocalEngineSettings)
+    ),
+]
+"""What makes an engine a provider's."""
 PRIVATE_MODEL = '[[model]]\nname = "house"\naliases = ["house-*"]\nprivate = true\n'
 PUBLIC_MODEL = '[[model]]\nname = "coder"\n'
 
@@ -59,13 +71,12 @@ def configuration(local: FakeEngine, sinks: list[RecordingSink], dice: random.Ra
     """One of many: names of engines that change their sides, modes, deadlines, budgets, no local engine at all."""
     a, b, c = dice.sample(["gpu", "cloud", "other"], 3)
     has_local = dice.random() < 0.85
-    sides = [(a, local.url, "")] * has_local
-    # one is a cloud engine by its setting; the other by its address, which is none of this machine's
-    sides += [(b, sinks[0].url, "cloud = true"), (c, sinks[1].url, "takes_private = false")]
+    own = 'kind = "openai"\n'
+    sides = [(a, local.url, own)] * has_local
+    # one is a cloud engine by its kind or a setting; the other by its address, which is none of this machine's
+    sides += [(b, sinks[0].url, dice.choice(CLOUDS)), (c, sinks[1].url, own + "takes_private = false\n")]
     dice.shuffle(sides)
-    engines = "".join(
-        f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{url}"\n{more}\n' for name, url, more in sides
-    )
+    engines = "".join(f'[[engine]]\nname = "{name}"\nurl = "{url}"\n{more}\n' for name, url, more in sides)
     names = [name for name, _, _ in sides]
     offers = "".join(
         f'[[model.offer]]\nengine = "{name}"\nmodel = "m"\nquality = {dice.random():.2f}\n' for name in names
@@ -78,6 +89,8 @@ def configuration(local: FakeEngine, sinks: list[RecordingSink], dice: random.Ra
     if dice.random() < 0.3:
         more += "[[budget]]\nlimit = 0.0001\n"
     more += '[[cloud]]\nname = "m"\ninput_price = 1.0\noutput_price = 2.0\n'
+    if "hedging" in RoutingSettings.__struct_fields__ and dice.random() < 0.5:
+        more += "[routing]\nhedging = true\n"
     if dice.random() < 0.3:
         more += f'[[rule]]\nlane = "{b}"\nmodel = "m"\n'
     models = [name + dice.choice([lanes, offers]) for name in (PRIVATE_MODEL, PUBLIC_MODEL)]
@@ -237,7 +250,10 @@ async def sinks() -> AsyncIterator[list[RecordingSink]]:
         await sink.stop()
 
 
-async def test_no_private_byte_arrives_at_a_cloud_engine(sinks: list[RecordingSink], tmp_path: Path) -> None:
+async def test_no_private_byte_arrives_at_a_cloud_engine(
+    sinks: list[RecordingSink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SINK_KEY", "known-to-sinks")
     dice = random.Random(19)
     local = await FakeEngine(moody(random.Random(5))).start()
     running = RunningGateway(configuration(local, sinks, dice), tmp_path / "log", tmp_path / "state")

@@ -349,3 +349,42 @@ async def test_an_agent_that_fails_again_and_again_is_moved_up_at_the_next_turn(
     assert await turn() == "cloud"
     messages += [{"role": "assistant", "content": "Done."}, {"role": "user", "content": "Thanks. What was it?"}]
     assert await turn() == "gpu"
+
+
+@pytest.mark.parametrize("part", ["wanted", "pools", "placed"])
+async def test_where_placing_fails_nothing_leaves(
+    part: str, start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, gpu, cloud = await both(start_engine, start_gateway, 'placement.mode = "best"\n')
+    pipeline = running.gateway.pipeline
+    monkeypatch.setattr(pipeline.router.placer, part, lambda *_: 1 / 0)
+    assert (await ask(running)).headers["x-paceline-lane"] == "gpu"
+    refused = await ask(running, lane="cloud")
+    assert refused.status_code == 403
+    assert "it may be private" in refused.text
+    assert pipeline.failures["placement"] == 2
+    assert (len(gpu.requests), len(cloud.requests)) == (1, 0)
+
+
+async def test_a_reload_that_puts_a_provider_under_the_name_of_an_own_engine_leaks_nothing(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    go = asyncio.Event()
+
+    async def slow(received: Received, wire: Wire) -> None:
+        await go.wait()
+        await wire.json(ANSWER)
+
+    own, cloud = await start_engine(slow), await start_engine()
+    table = f'[[engine]]\nname = "gpu"\nkind = "openai"\nurl = "{own.url}"\ndevice = "cpu"\nslots = 1\n'
+    running = await start_gateway(table)
+    waiting = [asyncio.create_task(ask(running, private="yes")) for _ in range(3)]
+    await until(lambda: len(own.requests) == 1)
+    running.text = running.text.replace(own.url, cloud.url) + "cloud = true\n"
+    await running.gateway.reload()
+    await own.stop()  # those that wait for it find it gone, and their lane's name elsewhere
+    go.set()
+    statuses = [(await task).status_code for task in waiting]
+    assert all(status >= 400 for status in statuses)
+    assert not cloud.requests
+    assert (await ask(running)).status_code == 200

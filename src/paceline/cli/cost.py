@@ -13,6 +13,8 @@ from paceline.cli.common import (
     wanted_log,
 )
 from paceline.configuration import ConfigurationError, load
+from paceline.evidence import modes
+from paceline.evidence.modes import ways
 from paceline.evidence.worth import DAY_S, NothingToPrice, text, worth
 from paceline.money.prices import Prices, is_published_known
 from paceline.records.read import NoLog
@@ -54,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
                 install = "" if is_published_known() else "; `pip install 'paceline[prices]'` brings published prices"
                 say(f"no price of {name} is known; a [[cloud]] table may say it{install}")
         span_s = None if options.on_days is None else options.on_days * DAY_S
-        print(text(worth(log, configuration, options.against, span_s)))
+        records = list(log)
+        if found := ways(records, configuration):
+            print(modes.text(found, configuration.cost.currency), end="\n\n")
+        print(text(worth(records, configuration, options.against, span_s)))
     except (ConfigurationError, NoLog, NothingToPrice) as error:
         return fail(str(error))
     finally:

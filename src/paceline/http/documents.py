@@ -57,6 +57,7 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
         "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
+        "power": _power(pipeline),
         "budgets": [
             {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}
             for budget, spent in pipeline.router.placer.spending()
@@ -127,6 +128,12 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
         "tokens": prediction.tokens,
         "prefill_s": prediction.prefill_s,
     }
+
+
+def _power(pipeline: Pipeline) -> dict[str, float] | None:
+    """Watts of the machine while it works and while it does not, as its meters tell; ``null`` where they don't."""
+    power = pipeline.router.placer.power_meter.power
+    return None if power is None else {"busy_watts": power.busy, "idle_watts": power.idle}
 
 
 def _lane(handle: LaneHandle) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from paceline.http.application import Application
 from paceline.http.changes import changes
 from paceline.http.storage import Storage
 from paceline.inspection.task_model import task_model
+from paceline.money.power import PowerMeter, meters
 from paceline.processes import Health
 from paceline.records.record import Sink
 from paceline.routing.placer import Placer
@@ -204,6 +205,7 @@ class Gateway:
         self._storage = storage = Storage(self._configuration, self._state_directory)
         opened.push_async_callback(storage.close)
         # 3. The way of requests.
+        power_meter = PowerMeter(await asyncio.to_thread(meters))
         await asyncio.to_thread(task_model)  # which reads its weights now, not in the first request's time
         self._engine_logs = self._log_directory or Path(opened.enter_context(tempfile.TemporaryDirectory()))
         access = Access(self._configuration)
@@ -214,6 +216,7 @@ class Gateway:
             conversation_key=storage.conversation_key,
             placer=Placer(self._configuration, storage.ledger),
         )
+        router.placer.power_meter = power_meter
         self.pipeline = Pipeline(fleet, router)
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
         storage.listen_to(self.pipeline)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import erf, log, sqrt
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paceline.settings import Mode, PlacementSettings
 from paceline.types import Offer, Price, Task, Terms, Tokens
@@ -213,7 +214,6 @@ def scored(
         times: by engine.
         costs: by engine, what is to be paid; ``None`` where no price is known.
     """
-    weights = MODES[settings.mode]
     needed = settings.quality_needed_by_task.get(wanted.task, settings.quality_needed)
     if qualities is None:
         qualities = {offer.engine: offer.quality_for(wanted.task) for offer in offers}
@@ -225,18 +225,24 @@ def scored(
         poor = max(0.0, needed - (best if quality is None else quality))
         late = None if wanted.deadline_s is None else _late(timed, wanted.deadline_s)
         paid = UNKNOWN_PRICE.of(expected_tokens(wanted)) if cost is None else cost
-        terms[offer.engine] = Terms(
-            time_s=timed.total_s,
-            queue_s=timed.queue_s,
-            cost=cost,
-            poor=poor,
-            late=late,
-            total=weights.time * (timed.total_s + timed.others_s) * settings.value_of_time_per_hour / HOUR_S
-            + weights.price * paid
-            + weights.poor * max(poor, late or 0.0) * settings.cost_of_poor_answer
-            + weights.leaving * offer.is_cloud,
-        )
+        parts = Terms(timed.total_s, timed.queue_s, cost, poor, late, others_s=timed.others_s)
+        terms[offer.engine] = replace(parts, total=total(parts, paid, offer.is_cloud, settings))
     return terms
+
+
+def total(terms: Terms, paid: float, is_cloud: bool, settings: PlacementSettings) -> float:
+    """What an answer is taken to cost, by the mode.
+
+    Args:
+        paid: its price, where the terms may not know it.
+    """
+    weights = MODES[settings.mode]
+    return (
+        weights.time * (terms.time_s + terms.others_s) * settings.value_of_time_per_hour / HOUR_S
+        + weights.price * paid
+        + weights.poor * max(terms.poor, terms.late or 0.0) * settings.cost_of_poor_answer
+        + weights.leaving * is_cloud
+    )
 
 
 def rank(terms: Terms) -> tuple[bool, float]:

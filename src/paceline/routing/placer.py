@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.inspection.needs import holds_signed_thinking, needs
 from paceline.money.bill import cost_of
-from paceline.money.power import marginal_cost
+from paceline.money.power import PowerMeter, configured_power, marginal_cost
 from paceline.routing.backlog import Backlog
 from paceline.routing.budgets import Budgets, Held, Ledger
 from paceline.routing.pace import Pace
@@ -112,6 +112,8 @@ class Placer:
     ) -> None:
         self._clock = clock
         self.budgets = Budgets(ledger)
+        self.power_meter = PowerMeter(())
+        """Tells the machine's power where none is configured; may be replaced."""
         self.pace = Pace()
         self.quality = Quality()
         self._answered: OrderedDict[str, tuple[Offer, Signals]] = OrderedDict()
@@ -129,7 +131,7 @@ class Placer:
         self.privacy = Privacy(configuration)
         self.settings = configuration.placement
         self.budgets.settings = configuration.budget
-        self._cost = configuration.cost
+        self._cost, self._power = configuration.cost, configured_power(configuration.cost)
         self._engines_of_keys = {key.name: frozenset(key.engines) for key in configuration.key if key.engines}
 
     # Before the decoding strategy is chosen
@@ -407,7 +409,8 @@ class Placer:
         prediction = decision.predictions.get(decision.lane)
         if prediction is None:
             return 0.0
-        return marginal_cost(self._cost, _service_s(prediction), prediction.concurrent)
+        power = self._power or self.power_meter.power
+        return marginal_cost(power, self._cost.price_per_kwh, _service_s(prediction), prediction.concurrent)
 
     def _tokens(self, offer: Offer, wanted: Wanted, signals: Signals) -> Tokens:
         """What is likely to be billed, with what the provider's cache is taken to hold."""

@@ -295,7 +295,10 @@ class Pipeline:
     def keep_house(self) -> None:
         """To be called now and then: devices go on without the clients that don't take their answers and the engines
         that stay silent, and engines that were ejected are tried again."""
-        self.in_flight.release_idle_turns(perf_counter())
+        now_s = perf_counter()
+        self.in_flight.release_idle_turns(now_s)
+        own = (engine for engine in self.fleet.engines.values() if not engine.settings.is_cloud)
+        self._router.placer.power_meter.look(any(engine.in_flight for engine in own), now_s)
         self._judge.note_silences()
         self._judge.try_ejected()
 
