@@ -130,8 +130,8 @@ class Pipeline:
         # 2. Whether it may leave this machine, and what its model's name stands for.
         began_s = perf_counter()
         request = exchange.request
-        if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
-            request = replace(request, private=private)
+        if self.fleet.may_leave:
+            request = self._router.placer.looked_at(request)
         served = await self.resolver.served(request)
         start_patience_s = self.resolver.start_patience_s(began_s)
         request = replace(request, served_model=served.name)
