@@ -142,13 +142,6 @@ class Placer:
         except Exception:
             return "whether it is could not be told"
 
-    def looked_at(self, request: Request) -> Request:
-        """The request with why it may not leave this machine, or else with the rules that found that it may."""
-        privacy = self.privacy
-        if private := self.why_private(request):
-            return replace(request, private=private)
-        return replace(request, cleared_by=privacy)
-
     def why_passed_private(
         self,
         target: str,
