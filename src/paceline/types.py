@@ -60,6 +60,9 @@ class Request(Struct, frozen=True):
     private: str = ""
     """Why it may not leave this machine, as far as that is known: at first, by the request header
     ``x-paceline-private: yes``."""
+    cleared_by: object = None
+    """The rules by which it was looked at, so that they don't search it again: unless it is private, it may leave this
+    machine by them."""
     deadline_s: float | None = None
     """Seconds from its arrival in which its answer is wanted, by the request header ``x-paceline-deadline-ms``."""
     max_cost: float | None = None

@@ -138,6 +138,18 @@ def test_looking_takes_bounded_time() -> None:
         assert perf_counter() - began_s < 3.0
 
 
+def test_what_was_looked_at_is_not_searched_again_by_the_same_rules() -> None:
+    placer, other = Placer(parse(RULES, here=False)), Placer(parse(RULES, here=False))
+    public = asked(cleared_by=placer.privacy)
+    changed = replace(public, body=asked("patient 4711").body)  # which never happens: only to see who looks
+    assert placer.why_private(changed) == ""
+    assert other.why_private(changed) == "pattern 1"
+    placer.take_up(parse(RULES, here=False))  # a reload: other rules
+    assert placer.why_private(changed) == "pattern 1"
+    assert placer.why_private(replace(public, served_model="house")) == "model house"
+    assert placer.why_private(replace(public, private="header x-team")) == "header x-team"
+
+
 def test_what_can_not_be_told_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
     placer = Placer(Configuration())
     assert placer.why_private(asked()) == ""

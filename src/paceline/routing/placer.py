@@ -167,7 +167,7 @@ class Placer:
             is_forced=request.forced_lane is not None,
             engines=self._engines_of_keys.get(request.client or "", ()),
             needs=needs(request),
-            prompt_tokens=max(signals.prompt_chars, 0 if signals.images else len(request.body)) / CHARS_PER_TOKEN,
+            prompt_tokens=_prompt_tokens(request, signals),
             answer_tokens=answer_tokens,
             deadline_s=deadline_s,
         )
@@ -255,7 +255,8 @@ class Placer:
         others."""
         offers = {offer.engine: offer for lane in lanes if (offer := lane.offer) is not None}
         prediction = decision.predictions.get(decision.lane)
-        wanted = self.wanted(request, signals, prediction.tokens if prediction else 0.0)
+        answer_tokens = prediction.tokens if prediction else 0.0
+        wanted = Wanted(prompt_tokens=_prompt_tokens(request, signals), answer_tokens=answer_tokens)
         with self._lock:
             tokens = {name: self._tokens(offer, wanted, signals) for name, offer in offers.items()}
             self._forget_dropped()
@@ -486,6 +487,11 @@ class Placer:
             f"{pool.name} ({why}): " + ", ".join(_in_words(name, terms[name], self._cost.currency) for name in shown)
         )
         return "; ".join(parts)
+
+
+def _prompt_tokens(request: Request, signals: Signals) -> float:
+    """An estimate: tools and schemas are prompt, too, and pictures are not as long as they look."""
+    return max(signals.prompt_chars, 0 if signals.images else len(request.body)) / CHARS_PER_TOKEN
 
 
 def _service_s(prediction: Prediction) -> float:

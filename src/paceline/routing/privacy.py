@@ -60,8 +60,6 @@ class Privacy:
         self._paths = compiled(settings.paths)
         self._headers = [_header(header) for header in settings.headers]
         self._patterns = [compiled_pattern(pattern) for pattern in settings.patterns]
-        self._searched: tuple[bytes, str] = (b"", "")
-        """The body that was searched last, and what was found: a request is looked at again before each attempt."""
         self._secrets = _compiled_secrets() if settings.secrets else ()
 
     def why(self, request: Request) -> str:
@@ -72,6 +70,8 @@ class Privacy:
             return f"model {request.served_model}"
         if self._is_of_model(request.model):
             return "its model"
+        if request.cleared_by is self:
+            return ""
         body = request.body or msgspec.json.encode(request.fields)
         return self.why_passed(request.path, request.headers, body, request.client)
 
@@ -110,9 +110,7 @@ class Privacy:
             return ""
         if len(body) > MAX_SEARCHED_BYTES or not is_readable:
             return "its body can't be searched"
-        if self._searched[0] is not body:
-            self._searched = (body, self._why_text(text_of(body)))
-        return self._searched[1] or self._why_text(target)
+        return self._why_text(f"{target}\n{text_of(body)}")
 
     def _why_text(self, text: str) -> str:
         try:

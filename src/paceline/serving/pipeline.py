@@ -130,13 +130,13 @@ class Pipeline:
         """
         # 2. Whether it may leave this machine, and what its model's name stands for.
         began_s = perf_counter()
-        request = exchange.request
+        request, rules = exchange.request, self._router.placer.privacy if self.fleet.may_leave else None
         if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
             request = replace(request, private=private)
         how = await spoken(request, await self.resolver.served(request))
         served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
-        request = replace(request, served_model=served.name)
+        request = replace(request, served_model=served.name, cleared_by=rules)
         # 3. What it is about.
         began_s = perf_counter()
         router = self.router
