@@ -42,6 +42,8 @@ MODEL_PAYS = {"costs": [1.2, 1.3, 1.4, 1.5], "acceptance": [0.8, 0.75, 0.7]}
 
 
 StartServer = Callable[..., LlamaServer]
+Drafts = dict[int, list[tuple[int, float]]]
+"""Tokens and their probabilities, by the number of tokens before the draft."""
 
 
 @pytest.fixture(scope="session")
@@ -416,7 +418,7 @@ def test_what_is_drafted_after_a_pause_is_what_is_drafted_without_one(
     head = () if name == "draft-mtp" else ("--spec-draft-model", str(drafters / f"{name}.gguf"))
     flags = ("--spec-type", f"ngram-simple,{name}", "--spec-draft-n-max", "4", *head, "--parallel", "1", "-lv", "10")
     server = start(*flags, **({"target": drafters / "hybrid.gguf"} if name == "draft-mtp" else {}))
-    never_pays = {name: {"costs": [1.01, 1.02], "acceptance": [0.01]}}
+    never_pays = {name: {"costs": [6.0, 6.1], "acceptance": [0.01]}}
     copies = {"ngram-simple": {"costs": [1, 1, 1, 1], "acceptance": [0.9]}}
     text = "A map, a map, a lighthouse keeper, a map. One two three four. One two three four."
     texts, drafts = [], []
@@ -433,17 +435,45 @@ def test_what_is_drafted_after_a_pause_is_what_is_drafted_without_one(
     assert set(texts) == {texts[0]}
     always, *others = drafts
     for some in others:
-        both = [at for at in some if at in always]
-        assert both and len(some) < len(always) / 2, "there was no pause"
-        for at in both:
-            for (token, p), (other, p_other) in zip(some[at], always[at], strict=False):
-                assert token == other
-                assert p == pytest.approx(p_other, abs=0.05)
+        assert len(some) < len(always) / 2, "there was no pause"
+        assert_same_drafts(some, always)
 
 
-def logged_drafts(log: str) -> dict[int, list[tuple[int, float]]]:
-    """Drafted tokens and their probabilities, by the tokens before them."""
-    found, draft = {}, []
+@pytest.mark.parametrize("name", ["draft-eagle3", "draft-dflash", "draft-mtp"])
+def test_a_turn_after_a_plain_one_is_drafted_for_as_after_a_drafted_one(
+    name: str, start: StartServer, drafters: Path
+) -> None:
+    head = () if name == "draft-mtp" else ("--spec-draft-model", str(drafters / f"{name}.gguf"))
+    flags = ("--spec-type", f"ngram-simple,{name}", "--spec-draft-n-max", "4", *head, "--parallel", "1", "-lv", "10")
+    server = start(*flags, **({"target": drafters / "hybrid.gguf"} if name == "draft-mtp" else {}))
+    asked: dict[str, Any] = {"n_predict": 80, "temperature": 0, "ignore_eos": True, "return_tokens": True}
+    prompt = server.post("/tokenize", {"content": "A lighthouse keeper finds a map."})["tokens"]
+    drafts = []
+    for fields in ({N_MAX: 0}, {TYPES: name, N_MAX: 2}):
+        first = server.post("/completion", asked | fields | {"prompt": prompt, "cache_prompt": False})
+        begin = len(server.log())
+        turn = {"prompt": prompt + first["tokens"], TYPES: name, N_MAX: 2}
+        second = server.post("/completion", asked | turn)
+        assert second["timings"]["cache_n"] > 80
+        drafts.append(logged_drafts(server.log()[begin:]))
+    assert len(drafts[0]) > 60
+    assert_same_drafts(*drafts)
+
+
+def assert_same_drafts(some: Drafts, others: Drafts) -> None:
+    """Where both drafted at first. Batches of different sizes round differently, and a random head is often about as
+    sure of two tokens."""
+    pairs = [(draft[0], others[at][0]) for at, draft in some.items() if at in others]
+    assert pairs
+    assert sum(token != other for (token, _), (other, _) in pairs) <= len(pairs) / 10
+    for (_, p), (_, p_other) in pairs:
+        assert p == pytest.approx(p_other, abs=0.05)
+
+
+def logged_drafts(log: str) -> Drafts:
+    """Of a server with ``-lv 10``."""
+    found: Drafts = {}
+    draft: list[tuple[int, float]] = []
     for line in log.splitlines():
         if candidate := re.search(r"draft candidate +0, pos +\d+: +(\d+) \( *([\d.]+)\)", line):
             draft.append((int(candidate[1]), float(candidate[2])))
