@@ -29,7 +29,7 @@ GONE = {"gateway/", "memory.py"}
 """What decisions name as it was before them."""
 OTHERS_OPTIONS = {
     "--cache-ram", "--ctx-checkpoints", "--fit", "--help", "--n-cpu-moe", "--no-spec-type", "--scheduler-cls",
-    "--spec-synth-rates", "--spec-type", "--tensor-split",
+    "--spec-synth-len", "--spec-synth-rates", "--spec-type", "--tensor-split",
 }  # fmt: skip
 """Of engines and of every program."""
 OTHERS_FILES = ("docs/content/", "docs/my-website/")
