@@ -280,6 +280,17 @@ async def test_keys_may_be_kept_to_engines(start_engine: StartEngine, start_gate
     assert len(cloud.requests) == 1
 
 
+async def test_a_client_judges_its_own_answers_alone(start_engine: StartEngine, start_gateway: StartGateway) -> None:
+    keys = "".join(f'[[key]]\nname = "{name}"\nkey = "{name}"\n' for name in ("team", "other"))
+    running, _, _ = await both(start_engine, start_gateway, keys)
+    headers = {"authorization": "Bearer team", "x-request-id": "r-1"}
+    await running.http.post("/v1/chat/completions", json=chat("hi", model="m"), headers=headers)
+    told = {"id": "r-1", "good": False}
+    for key, status in (("other", 404), ("team", 200)):
+        answer = await running.http.post("/paceline/feedback", json=told, headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == status
+
+
 async def test_passed_through_work_stays_at_home(start_engine: StartEngine, start_gateway: StartGateway) -> None:
     running, gpu, cloud = await both(start_engine, start_gateway)
     body = {"model": "m", "input": "x"}

@@ -63,14 +63,14 @@ class Answers:
         request = await self._request(GENERATION[target], target, incoming, caller)
         await reply.json(200, await documents.explain(self._pipeline, request))
 
-    async def feedback(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+    async def feedback(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Whether an answer was good enough."""
         try:
             told = msgspec.json.decode(await self._body(incoming), type=_Feedback)
         except msgspec.DecodeError as error:
             message = f'the body is not {{"id": "...", "good": true}}: {error}'
             raise ApiError(400, message, "invalid_body") from error
-        is_known = self._pipeline.router.placer.feedback(told.id, told.good)
+        is_known = self._pipeline.router.placer.feedback(told.id, told.good, caller.name)
         await reply.json(200 if is_known else 404, {"known": is_known})
 
     async def pass_on(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:

@@ -116,8 +116,8 @@ class Placer:
         """Tells the machine's power where none is configured; may be replaced."""
         self.pace = Pace()
         self.quality = Quality()
-        self._answered: OrderedDict[str, tuple[Offer, Signals]] = OrderedDict()
-        """By the client's name for the request, who answered it."""
+        self._answered: OrderedDict[tuple[str | None, str], tuple[Offer, Signals]] = OrderedDict()
+        """By the client and its name for the request, who answered it."""
         self._backlog = Backlog()
         self._lock = threading.RLock()
         self._open: dict[int, _Open] = {}
@@ -339,18 +339,19 @@ class Placer:
                 self.pace.learn(offer.engine, offer.model, outcome)
             self._remember(decision, offer, outcome, request_open.tokens[engine])
             if request_open.request_id and decision.signals is not None:
-                self._answered[request_open.request_id] = offer, decision.signals
+                self._answered[request_open.client, request_open.request_id] = offer, decision.signals
                 if len(self._answered) > MAX_CONVERSATIONS:
                     self._answered.popitem(last=False)
 
-    def feedback(self, request_id: str, is_good: bool) -> bool:
-        """Somebody tells whether an answer was good enough. Returns whether it is known who gave it.
+    def feedback(self, request_id: str, is_good: bool, client: str | None = None) -> bool:
+        """A client tells whether an answer to it was good enough. Returns whether it is known who gave it.
 
         Args:
             request_id: the client's name for the request.
+            client: the name of its key.
         """
         with self._lock:
-            if (answered := self._answered.pop(request_id, None)) is None:
+            if (answered := self._answered.pop((client, request_id), None)) is None:
                 return False
             self.quality.learn(*answered, is_good)
             return True
