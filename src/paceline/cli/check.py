@@ -6,6 +6,7 @@ from pathlib import Path
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.configuration import ConfigurationError, has_keys, is_loopback, load, located_in
 from paceline.planning.launch_check import launch_problems
+from paceline.settings import CloudEngineSettings
 
 
 def register(commands: Subparsers) -> None:
@@ -29,6 +30,9 @@ def run(options: argparse.Namespace) -> int:
     if problems := launch_problems(configuration):
         return fail(located_in(options.file, problems))
     for engine in configuration.engine:
+        if isinstance(engine, CloudEngineSettings):
+            print(f"{engine.name}: {engine.kind}, {', '.join(engine.models)}, {engine.url}")
+            continue
         where = engine.url or " ".join(engine.launch)
         print(f"{engine.name}: {engine.kind}, {engine.as_started}, device {engine.device or 'of its own'}, {where}")
         if engine.url and engine.url.rstrip("/").endswith("/v1"):
