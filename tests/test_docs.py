@@ -27,7 +27,7 @@ MAX_COLUMNS = 120
 """Of a line of prose."""
 GONE = {"gateway/", "memory.py"}
 """What decisions name as it was before them."""
-OTHERS_OPTIONS = {"--help", "--scheduler-cls", "--spec-synth-rates"}
+OTHERS_OPTIONS = {"--help", "--scheduler-cls", "--spec-draft-n-max", "--spec-synth-len", "--spec-synth-rates"}
 """Of engines and of every program."""
 OTHERS_FILES = ("docs/content/", "docs/my-website/")
 """Where files of other projects stand, which are cited."""
