@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from paceline.engines.llama_cpp_build import PATCH
-
-rule: Any = pytest.importorskip("paceline.inside.draft_control")
+from paceline.inside import draft_control
 
 DRIVER = Path(__file__).parent / "draft_control.cpp"
 SOURCES = ("common/speculative-control.h", "common/speculative-control.cpp")
@@ -66,8 +65,8 @@ def test_it_chooses_as_the_rule_in_python_does(seed: int, ask: Ask) -> None:
         is_lookup = name == "ngram"
         by_match = {2: probabilities(), 5: probabilities()} if is_lookup and random.random() < 0.7 else {}
         weight = round(random.uniform(0, 20), 2)
-        drafters[name] = rule.Drafter(costs, probabilities(), by_match, weight, is_lookup)
-    python = rule.DraftControl(drafters)
+        drafters[name] = draft_control.Drafter(costs, probabilities(), by_match, weight, is_lookup)
+    python = draft_control.DraftControl(drafters)
     names = list(drafters)
     commands = [
         f"drafter {int(one.is_watched)} {one.weight} {longest} {listed(one.costs)} {listed(one.acceptance)} "
@@ -78,7 +77,7 @@ def test_it_chooses_as_the_rule_in_python_does(seed: int, ask: Ask) -> None:
     expected: list[Any] = []
     good = random.uniform(0.1, 0.95)
     for _ in range(150):
-        offers = {name: rule.Offer(random.randint(0, longest), random.randint(0, 8)) for name in names}
+        offers = {name: draft_control.Offer(random.randint(0, longest), random.randint(0, 8)) for name in names}
         commands.append("choose " + " ".join(f"{one.tokens} {one.match}" for one in offers.values()))
         choice = python.choose(offers)
         expected.append((names.index(choice.drafter) if choice.drafter else -1, choice.length, choice.longest))
