@@ -399,3 +399,57 @@ async def test_a_reload_that_puts_a_provider_under_the_name_of_an_own_engine_lea
     assert all(status >= 400 for status in statuses)
     assert not cloud.requests
     assert (await ask(running)).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["leaves", "time is over"])
+async def test_what_a_provider_did_for_nobody_is_paid_for(
+    end: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def never(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(60)
+
+    limit = "server.total_timeout_s = 0.5\n" if end == "time is over" else ""
+    running, _, cloud = await both(start_engine, start_gateway, limit + "[[budget]]\nlimit = 9.0\n", cloud=never)
+    asked = asyncio.create_task(ask(running, lane="cloud"))
+    await until(lambda: len(cloud.requests) == 1)
+    if end == "leaves":
+        asked.cancel()
+    else:
+        assert (await asked).status_code == 504
+    outcome = await running.outcome_number(1)
+    assert outcome.cost is not None
+    assert outcome.cost > 0
+    assert outcome.cost_is_estimate
+    assert [lane for lane, _ in outcome.cancelled] == ["cloud"]
+    budgets = running.gateway.pipeline.router.placer.budgets
+    assert sum(budgets._spent.values()) == pytest.approx(outcome.cost)
+    assert 'cancelled_copies_total{lane="cloud"} 0.0' in (await running.http.get("/metrics")).text
+
+
+async def test_copies_that_nobody_waited_for_are_billed_once_each(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pings(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(b": ping\n\n")
+        await asyncio.sleep(60)
+
+    one, two = await start_engine(pings), await start_engine(pings)
+    tables = "".join(
+        f'[[engine]]\nname = "{name}"\nkind = "openai"\ncloud = true\nurl = "{engine.url}"\n'
+        for name, engine in (("one", one), ("two", two))
+    )
+    group = GROUP.replace('["gpu", "cloud"]', '["one", "two"]')
+    running = await start_gateway("routing.hedging = true\n" + group + tables)
+    monkeypatch.setattr(type(running.gateway.fleet.engines["one"].pace), "hedge_after_s", 0.05)
+    body = chat("hi", model="m", max_tokens=3, stream=True)
+    asked = asyncio.create_task(running.http.post("/v1/chat/completions", json=body))
+    await until(lambda: len(one.requests) + len(two.requests) == 2)
+    await asyncio.sleep(0.2)
+    asked.cancel()
+    outcome = await running.outcome_number(1)
+    placer = running.gateway.pipeline.router.placer
+    assert sorted(lane for lane, _ in outcome.cancelled) == ["one", "two"]
+    terms = running.records[-1].decision.placed.terms
+    assert outcome.cost == pytest.approx(sum(term.cost for term in terms.values()))
+    assert sum(placer.budgets._spent.values()) == pytest.approx(outcome.cost)
