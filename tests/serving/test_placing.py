@@ -8,6 +8,8 @@ from tests.conftest import RunningGateway, StartEngine, StartGateway, chat
 from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, status_500
 from tests.patient import until
 
+from paceline.serving.fleet import Fleet
+
 GROUP = """
 [[model]]
 name = "m"
@@ -450,6 +452,32 @@ async def test_copies_that_nobody_waited_for_are_billed_once_each(
     outcome = await running.outcome_number(1)
     placer = running.gateway.pipeline.router.placer
     assert sorted(lane for lane, _ in outcome.cancelled) == ["one", "two"]
-    terms = running.records[-1].decision.placed.terms
-    assert outcome.cost == pytest.approx(sum(term.cost for term in terms.values()))
+    placed = running.records[-1].decision.placed
+    assert placed is not None
+    assert outcome.cost == pytest.approx(sum(term.cost or 0.0 for term in placed.terms.values()))
     assert sum(placer.budgets._spent.values()) == pytest.approx(outcome.cost)
+
+
+async def test_engines_elsewhere_are_not_asked_for_an_id_that_became_private_meanwhile(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await start_engine(), await start_engine()
+    tables = "".join(
+        f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{engine.url}"\ntakes_private = false\n'
+        for name, engine in (("one", one), ("two", two))
+    )
+    running = await start_gateway(tables)
+    body = {"model": "unheard-of", "input": "x", "previous_response_id": "resp-of-patient-4711"}
+    assert (await running.http.post("/v1/responses", json=body)).status_code == 200
+    assert any("resp-of-patient" in asked.target for asked in one.requests), "which is how they are found"
+    one.requests.clear()
+    two.requests.clear()
+
+    async def reload(_: Fleet) -> None:
+        running.text = 'privacy.paths = ["/v1/responses"]\n' + tables
+        await running.gateway.reload()
+
+    monkeypatch.setattr(Fleet, "look_again", reload)
+    body["previous_response_id"] = "resp-of-patient-4712"
+    assert (await running.http.post("/v1/responses", json=body)).status_code == 403
+    assert not (one.requests or two.requests)
