@@ -1,6 +1,7 @@
 """A gateway before a local and a cloud engine: who serves, and what it costs."""
 
 import asyncio
+from time import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, status_500
 from tests.patient import until
 
 from paceline.serving.fleet import Fleet
+from paceline.settings import BudgetSettings
 
 GROUP = """
 [[model]]
@@ -188,7 +190,7 @@ async def test_an_engine_that_fails_is_followed_by_the_other_and_only_what_was_a
     assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "cloud")
     assert running.outcome.cost == pytest.approx(COST)
     placer = running.gateway.pipeline.router.placer
-    assert sum(placer.budgets._spent.values()) == pytest.approx(COST)
+    assert placer.budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(COST)
 
 
 async def test_a_fallback_that_can_not_be_paid_is_not_taken(
@@ -424,7 +426,7 @@ async def test_what_a_provider_did_for_nobody_is_paid_for(
     assert outcome.cost_is_estimate
     assert [lane for lane, _ in outcome.cancelled] == ["cloud"]
     budgets = running.gateway.pipeline.router.placer.budgets
-    assert sum(budgets._spent.values()) == pytest.approx(outcome.cost)
+    assert budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(outcome.cost)
     assert 'cancelled_copies_total{lane="cloud"} 0.0' in (await running.http.get("/metrics")).text
 
 
@@ -455,7 +457,7 @@ async def test_copies_that_nobody_waited_for_are_billed_once_each(
     placed = running.records[-1].decision.placed
     assert placed is not None
     assert outcome.cost == pytest.approx(sum(term.cost or 0.0 for term in placed.terms.values()))
-    assert sum(placer.budgets._spent.values()) == pytest.approx(outcome.cost)
+    assert placer.budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(outcome.cost)
 
 
 async def test_engines_elsewhere_are_not_asked_for_an_id_that_became_private_meanwhile(
