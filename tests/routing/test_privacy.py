@@ -84,7 +84,8 @@ def test_a_pattern_sees_what_is_hidden_in_the_form() -> None:
     for body in hidden:
         assert PRIVACY.why_passed("/v1/files", (), body, None) == "pattern 1", body
     assert PRIVACY.why_passed("/v1/files/patient 12", (), b"", None) == "pattern 1"
-    assert PRIVACY.why_passed("/v1/files", (), b"zipped", None, is_readable=False) == "its body can't be searched"
+    privacy = Privacy(parse("privacy.secrets = true\n" + ENGINE, here=False))
+    assert privacy.why_passed("/v1/files", (), b"zipped", None, is_readable=False) == "its body can't be searched"
 
 
 ARGUMENTS = json.dumps({"text": "Dear all,\npatient 4711"})
@@ -120,6 +121,13 @@ def test_a_pattern_is_looked_for_in_what_an_address_stands_for(query: str) -> No
 )
 def test_a_path_is_private_however_it_is_spelt(path: str) -> None:
     assert PRIVACY.why_passed(path, (), b"", None) == "path"
+
+
+def test_a_body_that_can_not_be_read_may_name_a_private_model() -> None:
+    rules = '[[model]]\nname = "house"\nprivate = true\nlanes = ["gpu"]\n' + ENGINE
+    privacy = Privacy(parse(rules, here=False))
+    assert "can't be read" in privacy.why_passed("/v1/embeddings", (), b"packed", None, None, is_readable=False)
+    assert not privacy.why_passed("/v1/embeddings", (), b"{}", None)
 
 
 def test_escapes_are_read_as_json_has_them() -> None:

@@ -110,6 +110,8 @@ class Privacy:
             if any(given == name and (value is None or content == value) for given, content in headers):
                 return f"header {name.decode()}"
         # 2. What is in it.
+        if self._names and not is_readable:
+            return "which model it names can't be read"
         if not (self._patterns or self._secrets):
             return ""
         if len(body) > MAX_SEARCHED_BYTES or not is_readable:
