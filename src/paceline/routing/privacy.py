@@ -107,7 +107,7 @@ class Privacy:
         if self._paths and any(any_matches(self._paths, path) for path in _spellings(target.partition("?")[0])):
             return "path"
         for name, value in self._headers:
-            if any(given == name and (value is None or content == value) for given, content in headers):
+            if any(given == name and (value is None or value in _values(content)) for given, content in headers):
                 return f"header {name.decode()}"
         # 2. What is in it.
         if self._names and not is_readable:
@@ -194,6 +194,13 @@ def _names(models: Iterable[ModelSettings]) -> tuple[re.Pattern[str], ...]:
     return compiled([name for model in models if model.private for name in (model.name, *model.aliases)])
 
 
+def _values(content: bytes) -> Iterable[bytes]:
+    """What a header may mean to say: spaces at its ends are no part of it, and proxies join several into one (RFC 9110,
+    sections 5.3 and 5.5)."""
+    whole = content.strip().lower()
+    return (whole, *(value.strip() for value in whole.split(b",")))
+
+
 def _header(text: str) -> tuple[bytes, bytes | None]:
     name, colon, value = text.partition(": ")
-    return name.lower().encode(), value.encode() if colon else None
+    return name.lower().encode(), value.strip().lower().encode() if colon else None
