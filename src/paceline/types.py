@@ -636,8 +636,8 @@ class Outcome(Struct, frozen=True):
     deliveries: int = 0
     """How often it reached an engine, whatever came of it: each may have worked on it, and a provider may bill it."""
     cancelled: tuple[tuple[str, str], ...] = ()
-    """Lanes that were sent it as well, each with its fingerprint, and were cancelled since another one was quicker; a
-    provider may ask money for that."""
+    """Lanes that were sent it, each with its fingerprint, and were cancelled since another one was quicker, or, of
+    providers, since nobody waited any more; a provider may ask money for that."""
     cost: float | None = None
     """What is to be paid for it, in the currency of the configuration; ``None`` where that is not known, or none asks
     for anything."""

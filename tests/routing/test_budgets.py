@@ -59,6 +59,17 @@ def test_a_clock_that_jumps_gives_no_day_twice() -> None:
     assert one.spent(one.settings[0], NOON_S + 2 * DAY_S) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("days", [62, 1000])
+def test_a_clock_that_is_wrong_for_a_moment_forgets_nothing(days: int, tmp_path: Path) -> None:
+    path, limit = tmp_path / "spent.sqlite", BudgetSettings(limit=1.0)
+    one = budgets(limit, ledger=(ledger := Ledger(path)))
+    one.hold(None, 1.0, NOON_S)
+    one.hold(None, 0.1, NOON_S + days * DAY_S)
+    assert one.refuses(None, 0.5, NOON_S)
+    ledger.close()
+    assert budgets(limit, ledger=Ledger(path)).refuses(None, 0.5, NOON_S)
+
+
 def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     path, limit = tmp_path / "state" / "spent.sqlite", BudgetSettings(limit=1.0)
     first = budgets(limit, ledger=(ledger := Ledger(path)))

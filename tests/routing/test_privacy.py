@@ -52,6 +52,10 @@ def asked(content: str = "hello", ascii_only: bool = True, **more: Any) -> Reque
         (asked(headers=((b"x-team", b"legal"),)), "header x-team"),
         (asked(headers=((b"x-team", b"sales"),)), ""),
         (asked(headers=((b"x-team", b"sales"), (b"x-team", b"legal"))), "header x-team"),
+        (asked(headers=((b"x-team", b"legal "),)), "header x-team"),
+        (asked(headers=((b"x-team", b"Legal"),)), "header x-team"),
+        (asked(headers=((b"x-team", b"sales, legal"),)), "header x-team"),
+        (asked(headers=((b"x-team", b"legal-not"),)), ""),
         (asked(headers=((b"x-confidential", b""),)), "header x-confidential"),
         (asked(client="legal"), "key legal"),
         (asked(client="sales"), ""),
@@ -84,7 +88,50 @@ def test_a_pattern_sees_what_is_hidden_in_the_form() -> None:
     for body in hidden:
         assert PRIVACY.why_passed("/v1/files", (), body, None) == "pattern 1", body
     assert PRIVACY.why_passed("/v1/files/patient 12", (), b"", None) == "pattern 1"
-    assert PRIVACY.why_passed("/v1/files", (), b"zipped", None, is_readable=False) == "its body can't be searched"
+    privacy = Privacy(parse("privacy.secrets = true\n" + ENGINE, here=False))
+    assert privacy.why_passed("/v1/files", (), b"zipped", None, is_readable=False) == "its body can't be searched"
+
+
+ARGUMENTS = json.dumps({"text": "Dear all,\npatient 4711"})
+"""As a model calls a tool: JSON in a string of JSON."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xef\xbb\xbf" + json.dumps({"x": "a\npatient 4711"}).encode(),
+        json.dumps({"x": "a\fpatient 4711"}).encode(),
+        json.dumps({"x": "a\bpatient 4711"}).encode(),
+        json.dumps({"arguments": ARGUMENTS}).encode(),
+        json.dumps({"arguments": json.dumps({"file": ARGUMENTS})}).encode(),
+        json.dumps({"arguments": json.dumps({"file": json.dumps({"x": "a\u00a0\U0001f600patient 4711"})})}).encode(),
+        b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + json.dumps({"x": "a\npatient 4711"}).encode(),
+        json.dumps({"x": "a patient 4711"}).encode("utf-16"),
+        json.dumps({"x": "a patient 4711"}).encode("utf-16-be"),
+    ],
+)
+def test_a_word_is_found_behind_every_escape(body: bytes) -> None:
+    privacy = Privacy(parse("[privacy]\npatterns = ['(?<!\\w)patient \\d+']\n" + ENGINE, here=False))
+    assert privacy.why_passed("/v1/files", (), body, None) == "pattern 1"
+
+
+@pytest.mark.parametrize("query", ["q=patient%204711", "q=patient+4711", "q=%70atient%204711"])
+def test_a_pattern_is_looked_for_in_what_an_address_stands_for(query: str) -> None:
+    assert PRIVACY.why_passed(f"/v1/files?{query}", (), b"", None) == "pattern 1"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/%6cegal/x", "//v1/legal/x", "/v1/./legal/x", "/v1/files/../legal/x", "/v1/legal/x/"]
+)
+def test_a_path_is_private_however_it_is_spelt(path: str) -> None:
+    assert PRIVACY.why_passed(path, (), b"", None) == "path"
+
+
+def test_a_body_that_can_not_be_read_may_name_a_private_model() -> None:
+    rules = '[[model]]\nname = "house"\nprivate = true\nlanes = ["gpu"]\n' + ENGINE
+    privacy = Privacy(parse(rules, here=False))
+    assert "can't be read" in privacy.why_passed("/v1/embeddings", (), b"packed", None, None, is_readable=False)
+    assert not privacy.why_passed("/v1/embeddings", (), b"{}", None)
 
 
 def test_escapes_are_read_as_json_has_them() -> None:

@@ -187,7 +187,7 @@ class Client:
         return json.dumps(fields, ensure_ascii=self.dice.random() < 0.5).encode()
 
     def _messages(self, text: str) -> list[dict[str, Any]]:
-        shape = self.dice.randrange(4)
+        shape = self.dice.randrange(5)
         if shape == 0:
             return [{"role": "user", "content": text}]
         if shape == 1:  # further up in the conversation
@@ -202,6 +202,13 @@ class Client:
                 {"role": "user", "content": "read it"},
                 {"role": "assistant", "content": None, "tool_calls": [call]},
                 {"role": "tool", "tool_call_id": "c1", "content": text},
+            ]
+        if shape == 3:  # in a tool's call: JSON within JSON
+            call = {"id": "c1", "type": "function", "function": {"name": "w", "arguments": json.dumps({"x": text})}}
+            return [
+                {"role": "user", "content": "write it"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": "done"},
             ]
         return [{"role": "user", "content": [{"type": "text", "text": text}, {"type": "text", "text": "Go on."}]}]
 

@@ -8,7 +8,7 @@ from tests.fake_engine import Received, Wire, status_500
 from tests.patient import shortest_s, until
 
 from paceline.serving import in_flight, passing
-from paceline.serving.model_in_body import model_in_form
+from paceline.serving.model_in_body import model_in_form, named_model
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
@@ -36,6 +36,10 @@ def test_a_forms_model_is_found(before: bytes, attributes: bytes) -> None:
     assert found is not None
     name, (begin, end) = found
     assert name == "whisper" == form[begin:end].decode()
+
+
+def test_a_model_is_found_behind_a_byte_order_mark() -> None:
+    assert named_model([], b'\xef\xbb\xbf{"model": "house"}\0') == ("house", None)
 
 
 async def test_a_forms_model_has_the_engines_name(start_engine: StartEngine, start_gateway: StartGateway) -> None:

@@ -1,12 +1,16 @@
 """A gateway before a local and a cloud engine: who serves, and what it costs."""
 
 import asyncio
+from time import time
 from typing import Any
 
 import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, chat
 from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, status_500
 from tests.patient import until
+
+from paceline.serving.fleet import Fleet
+from paceline.settings import BudgetSettings
 
 GROUP = """
 [[model]]
@@ -186,7 +190,7 @@ async def test_an_engine_that_fails_is_followed_by_the_other_and_only_what_was_a
     assert (answer.status_code, answer.headers["x-paceline-lane"]) == (200, "cloud")
     assert running.outcome.cost == pytest.approx(COST)
     placer = running.gateway.pipeline.router.placer
-    assert sum(placer.budgets._spent.values()) == pytest.approx(COST)
+    assert placer.budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(COST)
 
 
 async def test_a_fallback_that_can_not_be_paid_is_not_taken(
@@ -399,3 +403,83 @@ async def test_a_reload_that_puts_a_provider_under_the_name_of_an_own_engine_lea
     assert all(status >= 400 for status in statuses)
     assert not cloud.requests
     assert (await ask(running)).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["leaves", "time is over"])
+async def test_what_a_provider_did_for_nobody_is_paid_for(
+    end: str, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def never(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(60)
+
+    limit = "server.total_timeout_s = 0.5\n" if end == "time is over" else ""
+    running, _, cloud = await both(start_engine, start_gateway, limit + "[[budget]]\nlimit = 9.0\n", cloud=never)
+    asked = asyncio.create_task(ask(running, lane="cloud"))
+    await until(lambda: len(cloud.requests) == 1)
+    if end == "leaves":
+        asked.cancel()
+    else:
+        assert (await asked).status_code == 504
+    outcome = await running.outcome_number(1)
+    assert outcome.cost is not None
+    assert outcome.cost > 0
+    assert outcome.cost_is_estimate
+    assert [lane for lane, _ in outcome.cancelled] == ["cloud"]
+    budgets = running.gateway.pipeline.router.placer.budgets
+    assert budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(outcome.cost)
+    assert 'cancelled_copies_total{lane="cloud"} 0.0' in (await running.http.get("/metrics")).text
+
+
+async def test_copies_that_nobody_waited_for_are_billed_once_each(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pings(received: Received, wire: Wire) -> None:
+        await wire.stream_head()
+        await wire.chunk(b": ping\n\n")
+        await asyncio.sleep(60)
+
+    one, two = await start_engine(pings), await start_engine(pings)
+    tables = "".join(
+        f'[[engine]]\nname = "{name}"\nkind = "openai"\ncloud = true\nurl = "{engine.url}"\n'
+        for name, engine in (("one", one), ("two", two))
+    )
+    group = GROUP.replace('["gpu", "cloud"]', '["one", "two"]')
+    running = await start_gateway("routing.hedging = true\n" + group + tables)
+    monkeypatch.setattr(type(running.gateway.fleet.engines["one"].pace), "hedge_after_s", 0.05)
+    body = chat("hi", model="m", max_tokens=3, stream=True)
+    asked = asyncio.create_task(running.http.post("/v1/chat/completions", json=body))
+    await until(lambda: len(one.requests) + len(two.requests) == 2)
+    await asyncio.sleep(0.2)
+    asked.cancel()
+    outcome = await running.outcome_number(1)
+    placer = running.gateway.pipeline.router.placer
+    assert sorted(lane for lane, _ in outcome.cancelled) == ["one", "two"]
+    placed = running.records[-1].decision.placed
+    assert placed is not None
+    assert outcome.cost == pytest.approx(sum(term.cost or 0.0 for term in placed.terms.values()))
+    assert placer.budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(outcome.cost)
+
+
+async def test_engines_elsewhere_are_not_asked_for_an_id_that_became_private_meanwhile(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await start_engine(), await start_engine()
+    tables = "".join(
+        f'[[engine]]\nname = "{name}"\nkind = "openai"\nurl = "{engine.url}"\ntakes_private = false\n'
+        for name, engine in (("one", one), ("two", two))
+    )
+    running = await start_gateway(tables)
+    body = {"model": "unheard-of", "input": "x", "previous_response_id": "resp-of-patient-4711"}
+    assert (await running.http.post("/v1/responses", json=body)).status_code == 200
+    assert any("resp-of-patient" in asked.target for asked in one.requests), "which is how they are found"
+    one.requests.clear()
+    two.requests.clear()
+
+    async def reload(_: Fleet) -> None:
+        running.text = 'privacy.paths = ["/v1/responses"]\n' + tables
+        await running.gateway.reload()
+
+    monkeypatch.setattr(Fleet, "look_again", reload)
+    body["previous_response_id"] = "resp-of-patient-4712"
+    assert (await running.http.post("/v1/responses", json=body)).status_code == 403
+    assert not (one.requests or two.requests)

@@ -106,7 +106,8 @@ class Metrics:
         if lane != decision.lane:
             self._fallbacks.add(of_lane)
         for other, _ in outcome.cancelled:
-            self._cancelled.add((other,))
+            if other != lane:
+                self._cancelled.add((other,))
         self._queue.observe(of_lane, outcome.queue_s)
         if outcome.first_byte_s is not None:
             self._first.observe(of_lane, outcome.first_byte_s)

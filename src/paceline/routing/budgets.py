@@ -121,7 +121,8 @@ class Ledger:
         with closing(self._open()) as connection, connection:
             connection.executemany(_ADD, [(entry.day, entry.client, entry.amount) for entry in entries])
             connection.execute(
-                "DELETE FROM spent WHERE day < date(?, ?)", (max(e.day for e in entries), f"-{KEPT_DAYS} days")
+                "DELETE FROM spent WHERE day NOT IN (SELECT DISTINCT day FROM spent ORDER BY day DESC LIMIT ?)",
+                (KEPT_DAYS,),
             )
 
     def _say(self, problem: str) -> None:
@@ -150,9 +151,10 @@ class Budgets:
         """The budgets in force; they may be replaced, and what was spent stays."""
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._spent: dict[tuple[str, str], float] = {}
+        self._spent: dict[str, dict[str, float]] = {}
+        """By day, and by client. None is forgotten: a clock that is wrong for a moment must not make it so."""
         for entry in ledger.before if ledger else ():
-            self._spent[entry.day, entry.client] = entry.amount
+            self._spent.setdefault(entry.day, {})[entry.client] = entry.amount
 
     def refuses(self, client: str | None, amount: float | None, now_s: float) -> str:
         """Why so much may not be spent for a client now; empty where it may.
@@ -178,8 +180,10 @@ class Budgets:
         with self._lock:
             return sum(
                 amount
-                for (day, client), amount in self._spent.items()
-                if day.startswith(period) and budget.key in (None, client)
+                for day, spent in self._spent.items()
+                if day.startswith(period)
+                for client, amount in spent.items()
+                if budget.key in (None, client)
             )
 
     def hold(self, client: str | None, amount: float, now_s: float) -> Held:
@@ -196,18 +200,11 @@ class Budgets:
         if not amount:
             return
         with self._lock:
-            self._spent[day, client] = self._spent.get((day, client), 0.0) + amount
-            for key in [key for key in self._spent if key[0][:7] < _month_before(day)]:
-                del self._spent[key]
+            spent = self._spent.setdefault(day, {})
+            spent[client] = spent.get(client, 0.0) + amount
             if self._ledger:
                 self._ledger.add(Entry(day, client, amount))
 
 
 def _day(now_s: float) -> str:
     return datetime.fromtimestamp(now_s, UTC).date().isoformat()
-
-
-def _month_before(day: str) -> str:
-    """The month before a day's, so that sums of a clock that was set back a little stay in memory."""
-    year, month = int(day[:4]), int(day[5:7])
-    return f"{year - (month == 1):04d}-{(month - 2) % 12 + 1:02d}"

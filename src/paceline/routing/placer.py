@@ -313,6 +313,8 @@ class Placer:
         offer = request_open.offers.get(engine)
         if offer is None or not offer.is_cloud:
             return None, False
+        if any(engine_of(lane) == engine for lane, _ in outcome.cancelled):
+            return (0.0 if offer.price else None), False  # which is billed as such
         has_answered = outcome.first_byte_s is not None and (outcome.status < 400 or outcome.status == CLIENT_LEFT)
         if not has_answered and outcome.observed.completion_tokens is None:
             return (0.0 if offer.price else None), False

@@ -1,9 +1,11 @@
 """Which requests may not leave this machine, and why. Where it can't be told, they may not."""
 
 import codecs
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from urllib.parse import unquote, unquote_plus
 
 import msgspec
 
@@ -41,8 +43,10 @@ SECRETS: tuple[tuple[tuple[str, ...], str], ...] = (
 (RFC 7468); AWS, GitHub, GitLab, Slack, OpenAI and Anthropic, Stripe, Google, npm, PyPI, Hugging Face, SendGrid, as
 their documentation has them; JSON Web Tokens (RFC 7519); addresses with a password; assignments to what is called a key
 or a password."""
-_PIECES = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b"\\r", b"\r"), (b'\\"', b'"'), (b"\\/", b"/"))
-_UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "b": "\b", '"': '"', "/": "/"}
+_PIECES = tuple((f"\\{escape}".encode(), plain.encode()) for escape, plain in _ESCAPES.items())
+_UNICODE = re.compile(r"(?:\\+u[0-9a-fA-F]{4})+")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Privacy:
@@ -100,17 +104,24 @@ class Privacy:
             return f"key {client}"
         if self._is_of_model(model):
             return "its model"
-        if self._paths and any_matches(self._paths, target.partition("?")[0]):
+        if self._paths and any(any_matches(self._paths, path) for path in _spellings(target.partition("?")[0])):
             return "path"
         for name, value in self._headers:
-            if any(given == name and (value is None or content == value) for given, content in headers):
+            if any(given == name and (value is None or value in _values(content)) for given, content in headers):
                 return f"header {name.decode()}"
         # 2. What is in it.
+        if self._names and not is_readable:
+            return "which model it names can't be read"
         if not (self._patterns or self._secrets):
             return ""
         if len(body) > MAX_SEARCHED_BYTES or not is_readable:
             return "its body can't be searched"
-        return self._why_text(f"{target}\n{text_of(body)}")
+        text = f"{target}\n{text_of(body)}"
+        if (plain := unquote_plus(target)) != target:
+            text = f"{plain}\n{text}"
+        if why := self._why_text(text):
+            return why
+        return self._why_text(nested) if (nested := _without_escapes(text)) != text else ""
 
     def _why_text(self, text: str) -> str:
         try:
@@ -142,6 +153,9 @@ def _holds_secret(text: str, secrets: Sequence[tuple[tuple[str, ...], re.Pattern
 def text_of(body: bytes) -> str:
     """The text of a body; of one in JSON, with the escapes of its strings replaced, whatever else of it is doubled or
     hidden in there."""
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    if b"\0" in body:  # text in UTF-16
+        body = body.replace(b"\0", b"")
     if body.lstrip()[:1] in (b"{", b"[", b'"') and b"\\" in body:
         backslashes = body.split(b"\\\\")
         for escaped, plain in _PIECES:
@@ -151,9 +165,27 @@ def text_of(body: bytes) -> str:
     return _UNICODE.sub(_characters, text) if "\\u" in text else text
 
 
+def _without_escapes(text: str) -> str:
+    """A text with all that may be an escape replaced, however often it is escaped: JSON stands in JSON's strings where
+    tools are called."""
+    if "\\" not in text:
+        return text
+    while "\\\\" in text:
+        text = text.replace("\\\\", "\\")
+    for escape, plain in _ESCAPES.items():
+        text = text.replace(f"\\{escape}", plain)
+    return text
+
+
+def _spellings(path: str) -> Iterable[str]:
+    """A path as it is written, and as an engine may read it."""
+    plain = posixpath.normpath("/" + unquote(path).lstrip("/"))
+    return (path,) if plain == path else (path, plain)
+
+
 def _characters(match: re.Match[str]) -> str:
     """Of escapes that follow one another: two may be one character."""
-    units = bytes.fromhex(match[0].replace("\\u", ""))
+    units = bytes.fromhex(match[0].replace("\\", "").replace("u", ""))
     return codecs.decode(units, "utf-16-be", "replace")
 
 
@@ -162,6 +194,13 @@ def _names(models: Iterable[ModelSettings]) -> tuple[re.Pattern[str], ...]:
     return compiled([name for model in models if model.private for name in (model.name, *model.aliases)])
 
 
+def _values(content: bytes) -> Iterable[bytes]:
+    """What a header may mean to say: spaces at its ends are no part of it, and proxies join several into one (RFC 9110,
+    sections 5.3 and 5.5)."""
+    whole = content.strip().lower()
+    return (whole, *(value.strip() for value in whole.split(b",")))
+
+
 def _header(text: str) -> tuple[bytes, bytes | None]:
     name, colon, value = text.partition(": ")
-    return name.lower().encode(), value.encode() if colon else None
+    return name.lower().encode(), value.strip().lower().encode() if colon else None

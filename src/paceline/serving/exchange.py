@@ -58,7 +58,7 @@ class Exchange:
         self._failed_lanes: list[tuple[str, str]] = []
         """Lane and fingerprint of each attempt that failed without a refusal."""
         self._cancelled_lanes: list[tuple[str, str]] = []
-        """The same of each that was sent, and cancelled since another one was quicker."""
+        """The same of each that was sent, and cancelled since another one was quicker, or nobody waited any more."""
         self._answer: Answering | Refusal | None = None
         """What the client gets, once that is known."""
         self._end: _End | None = None
@@ -95,7 +95,12 @@ class Exchange:
         """
         self._leave_behind()
         attempt = self._new_attempt(plan, lane)
-        begun = await attempt.begin(is_last)
+        try:
+            begun = await attempt.begin(is_last)
+        except asyncio.CancelledError:
+            if lane.engine.settings.is_cloud:  # which may bill what it has done
+                self._note_cancelled(attempt)
+            raise
         if isinstance(begun, Failed):
             self._note_failed(attempt, begun)
         return begun
@@ -141,8 +146,7 @@ class Exchange:
         await asyncio.gather(one.task, return_exceptions=True)
         one.attempt.note_pace(is_whole=False)
         one.attempt.leave()
-        if one.attempt.was_delivered:
-            self._cancelled_lanes.append((one.attempt.lane.lane.name, one.attempt.fingerprint))
+        self._note_cancelled(one.attempt)
 
     def _new_attempt(self, plan: Plan, lane: LaneHandle, is_raced: bool = False) -> Attempt:
         attempt = Attempt(
@@ -161,6 +165,10 @@ class Exchange:
         """The attempt before is over; the time that it waited counts on."""
         if self._attempt is not None:
             self._earlier_queue_s += self._attempt.queue_s
+
+    def _note_cancelled(self, attempt: Attempt) -> None:
+        if attempt.was_delivered:
+            self._cancelled_lanes.append((attempt.lane.lane.name, attempt.fingerprint))
 
     def _note_failed(self, attempt: Attempt, failed: Failed) -> None:
         if failed.kind is not Failure.BUSY:

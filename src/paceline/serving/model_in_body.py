@@ -9,6 +9,7 @@ from paceline.wire.headers import Headers
 
 MAX_DECODED_BYTES = 2_000_000
 """A larger body is only searched for its model's name: passing over 60 MB of JSON stops all else for 0.1 s and more."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,200})"')
 MAX_FIELDS_TRIED = 64
 """Places in a form where the field ``model`` may begin; a file within may look like many."""
@@ -30,6 +31,7 @@ def named_model(headers: Headers, body: bytes) -> tuple[str | None, tuple[int, i
         named = _MODEL.search(body, 0, MAX_DECODED_BYTES) or _MODEL.search(body[-MAX_DECODED_BYTES:])
         return (named[1].decode() if named else None), None
     try:
+        body = body.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\0")  # as an engine may read it
         return msgspec.json.decode(body, type=_NamesModel).model, None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, None

@@ -133,10 +133,11 @@ class Pipeline:
         request, rules = exchange.request, self._router.placer.privacy if self.fleet.may_leave else None
         if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
             request = replace(request, private=private)
-        how = await spoken(request, await self.resolver.served(request))
+        request = replace(request, cleared_by=rules)
+        how = await spoken(request, await self.resolver.served(request, self._router.placer.why_private))
         served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
-        request = replace(request, served_model=served.name, cleared_by=rules)
+        request = replace(request, served_model=served.name)
         # 3. What it is about.
         began_s = perf_counter()
         router = self.router

@@ -28,9 +28,12 @@ class Resolver:
         self.fleet = fleet
         self.stored_ids = StoredIds()
 
-    async def served(self, request: Request) -> Served:
+    async def served(self, request: Request, why_private: Callable[[Request], str]) -> Served:
         """What serves the request: the lanes that its model's name stands for, or of these those of the engine that
         keeps what the request goes on with. If none of them is up but one is coming up, it is waited for.
+
+        Args:
+            why_private: why a request may not leave this machine, by the rules that are in force when it is asked.
 
         Raises:
             UnknownLane, UnknownModel: nothing does.
@@ -43,7 +46,7 @@ class Resolver:
             await self.wait_for_start(lambda: self._named(request).lanes)
             served = self._known(request) or self.fleet.for_unknown(request.model or "", has_waited=True)
         if request.api is Api.OPENAI_RESPONSES and (stored := stored_before(request)) is not None:
-            stays = bool(request.private or (served.model and served.model.private))
+            stays = bool(why_private(request) or (served.model and served.model.private))
             engines = list(
                 {
                     lane.engine.name: lane.engine
