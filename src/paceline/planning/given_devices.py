@@ -15,7 +15,7 @@ idle, of what they are sold with."""
 MAX_DEVICES = 64
 COUNT = re.compile(r"^\s*(\d+)\s*[x×*]\s*(.+)$", re.IGNORECASE)
 SIZE = re.compile(r"^(?P<name>.*?)\s*[,(]?\s*(?P<gib>\d+(?:\.\d+)?)\s*(?:gib|gb|g)\)?\s*$", re.IGNORECASE)
-BARE_SIZE = re.compile(r"^(?P<gib>\d+(?:\.\d+)?)\s*(?:gib|gb|g)?$", re.IGNORECASE)
+BARE_SIZE = re.compile(r"^(?P<gib>-?\d+(?:\.\d+)?)\s*(?:gib|gb|g)?$", re.IGNORECASE)
 MAX_BARE_GIB = 1000
 """From which on a number alone is a name: ``4090``."""
 GIVEN = "given by --gpus"
