@@ -111,7 +111,7 @@ def _drafting(
     drafters: Sequence[LoadedDrafter],
 ) -> str:
     lookup, *own = drafters
-    said = [f"Lookup drafts up to {lookup.strategy.n_max} tokens"]
+    said = [f"Lookup drafts up to {_tokens(lookup.strategy.n_max)}"]
     if own:
         said.append(f"{own[0].strategy.kind} up to {own[0].strategy.n_max}")
         if machine.devices and own[0].strategy.kind != "draft":
@@ -139,6 +139,10 @@ def _drafting(
             else " No drafter with a model of its own is in the file or beside it."
         )
     return text
+
+
+def _tokens(count: int | None) -> str:
+    return f"{count} token{'s' * (count != 1)}"
 
 
 def _size(size: int) -> str:
