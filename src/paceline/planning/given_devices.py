@@ -124,10 +124,16 @@ def _from_file(path: Path) -> Machine:
     try:
         document = msgspec.json.decode(path.read_bytes())
         machine = document.get("machine", document) if isinstance(document, dict) else document
-        return msgspec.convert(machine, Machine)
+        given = msgspec.convert(machine, Machine)
     except FileNotFoundError:
         raise BadDevices(f"there is no file {path}") from None
     except OSError as error:
         raise BadDevices(f"{path} can't be read: {error.strerror or error}") from error
     except msgspec.MsgspecError as error:
         raise BadDevices(f"{path} describes no machine: {error}") from error
+    for device in given.devices:
+        if not 0 <= device.free_bytes <= device.memory_bytes or not device.memory_bytes:
+            raise BadDevices(
+                f"{path}: {device.name} can't have {device.free_bytes:,} bytes free of {device.memory_bytes:,}"
+            )
+    return given
