@@ -78,3 +78,12 @@ def test_a_file_describes_a_machine(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(BadDevices, match="describes no machine"):
         given_machine(str(path))
+
+
+@pytest.mark.parametrize(("free", "memory"), [(-1, GIB), (2 * GIB, GIB), (0, 0), (-2, -1)])
+def test_a_file_with_memory_that_can_not_be_is_refused(free: int, memory: int, tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    device = {"name": "a card", "backend": "cuda", "memory_bytes": memory, "free_bytes": free}
+    path.write_bytes(msgspec.json.encode({"devices": [device]}))
+    with pytest.raises(BadDevices, match="a card can't have"):
+        given_machine(str(path))

@@ -71,7 +71,7 @@ def test_cards_share_out_heads(llama: ModelFolder, qwen: ModelFolder) -> None:
     assert plan_parallel(llama, given_machine("2x RTX PRO 6000"), Wish()).tensor_parallel == 2
     five = plan_parallel(qwen, given_machine("5x RTX 3090"), Wish())
     assert five.tensor_parallel == 4
-    assert any("1 cards are left out: 24 heads" in note for note in five.notes)
+    assert any("4 of 5 cards are used: the 24 attention heads" in note for note in five.notes)
     mixed = plan_parallel(qwen, given_machine("RTX 5090, 2x RTX 3090"), Wish())
     assert mixed.cards == (1, 2)
     assert any("1 of 3 devices are left out" in note for note in mixed.notes)

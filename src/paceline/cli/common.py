@@ -1,9 +1,11 @@
 """What several commands share."""
 
 import argparse
+import math
 import shlex
 import shutil
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,11 @@ def add_command(
     commands: Subparsers, name: str, summary: str, description: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     """A subcommand with its help texts; line breaks in ``epilog`` are kept."""
+    width = max(40, shutil.get_terminal_size().columns - 2)  # as argparse wraps the rest
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=description,
+        description=textwrap.fill(description, width),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -87,10 +90,21 @@ def _from_here(path: Path) -> str:
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
+def positive_number(text: str) -> float:
+    """A type of argparse's options: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {text}; it has to be above 0")
+    return value
+
+
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which part of which decision log."""
     parser.add_argument("--log", type=Path, help="a log that is not in its usual place")
-    parser.add_argument("--days", type=float, help="only the last days")
+    parser.add_argument("--days", type=positive_number, help="only the last days")
 
 
 def wanted_log(options: argparse.Namespace, with_text: bool = False) -> LogReader:

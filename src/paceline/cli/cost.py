@@ -8,6 +8,7 @@ from paceline.cli.common import (
     add_command,
     add_log_options,
     fail,
+    positive_number,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -40,7 +41,10 @@ def register(commands: Subparsers) -> None:
         "--against", action="append", default=[], metavar="MODEL", help="a cloud model; the first one decides"
     )
     parser.add_argument(
-        "--on-days", type=float, metavar="DAYS", help="how long the machine ran (default: from first to last request)"
+        "--on-days",
+        type=positive_number,
+        metavar="DAYS",
+        help="how long the machine ran (default: from first to last request)",
     )
     add_log_options(parser)
     parser.set_defaults(run=run)

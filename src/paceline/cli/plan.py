@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from paceline.cli.common import Subparsers, add_command, fail, say
+from paceline.cli.common import Subparsers, add_command, fail, positive_number, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
 from paceline.cli.plan_folder import planned_folder, printed
 from paceline.engines.llama_cpp_build import CPU, Build, usable
@@ -62,7 +62,10 @@ def register(commands: Subparsers) -> None:
         help="auto for those here (default), names such as '2x RTX 3090', GiB such as 24,24, or a file in JSON",
     )
     parser.add_argument(
-        "--host-memory", type=float, metavar="GIB", help="memory of the host (default: what is available here)"
+        "--host-memory",
+        type=positive_number,
+        metavar="GIB",
+        help="memory of the host (default: what is available here)",
     )
     parser.add_argument(
         "--context",

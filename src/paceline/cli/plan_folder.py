@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -55,7 +56,13 @@ def planned_folder(
 def printed(plan: ParallelPlan, machine: Machine, text: str, is_json: bool) -> str:
     if is_json:
         return msgspec.json.format(msgspec.json.encode({"machine": machine, "plan": plan})).decode()
-    return f"{text}\n\n{shlex.join(plan.command)}"
+    return f"{text}\n\n{shlex.join(_without_port(plan.command))}"
+
+
+def _without_port(command: Sequence[str]) -> list[str]:
+    """For people, who leave it to the engine; ``{port}`` is filled in by ``serve`` alone."""
+    at = command.index("{port}")
+    return [*command[: at - 1], *command[at + 1 :]]
 
 
 def _text(plan: ParallelPlan, machine: Machine, folder: Path) -> str:
@@ -64,10 +71,10 @@ def _text(plan: ParallelPlan, machine: Machine, folder: Path) -> str:
     for name, size in (("weights", need.weights), ("drafter", need.drafter), ("buffers", need.other)):
         if size:
             rows.append((name, f"{size / GIB:.1f}".rjust(9), ""))
-    rows.append(("cache", f"{need.cache / GIB:.1f}".rjust(9), "what is left of what the engine takes"))
+    rows.append(("cache", f"{max(0, need.cache) / GIB:.1f}".rjust(9), "what is left of what the engine takes"))
     cards = ", ".join(machine.devices[card].name for card in plan.cards)
     verdict = "Fits." if plan.fits else "Does not fit." if plan.fits is False else "Left to the engine."
-    if plan.context_tokens:
+    if plan.context_tokens and need.cache > 0:
         verdict += f" {plan.context_tokens:,} tokens for each request"
         if plan.capacity_tokens:
             verdict += f", {plan.capacity_tokens:,} for all together"

@@ -256,10 +256,10 @@ def _controlled(strategy: Strategy, abilities: Abilities, control: DraftControl)
 
 
 def _in_json(control: DrafterControl) -> dict[str, Any]:
-    told: dict[str, Any] = {"costs": control.costs, "acceptance": control.acceptance}
+    fields: dict[str, Any] = {"costs": control.costs, "acceptance": control.acceptance}
     if control.by_match:
-        told["by_match"] = {str(match): accepted for match, accepted in control.by_match.items()}
-    return told | ({"weight": control.weight} if control.weight else {})
+        fields["by_match"] = {str(match): accepted for match, accepted in control.by_match.items()}
+    return fields | ({"weight": control.weight} if control.weight else {})
 
 
 async def _props(client: Client) -> dict[str, Any]:

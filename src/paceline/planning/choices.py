@@ -111,12 +111,16 @@ def _drafting(
     drafters: Sequence[LoadedDrafter],
 ) -> str:
     lookup, *own = drafters
-    said = [f"Lookup drafts up to {lookup.strategy.n_max} tokens"]
+    said = [f"Lookup drafts up to {_tokens(lookup.strategy.n_max)}"]
     if own:
         said.append(f"{own[0].strategy.kind} up to {own[0].strategy.n_max}")
         if machine.devices and own[0].strategy.kind != "draft":
             cards = speed.class_of(used_machine(machine, found.candidate))
-            said[-1] += f", the best first length on cards like these ({cards})"
+            said[-1] += (
+                ", a first length for cards of an unknown class"
+                if cards == "unknown"
+                else f", the best first length on cards like these ({cards})"
+            )
     text = " and ".join(said) + "."
     if architecture.rolls_back and found.settings.draft_tokens:
         size = state_bytes(architecture)
@@ -127,12 +131,18 @@ def _drafting(
         text += " Each draft of lookup costs a checkpoint of the state; whether that pays is learned."
     if drafter is None:
         claimed = model.header.own_number("nextn_predict_layers")
+        if model.mtp_layers:
+            return f"{text} The file's MTP layers are not used, as was asked."
         text += (
             " The file names layers for multi-token prediction, and has no tensors of them."
             if claimed
             else " No drafter with a model of its own is in the file or beside it."
         )
     return text
+
+
+def _tokens(count: int | None) -> str:
+    return f"{count} token{'s' * (count != 1)}"
 
 
 def _size(size: int) -> str:

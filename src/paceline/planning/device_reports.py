@@ -79,22 +79,22 @@ def nvidia_cards(text: str) -> list[DriverCard]:
     for row in csv.reader(StringIO(text), skipinitialspace=True):
         if len(row) != len(NVIDIA_FIELDS):
             continue
-        told = dict(zip(NVIDIA_FIELDS, row, strict=True))
-        memory, free = _number(told["memory.total"]), _number(told["memory.free"])
+        fields = dict(zip(NVIDIA_FIELDS, row, strict=True))
+        memory, free = _number(fields["memory.total"]), _number(fields["memory.free"])
         cards.append(
             DriverCard(
-                name=told["name"].strip(),
-                address=told["pci.bus_id"].strip().lower().removeprefix("0000"),
+                name=fields["name"].strip(),
+                address=fields["pci.bus_id"].strip().lower().removeprefix("0000"),
                 memory_bytes=None if memory is None else int(memory) * MIB,
                 free_bytes=None if free is None else int(free) * MIB,
-                power_limit_w=_number(told["power.limit"]),
-                default_power_limit_w=_number(told["power.default_limit"]),
+                power_limit_w=_number(fields["power.limit"]),
+                default_power_limit_w=_number(fields["power.default_limit"]),
                 pcie_bytes_per_s=pcie_bytes_per_s(
-                    _number(told["pcie.link.gen.max"]), _number(told["pcie.link.width.current"])
+                    _number(fields["pcie.link.gen.max"]), _number(fields["pcie.link.width.current"])
                 ),
-                has_display=told["display_active"].strip() == "Enabled",
-                pages_silently=told["driver_model.current"].strip() == "WDDM",
-                compute_capability=_number(told["compute_cap"]),
+                has_display=fields["display_active"].strip() == "Enabled",
+                pages_silently=fields["driver_model.current"].strip() == "WDDM",
+                compute_capability=_number(fields["compute_cap"]),
                 shares_host_memory=memory is None,  # a GB10's memory is [N/A]
             )
         )
@@ -216,11 +216,11 @@ class AppleChip(Struct, frozen=True):
 
 def apple_chip(text: str) -> AppleChip | None:
     """What ``sysctl machdep.cpu.brand_string hw.memsize iogpu.wired_limit_mb`` printed."""
-    told = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-    name, memory = told.get("machdep.cpu.brand_string", ""), _whole(told.get("hw.memsize"))
+    values = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    name, memory = values.get("machdep.cpu.brand_string", ""), _whole(values.get("hw.memsize"))
     if memory is None or not name.startswith("Apple"):
         return None
-    limit = _whole(told.get("iogpu.wired_limit_mb"))
+    limit = _whole(values.get("iogpu.wired_limit_mb"))
     return AppleChip(name, memory, limit * MIB if limit else None)
 
 

@@ -83,7 +83,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     links: tuple[Link, ...] = ()
     warnings: tuple[str, ...] = ()
     source: str = ""
-    """Who told of the devices: a program's name, or that they were given."""
+    """Where the devices are known from: a program's name, or that they were given."""
 
     @property
     def is_unified(self) -> bool:

@@ -115,20 +115,20 @@ def _nvidia(run: Run) -> list[DriverCard]:
 
 def _amd(run: Run, drm: Path) -> list[DriverCard]:
     """What the kernel knows of cards, with names from ROCm's tools where they are there."""
-    told = amd_smi_cards(run(["amd-smi", "static", "--asic", "--bus", "--vram", "--json"]))
-    told = told or rocm_cards(run(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showbus", "--json"]))
+    named = amd_smi_cards(run(["amd-smi", "static", "--asic", "--bus", "--vram", "--json"]))
+    named = named or rocm_cards(run(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showbus", "--json"]))
     known = amd_cards(drm)
     if not known:
-        return told
-    named: list[DriverCard] = []
+        return named
+    cards: list[DriverCard] = []
     for card in known:
-        match = next((other for other in told if other.address == card.address), None)
-        if match is None and len(told) == len(known):
-            match = told[len(named)]
+        match = next((other for other in named if other.address == card.address), None)
+        if match is None and len(named) == len(known):
+            match = named[len(cards)]
         if match:
             card = replace(card, name=match.name, processor=match.processor)
-        named.append(card)
-    return named
+        cards.append(card)
+    return cards
 
 
 def _once(devices: list[EngineDevice]) -> list[EngineDevice]:

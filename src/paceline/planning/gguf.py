@@ -251,8 +251,7 @@ class _Reader:
 
     def too_short(self) -> BadModelFile:
         return BadModelFile(
-            f"{self.path} is cut short: it ends within its header, after {self.size_bytes / 1e6:.1f} MB; "
-            "download it again"
+            f"{self.path} is cut short: it ends within its header, after {self.size_bytes:,} bytes; download it again"
         )
 
     def damaged(self) -> BadModelFile:

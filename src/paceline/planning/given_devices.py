@@ -15,7 +15,7 @@ idle, of what they are sold with."""
 MAX_DEVICES = 64
 COUNT = re.compile(r"^\s*(\d+)\s*[x×*]\s*(.+)$", re.IGNORECASE)
 SIZE = re.compile(r"^(?P<name>.*?)\s*[,(]?\s*(?P<gib>\d+(?:\.\d+)?)\s*(?:gib|gb|g)\)?\s*$", re.IGNORECASE)
-BARE_SIZE = re.compile(r"^(?P<gib>\d+(?:\.\d+)?)\s*(?:gib|gb|g)?$", re.IGNORECASE)
+BARE_SIZE = re.compile(r"^(?P<gib>-?\d+(?:\.\d+)?)\s*(?:gib|gb|g)?$", re.IGNORECASE)
 MAX_BARE_GIB = 1000
 """From which on a number alone is a name: ``4090``."""
 GIVEN = "given by --gpus"
@@ -124,10 +124,16 @@ def _from_file(path: Path) -> Machine:
     try:
         document = msgspec.json.decode(path.read_bytes())
         machine = document.get("machine", document) if isinstance(document, dict) else document
-        return msgspec.convert(machine, Machine)
+        given = msgspec.convert(machine, Machine)
     except FileNotFoundError:
         raise BadDevices(f"there is no file {path}") from None
     except OSError as error:
         raise BadDevices(f"{path} can't be read: {error.strerror or error}") from error
     except msgspec.MsgspecError as error:
         raise BadDevices(f"{path} describes no machine: {error}") from error
+    for device in given.devices:
+        if not 0 <= device.free_bytes <= device.memory_bytes or not device.memory_bytes:
+            raise BadDevices(
+                f"{path}: {device.name} can't have {device.free_bytes:,} bytes free of {device.memory_bytes:,}"
+            )
+    return given

@@ -57,8 +57,8 @@ def _headline(plan: Plan, model: Model) -> str:
     text = f"{name} ({plan.architecture}): {', '.join(parts)}; {mtp}."
     if plan.is_known:
         return text
-    told = "the dry run told it" if plan.judgement else "there was no dry run, so the most it can be is planned for"
-    return f"{text} What this architecture keeps of a context is not known here; {told}."
+    source = "the dry run says it" if plan.judgement else "there was no dry run, so the most it can be is planned for"
+    return f"{text} What this architecture keeps of a context is not known here; {source}."
 
 
 def _table(plan: Plan, model: Model) -> str:

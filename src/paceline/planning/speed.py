@@ -194,10 +194,10 @@ def prefill_seconds(
             four operations for each of them and each token before it.
     """
     names = {device.name: _tflops(device) for device in machine.devices}
-    told = [rate for rate in names.values() if rate]
-    if not told or len(told) < len(names):
+    known = [rate for rate in names.values() if rate]
+    if not known or len(known) < len(names):
         return NotPredicted("the first token is not predicted: no public figure for how fast this card reads prompts")
-    slowest, source = min(told)
+    slowest, source = min(known)
     rate = slowest * 1e12 * _prefill_gain(tokens, len(machine.devices), split)
     attention = 4 * attention_width * tokens / 2 / ATTENTION_SHARE
     seconds = tokens * (2 * parameters + attention) / rate
@@ -205,7 +205,7 @@ def prefill_seconds(
         low=seconds * (1 - PREFILL_ERROR),
         middle=seconds,
         high=seconds * (1 + PREFILL_ERROR),
-        how=f"{rate / 1e12:.0f}·10¹² operations/s: {source}; ±{PREFILL_ERROR:.0%} by hand",
+        how=f"at {rate / 1e12:.0f}·10¹² operations/s, from {source}; ±{PREFILL_ERROR:.0%} is an assumption",
     )
 
 

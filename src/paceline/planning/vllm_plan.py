@@ -292,7 +292,10 @@ def _cards(folder: ModelFolder, machine: Machine) -> tuple[list[int], list[str]]
             "group has the speed and the memory of its smallest card, so all of it should be alike."
         )
     if size < len(alike):
-        notes.append(f"{len(alike) - size} cards are left out: {folder.attention_heads} heads need {size} of them.")
+        notes.append(
+            f"{size} of {len(alike)} cards are used: the {folder.attention_heads} attention heads can't be shared out "
+            "evenly over more."
+        )
     if size > folder.kv_heads and not folder.latent_width:
         notes.append(f"Each of the {folder.kv_heads} key-value heads is on several cards: the cache is not shared out.")
     return cards, notes
@@ -317,9 +320,9 @@ def _need(folder: ModelFolder, devices: list[Device], drafting: Drafting, engine
 def _why_not(need: CardNeed, wished: int, largest: int, machine: Machine, ranks: int) -> str:
     if need.cache <= 0:
         return (
-            f"Does not fit: {need.weights / GIB:.1f} GiB of weights, {(need.drafter + need.other) / GIB:.1f} GiB of "
-            f"drafter and activations are more than the {need.budget / GIB:.1f} GiB that the engine takes of each of "
-            f"{ranks} card{'s' * (ranks > 1)}: a smaller quantization, or more cards."
+            f"{need.weights / GIB:.1f} GiB of weights, {(need.drafter + need.other) / GIB:.1f} GiB of "
+            f"drafter and activations are more than the {need.budget / GIB:.1f} GiB that the engine takes of "
+            f"{'its card' if ranks == 1 else f'each of {ranks} cards'}: a smaller quantization, or more cards."
         )
     return (
         f"{wished:,} tokens do not fit: {need.cache / GIB:.1f} GiB of each card are left for the cache, which hold "
@@ -347,8 +350,8 @@ def _about(folder: ModelFolder, drafting: Drafting, wish: Wish, machine: Machine
         notes.append("Neither engine has a cache in 4 bits: FP8 is planned.")
     if len(cards) > 1 and not any(link.kind != "pcie" for link in machine.links):
         notes.append(
-            "The cards are not known to be joined by NVLink: vLLM's own all-reduce is turned off, which PCIe alone "
-            "does not bear on many boards."
+            "The cards are not known to be joined by NVLink: the engine's own all-reduce is turned off, which PCIe "
+            "alone does not bear on many boards."
         )
     return notes
 

@@ -53,7 +53,7 @@ def written(engine: LocalEngineSettings, text: str) -> str:
     return f"""\
 {comment}
 #
-# Lanes come from the engine once it is up: {engine.name}/plain, and one for each drafter and length.
+# Lanes come from the engine once it is up: {engine.name}/plain, and those of its drafters.
 
 [[engine]]
 name = {_quoted(engine.name)}
