@@ -29,7 +29,7 @@ def shown_number(value: float | None, form: str = "", unknown: str = UNKNOWN) ->
 
 
 def amount(money: float) -> str:
-    """An amount of money: to the cent, or where it is less than ten of them, with two significant digits."""
+    """An amount of money: with two decimals, or where it is less than a tenth, with two significant digits."""
     return f"{money:.2f}" if abs(money) >= 0.1 or not money else f"{money:.2g}"
 
 

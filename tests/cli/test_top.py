@@ -35,7 +35,7 @@ def test_where_requests_went_and_what_is_spent() -> None:
     assert rows == [
         "engine where answers paid, EUR why",
         "gpu one's own 3 - -",
-        "cloud a provider's 2 0.012 (1 estimated, 1 of unknown price) all others are down 2",
+        "cloud a provider's 2 0.012 (1 estimated, 1 of unknown price) all others are down: 2",
     ]
     assert [" ".join(line.split()) for line in spending.splitlines()] == [
         "budget spent, EUR limit, EUR share",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, chat, lane
-from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, answer
+from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, answer, status_500
 from tests.patient import until
 
 PRICES = '[[cloud]]\nname = "m"\ninput_price = 1000.0\noutput_price = 2000.0\n'
@@ -68,7 +68,7 @@ async def test_answers_are_counted_by_engine_with_why_and_compared(
         "unpriced": 0,
         "why": {"local-first": 1, "private, stays on this machine": 1},
     }
-    assert (cloud["answers"], cloud["paid"]) == (1, pytest.approx(COST))
+    assert (cloud["answers"], cloud["paid"], cloud["why"]) == (1, pytest.approx(COST), {"named": 1})
     assert money["baseline"] == {
         "model": "m",
         "answers": 3,
@@ -122,3 +122,16 @@ async def test_another_baseline_begins_at_nothing_and_without_a_price_there_is_n
     assert money["baseline"] is None
     assert "No price of a cloud model is known" in money["verdict"]
     assert money["engines"][1]["unpriced"] == 1
+
+
+async def test_a_first_choice_that_did_not_answer_is_the_reason(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    gpu, cloud = await start_engine(status_500), await start_engine()
+    tables = lane("gpu", gpu.url) + lane("cloud", cloud.url, more="cloud = true")
+    running = await start_gateway(PRICES + GROUP + tables)
+    assert await ask(running) == 200
+    assert [engine["why"] for engine in (await told(running))["engines"]] == [
+        {},
+        {"the first choice did not answer": 1},
+    ]

@@ -137,7 +137,7 @@ def money_parts(document: dict[str, Any]) -> list[str]:
             "a provider's" if engine["is_cloud"] else "one's own",
             str(engine["answers"]),
             _paid(engine),
-            ", ".join(f"{why} {count}" for why, count in engine["why"].items()) or UNKNOWN,
+            "; ".join(f"{why}: {count}" for why, count in engine["why"].items()) or UNKNOWN,
         )
         for engine in money["engines"]
     ]

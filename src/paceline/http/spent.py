@@ -175,18 +175,18 @@ def _saved(baseline: _Baseline) -> float:
 
 
 def verdict(baseline: _Baseline | None, currency: str, has_power: bool) -> str:
-    """What the way that requests went saves, in a sentence or two."""
+    """What the way that requests went saves: a sentence a line."""
     if baseline is None:
         return "No price of a cloud model is known ([[cloud]]), so it is not known what is saved."
     name = shown_name(baseline.name)
     if not baseline.answers:
         return f"Compared with {name} for everything: no answer yet that tells its tokens."
     saved = _saved(baseline)
-    power = f"{amount(baseline.power)} for power" if has_power else "power not counted, since it is not known"
+    power = f"{amount(baseline.power)} for power" if has_power else "power is not known"
     share = f" ({abs(saved) / baseline.total:.0%})" if baseline.total else ""
     return (
-        f"{name} for everything would have cost {amount(baseline.total)} {currency} for {baseline.answers} answers. "
+        f"{name} for everything would have cost {amount(baseline.total)} {currency} for {baseline.answers} answers.\n"
         f"They cost {amount(baseline.paid + baseline.power)} {currency} ({amount(baseline.paid)} paid to providers, "
-        f"{power}): {amount(abs(saved))} {currency}{share} {'less' if saved >= 0 else 'more'}. "
+        f"{power}): {amount(abs(saved))} {currency}{share} {'less' if saved >= 0 else 'more'}.\n"
         "What the machine itself costs is not in it; `paceline cost` tells that."
     )

@@ -246,8 +246,10 @@ class Placer:
             why = "the last turn failed again and again"
         if preferred:
             why = "named"
-        if all(not lane.is_up for other, _ in others for lane in other.lanes):
-            why = "all others are down" if others else "the only one that may serve it"
+        if not others:
+            why = "named" if wanted.is_forced else "the only one that may serve it"
+        elif all(not lane.is_up for other, _ in others for lane in other.lanes):
+            why = "all others are down"
         is_held_back = bool(wanted.private) and any("private" in why for why in struck.values())
         reason = self._reason(pool, others, terms, wanted.private if is_held_back else "", why)
         reserve = tuple(lane for _, other in others for lane in (other.lane, *other.alternatives))

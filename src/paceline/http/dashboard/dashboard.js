@@ -42,7 +42,7 @@ const speed = (tokens, seconds) => (tokens && seconds ? (tokens / seconds).toFix
 const share = fixed(2);
 const percent = (value) => `${Math.round(100 * value)} %`;
 
-/** To the cent, or where it is less than ten of them, with two significant digits. */
+/** With two decimals, or where it is less than a tenth, with two significant digits. */
 function amount(money) {
   if (!known(money)) return NONE;
   return Math.abs(money) >= 0.1 || !money ? money.toFixed(2) : String(Number(money.toPrecision(2)));
@@ -147,7 +147,7 @@ function showMoney({ money, budgets }) {
   setText("note-money", `${hasAnswers ? "Answers" : "No answers yet"} since ${since}; money in ${currency}`);
   byId("engines").replaceChildren(...money.engines.map((engine) => row(engine.engine, [
     element("td", engine.is_cloud ? "a provider's" : "one's own"), whole(engine.answers), paidTo(engine),
-    element("td", Object.entries(engine.why).map(([why, count]) => `${why}: ${count}`).join(", ") || NONE, "why"),
+    element("td", Object.entries(engine.why).map(([why, count]) => `${why}: ${count}`).join("; ") || NONE, "why"),
   ])));
   byId("note-budgets").hidden = byId("budgets-part").hidden = !budgets.length;
   byId("budgets").replaceChildren(...budgets.map(({ key: name, per, spent, limit }) => row(
