@@ -28,6 +28,11 @@ def shown_number(value: float | None, form: str = "", unknown: str = UNKNOWN) ->
     return unknown if value is None else format(value, form)
 
 
+def amount(money: float) -> str:
+    """An amount of money: with two decimals, or where it is less than a tenth, with two significant digits."""
+    return f"{money:.2f}" if abs(money) >= 0.1 or not money else f"{money:.2g}"
+
+
 def shown_name(name: str) -> str:
     """A name that others gave, as it may be shown in a terminal: cut, and control characters, also those that turn the
     direction of writing, as their escapes."""

@@ -495,6 +495,8 @@ class Placed(Struct, frozen=True):
     """By engine, of those that it may go to."""
     private: str = ""
     """Why it may not leave this machine; empty where it may."""
+    why: str = ""
+    """What decided, in words that are the same for all such requests; empty in logs from before it was kept."""
 
 
 class Decision(Struct, frozen=True, weakref=True):

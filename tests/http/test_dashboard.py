@@ -177,3 +177,52 @@ async def test_models_with_lanes_of_their_own_are_told_apart(browser: Browser, t
         assert (await Axe().run(page)).violations_count == 0
         assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert watched.complaints == []
+
+
+PRICED = '[[cloud]]\nname = "m"\ninput_price = 1000.0\noutput_price = 2000.0\n[[budget]]\nlimit = 0.05\n'
+BOTH = '[[model]]\nname = "m"\nlanes = ["gpu", "cloud"]\n'
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_where_requests_went_and_what_they_cost(
+    browser: Browser, start_gateway: StartGateway, start_engine: StartEngine, scheme: Any
+) -> None:
+    gpu, cloud = await start_engine(), await start_engine()
+    tables = lane("gpu", gpu.url) + lane("cloud", cloud.url, more="cloud = true")
+    gateway = await start_gateway(PRICED + BOTH + tables)
+    watched = await opened(browser, gateway.url, PHONE, scheme)
+    page = watched.page
+    await expect(page.locator("#note-money")).to_contain_text("No answers yet")
+    await expect(page.locator("#saved")).to_contain_text("no answer yet")
+    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    for headers in ({"x-paceline-private": "yes"}, {"x-paceline-lane": "cloud"}):
+        (await gateway.http.post(CHAT, json=asked, headers=headers)).raise_for_status()
+    own, provider = page.locator("#engines tr").first, page.locator("#engines tr").last
+    await expect(own).to_contain_text("private, stays on this machine: 1")
+    await expect(provider).to_contain_text("a provider's")
+    await expect(provider).to_contain_text("0.015")
+    await expect(page.locator("#saved")).to_contain_text("m for everything would have cost 0.03 USD for 2 answers")
+    await expect(page.locator("#budgets tr")).to_contain_text("this day")
+    await expect(page.locator("#budgets tr")).to_contain_text("30 %")
+    await expect(page.get_by_role("columnheader", name="cost, USD")).to_be_visible()
+    await expect(page.locator("#requests tr").last).to_contain_text("not cloud: ")
+    await expect(page.locator("#requests tr").first).to_contain_text("0.015")
+    await page.get_by_role("button", name="Only decide").click()
+    await expect(page.locator("#places tr")).to_have_count(2)
+    assert (await Axe().run(page)).violations_count == 0
+    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert watched.complaints == []
+
+
+async def test_nothing_of_money_is_shown_where_nothing_costs_anything(
+    browser: Browser, start_gateway: StartGateway, start_engine: StartEngine
+) -> None:
+    gateway = await start_gateway(lane("only", (await start_engine()).url))
+    page = (await opened(browser, gateway.url)).page
+    await gateway.http.post(CHAT, json={"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    await expect(page.locator("#requests tr")).to_have_count(1)
+    await expect(page.locator("#money-part")).to_be_hidden()
+    await expect(page.locator("#cost")).to_be_hidden()
+    await page.get_by_role("button", name="Only decide").click()
+    await expect(page.locator("#predictions tr")).to_have_count(1)
+    await expect(page.locator("#places-part")).to_be_hidden()

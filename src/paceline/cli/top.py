@@ -13,7 +13,7 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.key_presses import key_presses
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import UNKNOWN, columns, shown_name, shown_number
+from paceline.text_table import UNKNOWN, amount, columns, shown_name, shown_number
 
 INTERVAL_S = 1.0
 """Between two looks at the gateway."""
@@ -31,8 +31,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "top",
         "watch a running gateway",
-        "Show a running gateway's lanes, what tasks take and accept, what routing brought, and the last decisions, "
-        "anew each second until q or Ctrl-C. Where the output is no terminal, once.",
+        "Show a running gateway's lanes, what tasks take and accept, what routing brought, where requests went and "
+        "what they cost, and the last decisions, anew each second until q or Ctrl-C. Where the output is no terminal, "
+        "once.",
     )
     add_address_options(parser)
     parser.add_argument("--once", action="store_true", help="show it once, and end")
@@ -108,11 +109,11 @@ class _Watched:
         head += f"{self._lanes['in_flight']} requests in flight"
         if (kept := self._lanes["log"]) and kept["problem"]:
             head += f"\nthe decision log can't be written, {kept['lost']} entries are lost: {kept['problem']}"
-        parts = [self._problem or head, _brought(self._report), lanes_table(lanes)]
+        parts = [self._problem or head, _brought(self._report), *money_parts(self._lanes), lanes_table(lanes)]
         if contexts := context_lines(lanes):
             parts.append("\n".join(contexts))
         if self._requests:
-            parts += [*task_tables(self._requests), _decisions(self._requests)]
+            parts += [*task_tables(self._requests), decisions(self._requests)]
         return "\n\n".join(parts).splitlines()
 
 
@@ -121,6 +122,49 @@ def _brought(report: dict[str, Any]) -> str:
     comparisons, verdict = report["comparisons"], str(report["verdict"])
     about = comparisons[0]["about"] if len(comparisons) == 1 else ""
     return verdict if verdict.startswith(about) else f"{about}:\n{verdict}"
+
+
+def money_parts(document: dict[str, Any]) -> list[str]:
+    """Where requests went and why, what that saves, and what is spent of each budget; nothing where there is neither a
+    cloud engine nor a price nor a budget."""
+    if (money := document["money"]) is None:
+        return []
+    currency = money["currency"]
+    rows = [("engine", "where", "answers", f"paid, {currency}", "why")]
+    rows += [
+        (
+            shown_name(engine["engine"]),
+            "a provider's" if engine["is_cloud"] else "one's own",
+            str(engine["answers"]),
+            _paid(engine),
+            "; ".join(f"{why}: {count}" for why, count in engine["why"].items()) or UNKNOWN,
+        )
+        for engine in money["engines"]
+    ]
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(money["since_s"]))
+    parts = [money["verdict"], f"where requests went since {since}:\n{columns(rows)}"]
+    if document["budgets"]:
+        spending = [("budget", f"spent, {currency}", f"limit, {currency}", "share")]
+        spending += [
+            (
+                f"this {budget['per']} (UTC)" + (f", {shown_name(budget['key'])}" if budget["key"] else ""),
+                amount(budget["spent"]),
+                amount(budget["limit"]),
+                f"{budget['spent'] / budget['limit']:.0%}" if budget["limit"] else UNKNOWN,
+            )
+            for budget in document["budgets"]
+        ]
+        parts.append(columns(spending))
+    return parts
+
+
+def _paid(engine: dict[str, Any]) -> str:
+    """What a provider was paid, and how sure that is."""
+    if not engine["is_cloud"]:
+        return UNKNOWN
+    unsure = [f"{engine['estimates']} estimated"] if engine["estimates"] else []
+    unsure += [f"{engine['unpriced']} of unknown price"] if engine["unpriced"] else []
+    return amount(engine["paid"]) + (f" ({', '.join(unsure)})" if unsure else "")
 
 
 def lanes_table(lanes: Sequence[dict[str, Any]]) -> str:
@@ -198,9 +242,17 @@ def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
     return columns(rows)
 
 
-def _decisions(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
+def decisions(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
+    """A line for each request, the last one first: what came of it and why, what it cost, and which engines it could
+    not go to."""
     lines = []
     for request in reversed(requests):
         at = time.strftime("%H:%M:%S", time.localtime(request["at_s"]))
-        lines.append(f"{at}  {request['status']}  {request['lane']}  {request['error'] or request['reason']}")
+        line = f"{at}  {request['status']}  {request['lane']}  "
+        if request["cost"] is not None:
+            line += f"{'about ' if request['cost_is_estimate'] else ''}{amount(request['cost'])}  "
+        line += request["error"] or request["reason"]
+        for engine, why in (request["placed"] or {"struck": {}})["struck"].items():
+            line += f"; not {engine}: {why}"
+        lines.append(line)
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from paceline.http.gain import Gain
 from paceline.http.parse import parse_request
 from paceline.http.reply import ApiReply
 from paceline.http.routes import GENERATION, ROUTES
+from paceline.http.spent import Spent
 from paceline.http.unpack import unpacked
 from paceline.records.decision_log import DecisionLog
 from paceline.records.metrics import CONTENT_TYPE
@@ -49,6 +50,8 @@ class Answers:
         self._take_up = reload
         self._log = log
         self._gain = Gain(log.path if log else None)
+        self._spent = Spent(pipeline)
+        pipeline.sinks.add("spent", self._spent)
 
     async def generate(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Decided on, and sent down a lane."""
@@ -144,7 +147,7 @@ class Answers:
 
     async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
-        await reply.json(200, documents.lanes(self._pipeline, self._log))
+        await reply.json(200, documents.lanes(self._pipeline, self._log) | {"money": self._spent.document()})
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The last requests."""

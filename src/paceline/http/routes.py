@@ -104,8 +104,8 @@ ROUTES: Sequence[Route] = (
         "/paceline/lanes",
         "lanes",
         _ADMINISTRATORS,
-        "each lane: engine, strategy, health, what was measured, by model where there are several; `null` is "
-        '"not reported"',
+        "each lane: engine, strategy, health, what was measured, by model where there are several; budgets, where "
+        'requests went and what they cost; `null` is "not reported"',
     ),
     Route(
         _GET,
@@ -113,7 +113,8 @@ ROUTES: Sequence[Route] = (
         "requests",
         _ADMINISTRATORS,
         "the last 1,000 requests, with `?after=N` those behind number `N`, without their text: lane, reason, "
-        "prediction, what was measured; `id` is the client's `x-request-id`, `client` the name of its key",
+        "placement, prediction, cost, what was measured; `id` is the client's `x-request-id`, `client` the name of "
+        "its key",
     ),
     Route(_GET, "/paceline/report", "report", _ADMINISTRATORS, "what routing brought so far"),
     Route(_POST, "/paceline/reload", "reload", _ADMINISTRATORS, "take up the changed configuration"),

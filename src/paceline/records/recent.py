@@ -48,5 +48,20 @@ def _document(number: int, record: Record) -> dict[str, Any]:
         "predicted_ms_per_token": None if s_per_token is None else 1000 * s_per_token,
         "drafts": bool(prediction and prediction.strategy.drafts),
         "break_even_share": break_even_share,
+        "placed": _placed(record),
         **to_builtins(outcome),
+    }
+
+
+def _placed(record: Record) -> dict[str, Any] | None:
+    """Why it went to its engine, and why not to others; ``None`` where there was nothing to place."""
+    placed = record.decision.placed
+    if placed is None:
+        return None
+    return {
+        "engine": placed.engine,
+        "why": placed.why,
+        "reason": placed.reason,
+        "struck": dict(placed.struck),
+        "private": bool(placed.private),
     }

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.inspection.needs import holds_signed_thinking, needs
 from paceline.money.bill import cost_of
-from paceline.money.power import PowerMeter, configured_power, marginal_cost
+from paceline.money.power import Power, PowerMeter, configured_power, marginal_cost
 from paceline.routing.backlog import Backlog
 from paceline.routing.budgets import Budgets, Held, Ledger
 from paceline.routing.pace import Pace
@@ -134,6 +134,11 @@ class Placer:
         self._cost, self._power = configuration.cost, configured_power(configuration.cost)
         self._engines_of_keys = {key.name: frozenset(key.engines) for key in configuration.key if key.engines}
 
+    @property
+    def power(self) -> Power | None:
+        """Of the machine: as configured, or else as its meters tell; ``None`` where neither is known."""
+        return self._power or self.power_meter.power
+
     # Before the decoding strategy is chosen
 
     def why_private(self, request: Request) -> str:
@@ -239,14 +244,26 @@ class Placer:
         why: str = "the tool loop stays there" if is_kept else settings.mode
         if settings is not self.settings:
             why = "the last turn failed again and again"
-        reason = self._reason(pool, others, terms, wanted, struck, "named" if preferred else why)
+        if preferred:
+            why = "named"
+        if not others:
+            why = "named" if wanted.is_forced else "the only one that may serve it"
+        elif all(not lane.is_up for other, _ in others for lane in other.lanes):
+            why = "all others are down"
+        is_held_back = bool(wanted.private) and any("private" in why for why in struck.values())
+        reason = self._reason(pool, others, terms, wanted.private if is_held_back else "", why)
         reserve = tuple(lane for _, other in others for lane in (other.lane, *other.alternatives))
         return replace(
             decision,
             reason=f"{reason}; {decision.reason}" if reason else decision.reason,
             alternatives=decision.alternatives + reserve,
             placed=Placed(
-                engine=engine_of(decision.lane), reason=reason, struck=struck, terms=terms, private=wanted.private
+                engine=engine_of(decision.lane),
+                reason=reason,
+                why="private, stays on this machine" if is_held_back else why,
+                struck=struck,
+                terms=terms,
+                private=wanted.private,
             ),
         )
 
@@ -413,8 +430,7 @@ class Placer:
         prediction = decision.predictions.get(decision.lane)
         if prediction is None:
             return 0.0
-        power = self._power or self.power_meter.power
-        return marginal_cost(power, self._cost.price_per_kwh, _service_s(prediction), prediction.concurrent)
+        return marginal_cost(self.power, self._cost.price_per_kwh, _service_s(prediction), prediction.concurrent)
 
     def _tokens(self, offer: Offer, wanted: Wanted, signals: Signals) -> Tokens:
         """What is likely to be billed, with what the provider's cache is taken to hold."""
@@ -473,18 +489,17 @@ class Placer:
         pool: Pool,
         others: Sequence[tuple[Pool, Decision]],
         terms: Mapping[str, Terms],
-        wanted: Wanted,
-        struck: Mapping[str, str],
+        private: str,
         why: str,
     ) -> str:
-        """In a few words; empty where there was nothing to decide."""
-        parts = []
-        if wanted.private and any("private" in why for why in struck.values()):
-            parts.append(f"private ({wanted.private}), stays on this machine")
+        """In a few words; empty where there was nothing to decide.
+
+        Args:
+            private: why it may not go to others; empty where it may, or where there are none.
+        """
+        parts = [f"private ({private}), stays on this machine"] if private else []
         if not others:
-            return parts[0] if parts else ""
-        if all(not lane.is_up for other, _ in others for lane in other.lanes):
-            why = "all others are down"
+            return "; ".join(parts)
         shown = [pool.name, *(other.name for other, _ in others)][:SHOWN]
         parts.append(
             f"{pool.name} ({why}): " + ", ".join(_in_words(name, terms[name], self._cost.currency) for name in shown)

@@ -15,6 +15,7 @@ let last = 0;
 let rounds = 0;
 let isPaused = false;
 let requests = [];
+let currency = null; // where nothing costs anything, none
 
 class NeedsKey extends Error {}
 
@@ -40,6 +41,12 @@ const whole = (value) => (known(value) ? String(value) : NONE);
 const speed = (tokens, seconds) => (tokens && seconds ? (tokens / seconds).toFixed(1) : NONE);
 const share = fixed(2);
 const percent = (value) => `${Math.round(100 * value)} %`;
+
+/** With two decimals, or where it is less than a tenth, with two significant digits. */
+function amount(money) {
+  if (!known(money)) return NONE;
+  return Math.abs(money) >= 0.1 || !money ? money.toFixed(2) : String(Number(money.toPrecision(2)));
+}
 
 function median(values) {
   if (!values.length) return null;
@@ -126,6 +133,37 @@ function showContexts(lanes) {
   byId("contexts-part").hidden = !rows.length;
 }
 
+/** Where requests went and why, what that saves, and what is spent of each budget. */
+function showMoney({ money, budgets }) {
+  const before = currency;
+  currency = money ? money.currency : null;
+  byId("money-part").hidden = byId("cost").hidden = !money;
+  if (currency !== before) showRequests();
+  if (!money) return;
+  setText("cost", `cost, ${currency}`);
+  setText("saved", money.verdict);
+  const since = new Date(1000 * money.since_s).toLocaleString();
+  const hasAnswers = money.engines.some((engine) => engine.answers);
+  setText("note-money", `${hasAnswers ? "Answers" : "No answers yet"} since ${since}; money in ${currency}`);
+  byId("engines").replaceChildren(...money.engines.map((engine) => row(engine.engine, [
+    element("td", engine.is_cloud ? "a provider's" : "one's own"), whole(engine.answers), paidTo(engine),
+    element("td", Object.entries(engine.why).map(([why, count]) => `${why}: ${count}`).join("; ") || NONE, "why"),
+  ])));
+  byId("note-budgets").hidden = byId("budgets-part").hidden = !budgets.length;
+  byId("budgets").replaceChildren(...budgets.map(({ key: name, per, spent, limit }) => row(
+    `this ${per}${name ? `, ${name}` : ""}`, [
+      amount(spent), amount(limit), limit ? percent(spent / limit) : NONE,
+      figure(limit || 1, [{ kind: "interval", from: 0, to: Math.min(spent, limit) }, { kind: "mark", from: limit }]),
+    ],
+  )));
+}
+
+function paidTo({ is_cloud: isCloud, paid, estimates, unpriced }) {
+  if (!isCloud) return NONE;
+  const unsure = [...(estimates ? [`${estimates} estimated`] : []), ...(unpriced ? [`${unpriced} of unknown price`] : [])];
+  return amount(paid) + (unsure.length ? ` (${unsure.join(", ")})` : "");
+}
+
 function strategyOf(lane) {
   const { kind, n_max: most, drafts, among } = lane.strategy;
   if (among.length) return `by step: ${among.map((one) => (one.n_max ? `${one.kind} up to ${one.n_max}` : one.kind)).join(", ")}`;
@@ -136,10 +174,13 @@ function showRequests() {
   const rows = requests.slice(-MAX_SHOWN).reverse().map((one) => {
     const seen = one.observed;
     const why = one.error ? element("td", one.error, "why problem") : element("td", one.reason, "why");
+    const struck = one.placed ? Object.entries(one.placed.struck) : [];
+    for (const [engine, reason] of struck) why.append(element("div", `not ${engine}: ${reason}`));
+    const cost = (one.cost_is_estimate ? "about " : "") + amount(one.cost);
     return row(element("td", new Date(1000 * one.at_s).toLocaleTimeString()), [
       element("td", one.task), element("td", one.lane), whole(seen.completion_tokens),
       speed(seen.decode_tokens, seen.decode_s), seen.drafted ? share(seen.accepted / seen.drafted) : NONE,
-      whole(one.status), why,
+      whole(one.status), ...(currency ? [cost] : []), why,
     ]);
   });
   byId("requests").replaceChildren(...rows);
@@ -230,11 +271,26 @@ async function explain(body) {
     fixed(1)(one.ms_per_token), share(one.plain_steps_per_token), `±${percent(one.relative_spread)}`, share(one.acceptance),
     share(one.coverage),
   ])));
+  showPlaces(found.placement);
   byId("signals").replaceChildren(...Object.entries(found.signals).filter(([name]) => name !== "task").map(([name, value]) => row(
     name, [element("td", typeof value === "object" && value ? listed(value) : said(value))],
   )));
   byId("explained").hidden = false;
   byId("answer").hidden = true;
+}
+
+/** By engine, what its answer is taken to cost, or why it may not serve. */
+function showPlaces(placement) {
+  byId("places-part").hidden = !placement;
+  if (!placement) return;
+  byId("places").replaceChildren(
+    ...Object.entries(placement.terms).map(([engine, one]) => row(engine, [
+      fixed(1)(one.time_s), amount(one.cost), share(one.poor), share(one.late), element("td", NONE),
+    ])),
+    ...Object.entries(placement.struck).map(([engine, why]) => row(engine, [
+      NONE, NONE, NONE, NONE, element("td", why, "why"),
+    ])),
+  );
 }
 
 const said = (value) => (known(value) && value !== "" ? String(value) : NONE);
@@ -294,7 +350,9 @@ function wantKey(why) {
 }
 
 async function update() {
-  showLanes(await asked("/paceline/lanes"));
+  const lanes = await asked("/paceline/lanes");
+  showLanes(lanes);
+  showMoney(lanes);
   const found = await asked(`/paceline/requests?after=${last}`);
   if (found.last < last) {
     [last, requests] = [0, []]; // the gateway was started again
