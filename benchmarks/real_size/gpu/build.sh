@@ -37,12 +37,13 @@ options = OPTIONS | BACKENDS["cuda"] | {
 (work / "source").write_text(str(source))
 EOF
 mapfile -t options < "$work/options"
-# Not every processor beside such a card has AVX-512, and what stays on the CPU is little.
+# Not every processor beside such a card has AVX-512, and what stays on the CPU is little. A bare machine may lack the
+# runtimes of OpenMP and C++.
 cmake -S "$(cat "$work/source")" -B "$work/build" -G Ninja "${options[@]}" \
-  -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \
+  -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=OFF \
   -DCUDA_cublas_LIBRARY="$cublas/lib/libcublas.so" -DCUDA_cublasLt_LIBRARY="$cublas/lib/libcublasLt.so" \
   -DCMAKE_CUDA_FLAGS="-I$cublas/include" -DCMAKE_CXX_FLAGS="-I$cublas/include" \
-  -DCMAKE_SKIP_RPATH=ON
+  -DGGML_OPENMP=OFF -DCMAKE_EXE_LINKER_FLAGS='-static-libstdc++ -static-libgcc' -DCMAKE_SKIP_RPATH=ON
 [ "${2:-}" = --configure-only ] && exit
 nice ninja -C "$work/build" -j "${JOBS:-$(nproc)}" llama-server
 strip -o "$work/llama-server" "$work/build/bin/llama-server"

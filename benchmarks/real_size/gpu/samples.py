@@ -38,7 +38,8 @@ def plain_step_s(rows: Iterable[Row], concurrency: int) -> float:
 def step_costs(rows: Iterable[Row], concurrency: int) -> list[float]:
     """Of steps that verify 1, 2, 3 ... drafted tokens, in plain steps, drafting included; up to the longest that was
     measured at this concurrency, and on a straight line between two lengths that were. A longer draft is never cheaper:
-    where noise says so, it costs as much as the shorter one. Empty where nothing was measured."""
+    where noise says so, it costs as much as the shorter one. The last draft of an answer is cut to what is left of it,
+    so that long ones are a little cheaper here than in long answers. Empty where nothing was measured."""
     here = [row for row in rows if row["concurrency"] == concurrency]
     by_length: dict[int, list[float]] = {0: [1.0]}
     for row in here:
