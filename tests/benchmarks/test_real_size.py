@@ -125,7 +125,7 @@ def test_the_mix_is_played_at_the_measured_costs() -> None:
         )
         assert one.over_best(ROUTED) > 0.8
     assert np.mean([one.over_best(ORACLE) for one in middle]) > 1.03
-    head, row = mix(samples(0.8), 60, range(2))
+    head, row = mix(samples(0.8), 120, range(2))
     assert head[:3] == ("at a time", "best static", ORACLE)
     assert row[0] == "1" and float(row[2].split(" ")[0]) >= 1
 
