@@ -98,7 +98,9 @@ def mix(rows: Sequence[Row], requests: int, seeds: Sequence[int]) -> Table:
         of_seeds = results(plain_step_s(rows, concurrency), values, requests, seeds)
         best = Counter(result.best for result in of_seeds).most_common(1)[0][0]
         cells = [_mean([result.over_best(way) for result in of_seeds]) for way in ways]
-        cells += [_mean([result.over_best(way, LEARNED_AFTER) for result in of_seeds]) for way in learned]
+        for way in learned:
+            is_any_left = requests > LEARNED_AFTER
+            cells.append(_mean([one.over_best(way, LEARNED_AFTER) for one in of_seeds]) if is_any_left else "–")
         table.append((str(concurrency), best, *cells))
     return table
 
