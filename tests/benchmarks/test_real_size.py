@@ -1,9 +1,11 @@
 """Real shapes without weights, the mix of tasks, and what is run where the GPU is."""
 
 import json
+import lzma
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,21 @@ def test_a_server_that_does_not_start_is_said_with_its_logs_end(model: Path, tmp
     assert not (tmp_path / "memory" / "tiny.gguf").exists()
 
 
+def test_the_prepared_server_is_unpacked_and_run(model: Path, tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    server = Path(_script(tmp_path, "echo unpacked; exit 4"))
+    (prepared / "llama-server.xz").write_bytes(lzma.compress(server.read_bytes()))
+    rows = run(tmp_path, "", "--budget", "60")
+    assert all("status 4" in row["failed"] and "unpacked" in row["failed"] for row in rows if "failed" in row)
+    assert any("failed" in row for row in rows)
+
+
+def test_weights_go_where_there_is_room(tmp_path: Path) -> None:
+    assert on_the_gpu._with_room(tmp_path, 1) == tmp_path
+    assert on_the_gpu._with_room(tmp_path, 2**60) == Path(tempfile.gettempdir())
+
+
 @pytest.mark.engines
 def test_everything_is_measured_on_the_real_engine(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -198,12 +215,14 @@ def test_what_does_not_fit_the_budget_is_left_out(model: Path, tmp_path: Path) -
 
 
 def run(folder: Path, server: str, *options: str) -> list[Any]:
-    """What the program writes, of the tiny shape on the CPU."""
+    """What the program writes, of the tiny shape on the CPU; with no server named, by the one that was prepared."""
     memory, out = folder / "memory", folder / "out"
     memory.mkdir()
     prepare(folder / "prepared", ["tiny"])
     places = ["--folder", str(folder / "prepared"), "--out", str(out), "--memory", str(memory)]
-    on_the_gpu.main([*places, "--cpu", "--server", server, *options])
+    if server:
+        places += ["--server", server]
+    on_the_gpu.main([*places, "--cpu", *options])
     return [*read(out / "results.jsonl")]
 
 

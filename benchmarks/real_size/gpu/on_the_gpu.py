@@ -15,8 +15,10 @@ in a line; so is a server that does not start, with the end of its log. Texts me
 import argparse
 import json
 import lzma
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -155,17 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     run = Run(options.out, options.budget)
-    program = options.server or _unpacked(options.folder / "llama-server.xz", options.memory)
+    program = options.server or _unpacked(options.folder / "llama-server.xz")
     shapes = options.shapes or sorted(file.name.removesuffix(".json") for file in options.folder.glob("*.json"))
     run.note(machine=_machine(options.cpu), shapes=shapes, budget_s=options.budget, arguments=sys.argv[1:])
     for number, shape in enumerate(shapes):
         later_s = run.left_s * (1 - 1 / (len(shapes) - number))
-        model = options.memory / f"{shape}.gguf"
+        hollow = _hollow(options.folder, shape)
+        model = _with_room(options.memory, hollow.size_bytes) / f"{shape}.gguf"
         try:
             began_s = time.monotonic()
-            fill(_hollow(options.folder, shape), model)
+            fill(hollow, model)
             gib = round(model.stat().st_size / 2**30, 2)
-            run.note(shape=shape, made_s=round(time.monotonic() - began_s, 2), gib=gib)
+            run.note(shape=shape, made_s=round(time.monotonic() - began_s, 2), gib=gib, file=str(model))
             _measure(run, str(program), model, options, shape, later_s)
         except OSError as error:
             run.note(shape=shape, failed=repr(error))
@@ -278,11 +281,17 @@ def _hollow(folder: Path, shape: str) -> Hollow:
     return Hollow(lzma.decompress((folder / f"{shape}.head.xz").read_bytes()), [Place(*place) for place in places])
 
 
-def _unpacked(packed: Path, folder: Path) -> Path:
-    program = folder / "llama-server"
+def _unpacked(packed: Path) -> Path:
+    """Not into memory's folder, from which containers often may not run anything."""
+    program = Path(tempfile.mkdtemp(prefix="llama-server-")) / "llama-server"
     program.write_bytes(lzma.decompress(packed.read_bytes()))
     program.chmod(0o755)
     return program
+
+
+def _with_room(memory: Path, size_bytes: int) -> Path:
+    """Containers often have little memory there; a disk is slower, but only once."""
+    return memory if shutil.disk_usage(memory).free > size_bytes else Path(tempfile.gettempdir())
 
 
 def _machine(is_cpu: bool) -> str:
