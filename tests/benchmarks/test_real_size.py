@@ -166,7 +166,8 @@ def test_a_server_that_does_not_start_is_said_with_its_logs_end(model: Path, tmp
     assert not (tmp_path / "memory" / "tiny.gguf").exists()
 
 
-def test_the_prepared_server_is_unpacked_and_run(model: Path, tmp_path: Path) -> None:
+def test_the_prepared_server_is_unpacked_and_run(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     prepared = tmp_path / "prepared"
     prepared.mkdir()
     server = Path(_script(tmp_path, "echo unpacked; exit 4"))
