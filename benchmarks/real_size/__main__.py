@@ -18,8 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.real_size.filling import fill
 from benchmarks.real_size.measure import measure
-from benchmarks.real_size.random_model import fill, hollow
+from benchmarks.real_size.random_model import hollow
 from benchmarks.real_size.serving import serving
 from benchmarks.real_size.shapes import SHAPES
 from benchmarks.real_size.show import show

@@ -1,43 +1,13 @@
 """Models of real shapes with random weights: their text means nothing, and each of their steps costs what it costs."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from msgspec import Struct
 
+from benchmarks.real_size.filling import Hollow, Place
 from benchmarks.real_size.shapes import Shape, metadata, tensors
-
-MAX_RANDOM_BLOCKS = 200_000
-"""Made anew; the rest of a tensor repeats them."""
-SCALES = {"Q4_K": ((0, 1e-4), (2, 7e-4)), "Q6_K": ((208, 1e-5),), "Q8_0": ((0, 3e-4),), "Q4_0": ((0, 4e-3),)}
-"""By type: where a block has its numbers of 16 bits, in bytes, and what they are: without them a random block may hold
-infinities (ggml-common.h)."""
-DEVIATION = 0.05
-"""Of weights that are no blocks."""
-
-
-class Place(Struct, frozen=True):
-    """Where a tensor's bytes lie in a file."""
-
-    name: str
-    type: str
-    at: int
-    size_bytes: int
-
-
-class Hollow(Struct, frozen=True):
-    """A model's file up to its weights, and where they belong."""
-
-    head: bytes
-    places: list[Place]
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the whole file."""
-        return max(place.at + place.size_bytes for place in self.places)
 
 
 def hollow(shape: Shape, tokenizer_of: Path, scratch: Path) -> Hollow:
@@ -47,7 +17,7 @@ def hollow(shape: Shape, tokenizer_of: Path, scratch: Path) -> Hollow:
         tokenizer_of: a model whose tokenizer it borrows; its vocabulary is filled up with tokens that nobody uses.
         scratch: a folder for a file that is removed again.
     """
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 
     logging.getLogger("gguf").setLevel(logging.ERROR)
     file = scratch / "hollow.gguf"
@@ -78,27 +48,9 @@ def hollow(shape: Shape, tokenizer_of: Path, scratch: Path) -> Hollow:
     for tensor in wanted:
         kind = GGMLQuantizationType[_fitting(tensor.type, tensor.dimensions[0])]
         size = _size_bytes(tensor.dimensions, kind)
-        places.append(Place(tensor.name, kind.name, at, size))
+        places.append(Place(tensor.name, kind.name, at, size, GGML_QUANT_SIZES[kind][1]))
         at += size + -size % alignment
     return Hollow(head, places)
-
-
-def fill(model: Hollow, target: Path, seed: int = 0) -> None:
-    """Write the file, with random weights; some seconds for 20 GB where memory takes it."""
-    random = np.random.default_rng(seed)
-    patterns: dict[str, bytes] = {}
-    with target.open("wb") as file:
-        file.write(model.head)
-        for place in model.places:
-            file.seek(place.at)
-            if place.type in ("F16", "F32"):
-                _write_numbers(file, place, random)
-                continue
-            if place.type not in patterns:
-                patterns[place.type] = _blocks(place.type, random)
-            for part in _repeated(patterns[place.type], place.size_bytes):
-                file.write(part)
-        file.truncate(model.size_bytes)
 
 
 def _borrow_tokenizer(writer: Any, source: Path, vocabulary: int) -> None:
@@ -131,31 +83,3 @@ def _size_bytes(dimensions: tuple[int, ...], kind: Any) -> int:
 
     values, size = GGML_QUANT_SIZES[kind]
     return int(np.prod(dimensions, dtype=np.int64)) // values * size
-
-
-def _write_numbers(file: BinaryIO, place: Place, random: np.random.Generator) -> None:
-    kind = np.float32 if place.type == "F32" else np.float16
-    count = place.size_bytes // np.dtype(kind).itemsize
-    if place.name.endswith("norm.weight"):
-        numbers = np.ones(count)
-    elif place.name.endswith("ssm_a"):
-        numbers = -np.ones(count)  # the state has to fade
-    else:
-        numbers = random.normal(0, DEVIATION, count)
-    file.write(numbers.astype(kind).tobytes())
-
-
-def _blocks(kind: str, random: np.random.Generator) -> bytes:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]][1]
-    blocks = random.integers(0, 256, (MAX_RANDOM_BLOCKS, size), dtype=np.uint8)
-    for at, scale in SCALES[kind]:
-        blocks[:, at : at + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
-    return blocks.tobytes()
-
-
-def _repeated(pattern: bytes, size_bytes: int) -> Iterator[bytes]:
-    while size_bytes > 0:
-        yield pattern[:size_bytes]
-        size_bytes -= len(pattern)

@@ -101,9 +101,27 @@ SHAPES: Mapping[str, Shape] = {
         expert_weights="Q4_K",
         output_weights="Q6_K",
     ),
+    "tiny": Shape(
+        hidden=256,
+        layers=4,
+        heads=2,
+        kv_heads=1,
+        head=128,
+        state=128,
+        value_heads=2,
+        key_heads=1,
+        feed_forward=256,
+        experts=8,
+        experts_used=2,
+        vocabulary=49_152,
+        context=32_768,
+        weights="Q8_0",
+        expert_weights="Q4_K",
+        output_weights="Q6_K",
+    ),
 }
-"""The first is bound by memory on two CPU cores, as large models are on a GPU; the others are Qwen3.6-27B and
-Qwen3.6-35B-A3B (config.json of both)."""
+"""The first is bound by memory on two CPU cores, as large models are on a GPU; the next are Qwen3.6-27B and
+Qwen3.6-35B-A3B (config.json of both). The last is for trying out whether anything runs at all."""
 FULL_ATTENTION_INTERVAL = 4
 CONVOLUTION = 4
 """Tokens that the recurrent layers' convolution sees."""

@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 from training.task_model.prompts import one_of_each_instruction
 
-from benchmarks.worlds.published import acceptance_by_position, request_spread, shifted, with_share
+from benchmarks.worlds.published import Floats, acceptance_by_position, request_spread, shifted, with_share
 
 LONGEST = 6
 """Tokens of a draft at most."""
@@ -50,16 +50,22 @@ class Asked(Struct, frozen=True):
     """By position, given that the tokens before it were accepted."""
 
 
+def usual_acceptance() -> dict[str, Floats]:
+    """Of each task, by position: the published curve, moved to the task's published share."""
+    curve = acceptance_by_position(CURVE)[:LONGEST]
+    return {task: with_share(curve, accepted.drafted, accepted.share) for task, accepted in ACCEPTED.items()}
+
+
 def mix(per_task: int, first: int, seed: int) -> list[Asked]:
     """So many requests of each task, the tasks in turn, from the ``first``-th prompt of each on. Each has an acceptance
     of its own about its task's, as far apart as published runs are."""
     random = np.random.default_rng([seed, first])
     prompts = one_of_each_instruction()
-    curve = acceptance_by_position(CURVE)[:LONGEST]
+    usual = usual_acceptance()
     asked = []
     for number in range(first, first + per_task):
-        for task, accepted in ACCEPTED.items():
+        for task, acceptance in usual.items():
             prompt = prompts[task][number * NEIGHBOURS % len(prompts[task])]
-            own = shifted(with_share(curve, accepted.drafted, accepted.share), random.normal(0, request_spread()))
+            own = shifted(acceptance, random.normal(0, request_spread()))
             asked.append(Asked(task, prompt.text, tuple(round(float(value), 4) for value in own)))
     return asked

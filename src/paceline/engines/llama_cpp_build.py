@@ -125,8 +125,7 @@ def build(cache: Path, backend: str = CPU, jobs: int | None = None, report: Repo
     log = folder / "build.log"
     with tempfile.TemporaryDirectory(prefix="paceline-build-") as scratch:
         report(Progress("download"))
-        source = _unpacked(_downloaded(Path(scratch), log), Path(scratch))
-        apply_patch(source, git)
+        source = patched_source(Path(scratch), log, git)
         shutil.copy2(DRY_RUN, source / DRY_RUN_PLACE)
         report(Progress("configure"))
         target = Path(scratch) / "build"
@@ -176,6 +175,17 @@ def usable(cache: Path) -> Build | None:
 def remove(cache: Path, key: str) -> None:
     """Remove a server from the cache."""
     shutil.rmtree(_folder(cache, key))
+
+
+def patched_source(folder: Path, log: Path, git: str = "git") -> Path:
+    """Where in this folder llama.cpp's source now lies: out of the package, with the patch.
+
+    Raises:
+        CannotBuild: it can't be had, or the patch does not fit.
+    """
+    source = _unpacked(_downloaded(folder, log), folder)
+    apply_patch(source, git)
+    return source
 
 
 def apply_patch(source: Path, git: str = "git") -> None:
