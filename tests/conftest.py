@@ -66,6 +66,11 @@ class RunningGateway:
         engines = self.gateway.fleet.engines
         await until(lambda: not any(str(one.supervisor.health) == "starting" for one in engines.values()))
 
+    def assert_warned(self, engine: str, warning: str | None) -> None:
+        """That what was seen of an engine gave one warning with these words, or none."""
+        warnings = self.gateway.fleet.engines[engine].supervisor.warnings
+        assert [warning is not None and warning in one for one in warnings] == [True] * (warning is not None), warnings
+
     async def stop(self) -> None:
         await self.http.aclose()
         for _ in range(2):  # which does not wait for running answers

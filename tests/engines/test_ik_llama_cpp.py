@@ -126,8 +126,7 @@ async def test_lanes_are_what_was_seen(
     running = await start_gateway(configured(engine.url, more))
     fleet = running.gateway.fleet
     assert {name: handle.lane.strategy for name, handle in fleet.lanes.items()} == lanes
-    warnings = fleet.engines["ik"].supervisor.warnings
-    assert [warning in one for one in warnings if warning] == [True] * (warning is not None)
+    running.assert_warned("ik", warning)
 
 
 def observed(told: dict[str, Any]) -> Observation:

@@ -102,8 +102,7 @@ async def test_lanes_are_what_was_seen(
     running = await start_gateway(configured(engine.url, strategy))
     fleet = running.gateway.fleet
     assert list(fleet.lanes) == lanes
-    warnings = fleet.engines["imp"].supervisor.warnings
-    assert [warning in one for one in warnings if warning] == [True] * (warning is not None)
+    running.assert_warned("imp", warning)
     if warning and "autoregressive" in warning:
         assert fleet.lanes["imp"].lane.strategy.drafts  # it is not offered as plain
 

@@ -82,8 +82,7 @@ async def test_lanes_are_what_saves_time(
     engine.about = about(loaded)
     running = await start_gateway(configured(engine.url, strategy))
     assert list(running.gateway.fleet.lanes) == lanes
-    warnings = running.gateway.fleet.engines["mac"].supervisor.warnings
-    assert [warning in one for one in warnings if warning] == [True] * (warning is not None)
+    running.assert_warned("mac", warning)
     facts = running.gateway.fleet.engines["mac"].supervisor.facts
     assert facts
     assert facts.context_tokens == 32768

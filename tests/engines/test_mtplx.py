@@ -105,8 +105,7 @@ async def test_lanes_are_what_was_seen(
     running = await start_gateway(configured(engine.url, strategy))
     fleet = running.gateway.fleet
     assert list(fleet.lanes) == lanes
-    warnings = fleet.engines["mac"].supervisor.warnings
-    assert [warning in one for one in warnings if warning] == [True] * (warning is not None)
+    running.assert_warned("mac", warning)
     if warning and "autoregressive" in warning:
         assert fleet.lanes["mac"].lane.strategy.drafts  # it is not offered as plain
 

@@ -132,7 +132,7 @@ def test_types_that_are_not_there_are_refused(ngram: LlamaServer) -> None:
         assert TYPES in ngram.post("/completion", body, status=400)["error"]["message"]
 
 
-@pytest.mark.parametrize(
+every_endpoint = pytest.mark.parametrize(
     ("path", "body"),
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": EDIT}]}),
@@ -142,6 +142,10 @@ def test_types_that_are_not_there_are_refused(ngram: LlamaServer) -> None:
         ("/v1/responses", {"input": EDIT, "max_output_tokens": 48}),
     ],
 )
+"""That generates."""
+
+
+@every_endpoint
 def test_every_generation_endpoint_takes_the_cap(path: str, body: dict[str, Any], ngram: LlamaServer) -> None:
     asked = {"model": "smol", "max_tokens": 48, "temperature": 0, **body}
     assert N_MAX in str(ngram.post(path, asked | {N_MAX: -7}, status=400))
@@ -312,16 +316,7 @@ def test_a_control_that_makes_no_sense_is_refused(value: Any, reason: str, ngram
     assert reason in answer["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": EDIT}]}),
-        ("/v1/completions", {"prompt": EDIT + CODE * 2}),
-        ("/completion", {"prompt": EDIT + CODE * 2, "n_predict": 48}),
-        ("/v1/messages", {"messages": [{"role": "user", "content": EDIT}]}),
-        ("/v1/responses", {"input": EDIT, "max_output_tokens": 48}),
-    ],
-)
+@every_endpoint
 def test_every_generation_endpoint_takes_a_control(path: str, body: dict[str, Any], ngram: LlamaServer) -> None:
     asked = {"model": "smol", "max_tokens": 48, "temperature": 0, **body}
     assert CONTROL in str(ngram.post(path, asked | {CONTROL: {"ngram-simple": {}}}, status=400))
