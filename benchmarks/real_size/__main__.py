@@ -1,6 +1,6 @@
 """The finding at the size people run: does choosing by request pay, and does the engine's own control add to it?
 
-    python -m benchmarks.real_size [--shape 0.2b-f16] [--concurrency 1 4 16] [--rounds N] [--json FILE]
+    python -m benchmarks.real_size [--shape 0.4b-f16] [--concurrency 1 4 16] [--rounds N] [--json FILE]
 
 A model of a real shape with random weights and a layer for multi-token prediction runs in the server that ``paceline
 engine build`` makes. The requests of a mix of tasks bring the acceptance that was published for such tasks: the server
@@ -32,7 +32,7 @@ from paceline.paths import cache_directory
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="0.2b-f16")
+    parser.add_argument("--shape", choices=SHAPES, default="0.4b-f16")
     parser.add_argument("--server", help="a llama-server with Paceline's patch; by default the one that was built")
     parser.add_argument("--flag", action="append", default=[], help="one more for the server, such as --flag=-ngl=999")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4])

@@ -53,7 +53,7 @@ class Shape(Struct, frozen=True, kw_only=True):
 
 
 SHAPES: Mapping[str, Shape] = {
-    "0.2b-f16": Shape(
+    "0.4b-f16": Shape(
         hidden=1024,
         layers=24,
         heads=8,
