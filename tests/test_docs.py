@@ -2,6 +2,7 @@
 
 import io
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout, suppress
@@ -56,6 +57,7 @@ def test_links_and_commands_lead_somewhere(page: Path) -> None:
             continue
         file = page.parent / target if target else page
         assert file.exists(), target
+        assert not _left_out_of_clones(file), target
         assert not anchor or anchor in _anchors(file), f"{target}#{anchor}"
     for module in re.findall(r"python -m ((?:paceline|benchmarks|training)[\w.]*)", text):
         assert find_spec(module), module
@@ -67,6 +69,12 @@ def test_links_and_commands_lead_somewhere(page: Path) -> None:
 def test_the_readme_leads_to_every_page() -> None:
     links = set(re.findall(r"\]\((docs/[\w/.-]+\.md)\)", (ROOT / "README.md").read_text()))
     assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} - {"docs/llama-cpp-patch.md"} <= links
+
+
+def _left_out_of_clones(file: Path) -> bool:
+    """Whether git ignores it: it is here, and in no clone."""
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", file.resolve()], cwd=ROOT, check=False)
+    return ignored.returncode == 0
 
 
 def _anchors(page: Path) -> set[str]:
