@@ -130,7 +130,16 @@ def test_a_path_is_private_however_it_is_spelt(path: str) -> None:
 def test_a_body_that_can_not_be_read_may_name_a_private_model() -> None:
     rules = '[[model]]\nname = "house"\nprivate = true\nlanes = ["gpu"]\n' + ENGINE
     privacy = Privacy(parse(rules, here=False))
-    assert "can't be read" in privacy.why_passed("/v1/embeddings", (), b"packed", None, None, is_readable=False)
+    assert "can't be told" in privacy.why_passed("/v1/embeddings", (), b"packed", None, is_readable=False)
+    assert "can't be told" in privacy.why_passed("/v1/embeddings", (), b"odd", None, None)
+    assert "its model" in privacy.why_passed("/v1/embeddings", (), b"odd", None, ("public", "house"))
+    for target in (
+        "/props?a=1&model=House",
+        "/props?model=h%6fuse",
+        "/v1beta/models/house:embed",
+        "/deployments/house/x",
+    ):
+        assert "its model" in privacy.why_passed(target, (), b"", None), target
     assert not privacy.why_passed("/v1/embeddings", (), b"{}", None)
 
 

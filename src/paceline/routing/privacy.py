@@ -5,7 +5,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import parse_qs, unquote, unquote_plus
 
 import msgspec
 
@@ -16,6 +16,8 @@ from paceline.types import Request
 
 MAX_SEARCHED_BYTES = 4_000_000
 """Of a body; a longer one is private where patterns are looked for."""
+MAX_QUERY_FIELDS = 1000
+"""Of an address; what has more can't be told."""
 HEADER = b"x-paceline-private"
 SECRETS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("PRIVATE KEY",), r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY"),
@@ -85,7 +87,7 @@ class Privacy:
         headers: Iterable[tuple[bytes, bytes]],
         body: bytes,
         client: str | None,
-        model: str | None = None,
+        models: Sequence[str] | None = (),
         is_readable: bool = True,
     ) -> str:
         """Why a request of whatever sort is private; empty where it is not.
@@ -93,7 +95,7 @@ class Privacy:
         Args:
             target: path and query.
             client: the name of its key.
-            model: that it names.
+            models: all that it names; ``None`` where that can't be told.
             is_readable: whether its body is there as the client wrote it, and not compressed.
         """
         # 1. What it says of itself, and who sends it.
@@ -102,7 +104,9 @@ class Privacy:
             return "header x-paceline-private"
         if client in self._keys:
             return f"key {client}"
-        if self._is_of_model(model):
+        if self._names and models is None:
+            return "which model it names can't be told"
+        if any(map(self._is_of_model, (*(models or ()), *_models_in_address(target)))):
             return "its model"
         if self._paths and any(any_matches(self._paths, path) for path in _spellings(target.partition("?")[0])):
             return "path"
@@ -111,7 +115,7 @@ class Privacy:
                 return f"header {name.decode()}"
         # 2. What is in it.
         if self._names and not is_readable:
-            return "which model it names can't be read"
+            return "which model it names can't be told"
         if not (self._patterns or self._secrets):
             return ""
         if len(body) > MAX_SEARCHED_BYTES or not is_readable:
@@ -181,6 +185,13 @@ def _spellings(path: str) -> Iterable[str]:
     """A path as it is written, and as an engine may read it."""
     plain = posixpath.normpath("/" + unquote(path).lstrip("/"))
     return (path,) if plain == path else (path, plain)
+
+
+def _models_in_address(target: str) -> Iterable[str]:
+    """What an address may name a model by: its query, and what stands between its slashes."""
+    path, _, query = target.partition("?")
+    yield from parse_qs(query, max_num_fields=MAX_QUERY_FIELDS).get("model", ())
+    yield from (name for part in path.split("/") for name in unquote(part).split(":") if name)
 
 
 def _characters(match: re.Match[str]) -> str:
