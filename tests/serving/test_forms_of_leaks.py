@@ -40,6 +40,8 @@ FORMS: Sequence[tuple[Sequence[str], bytes]] = (
     (["content-encoding: br"], b"what nobody here unpacks"),
     (["x-paceline-lane: provider"], BY_TEXT),
     (["x-paceline-lane: elsewhere"], BY_TEXT),
+    (["idempotency-key: IBAN"], PLAIN),
+    (["x-title: an IBAN"], PLAIN),
     (["content-type: text/plain"], BY_TEXT),
     (["upgrade: websocket", "connection: upgrade"], BY_TEXT),
     (["upgrade: h2c", "connection: upgrade, http2-settings", "http2-settings: AA"], BY_TEXT),
@@ -73,7 +75,7 @@ def configured(own: FakeEngine, sinks: list[RecordingSink]) -> str:
     """Of the models, one is private."""
     engines = (
         f'[[engine]]\nname = "provider"\nkind = "openai-api"\nurl = "{sinks[0].url}"\nmodels = ["m"]\n'
-        'api_key = "env:SINK_KEY"\n'
+        'api_key = "env:SINK_KEY"\npass_headers = ["x-title"]\n'
         f'[[engine]]\nname = "elsewhere"\nkind = "openai"\nurl = "{sinks[1].url}"\ntakes_private = false\n'
         f'[[engine]]\nname = "own"\nkind = "openai"\nurl = "{own.url}"\n'
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from paceline.globs import any_matches, compiled
 from paceline.patterns import TooLong, compiled_pattern, first_found
-from paceline.settings import Configuration, ModelSettings, PrivacySettings
+from paceline.settings import CREDENTIALS, Configuration, ModelSettings, PrivacySettings
 from paceline.types import Request
 
 MAX_SEARCHED_BYTES = 4_000_000
@@ -120,8 +120,9 @@ class Privacy:
             return ""
         if len(body) > MAX_SEARCHED_BYTES or not is_readable:
             return "its body can't be searched"
-        text = f"{target}\n{text_of(body)}"
-        if (plain := unquote_plus(target)) != target:
+        around = "\n".join((target, *_shown(headers)))
+        text = f"{around}\n{text_of(body)}"
+        if (plain := unquote_plus(around)) != around:
             text = f"{plain}\n{text}"
         if why := self._why_text(text):
             return why
@@ -210,6 +211,21 @@ def _values(content: bytes) -> Iterable[bytes]:
     sections 5.3 and 5.5)."""
     whole = content.strip().lower()
     return (whole, *(value.strip() for value in whole.split(b",")))
+
+
+def _shown(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
+    """Headers as an engine elsewhere may get them, a line each: those of one name together (RFC 9110, section 5.3). The
+    client's credentials are not among them, since they are secrets by their nature and go to no provider."""
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name.decode("latin-1") not in CREDENTIALS:
+            joined[name] = b"%b, %b" % (joined[name], value) if name in joined else value
+    for name, value in joined.items():
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        yield f"{name.decode('latin-1')}: {text}"
 
 
 def _header(text: str) -> tuple[bytes, bytes | None]:
