@@ -224,6 +224,10 @@ def test_the_readmes_configuration_is_valid() -> None:
     parse((ROOT / "README.md").read_text().partition("```toml\n")[2].partition("```")[0])
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 120
+
+
 def test_every_engine_kind_has_its_row() -> None:
     table = (DOCS / "engines.md").read_text()
     for kind in ENGINES:
