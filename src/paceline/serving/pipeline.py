@@ -164,6 +164,7 @@ class Pipeline:
             decision=decision,
             decision_s=perf_counter() - began_s,
             start_patience_s=start_patience_s,
+            control_instead=partial(router.control, signals),
             why_private=router.placer.why_private,
         )
 
