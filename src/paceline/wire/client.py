@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from paceline.wire.connection import ConnectionLost, EngineConnection
 from paceline.wire.headers import Headers
+from paceline.wire.struck import Striker, forms
 
 IDLE_LIMIT_S = 4.0
 """An idle connection older than this is closed; llama-server closes its own after 5 s."""
@@ -53,11 +54,12 @@ class Answer:
     ends_with_connection = False
     """Whether its end is that of the connection, so that an engine that dies seems to have answered in full."""
 
-    def __init__(self, connection: EngineConnection) -> None:
+    def __init__(self, connection: EngineConnection, secrets: tuple[bytes, ...] = ()) -> None:
         self._connection = connection
+        self._striker = Striker(secrets) if secrets else None
         self.ends_with_connection = connection.until_close
         self.status: int = connection.status
-        self.headers: Headers = connection.headers
+        self.headers: Headers = self._striker.headers(connection.headers) if self._striker else connection.headers
 
     @property
     def has_all_come(self) -> bool:
@@ -74,7 +76,12 @@ class Answer:
         Raises:
             ConnectionLost: the connection ended before the answer did.
         """
-        return await self._connection.read()
+        if self._striker is None:
+            return await self._connection.read()
+        while piece := await self._connection.read():
+            if shown := self._striker.feed(piece):
+                return shown
+        return self._striker.end()
 
     async def read_all(self, max_bytes: int = MAX_WHOLE_ANSWER_BYTES) -> bytes:
         """The whole rest of the body.
@@ -111,6 +118,7 @@ class Client:
         connect_timeout_s: how long a new connection may take.
         fetch_headers: sent with every :meth:`fetch`.
         idle_limit_s: how long a connection is kept that is not used.
+        secrets: that are struck out of all answers.
     """
 
     def __init__(
@@ -119,6 +127,7 @@ class Client:
         connect_timeout_s: float = 3.0,
         fetch_headers: Headers = (),
         idle_limit_s: float = IDLE_LIMIT_S,
+        secrets: Iterable[str] = (),
     ) -> None:
         parts = _split(url)
         assert parts.hostname is not None
@@ -130,6 +139,7 @@ class Client:
         self._connect_timeout_s = connect_timeout_s
         self._fetch_headers = fetch_headers
         self._idle_limit_s = idle_limit_s
+        self._secrets = forms(secrets)
         self._idle: deque[EngineConnection] = deque()
         """The longest idle one first."""
         self._open: set[EngineConnection] = set()
@@ -190,7 +200,7 @@ class Client:
         except BaseException:
             connection.abort()
             raise
-        return Answer(connection)
+        return Answer(connection, self._secrets)
 
     async def fetch(
         self,
