@@ -452,7 +452,14 @@ class Supervisor:
         try:
             idle_limit_s = CLOUD_IDLE_LIMIT_S if self._settings.is_cloud else IDLE_LIMIT_S
             secrets = _secrets_of(self._settings, self.api_key)
-            return Client(url, self.timing.connect_timeout_s, bearer(self.api_key), idle_limit_s, secrets)
+            return Client(
+                url,
+                self.timing.connect_timeout_s,
+                bearer(self.api_key),
+                idle_limit_s,
+                secrets,
+                uses_proxy=self._settings.is_cloud,
+            )
         except (ValueError, ConfigurationError) as error:
             raise LaunchError(str(error)) from error
 

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from paceline.wire.connection import ConnectionLost, EngineConnection
 from paceline.wire.headers import Headers
+from paceline.wire.proxy import Proxy, proxy_for
 from paceline.wire.struck import Striker, forms
 
 IDLE_LIMIT_S = 4.0
@@ -119,6 +120,10 @@ class Client:
         fetch_headers: sent with every :meth:`fetch`.
         idle_limit_s: how long a connection is kept that is not used.
         secrets: that are struck out of all answers.
+        uses_proxy: whether an address with TLS is reached through the proxy of the environment, if it names one.
+
+    Raises:
+        ValueError: the engine's URL, or the proxy's, is none that can be connected to.
     """
 
     def __init__(
@@ -128,11 +133,14 @@ class Client:
         fetch_headers: Headers = (),
         idle_limit_s: float = IDLE_LIMIT_S,
         secrets: Iterable[str] = (),
+        *,
+        uses_proxy: bool = False,
     ) -> None:
         parts = _split(url)
         assert parts.hostname is not None
         self._host = parts.hostname
         self._tls = _tls() if parts.scheme == "https" else None
+        self._proxy = proxy_for(self._host) if self._tls and uses_proxy else None
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         self._authority = parts.netloc.rpartition("@")[2].encode()
@@ -285,6 +293,8 @@ class Client:
         async with asyncio.timeout_at(until_s):
             try:
                 async with asyncio.timeout(self._connect_timeout_s):
+                    if self._proxy is not None and self._tls is not None:
+                        return await self._connect_through(self._proxy, self._tls)
                     _, connection = await loop.create_connection(
                         lambda: EngineConnection(self), self._host, self._port, ssl=self._tls
                     )
@@ -292,6 +302,19 @@ class Client:
                 raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
             except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
                 raise ConnectFailed(str(error)) from error
+        return connection
+
+    async def _connect_through(self, proxy: Proxy, tls: ssl.SSLContext) -> EngineConnection:
+        tunnel, connection = await proxy.tunnel(self._host, self._port), EngineConnection(self)
+        try:
+            loop = asyncio.get_running_loop()
+            transport = await loop.start_tls(tunnel, connection, tls, server_hostname=self._host)
+        except BaseException:
+            tunnel.abort()
+            raise
+        if transport is None:
+            raise OSError("the connection ended")
+        connection.connection_made(transport)
         return connection
 
 
