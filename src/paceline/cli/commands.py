@@ -9,6 +9,7 @@ from paceline.cli import (
     calibrate,
     check,
     cost,
+    endpoint_picker,
     engine,
     explain,
     export,
@@ -22,7 +23,23 @@ from paceline.cli import (
 )
 from paceline.cli.engine_options import ENGINE_FLAGS
 
-COMMANDS = (serve, plan, bench, report, cost, replay, top, lanes, explain, calibrate, check, reload, export, engine)
+COMMANDS = (
+    serve,
+    endpoint_picker,
+    plan,
+    bench,
+    report,
+    cost,
+    replay,
+    top,
+    lanes,
+    explain,
+    calibrate,
+    check,
+    reload,
+    export,
+    engine,
+)
 
 TAKES_FLAGS = ("serve", "bench")
 
