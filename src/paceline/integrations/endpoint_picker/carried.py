@@ -121,6 +121,7 @@ class Carried:
 
     def answer_begins(self, status: int, headers: Headers, served_by: EngineHandle | None) -> Headers:
         self._status = status
+        self._is_whole = not self._observes  # its end can't be seen
         if served_by is not None and served_by is not self.lane.engine:
             self._was_served_elsewhere(served_by)
         fields = dict(headers)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from paceline.integrations.endpoint_picker.endpoints import DETECTED, KINDS, Endpoint
+from paceline.integrations.endpoint_picker.endpoints import DETECTED, KINDS, BadEndpoint, Endpoint, checked_address
 from paceline.integrations.endpoint_picker.sources import Found, Source
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost, bearer
 
@@ -145,7 +145,12 @@ def endpoints_of(pod: Mapping[str, Any], ports: Sequence[int], kind: str = DETEC
     found = ENGINES.get(told.lower().replace(".", "").replace("_", "").replace("-", ""), kind)
     host = f"[{address}]" if ":" in address else address
     several = len(ports) > 1
-    return [Endpoint(f"{host}:{port}", found, f"{name}-{port}" if several else name) for port in ports]
+    try:
+        return [
+            Endpoint(checked_address(f"{host}:{port}"), found, f"{name}-{port}" if several else name) for port in ports
+        ]
+    except BadEndpoint:
+        return []
 
 
 async def _follow(

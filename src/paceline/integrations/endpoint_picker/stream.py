@@ -78,7 +78,10 @@ class Stream:
     async def _request_body(self, said: RequestBody) -> Sequence[Answer]:
         head = self._begun()
         if head.request_mode is BodyMode.BUFFERED:
-            picked = await self._picker.pick(head, said.data)
+            is_small = len(said.data) <= self._picker.limits.max_body_bytes
+            picked = await (
+                self._picker.pick(head, said.data) if is_small else self._picker.pick(head, None, TOO_LARGE)
+            )
             return [self._goes(picked, is_body=True)]
         if head.request_mode is not BodyMode.DUPLEX:
             return [Go(is_request=True, is_body=True)]
