@@ -24,6 +24,8 @@ from paceline.paths import log_directory, state_directory
 from paceline.settings import Configuration, EngineSettings
 
 MAX_PORT = 65_535
+METRICS_PORT = 9090
+"""Where nothing says otherwise: what other endpoint pickers have."""
 MAX_MEGABYTES = 2048
 MEGABYTE = 1024 * 1024
 
@@ -68,8 +70,15 @@ def register(commands: Subparsers) -> None:
     found.add_argument(
         "--engine-key", metavar="KEY", help="key that the endpoints are shown: env:NAME or file:PATH (default: none)"
     )
-    parser.add_argument("--config", type=Path, help="configuration file, TOML: its engines are endpoints, too")
-    parser.add_argument("--share", metavar="STORE", help="share what is learned with other pickers: redis://HOST:PORT")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration file, TOML: its engines are endpoints, too"
+    )
+    parser.add_argument(
+        "--share",
+        metavar="STORE",
+        help="store by which pickers learn together, as `sharing.store` in the configuration: redis://HOST:PORT, or a "
+        "folder",
+    )
     own = parser.add_argument_group("where it listens")
     own.add_argument("--grpc-host", default="127.0.0.1", help="address for gateways (default: %(default)s)")
     own.add_argument(
@@ -197,10 +206,13 @@ def _configuration(options: argparse.Namespace) -> Callable[[Sequence[EngineSett
 
     def made(engines: Sequence[EngineSettings]) -> Configuration:
         if options.config:
-            return load(options.config, given, engines=engines)
-        usual = Configuration()
-        server = replace(usual.server, **{"port": 9090, "log_requests": False} | given)
-        configuration = replace(usual, server=server, engine=tuple(engines))
+            configuration = load(options.config, given, engines=engines)
+        else:
+            usual = Configuration()
+            server = replace(usual.server, **{"port": METRICS_PORT, "log_requests": False} | given)
+            configuration = replace(usual, server=server, engine=tuple(engines))
+        if options.share:
+            configuration = replace(configuration, sharing=replace(configuration.sharing, store=options.share))
         if engines:
             check_usable(configuration)
         return configuration
