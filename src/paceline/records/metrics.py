@@ -209,6 +209,10 @@ class Metrics:
         self._present.spending = spending
         return generate_latest(self._registry)
 
+    def add(self, collector: Collector) -> None:
+        """Have the document hold what somebody else counts."""
+        self._registry.register(collector)
+
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counts:
         counter = Counts(f"paceline_{name}", about, labels)
         self._registry.register(counter)
