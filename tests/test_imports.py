@@ -35,6 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
         *("records", "evidence", "serving", "money", "translation"),
     },
+    "workers": {
+        *("settings", "configuration", "engines", "processes", "records", "routing", "serving", "http"),
+    },
     "bench": {"wire", "decision", "processes"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.
