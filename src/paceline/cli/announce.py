@@ -114,7 +114,8 @@ def _may_come(gateway: Gateway | Keeper) -> bool:
 def _nothing_is_up(gateway: Gateway | Keeper, of_one_model: bool) -> str:
     if not of_one_model:
         return (
-            "no engine can be started as it is configured: mend what is said above; `paceline check FILE` looks again"
+            "no engine can be started as it is configured: mend what is said above; `paceline doctor --config FILE` "
+            "looks again"
         )
     logs = " and ".join(str(engine.supervisor.log_path) for engine in gateway.fleet.engines.values())
     return (
@@ -176,7 +177,7 @@ def _invitation(gateway: Gateway | Keeper) -> str:
         f"  dashboard  {address}/paceline/",
         "try",
         f"  curl -i {address}/v1/chat/completions{with_key} -d {data}",
-        f"  {own_command()} bench --quick --url {address}    # what each lane brings here, in two minutes",
+        f"  {own_command()} bench run --quick --url {address}    # what each lane brings here, in two minutes",
     ]
     if with_key:
         lines.insert(5, f"  export {KEY_VARIABLE}=...    # a key of yours: requests need one")

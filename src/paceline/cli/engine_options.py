@@ -75,11 +75,12 @@ def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which engines to use."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--config", type=Path, action=Once, help="configuration file, TOML")
+    source.add_argument("--config", type=Path, action=Once, metavar="FILE", help="configuration file, TOML")
     source.add_argument(
         "--model",
         type=Path,
         action=Once,
+        metavar="FILE",
         help="GGUF file to serve: plain, by n-gram lookup, and by what else can draft for it: its own MTP layers, or "
         "an EAGLE-3 head or a draft model in the same folder, with `eagle` or `draft` in its name",
     )

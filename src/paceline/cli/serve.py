@@ -54,10 +54,13 @@ def register(commands: Subparsers) -> None:
         EXAMPLES,
     )
     add_engine_options(parser)
-    parser.add_argument("--host", help="address to listen on (default: the configuration's, else 127.0.0.1)")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="address to listen on (default: the configuration's, else 127.0.0.1)"
+    )
     parser.add_argument(
         "--port",
         type=whole_number(0, MAX_PORT),
+        metavar="N",
         help="port to listen on (default: the configuration's, else 8080)",
     )
     parser.add_argument(

@@ -18,6 +18,7 @@ from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.speaking import spoken
+from paceline.sharing import Sharer
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 
 
@@ -48,7 +49,9 @@ def model(fleet: Fleet, name: str) -> Any:
     return entries[name]
 
 
-def lanes(pipeline: Pipeline, log: DecisionLog | None, others: Sequence[GatewaySums] = ()) -> dict[str, Any]:
+def lanes(
+    pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None = None, others: Sequence[GatewaySums] = ()
+) -> dict[str, Any]:
     """Every lane: what it is, how it is, and what was measured of it as it runs now; and the decision log. What nobody
     reported is ``null``.
 
@@ -63,6 +66,7 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None, others: Sequence[GatewayS
         "in_flight": pipeline.in_flight.requests + sum(other.in_flight for other in others),
         "routing_failures": _failures(pipeline, others),
         "log": {"path": str(log.path), **structs.asdict(_log_sums(log, others))} if log else None,
+        "sharing": structs.asdict(sharer.state()) if sharer else None,
         "power": _power(pipeline),
         "budgets": [
             {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}

@@ -25,7 +25,8 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.settings import Configuration, ServerSettings
+from paceline.settings import Configuration, ConfigurationError, ServerSettings
+from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
 from paceline.wire.server import HttpServer, Limits
 
 HOUSEKEEPING_INTERVAL_S = 0.5
@@ -81,9 +82,9 @@ class Parts:
         """
         return Storage(configuration, directory)
 
-    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None) -> Answers:
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
         """What answers requests."""
-        return Answers(pipeline, reload, log)
+        return Answers(pipeline, reload, log, sharer)
 
 
 class Gateway:
@@ -269,8 +270,11 @@ class Gateway:
         storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
+        if (sharer := sharer_of(self._configuration, router)) is not None:
+            opened.push_async_callback(asyncio.to_thread, sharer.stop)
+            sharer.start()
         opened.push_async_callback(self._stop_engines)
-        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log)
+        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log, sharer)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         server.lets_others_go_first = lambda: self._parts.lets_others_go_first(server.connections)
@@ -372,6 +376,21 @@ class Gateway:
             rounds += 1
             if rounds % round(SAVE_EVERY_S / HOUSEKEEPING_INTERVAL_S) == 0:
                 await self._storage.save(self.pipeline.router.knowledge)
+
+
+def sharer_of(configuration: Configuration, router: Router) -> Sharer | None:
+    """What shares what the router learns, if that is wanted.
+
+    Raises:
+        ConfigurationError: the store is none, or what speaks to it is not installed.
+    """
+    settings = configuration.sharing
+    if settings.store is None:
+        return None
+    try:
+        return Sharer(router, open_store(settings.store, settings.group), new_origin(), settings)
+    except CannotOpen as error:
+        raise ConfigurationError(f"sharing.store: {error}") from error
 
 
 def listen(server: ServerSettings) -> socket.socket:

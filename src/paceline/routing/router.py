@@ -74,7 +74,8 @@ class Router:
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and was done without."""
         self._random = Random(seed)
-        self._conversation_key = conversation_key
+        self.conversation_key = conversation_key
+        """Of the hashes of conversations and applications; may be set anew, and then those under way count as new."""
         self._in_flight: WeakValueDictionary[int, Decision] = WeakValueDictionary()
         """Decisions for which no state of the lanes was given, by identity, until they are observed or dropped."""
 
@@ -193,7 +194,7 @@ class Router:
 
     def _inspected(self, request: Request, failures: Counter[str]) -> Signals:
         try:
-            return inspect(request, self._conversation_key)
+            return inspect(request, self.conversation_key)
         except Exception:
             note_failure(failures, "inspection")
             return Signals()

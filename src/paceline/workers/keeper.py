@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from paceline.configuration import ConfigurationError
 from paceline.http.access import Access
 from paceline.http.changes import changes
-from paceline.http.server import SAVE_EVERY_S, listen, url_of
+from paceline.http.server import SAVE_EVERY_S, listen, sharer_of, url_of
 from paceline.http.storage import Storage
 from paceline.http.sums import GatewaySums
 from paceline.processes import Health, Supervisor
@@ -25,11 +25,12 @@ from paceline.processes.followed import EngineState, state_of
 from paceline.processes.supervisor import BACKOFF_S, STEADY_AFTER_S, Use
 from paceline.records.recent import MAX_REQUESTS
 from paceline.routing.budgets import Budgets, Entry
-from paceline.routing.store import Knowledge
+from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.turns import Device
 from paceline.settings import Configuration
+from paceline.sharing import Sharer
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal
 from paceline.workers.messages import Beginning, Feedback, Load, RecentRequests, Setting, Stop
 from paceline.workers.one_worker import OneWorker
@@ -45,6 +46,10 @@ HUNG_AFTER_S = 30.0
 """A worker that has told nothing for so long is killed; it does so ten times a second."""
 LAST_WORDS_S = 10.0
 """For workers to end when their answers' time is over, before they are killed."""
+SHARING_INTERVAL_S = 0.5
+"""Between two looks of a worker for what the others have learned, where the configuration names no store."""
+LAST_LEARNING_S = 3.0
+"""For what workers told at their end to be learned, so that it is kept."""
 KEEPS = "keep a worker"
 """Name of the tasks that start workers again."""
 K = TypeVar("K")
@@ -90,7 +95,9 @@ class Keeper:
         self.url: str
         self._storage: Storage
         self._budgets: Budgets
-        self._knowledge: Knowledge
+        self._router: Router
+        """It chooses nothing; it knows what all workers have learned, to be kept."""
+        self._sharer: Sharer | None = None
         self._workers: dict[int, OneWorker] = {}
         self._departed: GatewaySums | None = None
         """What workers had counted that have ended."""
@@ -123,8 +130,12 @@ class Keeper:
             self._storage = Storage(_without_records(self._configuration), self._state_directory)
             opened.push_async_callback(self._storage.close)
             self._budgets = Budgets(self._storage.ledger)
-            self._knowledge = await self._storage.knowledge() or Knowledge()
-            self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-")))
+            self._router = Router((), knowledge=await self._storage.knowledge())
+            self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
+            self._sharer = sharer_of(self._for_workers(self._configuration), self._router)
+            assert self._sharer is not None  # there is a store
+            opened.push_async_callback(asyncio.to_thread, self._sharer.stop)
+            self._sharer.start()
             # 3. The engines.
             self.fleet = Fleet(self._configuration, self._log_directory)
             self._number(self.fleet)
@@ -299,7 +310,7 @@ class Keeper:
                     worker.kill()
             if loop.time() - saved_s >= SAVE_EVERY_S:
                 saved_s = loop.time()
-                await self._storage.save(self._knowledge)
+                await self._storage.save(self._router.knowledge)
 
     def _serving(self) -> Sequence[OneWorker]:
         return [worker for worker in self._workers.values() if worker.is_serving]
@@ -330,6 +341,17 @@ class Keeper:
             for worker in workers:
                 worker.kill()
             await asyncio.wait(late)
+        await self._learn_the_rest()
+
+    async def _learn_the_rest(self) -> None:
+        """Until what the workers have told at their end is learned."""
+        loop = asyncio.get_running_loop()
+        ended_s = loop.time()
+        while loop.time() - ended_s < LAST_LEARNING_S and self._sharer is not None:
+            agreed_s = self._sharer.state().agreed_s
+            if agreed_s is not None and agreed_s < loop.time() - ended_s:
+                return
+            await asyncio.sleep(TELL_INTERVAL_S)
 
     # What they ask and tell
 
@@ -354,8 +376,11 @@ class Keeper:
         )
 
     def _for_workers(self, configuration: Configuration) -> Configuration:
-        """What is learned is kept by the keeper alone."""
-        return replace(configuration, routing=replace(configuration.routing, remember=False))
+        """They share what they learn, with the keeper, who alone keeps it, and with whom the configuration says."""
+        sharing = configuration.sharing
+        if sharing.store is None:
+            sharing = replace(sharing, store=self._folder, interval_s=SHARING_INTERVAL_S)
+        return replace(configuration, routing=replace(configuration.routing, remember=False), sharing=sharing)
 
     def _note_load(self, worker: OneWorker, load: Load) -> None:
         worker.heard_s = asyncio.get_running_loop().time()
@@ -463,7 +488,7 @@ class Keeper:
     async def _stop_engines(self) -> None:
         async with self._reloading:
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
-            await self._storage.save(self._knowledge)
+            await self._storage.save(self._router.knowledge)
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

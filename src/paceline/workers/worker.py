@@ -25,6 +25,7 @@ from paceline.serving.fleet import Fleet, Makers
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.turns import Device
 from paceline.settings import Configuration, DeviceSettings, EngineSettings
+from paceline.sharing import Sharer
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal, T
 from paceline.workers.messages import Beginning, EngineUse, Feedback, Load, RecentRequests, Setting, Stop
 from paceline.workers.turns import FREE, DeviceState, SharedDevice
@@ -232,8 +233,8 @@ class _WorkerParts(Parts, Makers):
     def storage(self, configuration: Configuration, directory: Path | None) -> Storage:
         return Storage(configuration, directory, self._book)
 
-    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None) -> Answers:
-        self.own_answers = _AnswersOfAll(pipeline, log, self._channel)
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
+        self.own_answers = _AnswersOfAll(pipeline, log, sharer, self._channel)
         return self.own_answers
 
     # Of a fleet
@@ -287,8 +288,8 @@ class _KeptElsewhere:
 class _AnswersOfAll(Answers):
     """Tells of all workers, whichever is asked."""
 
-    def __init__(self, pipeline: Pipeline, log: DecisionLog | None, channel: Channel) -> None:
-        super().__init__(pipeline, self._ask_for_reload, log)
+    def __init__(self, pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None, channel: Channel) -> None:
+        super().__init__(pipeline, self._ask_for_reload, log, sharer)
         self._channel = channel
 
     async def _ask_for_reload(self) -> dict[str, Any]:
