@@ -9,7 +9,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 FAST = not real_engine and not browser and not slow and not engines
 PARALLEL = --numprocesses 4 --dist worksteal
 
-.PHONY: run test test-fast test-engines test-ray coverage bench check format clean
+.PHONY: run test test-fast test-engines test-ray coverage bench docs check format clean
 
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
@@ -35,6 +35,9 @@ bench: .venv/installed-dev  ## build llama.cpp with our patch (once), and reprod
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/paceline engine build
 	$(BIN)/python -m benchmarks.the_finding $(ARGS)
+
+docs: .venv/installed-dev  ## build the site of the docs into dist/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 check: .venv/installed-dev  ## lint, format and types
 	$(BIN)/ruff check .
