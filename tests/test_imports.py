@@ -37,6 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("records", "evidence", "serving", "sharing", "money", "translation"),
     },
     "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving", "http"},
+    "workers": {
+        *("settings", "configuration", "engines", "processes", "records", "routing", "serving", "sharing", "http"),
+    },
     "bench": {"wire", "decision", "processes"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.
