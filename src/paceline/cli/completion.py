@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.parser import WHOLE
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _complete_files(parser: argparse.ArgumentParser, file: dict[str, str]) -> None:
+def _complete_files(parser: argparse.ArgumentParser, file: Any) -> None:
     """Have every argument that is a path be completed by files, in the commands below, too."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
