@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("records", "evidence", "serving", "money", "translation"),
     },
     "bench": {"wire", "decision", "processes"},
+    "discovery": {"settings", "wire", "engines", "planning"},
     "doctor": {"settings", "configuration", "wire", "engines", "planning", "money"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.

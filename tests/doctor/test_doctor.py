@@ -7,15 +7,14 @@ import socket
 import sqlite3
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.answering import answering
 from tests.model_files import ARRAY, F32, STRING, UINT32, model_file, pair, small_model, strings, text
 
 from paceline.cli import main
@@ -64,34 +63,6 @@ class Home:
         status = main(["doctor", "--config", str(self.file), "--json"])
         document = json.loads(capsys.readouterr().out)
         return status, {finding["kind"]: finding for finding in document["findings"] if finding["severity"] != "fine"}
-
-
-@contextmanager
-def answering(documents: Mapping[str, Any], status: int = 200, server: str = "test") -> Iterator[str]:
-    """An HTTP server that answers with these documents, by path."""
-
-    class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version = server, ""
-
-        def do_GET(self) -> None:
-            known = self.path in documents
-            document = documents.get(self.path)
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            self.send_response(status if known else 404)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
 
 
 @pytest.fixture
