@@ -425,7 +425,7 @@ CODEX = {
     "client_metadata": {"x-codex-installation-id": "i"},
     "truncation": "auto",
 }
-"""What agents send beside what is asked (Claude Code 2.1, Codex 0.13x), as is told in issues on their projects' pages."""
+"""What agents send beside what is asked, as their projects' issues have it."""
 
 
 @pytest.mark.parametrize(
