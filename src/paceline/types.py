@@ -398,6 +398,9 @@ class LaneState(Struct, frozen=True):
     another fingerprint does not count. Empty: the engine's name stands for it."""
     model: str = ""
     """Of that model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
+    machine: str = ""
+    """Where the engine runs, where others like it run elsewhere: those with the same fingerprint are its siblings, and
+    what is known of them holds for it but for how fast its machine is. Empty: it has none."""
     can_join: bool = True
     """Whether a request sent down this lane would start at once: the lane has its device's turn, or may take
     it, and has a free slot."""

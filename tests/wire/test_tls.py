@@ -25,6 +25,12 @@ async def test_bodies_pass_and_connections_are_kept(
     await until(lambda: client.open_connections == 0)
 
 
+async def test_an_authority_of_its_own_is_trusted_in_place_of_the_systems(port: int, certificates: Path) -> None:
+    client = Client(f"https://localhost:{port}", authority=str(certificates / "ca.pem"))
+    assert await client.fetch("POST", "/echo", body=b"x") == (200, b"x")
+    client.close()
+
+
 async def test_a_certificate_of_nobody_known_is_refused(port: int) -> None:
     with pytest.raises(ConnectFailed, match="certificate verify failed"):
         await Client(f"https://localhost:{port}").fetch("POST", "/echo", body=b"secret")

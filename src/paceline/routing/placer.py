@@ -16,7 +16,7 @@ from paceline.inspection.needs import holds_signed_thinking, needs
 from paceline.money.bill import cost_of
 from paceline.money.power import Power, PowerMeter, configured_power, marginal_cost
 from paceline.routing.backlog import Backlog
-from paceline.routing.budgets import Budgets, Held, Ledger
+from paceline.routing.budgets import Book, Budgets, Held
 from paceline.routing.pace import Pace
 from paceline.routing.placement import Timed, Wanted, expected_tokens, rank, scored, strike
 from paceline.routing.privacy import Privacy
@@ -107,7 +107,7 @@ class Placer:
     def __init__(
         self,
         configuration: Configuration | None = None,
-        ledger: Ledger | None = None,
+        ledger: Book | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
