@@ -19,7 +19,7 @@ from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.speaking import spoken
 from paceline.sharing import Sharer
-from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
+from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals, engine_of
 
 
 def health(fleet: Fleet) -> tuple[int, dict[str, Any]]:
@@ -109,7 +109,7 @@ async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
     request = replace(request, served_model=how.served.name, forced_lane=None)
     try:
         decision = pipeline.router.explain(request, lanes=pipeline.fleet.states(how.served))
-        return explanation(replace(decision, reason=decision.reason + how.note))
+        return explanation(replace(decision, reason=decision.reason + how.note(engine_of(decision.lane))))
     except NoPlace as error:
         raise NotPlaced(str(error), error.filter_name) from error
 
