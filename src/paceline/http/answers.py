@@ -42,11 +42,15 @@ class Answers:
     Args:
         reload: takes up a changed configuration and tells what changed; raises ``ConfigurationError`` if it can't.
         log: the decision log, if one is kept.
-        sharer: shares what is learned, if that is wanted.
+        sharer: tells what shares what is learned, if that is wanted.
     """
 
     def __init__(
-        self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None = None
+        self,
+        pipeline: Pipeline,
+        reload: Reload,
+        log: DecisionLog | None,
+        sharer: Callable[[], Sharer | None] = lambda: None,
     ) -> None:
         self.is_stopping = False
         """Whether ``/readyz`` sends load balancers away."""
@@ -131,7 +135,7 @@ class Answers:
         if any(name == b"x-paceline-lane" for name, _ in incoming.headers):
             await self.pass_on(incoming, reply, caller)
         else:
-            await reply.whole(200, CONTENT_TYPE, documents.metrics(self._pipeline, self._log))
+            await reply.whole(200, CONTENT_TYPE, documents.metrics(self._pipeline, self._log, self._sharer()))
 
     async def front(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """The chat page of llama.cpp, which works where no key is asked for; else the way to the dashboard."""
@@ -153,7 +157,7 @@ class Answers:
     async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
         await reply.json(
-            200, documents.lanes(self._pipeline, self._log, self._sharer) | {"money": self._spent.document()}
+            200, documents.lanes(self._pipeline, self._log, self._sharer()) | {"money": self._spent.document()}
         )
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:

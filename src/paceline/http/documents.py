@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from paceline import __version__
 from paceline.decision.drafting import acceptance_of
 from paceline.records.decision_log import DecisionLog
+from paceline.records.metrics import Sharing
 from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.errors import NotPlaced
@@ -68,7 +69,7 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None = N
     }
 
 
-def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
+def metrics(pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None = None) -> bytes:
     """The text of ``/metrics``."""
     lanes, engines = pipeline.fleet.lanes, pipeline.fleet.engines
     pipeline.metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
@@ -77,7 +78,12 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
     spending = [
         (budget.key or "", budget.per, spent, budget.limit) for budget, spent in pipeline.router.placer.spending()
     ]
-    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None, spending)
+    sharing = None
+    if sharer is not None:
+        state = sharer.state()
+        refused = sum(state.refused.values())
+        sharing = Sharing(state.problem is None, state.peers, state.told, state.learned, state.lost, refused)
+    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None, spending, sharing)
 
 
 async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:

@@ -104,6 +104,7 @@ class Gateway:
         self._storage: Storage
         self._engine_logs: Path
         self._application: Application
+        self._sharer: Sharer | None
         self._answers: Answers
         self._reloading = asyncio.Lock()
         """One reload at a time, so that the configuration that was read last is the one in force."""
@@ -223,14 +224,15 @@ class Gateway:
         storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
-        if (sharer := _sharer(self._configuration, router)) is not None:
-            opened.push_async_callback(asyncio.to_thread, sharer.stop)
-            sharer.start()
+        self._sharer = self._made_sharer(self._configuration)
+        opened.push_async_callback(self._stop_sharing)
         opened.push_async_callback(self._stop_engines)
-        self._answers = Answers(self.pipeline, self.reload, storage.log, sharer)
+        self._answers = Answers(self.pipeline, self.reload, storage.log, lambda: self._sharer)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         # 4. Go.
+        if self._sharer is not None:
+            self._sharer.start()
         self._in_background(self._keep_house())
         opened.push_async_callback(self._end_background)
         self.fleet.start()
@@ -267,12 +269,20 @@ class Gateway:
     async def _reload(self) -> dict[str, Any]:
         configuration = await asyncio.to_thread(self._load)  # it looks at model files
         access = Access(configuration)
+        sharer = self._sharer
+        if configuration.sharing != self._configuration.sharing:
+            sharer = self._made_sharer(configuration)
         fleet = Fleet(configuration, self._engine_logs, self.fleet)
         old, self._configuration = self._configuration, configuration
         self._application.access = access
         self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
         if self._server is not None:
             self._server.limits = _limits(configuration.server)
+        if sharer is not self._sharer:
+            await self._stop_sharing()
+            self._sharer = sharer
+            if sharer is not None:
+                sharer.start()
         fleet.start()
         for engine in fleet.engines.values():
             if engine.supervisor.health is Health.FAILED:
@@ -281,6 +291,32 @@ class Gateway:
             self._retiring.add(handle)
             self._in_background(self._retire(handle))
         return changes(old, configuration, fleet)
+
+    def _made_sharer(self, configuration: Configuration) -> Sharer | None:
+        """What shares what is learned, if that is wanted; not started yet.
+
+        Raises:
+            ConfigurationError: the store is none, or what speaks to it is not installed.
+        """
+        settings = configuration.sharing
+        if settings.store is None:
+            return None
+        try:
+            store = open_store(settings.store, settings.group)
+        except CannotOpen as error:
+            raise ConfigurationError(f"sharing.store: {error}") from error
+        return Sharer(
+            self.pipeline.router,
+            store,
+            new_origin(),
+            settings,
+            lanes=lambda: [handle.load for handle in self.fleet.lanes.values()],
+            keep_key=self._storage.keep_key,
+        )
+
+    async def _stop_sharing(self) -> None:
+        if self._sharer is not None:
+            await asyncio.to_thread(self._sharer.stop)
 
     async def _retire(self, handle: EngineHandle) -> None:
         """Stop an engine that is no longer configured when its last answer is out, unless the gateway ends before."""
@@ -328,21 +364,6 @@ class Gateway:
             rounds += 1
             if rounds % SAVE_EVERY == 0:
                 await self._storage.save(self.pipeline.router.knowledge)
-
-
-def _sharer(configuration: Configuration, router: Router) -> Sharer | None:
-    """What shares what the router learns, if that is wanted.
-
-    Raises:
-        ConfigurationError: the store is none, or what speaks to it is not installed.
-    """
-    settings = configuration.sharing
-    if settings.store is None:
-        return None
-    try:
-        return Sharer(router, open_store(settings.store, settings.group), new_origin(), settings)
-    except CannotOpen as error:
-        raise ConfigurationError(f"sharing.store: {error}") from error
 
 
 def _listen(configuration: Configuration) -> socket.socket:
