@@ -28,6 +28,7 @@ from paceline.wire.server import HttpRequest
 
 Handler = Callable[[HttpRequest, ApiReply, Caller], Awaitable[None]]
 Reload = Callable[[], Awaitable[dict[str, Any]]]
+CurrentSharer = Callable[[], Sharer | None]
 
 
 class _Feedback(msgspec.Struct):
@@ -43,11 +44,15 @@ class Answers:
     Args:
         reload: takes up a changed configuration and tells what changed; raises ``ConfigurationError`` if it can't.
         log: the decision log, if one is kept.
-        sharer: shares what is learned, if that is wanted.
+        sharer: tells what shares what is learned, if that is wanted.
     """
 
     def __init__(
-        self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None = None
+        self,
+        pipeline: Pipeline,
+        reload: Reload,
+        log: DecisionLog | None,
+        sharer: CurrentSharer = lambda: None,
     ) -> None:
         self.is_stopping = False
         """Whether ``/readyz`` sends load balancers away."""
@@ -156,7 +161,7 @@ class Answers:
         if any(name == b"x-paceline-lane" for name, _ in incoming.headers):
             await self.pass_on(incoming, reply, caller)
         else:
-            text = documents.metrics(self._pipeline, self._log, await self.others())
+            text = documents.metrics(self._pipeline, self._log, self._sharer(), await self.others())
             await reply.whole(200, CONTENT_TYPE, text)
 
     async def front(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
@@ -180,7 +185,7 @@ class Answers:
         """Each lane, and what was measured of it."""
         others = await self.others()
         money = self._spent.document([other.spent for other in others])
-        document = documents.lanes(self._pipeline, self._log, self._sharer, others) | {"money": money}
+        document = documents.lanes(self._pipeline, self._log, self._sharer(), others) | {"money": money}
         await reply.json(200, document)
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
