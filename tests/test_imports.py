@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
         *("records", "evidence", "serving", "sharing", "money", "translation"),
     },
-    "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving"},
+    "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving", "sharing"},
     "bench": {"wire", "decision", "processes"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.
