@@ -106,7 +106,7 @@ def _all_commands(*words: str) -> dict[str, set[str]]:
         cli.main([*words, "--help"])
     commands = {" ".join(words): set(re.findall(r"(?<![\w-])--[a-z][\w-]*", out.getvalue()))}
     has_commands = re.search(r"^  (COMMAND|ACTION)$", out.getvalue(), re.MULTILINE)
-    for name in re.findall(r"^    ([a-z]+)\b", out.getvalue(), re.MULTILINE) if has_commands else ():
+    for name in re.findall(r"^    ([a-z-]+)", out.getvalue(), re.MULTILINE) if has_commands else ():
         commands |= _all_commands(*words, name)
     return commands
 

@@ -1,7 +1,7 @@
 """What answers the addresses of `routes.py`: for each row's name one method."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,6 +16,7 @@ from paceline.http.parse import parse_request
 from paceline.http.reply import ApiReply
 from paceline.http.routes import GENERATION, ROUTES
 from paceline.http.spent import Spent
+from paceline.http.sums import GatewaySums, sums_of
 from paceline.http.unpack import unpacked
 from paceline.records.decision_log import DecisionLog
 from paceline.records.metrics import CONTENT_TYPE
@@ -58,6 +59,30 @@ class Answers:
         self._spent = Spent(pipeline)
         pipeline.sinks.add("spent", self._spent)
 
+    def sums(self, connections: int) -> GatewaySums:
+        """What this process has counted.
+
+        Args:
+            connections: of clients.
+        """
+        return sums_of(self._pipeline, self._log, self._spent, connections)
+
+    # What other processes of the same gateway have a part in
+
+    async def others(self) -> Sequence[GatewaySums]:
+        """What the others have counted."""
+        return ()
+
+    async def requests_after(self, number: int) -> dict[str, Any]:
+        """The document of the last requests."""
+        return self._pipeline.recent.after(number)
+
+    async def learned_feedback(self, identifier: str, is_good: bool, client: str | None) -> bool:
+        """Whether the request is known that somebody tells of."""
+        return self._pipeline.router.placer.feedback(identifier, is_good, client)
+
+    # What routes name
+
     async def generate(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Decided on, and sent down a lane."""
         request = await self._request(GENERATION[incoming.path], incoming.target, incoming, caller)
@@ -78,7 +103,7 @@ class Answers:
         except msgspec.DecodeError as error:
             message = f'the body is not {{"id": "...", "good": true}}: {error}'
             raise ApiError(400, message, "invalid_body") from error
-        is_known = self._pipeline.router.placer.feedback(told.id, told.good, caller.name)
+        is_known = await self.learned_feedback(told.id, told.good, caller.name)
         await reply.json(200 if is_known else 404, {"known": is_known})
 
     async def pass_on(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
@@ -131,7 +156,8 @@ class Answers:
         if any(name == b"x-paceline-lane" for name, _ in incoming.headers):
             await self.pass_on(incoming, reply, caller)
         else:
-            await reply.whole(200, CONTENT_TYPE, documents.metrics(self._pipeline, self._log))
+            text = documents.metrics(self._pipeline, self._log, await self.others())
+            await reply.whole(200, CONTENT_TYPE, text)
 
     async def front(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """The chat page of llama.cpp, which works where no key is asked for; else the way to the dashboard."""
@@ -152,13 +178,14 @@ class Answers:
 
     async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
-        await reply.json(
-            200, documents.lanes(self._pipeline, self._log, self._sharer) | {"money": self._spent.document()}
-        )
+        others = await self.others()
+        money = self._spent.document([other.spent for other in others])
+        document = documents.lanes(self._pipeline, self._log, self._sharer, others) | {"money": money}
+        await reply.json(200, document)
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The last requests."""
-        await reply.json(200, self._pipeline.recent.after(_number_after(incoming.query)))
+        await reply.json(200, await self.requests_after(_number_after(incoming.query)))
 
     async def report(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What routing has brought."""
