@@ -15,6 +15,8 @@ from paceline import cli
 from paceline.configuration import parse
 from paceline.engines import ENGINES
 from paceline.http.routes import route
+from paceline.integrations.endpoint_picker.metrics import PickerMetrics
+from paceline.integrations.endpoint_picker.picking import Picker
 from paceline.records.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
@@ -211,7 +213,9 @@ def test_metrics_that_are_named_exist(page: Path) -> None:
 
 def _metrics() -> dict[str, str]:
     """The kind of each metric, by its name."""
-    text = Metrics().text({"plain": (True, 0, 0)}, {}, 0).decode()
+    metrics = Metrics()
+    metrics.add(PickerMetrics(Picker()))
+    text = metrics.text({"plain": (True, 0, 0)}, {}, 0).decode()
     kinds = dict(re.findall(r"^# TYPE (paceline_\w+) (\w+)$", text, re.MULTILINE))
     return {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
 
