@@ -73,7 +73,9 @@ def test_who_failed_first_and_who_served_instead() -> None:
 
 def test_where_it_was_placed_comes_before_how_it_is_decoded() -> None:
     placed = Placed("gpu", "private, stays on this machine", why="private")
-    assert "Private, stays on this machine. ngram was" in said(replace(decision("ngram"), reason=REASON, placed=placed))
+    chosen = replace(decision("ngram"), reason=f"{placed.reason}; {REASON}", placed=placed)
+    assert said(chosen).count("rivate, stays on this machine") == 1
+    assert "Private, stays on this machine. ngram was" in said(chosen)
 
 
 def test_what_was_refused_was_not_decided() -> None:

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from paceline.records.in_words import in_words
+from paceline.records.kept import kept_record
 from paceline.serving.exchange import Exchange
 from paceline.serving.pipeline import Pipeline
+from paceline.types import Decision, Outcome
 
 MAX_SHOWN = 200
 """The oldest ones of more."""
@@ -27,9 +30,14 @@ def _document(exchange: Exchange) -> dict[str, Any]:
         "lane": lane,
         "phase": _phase(exchange),
         "age_s": exchange.age_s,
-        "reason": decision.reason if decision else None,
+        "why": _why(exchange, decision) if decision else None,
         "expected_s": prediction.prefill_s + prediction.tokens * s_per_token if prediction and s_per_token else None,
     }
+
+
+def _why(exchange: Exchange, decision: Decision) -> str:
+    as_ended = Outcome(decision.lane, status=200, total_s=exchange.age_s)
+    return in_words(kept_record(exchange.request, exchange.signals, decision, as_ended))
 
 
 def _phase(exchange: Exchange) -> str:

@@ -34,7 +34,8 @@ def _sentences(record: Record) -> Iterator[str]:
         yield f"The request named {shown_name(decision.lane)}."
     elif len(decision.predictions) > 1 and PREDICTED in decision.reason:
         yield _expected(record)
-    for remark in _remarks(decision.reason):
+    placed = decision.placed.reason if decision.placed else ""
+    for remark in _remarks(decision.reason.removeprefix(placed)):
         yield _sentence(remark)
     for lane, _ in outcome.failed:
         yield f"{shown_name(lane)} failed on it first."

@@ -118,7 +118,7 @@ function sayLost(error) {
 byId("pause").addEventListener("click", () => {
   isPaused = !isPaused;
   byId("pause").setAttribute("aria-pressed", String(isPaused));
-  setText(byId("pause"), isPaused ? "Go on updating" : "Pause updates");
+  document.body.classList.toggle("paused", isPaused);
 });
 byId("range").value = localStorage.getItem(RANGE) || byId("range").value;
 if (byId("range").selectedIndex < 0) byId("range").value = "3600";

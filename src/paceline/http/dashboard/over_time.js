@@ -28,9 +28,8 @@ function wanted({ slices, lanes, total }) {
   const names = Object.keys(lanes), shown = names.slice(0, MAX_LANES - (names.length > MAX_LANES ? 1 : 0));
   const rest = names.slice(shown.length);
   const others = rest.length ? [["other lanes", slices.requests.map((_, at) => rest.reduce((sum, name) => sum + lanes[name][at], 0))]] : [];
-  const sent = slices.requests.map((all, at) => all - slices.failed[at]);
   return [
-    { title: "Requests", form: whole, bars: true, lines: [["answered", sent], ["failed", slices.failed, "bad"]],
+    { title: "Requests", form: whole, bars: true, lines: [["all", slices.requests], ["failed", slices.failed, "bad"]],
       about: `${counted(total.requests, "request")}, ${total.failed} failed` },
     { title: "Tokens per second of an answer", form: fixed(1), lines: [["tokens/s", slices.tokens_per_s]],
       about: `${fixed(1)(total.tokens_per_s)} on average` },
@@ -38,10 +37,12 @@ function wanted({ slices, lanes, total }) {
       about: `p50 ${brief(total.first_token_p50_s)}, p95 ${brief(total.first_token_p95_s)}` },
     { title: "Accepted of what was drafted", form: percent, lines: [["accepted", slices.acceptance]],
       about: total.drafted ? `${percent(total.acceptance)} of ${counted(total.drafted, "token")}` : "nothing was drafted" },
-    ...(names.length > 1 ? [{ title: "Requests by lane", form: whole, lines: [...shown.map((name) => [name, lanes[name]]), ...others],
-      about: names.map((name) => `${name} ${lanes[name].reduce((sum, count) => sum + count, 0)}`).join(", ") }] : []),
-  ];
+    ...(names.length > 1 ? [{ title: "Requests by lane", form: whole, lines: [...shown.map((name) => [laneName(name), lanes[name]]), ...others],
+      about: names.map((name) => `${laneName(name)} ${lanes[name].reduce((sum, count) => sum + count, 0)}`).join(", ") }] : []),
+  ].filter(({ lines }) => lines.some(([, values]) => values.some((value) => value !== null)));
 }
+
+const laneName = (name) => (name === "none" ? "no lane" : name); // what was refused before one was chosen
 
 export async function showCharts(place, history) {
   if (!history.total.requests) {
@@ -98,7 +99,7 @@ function made(uPlot, place, chart, width, history) {
   const options = {
     width, height: HEIGHT, legend: { show: false }, cursor: { sync: { key: "time" }, drag: { x: false, y: false }, points: { size: 6 } },
     scales: { y: { range: (_, __, most) => [0, Math.max(most || 0, 1e-9) * 1.1] } },
-    axes: [{ ...axis, size: 28, values: (_, ticks) => ticks.map(format) }, { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => (chart.form === whole && tick % 1 ? "" : chart.form(tick))) }],
+    axes: [{ ...axis, size: 28, values: (_, ticks) => ticks.map(format) }, { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : chart.form === whole && tick % 1 ? "" : chart.form(tick))) }],
     series: [{}, ...chart.lines.map(([name], number) => ({
       label: name, stroke: strokes[number], width: 2, dash: DASHES[number], points: { size: 4, show: alone },
       ...(chart.bars ? { fill: strokes[number], width: 0, paths: uPlot.paths.bars({ size: [0.8, 20] }), points: { show: false } } : {}),

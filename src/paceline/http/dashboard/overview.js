@@ -1,6 +1,6 @@
 // What matters first: is it up, how fast is it, what did routing bring, what needs somebody.
 
-import { byId, counted, element, fixed, known, lasting, link, percent, brief, share, show, term, whole } from "./elements.js";
+import { byId, counted, element, known, lasting, link, percent, brief, share, show, term, whole } from "./elements.js";
 import { showCharts } from "./over_time.js";
 
 const HEALTHY = "up";
@@ -47,7 +47,8 @@ function fastTile({ total, range_s: range }) {
   const first = known(total.first_token_p50_s)
     ? [term("first token", "first-token"), ` ${brief(total.first_token_p50_s)}, p95 ${brief(total.first_token_p95_s)}`]
     : "no streamed answer, so no first token";
-  return tile("plain", "How fast?", [fixed(1)(total.tokens_per_s), " ", term("tokens/s", "speed")],
+  const big = known(total.tokens_per_s) ? [total.tokens_per_s.toFixed(1), " ", term("tokens/s", "speed")] : "Not known yet";
+  return tile("plain", "How fast?", big,
     element("span", first), `in the last ${RANGES[range] ?? lasting(range)}`);
 }
 
@@ -81,7 +82,7 @@ function needsTile({ needs }) {
   const critical = (needs || []).filter((need) => need.severity === "critical").length;
   const kind = critical ? "bad" : needs && needs.length ? "warn" : "good";
   return tile(kind, "What needs you?", needs && needs.length ? counted(needs.length, "thing") : "Nothing",
-    needs && needs.length ? `${critical ? `${critical} of them make requests fail` : "requests are served meanwhile"}` : "all parts work");
+    needs && needs.length ? critical ? `${critical} of them ${critical === 1 ? "makes" : "make"} requests fail` : "requests are served meanwhile" : "all parts work");
 }
 
 function showNeeds(needs) {

@@ -11,7 +11,7 @@ export function showRunning(running) {
   if (!running.length) return show(byId("running"), element("p.soft", "None is running."));
   const rows = running.map((one) => [
     some(one.task), some(one.lane), element("span.live", one.phase), brief(one.age_s),
-    known(one.expected_s) ? brief(one.expected_s) : NONE, some(one.client), one.reason ?? NONE,
+    known(one.expected_s) ? brief(one.expected_s) : NONE, some(one.client), one.why ?? NONE,
   ]);
   show(byId("running"), element("h3", `${counted(running.length, "request")} running`),
     table("Running requests", [["task", "text"], ["lane", "text"], ["now", "text"], ["for", "number"], ["expected", "number"], ["client", "text"], ["why", "wide"]], rows));
@@ -64,7 +64,7 @@ export function statusOf({ status, error }) {
 
 function why(one) {
   const struck = one.placed ? Object.entries(one.placed.struck) : [];
-  return [one.error && element("span.problem", one.error, " "), one.why ?? one.reason, ...struck.map(([engine, reason]) => element("div", `Not ${engine}: ${reason}`))].filter(Boolean);
+  return [one.error && element("span.problem", one.error, ". "), one.why ?? one.reason, ...struck.map(([engine, reason]) => element("div", `Not ${engine}: ${reason}`))].filter(Boolean);
 }
 
 const KINDS = {
