@@ -12,6 +12,7 @@ from paceline.decision.drafting import acceptance_of
 from paceline.http.sums import GatewaySums
 from paceline.records.decision_log import DecisionLog, LogSums
 from paceline.records.metrics import Sharing
+from paceline.records.record import Record
 from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.errors import NotPlaced
@@ -142,6 +143,13 @@ def explanation(decision: Decision) -> dict[str, Any]:
     }
 
 
+def request(record: Record, document: dict[str, Any]) -> dict[str, Any]:
+    """A request that has ended, as the list of requests has it, with all that was found, expected and decided."""
+    signals = record.signals
+    found = explanation(replace(record.decision, signals=signals))
+    return document | found | {"forced": record.forced}
+
+
 def _prediction(prediction: Prediction) -> dict[str, Any]:
     s_per_token = prediction.s_per_token
     return {
@@ -153,6 +161,7 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
         "coverage": prediction.coverage,
         "tokens": prediction.tokens,
         "prefill_s": prediction.prefill_s,
+        "break_even": prediction.break_even,
     }
 
 
