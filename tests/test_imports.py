@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"settings"},
     "money": {"settings"},
     "routing": {"settings", "inspection", "decision", "records", "money"},
+    "sharing": {"settings", "decision", "routing"},
     "serving": {
         *("settings", "wire", "inspection", "decision", "routing", "engines", "processes", "records", "money"),
         "translation",
@@ -33,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "translation": {"engines"},
     "http": {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
-        *("records", "evidence", "serving", "money", "translation"),
+        *("records", "evidence", "serving", "sharing", "money", "translation"),
     },
+    "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving"},
     "bench": {"wire", "decision", "processes"},
     "discovery": {"settings", "wire", "engines", "planning"},
     "doctor": {"settings", "configuration", "wire", "engines", "planning", "money"},

@@ -1,8 +1,8 @@
 """``paceline completion``: the words of command lines, for a shell that completes them."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.parser import WHOLE
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _complete_files(parser: argparse.ArgumentParser, file: Any) -> None:
+def _complete_files(parser: argparse.ArgumentParser, file: Mapping[str, object]) -> None:
     """Have every argument that is a path be completed by files, in the commands below, too."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

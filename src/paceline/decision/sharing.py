@@ -46,6 +46,11 @@ class Delta(Struct, frozen=True):
     """When the latest outcome in it was learned, in seconds since 1970."""
     models: tuple[ModelDelta, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it tells nothing."""
+        return not any(model.names or model.seen or model.tries for model in self.models)
+
 
 class Sharing:
     """Tells what a router learns, and learns what others tell.
@@ -68,6 +73,11 @@ class Sharing:
             models = tuple(_told(names, self._knowledge.models[names[0]]) for names in self._knowledge.names())
             self._sequence += 1
             return Delta(self.origin, self._sequence, self._knowledge.totals.at_s, models)
+
+    @property
+    def known(self) -> dict[str, int]:
+        """By origin, the number up to which all its deltas are known."""
+        return {origin: numbers[0] for origin, numbers in self._known.items()} | {self.origin: self._sequence}
 
     def apply(self, delta: Delta) -> bool:
         """Learn what another router tells; whether it was new. One's own is known."""

@@ -21,6 +21,7 @@ from paceline.records.decision_log import DecisionLog
 from paceline.records.metrics import CONTENT_TYPE
 from paceline.serving.passing import Passed, pass_through
 from paceline.serving.pipeline import Pipeline
+from paceline.sharing import Sharer
 from paceline.types import Api, Request
 from paceline.wire.server import HttpRequest
 
@@ -41,14 +42,18 @@ class Answers:
     Args:
         reload: takes up a changed configuration and tells what changed; raises ``ConfigurationError`` if it can't.
         log: the decision log, if one is kept.
+        sharer: shares what is learned, if that is wanted.
     """
 
-    def __init__(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None = None
+    ) -> None:
         self.is_stopping = False
         """Whether ``/readyz`` sends load balancers away."""
         self._pipeline = pipeline
         self._take_up = reload
         self._log = log
+        self._sharer = sharer
         self._gain = Gain(log.path if log else None)
         self._spent = Spent(pipeline)
         pipeline.sinks.add("spent", self._spent)
@@ -147,7 +152,9 @@ class Answers:
 
     async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
-        await reply.json(200, documents.lanes(self._pipeline, self._log) | {"money": self._spent.document()})
+        await reply.json(
+            200, documents.lanes(self._pipeline, self._log, self._sharer) | {"money": self._spent.document()}
+        )
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """The last requests."""

@@ -16,6 +16,7 @@ from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.speaking import spoken
+from paceline.sharing import Sharer
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 
 
@@ -46,7 +47,7 @@ def model(fleet: Fleet, name: str) -> Any:
     return entries[name]
 
 
-def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
+def lanes(pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None = None) -> dict[str, Any]:
     """Every lane: what it is, how it is, and what was measured of it as it runs now; and the decision log. What nobody
     reported is ``null``."""
     fleet = pipeline.fleet
@@ -57,6 +58,7 @@ def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
         "in_flight": pipeline.in_flight.requests,
         "routing_failures": dict(pipeline.failures),
         "log": log.document() if log else None,
+        "sharing": structs.asdict(sharer.state()) if sharer else None,
         "power": _power(pipeline),
         "budgets": [
             {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}

@@ -197,7 +197,7 @@ def api_of(path: str) -> Api:
 
 
 def reference() -> str:
-    """The table of endpoints as Markdown; ``docs/how-it-works.md`` holds it between two markers."""
+    """The table of endpoints as Markdown; ``docs/endpoints.md`` holds it between two markers."""
     lines = ["| endpoint | for | what |", "|---|---|---|"]
     groups: dict[tuple[tuple[str, ...], Audience, str], list[str]] = {}
     for row in ROUTES:

@@ -24,7 +24,8 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.settings import Configuration, ServerSettings
+from paceline.settings import Configuration, ConfigurationError, ServerSettings
+from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
 from paceline.wire.server import HttpServer, Limits
 
 HOUSEKEEPING_INTERVAL_S = 0.5
@@ -222,8 +223,11 @@ class Gateway:
         storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
+        if (sharer := _sharer(self._configuration, router)) is not None:
+            opened.push_async_callback(asyncio.to_thread, sharer.stop)
+            sharer.start()
         opened.push_async_callback(self._stop_engines)
-        self._answers = Answers(self.pipeline, self.reload, storage.log)
+        self._answers = Answers(self.pipeline, self.reload, storage.log, sharer)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         # 4. Go.
@@ -324,6 +328,21 @@ class Gateway:
             rounds += 1
             if rounds % SAVE_EVERY == 0:
                 await self._storage.save(self.pipeline.router.knowledge)
+
+
+def _sharer(configuration: Configuration, router: Router) -> Sharer | None:
+    """What shares what the router learns, if that is wanted.
+
+    Raises:
+        ConfigurationError: the store is none, or what speaks to it is not installed.
+    """
+    settings = configuration.sharing
+    if settings.store is None:
+        return None
+    try:
+        return Sharer(router, open_store(settings.store, settings.group), new_origin(), settings)
+    except CannotOpen as error:
+        raise ConfigurationError(f"sharing.store: {error}") from error
 
 
 def _listen(configuration: Configuration) -> socket.socket:

@@ -154,12 +154,12 @@ class Placer:
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         client: str | None,
-        model: str | None,
+        models: Sequence[str] | None,
         is_readable: bool,
     ) -> str:
         """The same of a request that is not decided on, as :meth:`Privacy.why_passed` takes it."""
         try:
-            return self.privacy.why_passed(target, headers, body, client, model, is_readable)
+            return self.privacy.why_passed(target, headers, body, client, models, is_readable)
         except Exception:
             return "whether it is could not be told"
 

@@ -21,7 +21,7 @@ from paceline.routing.placement import NoPlace
 from paceline.routing.placer import Placer
 from paceline.routing.rules import fitting, in_words
 from paceline.settings import RoutingSettings, Rule
-from paceline.types import Decision, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
+from paceline.types import Decision, DraftControl, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
 
 DECISION_FAILED = "the default lane: the decision failed"
 
@@ -74,7 +74,8 @@ class Router:
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and was done without."""
         self._random = Random(seed)
-        self._conversation_key = conversation_key
+        self.conversation_key = conversation_key
+        """Of the hashes of conversations and applications; may be set anew, and then those under way count as new."""
         self._in_flight: WeakValueDictionary[int, Decision] = WeakValueDictionary()
         """Decisions for which no state of the lanes was given, by identity, until they are observed or dropped."""
 
@@ -156,6 +157,15 @@ class Router:
         """
         return predict(signals, lanes, self.knowledge, Load(present or lanes))
 
+    def control(self, signals: Signals, lane: LaneState) -> DraftControl | None:
+        """What an engine's control of drafts starts from for a request that goes down this lane; ``None`` where it has
+        none. Decisions bring it for their own lane."""
+        try:
+            return foresee(signals, [lane], self.knowledge, Load([lane])).control(0, signals)
+        except Exception:
+            note_failure(self.failures, "prediction")
+            return None
+
     def measured(self, lane: LaneState) -> Measured | None:
         """Sums over what the lane served for the model that it is for; ``None`` before the first request."""
         return self.knowledge.measured.get((lane.fingerprint or lane.lane.engine, lane.lane.name))
@@ -193,7 +203,7 @@ class Router:
 
     def _inspected(self, request: Request, failures: Counter[str]) -> Signals:
         try:
-            return inspect(request, self._conversation_key)
+            return inspect(request, self.conversation_key)
         except Exception:
             note_failure(failures, "inspection")
             return Signals()

@@ -111,6 +111,7 @@ class Client:
         connect_timeout_s: how long a new connection may take.
         fetch_headers: sent with every :meth:`fetch`.
         idle_limit_s: how long a connection is kept that is not used.
+        authority: file with the certificates that an https server's is verified against, in place of this system's.
     """
 
     def __init__(
@@ -119,11 +120,12 @@ class Client:
         connect_timeout_s: float = 3.0,
         fetch_headers: Headers = (),
         idle_limit_s: float = IDLE_LIMIT_S,
+        authority: str | None = None,
     ) -> None:
         parts = _split(url)
         assert parts.hostname is not None
         self._host = parts.hostname
-        self._tls = _tls() if parts.scheme == "https" else None
+        self._tls = _tls(authority) if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         self._authority = parts.netloc.rpartition("@")[2].encode()
@@ -285,9 +287,10 @@ class Client:
         return connection
 
 
-def _tls() -> ssl.SSLContext:
-    """Certificates and names are verified, against this system's authorities or those of ``SSL_CERT_FILE``."""
-    context = ssl.create_default_context()
+def _tls(authority: str | None) -> ssl.SSLContext:
+    """Certificates and names are verified, against those in a file, or this system's authorities, or those of
+    ``SSL_CERT_FILE``."""
+    context = ssl.create_default_context(cafile=authority)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
