@@ -6,7 +6,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 	"$(PYTHON)" scripts/set_up.py
 
 # One real engine after another: two at once would measure each other.
-FAST = not real_engine and not browser and not slow and not engines and not clients
+FAST = not real_engine and not browser and not slow and not engines and not ray and not picker and not clients
 PARALLEL = --numprocesses 4 --dist worksteal
 
 .PHONY: run test test-fast test-engines test-ray test-picker test-clients coverage bench docs check format clean
@@ -39,6 +39,7 @@ test-clients: .venv/installed-dev .venv-clients/installed  ## the tools of docs/
 	cp tests/clients/package.json .venv-clients/npm
 	PATH="$(CURDIR)/.venv-clients/bin:$$PATH" npm install --prefix .venv-clients/npm --no-audit --no-fund --loglevel error
 	@touch $@
+
 test-picker: .venv-picker/installed  ## the endpoint picker behind a real Envoy, in an environment of its own (minutes)
 	.venv-picker/bin/paceline engine build
 	.venv-picker/bin/pytest -m picker $(ARGS) tests/scale/picker
