@@ -13,8 +13,6 @@ import pytest
 from msgspec import Struct
 from tests.conftest import Serving
 
-from paceline.types import Api
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tools.md").read_text()
 INSTALLED = ROOT / ".venv-clients"
