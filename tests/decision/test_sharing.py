@@ -16,17 +16,20 @@ LANES = [
 CODE, STORY = Signals(tasks={Task.CODE: 1.0}), Signals(tasks={Task.CREATE: 1.0}, conversation="c")
 
 
-def serve(knowledge: Knowledge, signals: Signals, count: int, seed: int) -> None:
+def serve(knowledge: Knowledge, signals: Signals, count: int, seed: int, slower: float = 1.0) -> None:
     rng = Random(seed)
     for number in range(count):
         decision = decide(signals, LANES, knowledge, rng)
         drafts = decision.predictions[decision.lane].strategy.drafts
-        seen = Observation(decode_tokens=100, decode_s=1.0 + 0.05 * rng.random())
+        seen = Observation(decode_tokens=100, decode_s=slower * (1.0 + 0.05 * rng.random()))
         if drafts:
             seen = Observation(
-                decode_tokens=100, decode_s=0.5 + 0.05 * rng.random(), drafted=120, accepted=50 + rng.randrange(20)
+                decode_tokens=100,
+                decode_s=slower * (0.5 + 0.05 * rng.random()),
+                drafted=120,
+                accepted=50 + rng.randrange(20),
             )
-        outcome = Outcome(decision.lane, 200, 2.0, observed=seen, at_s=1.7e9 + number)
+        outcome = Outcome(decision.lane, 200, 2.0 * slower, observed=seen, at_s=1.7e9 + number)
         learn(knowledge, signals, decision, outcome)
 
 
