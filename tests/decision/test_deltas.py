@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.decision.test_sharing import CODE, STORY, over_the_wire, serve, times
+from tests.decision.routers import CODE, STORY, over_the_wire, serve, times
 
 from paceline.decision import Knowledge
 from paceline.decision.deltas import Delta, flaw

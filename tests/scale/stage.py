@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 from tests.conftest import NGRAM
 from tests.patient import wait_until
-from tests.sharing.conftest import RunningRedis
+from tests.running_redis import RunningRedis
 
 from paceline.engines.bundled_model import bundled_model
 from paceline.paths import cache_directory

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 from tests.patient import wait_until
+from tests.running_redis import redis_server
 from tests.scale.stage import PROMPTS, Load, Stage, ask
-from tests.sharing.conftest import redis_server
 
 pytestmark = pytest.mark.scale
 
