@@ -18,6 +18,7 @@ from msgspec import Struct
 from paceline.decision.knowledge import Shared
 from paceline.decision.sharing import Delta, Sharing
 from paceline.decision.snapshots import Snapshot
+from paceline.routing.peers import Peers
 from paceline.routing.router import Router
 from paceline.settings import SharingSettings
 from paceline.sharing.messages import Refused, decoded, encoded
@@ -81,6 +82,7 @@ class Sharer:
     """Tells and learns every ``interval_s`` in a thread of its own, so that no request ever waits for the store.
 
     Args:
+        router: its knowledge is not to be replaced as long as it shares.
         origin: as :func:`new_origin` makes it; unique among all that share, also over restarts.
         lanes: tells this router's lanes with their load, for others to take into account; called in the thread.
         keep_key: given the key by which all know conversations, where it is another than the router's own; called in
@@ -165,7 +167,7 @@ class Sharer:
             if self._problem is None:
                 log.warning("what is learned is not shared for now: %s; it is tried again", line)
             self._problem = line
-            self._router.peers = peers(())
+            self._router.peers = Peers(self._router.peers.count)  # they are there still, as far as anybody knows
             return min(MAX_PAUSE_S, max(self._interval_s, 2 * pause_s)) * self._random.uniform(0.75, 1.25)
         if self._problem is not None:
             log.warning("what is learned is shared again")
