@@ -627,8 +627,8 @@ class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     patterns: Annotated[
         tuple[str, ...],
         Meta(
-            description="Regular expressions; a request is private in whose body one is found. Only such are taken "
-            "whose search takes little time. Bodies that are too long to be searched are private."
+            description="Regular expressions; a request is private in whose body, address or headers one is found. "
+            "Only such are taken whose search takes little time. Bodies that are too long to be searched are private."
         ),
     ] = ()
     secrets: Annotated[
