@@ -10,6 +10,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
+from paceline.api_keys import resolved
 from paceline.http.access import Access
 from paceline.http.answers import Answers, CurrentSharer, Reload
 from paceline.http.application import Application
@@ -25,7 +26,7 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.settings import Configuration, ConfigurationError, ServerSettings
+from paceline.settings import FROM_ENVIRONMENT, FROM_FILE, Configuration, ConfigurationError, ServerSettings
 from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
 from paceline.types import LaneState
 from paceline.wire.server import HttpServer, Limits
@@ -416,13 +417,15 @@ def sharer_of(
     :class:`Sharer`.
 
     Raises:
-        ConfigurationError: the store is none, or what speaks to it is not installed.
+        ConfigurationError: the store is none, what speaks to it is not installed, or its address can't be read.
     """
     settings = configuration.sharing
     if settings.store is None:
         return None
+    is_secret = settings.store.startswith((FROM_ENVIRONMENT, FROM_FILE))
+    address = resolved(settings.store, may_have_spaces=True) if is_secret else settings.store
     try:
-        store = open_store(settings.store, settings.group)
+        store = open_store(address, settings.group)
     except CannotOpen as error:
         raise ConfigurationError(f"sharing.store: {error}") from error
     return Sharer(router, store, new_origin(), settings, lanes=lanes, keep_key=keep_key)
