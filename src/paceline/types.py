@@ -455,6 +455,8 @@ class Prediction(Struct, frozen=True):
     """Other requests that were decoded on the same device when this was predicted."""
     drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
+    machine: str = ""
+    """As in :class:`LaneState`."""
 
     @property
     def s_per_token(self) -> float | None:
@@ -640,6 +642,9 @@ class Outcome(Struct, frozen=True):
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
     deliveries: int = 0
     """How often it reached an engine, whatever came of it: each may have worked on it, and a provider may bill it."""
+    abandoned: tuple[tuple[str, str], ...] = ()
+    """Lanes that were sent it, each with its fingerprint, and were silent or broke off behind the head of an answer: a
+    provider may bill what it did until then."""
     cancelled: tuple[tuple[str, str], ...] = ()
     """Lanes that were sent it, each with its fingerprint, and were cancelled since another one was quicker, or, of
     providers, since nobody waited any more; a provider may ask money for that."""

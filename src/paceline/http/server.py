@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from paceline.http.access import Access
-from paceline.http.answers import Answers, Reload
+from paceline.http.answers import Answers, CurrentSharer, Reload
 from paceline.http.application import Application
 from paceline.http.changes import changes
 from paceline.http.storage import Storage
@@ -27,6 +27,7 @@ from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, ConfigurationError, ServerSettings
 from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
+from paceline.types import LaneState
 from paceline.wire.server import HttpServer, Limits
 
 HOUSEKEEPING_INTERVAL_S = 0.5
@@ -82,7 +83,7 @@ class Parts:
         """
         return Storage(configuration, directory)
 
-    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: CurrentSharer) -> Answers:
         """What answers requests."""
         return Answers(pipeline, reload, log, sharer)
 
@@ -141,6 +142,7 @@ class Gateway:
         self._storage: Storage
         self._engine_logs: Path
         self._application: Application
+        self._sharer: Sharer | None
         self._answers: Answers
         self._reloading = asyncio.Lock()
         """One reload at a time, so that the configuration that was read last is the one in force."""
@@ -270,15 +272,16 @@ class Gateway:
         storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
-        if (sharer := sharer_of(self._configuration, router)) is not None:
-            opened.push_async_callback(asyncio.to_thread, sharer.stop)
-            sharer.start()
+        self._sharer = self._made_sharer(self._configuration)
+        opened.push_async_callback(self._stop_sharing)
         opened.push_async_callback(self._stop_engines)
-        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log, sharer)
+        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log, lambda: self._sharer)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         server.lets_others_go_first = lambda: self._parts.lets_others_go_first(server.connections)
         # 4. Go.
+        if self._sharer is not None:
+            self._sharer.start()
         self._in_background(self._keep_house())
         opened.push_async_callback(self._end_background)
         self.fleet.start()
@@ -315,12 +318,20 @@ class Gateway:
     async def _reload(self) -> dict[str, Any]:
         configuration = await asyncio.to_thread(self._load)  # it looks at model files
         access = Access(configuration)
+        sharer = self._sharer
+        if configuration.sharing != self._configuration.sharing:
+            sharer = self._made_sharer(configuration)
         fleet = self._parts.fleet(configuration, self._engine_logs, self.fleet)
         old, self._configuration = self._configuration, configuration
         self._application.access = access
         self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
         if self._server is not None:
             self._server.limits = _limits(configuration.server)
+        if sharer is not self._sharer:
+            await self._stop_sharing()
+            self._sharer = sharer
+            if sharer is not None:
+                sharer.start()
         fleet.start()
         for engine in fleet.engines.values():
             if engine.supervisor.health is Health.FAILED:
@@ -329,6 +340,22 @@ class Gateway:
             self._retiring.add(handle)
             self._in_background(self._retire(handle))
         return changes(old, configuration, fleet)
+
+    def _made_sharer(self, configuration: Configuration) -> Sharer | None:
+        """
+        Raises:
+            ConfigurationError: as :func:`sharer_of`.
+        """
+        return sharer_of(
+            configuration,
+            self.pipeline.router,
+            lanes=lambda: [handle.load for handle in self.fleet.lanes.values()],
+            keep_key=self._storage.keep_key,
+        )
+
+    async def _stop_sharing(self) -> None:
+        if self._sharer is not None:
+            await asyncio.to_thread(self._sharer.stop)
 
     async def _retire(self, handle: EngineHandle) -> None:
         """Stop an engine that is no longer configured when its last answer is out, unless the gateway ends before."""
@@ -378,8 +405,14 @@ class Gateway:
                 await self._storage.save(self.pipeline.router.knowledge)
 
 
-def sharer_of(configuration: Configuration, router: Router) -> Sharer | None:
-    """What shares what the router learns, if that is wanted.
+def sharer_of(
+    configuration: Configuration,
+    router: Router,
+    lanes: Callable[[], Sequence[LaneState]] = tuple,
+    keep_key: Callable[[bytes], None] = lambda _: None,
+) -> Sharer | None:
+    """What shares what the router learns, if that is wanted; not started yet. The last two are as for
+    :class:`Sharer`.
 
     Raises:
         ConfigurationError: the store is none, or what speaks to it is not installed.
@@ -388,9 +421,10 @@ def sharer_of(configuration: Configuration, router: Router) -> Sharer | None:
     if settings.store is None:
         return None
     try:
-        return Sharer(router, open_store(settings.store, settings.group), new_origin(), settings)
+        store = open_store(settings.store, settings.group)
     except CannotOpen as error:
         raise ConfigurationError(f"sharing.store: {error}") from error
+    return Sharer(router, store, new_origin(), settings, lanes=lanes, keep_key=keep_key)
 
 
 def listen(server: ServerSettings) -> socket.socket:

@@ -21,7 +21,14 @@ from paceline.engines.launch_environment import masked
 from paceline.processes.launch import prepare_launch
 from paceline.processes.launched_process import LaunchedProcess
 from paceline.processes.process_log import ProcessLog
-from paceline.settings import CloudEngineSettings, EngineSettings, LocalEngineSettings
+from paceline.settings import (
+    FROM_ENVIRONMENT,
+    FROM_FILE,
+    CloudEngineSettings,
+    ConfigurationError,
+    EngineSettings,
+    LocalEngineSettings,
+)
 from paceline.types import Abilities
 from paceline.wire.client import IDLE_LIMIT_S, Client, ConnectFailed, ConnectionLost, bearer, without_credentials
 
@@ -462,8 +469,16 @@ class Supervisor:
     def _connect(self, url: str) -> Client:
         try:
             idle_limit_s = CLOUD_IDLE_LIMIT_S if self._settings.is_cloud else IDLE_LIMIT_S
-            return Client(url, self.timing.connect_timeout_s, bearer(self.api_key), idle_limit_s)
-        except ValueError as error:
+            secrets = _secrets_of(self._settings, self.api_key)
+            return Client(
+                url,
+                self.timing.connect_timeout_s,
+                bearer(self.api_key),
+                idle_limit_s,
+                secrets,
+                uses_proxy=self._settings.is_cloud,
+            )
+        except (ValueError, ConfigurationError) as error:
             raise LaunchError(str(error)) from error
 
     async def _start_process(self) -> LaunchedProcess:
@@ -501,3 +516,14 @@ class Supervisor:
             self.client.close(f"the engine was stopped: {self.problem}")
         await process.end(at_once)
         self._process = None
+
+
+def _secrets_of(settings: EngineSettings, key: str | None) -> list[str]:
+    """What an engine is shown that nobody else is to see.
+
+    Raises:
+        ConfigurationError: a variable or file that holds one is not there.
+    """
+    headers = settings.headers.values() if isinstance(settings, CloudEngineSettings) else ()
+    secret = (value for value in headers if value.startswith((FROM_ENVIRONMENT, FROM_FILE)))
+    return [*([key] if key else []), *(resolved(value, may_have_spaces=True) for value in secret)]

@@ -164,7 +164,7 @@ class Budgets:
         self.settings: Sequence[BudgetSettings] = ()
         """The budgets in force; they may be replaced, and what was spent stays."""
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._spent: dict[str, dict[str, float]] = {}
         """By day, and by client. None is forgotten: a clock that is wrong for a moment must not make it so."""
         for entry in ledger.before if ledger else ():
@@ -205,6 +205,16 @@ class Budgets:
         held = Held(_day(now_s), client or "", amount)
         self._add(held.day, held.client, amount)
         return held
+
+    def hold_if_left(self, client: str | None, amount: float | None, now_s: float) -> Held | str:
+        """Spend what a request is expected to cost, or tell why that may not be, as :meth:`refuses` does; in one step,
+        so that requests of several threads don't exceed a budget together.
+
+        Args:
+            amount: ``None`` where it is not known.
+        """
+        with self._lock:
+            return self.refuses(client, amount, now_s) or self.hold(client, amount or 0.0, now_s)
 
     def settle(self, held: Held, cost: float) -> None:
         """Correct what was held for a request to what it cost."""

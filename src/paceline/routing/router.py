@@ -22,7 +22,7 @@ from paceline.routing.placement import NoPlace
 from paceline.routing.placer import Placer
 from paceline.routing.rules import fitting, in_words
 from paceline.settings import RoutingSettings, Rule
-from paceline.types import Decision, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
+from paceline.types import Decision, DraftControl, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
 
 DECISION_FAILED = "the default lane: the decision failed"
 
@@ -133,6 +133,8 @@ class Router:
             return
         if not outcome.at_s:
             outcome = replace(outcome, at_s=time())
+        if self.peers.loads and (served := decision.predictions.get(outcome.lane)):
+            outcome = replace(outcome, concurrent=outcome.concurrent + self.peers.running(served.machine))
         try:
             learn(self.knowledge, decision.signals, decision, outcome)
         except Exception:
@@ -159,6 +161,15 @@ class Router:
             present: all lanes whose load counts; by default, ``lanes``.
         """
         return predict(signals, lanes, self.knowledge, Load(present or lanes))
+
+    def control(self, signals: Signals, lane: LaneState) -> DraftControl | None:
+        """What an engine's control of drafts starts from for a request that goes down this lane; ``None`` where it has
+        none. Decisions bring it for their own lane."""
+        try:
+            return foresee(signals, [lane], self.knowledge, Load([lane])).control(0, signals)
+        except Exception:
+            note_failure(self.failures, "prediction")
+            return None
 
     def measured(self, lane: LaneState) -> Measured | None:
         """Sums over what the lane served for the model that it is for; ``None`` before the first request."""
