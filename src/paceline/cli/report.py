@@ -6,8 +6,10 @@ from pathlib import Path
 from paceline.cli.common import (
     Subparsers,
     add_command,
+    add_json_option,
     add_log_options,
     fail,
+    print_json,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -38,6 +40,7 @@ def register(commands: Subparsers) -> None:
         "and [[cloud]] tables say what power and cloud models cost",
     )
     add_log_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -54,7 +57,10 @@ def run(options: argparse.Namespace) -> int:
         return fail(str(error))
     finally:
         say_what_is_unreadable(log)
-    print(text(made))
+    if options.json:
+        print_json(made)
+    else:
+        print(text(made))
     if options.html:
         say(f"written: {options.html}")
     return 0
