@@ -15,6 +15,8 @@ from paceline import cli
 from paceline.configuration import parse
 from paceline.engines import ENGINES
 from paceline.http.routes import route
+from paceline.integrations.endpoint_picker.metrics import PickerMetrics
+from paceline.integrations.endpoint_picker.picking import Picker
 from paceline.records.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,8 @@ OTHERS_OPTIONS = {
     "--spec-synth-len", "--spec-synth-rates", "--spec-type", "--tensor-split",
 }  # fmt: skip
 """Of engines and of every program."""
+BRINGS = {"ray-serve.md": ("ray",)}
+"""Packages that the installation which a page begins with brings."""
 OTHERS_FILES = ("docs/content/", "docs/my-website/")
 """Where files of other projects stand, which are cited."""
 HEADINGS = ("Context", "Decision", "Measured", "Consequences")
@@ -104,7 +108,7 @@ def _all_commands(*words: str) -> dict[str, set[str]]:
         cli.main([*words, "--help"])
     commands = {" ".join(words): set(re.findall(r"(?<![\w-])--[a-z][\w-]*", out.getvalue()))}
     has_commands = re.search(r"^  (COMMAND|ACTION)$", out.getvalue(), re.MULTILINE)
-    for name in re.findall(r"^    ([a-z]+)\b", out.getvalue(), re.MULTILINE) if has_commands else ():
+    for name in re.findall(r"^    ([a-z-]+)", out.getvalue(), re.MULTILINE) if has_commands else ():
         commands |= _all_commands(*words, name)
     return commands
 
@@ -133,7 +137,8 @@ def test_every_command_is_in_the_docs() -> None:
 def test_programs_need_no_package_that_an_installation_does_not_bring(page: Path) -> None:
     for program in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         for package in re.findall(r"^(?:import|from) (\w+)", program, re.MULTILINE):
-            assert package == "paceline" or package in sys.stdlib_module_names, package
+            is_brought = package in ("paceline", *BRINGS.get(page.name, ()))
+            assert is_brought or package in sys.stdlib_module_names, package
 
 
 # Files and functions
@@ -208,7 +213,9 @@ def test_metrics_that_are_named_exist(page: Path) -> None:
 
 def _metrics() -> dict[str, str]:
     """The kind of each metric, by its name."""
-    text = Metrics().text({"plain": (True, 0, 0)}, {}, 0).decode()
+    metrics = Metrics()
+    metrics.add(PickerMetrics(Picker()))
+    text = metrics.text({"plain": (True, 0, 0)}, {}, 0).decode()
     kinds = dict(re.findall(r"^# TYPE (paceline_\w+) (\w+)$", text, re.MULTILINE))
     return {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
 

@@ -36,7 +36,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
         *("records", "evidence", "serving", "sharing", "money", "translation"),
     },
-    "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving"},
+    "integrations": {
+        *("settings", "configuration", "wire", "engines", "processes", "routing", "serving", "sharing", "http"),
+    },
+    "workers": {
+        *("settings", "configuration", "engines", "processes", "records", "routing", "serving", "sharing", "http"),
+    },
     "bench": {"wire", "decision", "processes"},
     "discovery": {"settings", "wire", "engines", "planning"},
     "service": {"settings"},

@@ -224,6 +224,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
 
     @property
+    def machine_kind(self) -> str | None:
+        """What its machine is, where others like it have one of the same; ``None`` where nobody says."""
+        return None
+
+    @property
     def kind(self) -> str:
         """The kind of engine, as the key ``kind`` names it."""
         return str(self.__struct_config__.tag)
@@ -380,6 +385,14 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     ] = ()
     device: Annotated[
         Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
+    ] = None
+    machine_kind: Annotated[
+        Name | None,
+        Meta(
+            description="What it runs on, in a word, such as `rtx-4090`. What is learned of an engine holds for those "
+            "with the same model, build, settings and kind of machine, but for how fast each machine is. Default: "
+            "`device` or `name`."
+        ),
     ] = None
     slots: Annotated[
         AtLeastOne | None, Meta(description="Requests it decodes at once. Default: what the engine reports.")

@@ -11,6 +11,7 @@ from paceline.cli import (
     completion,
     cost,
     doctor,
+    endpoint_picker,
     engine,
     explain,
     export,
@@ -32,7 +33,7 @@ COMMANDS = (
     *(init, serve, doctor, check, plan),
     *(top, lanes, explain, reload, calibrate),
     *(bench, report, cost, replay, export),
-    *(engine, service, completion),
+    *(engine, endpoint_picker, service, completion),
 )
 """In the order in which they are listed."""
 

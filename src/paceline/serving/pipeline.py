@@ -194,8 +194,8 @@ class Pipeline:
         attempts = Attempts()
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
-            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name):
-                attempts.failed(lanes[0].engine.name, Failure.BUSY, f"{lanes[0].lane.name}: {refused}")
+            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name, exchange.may_be_billed):
+                attempts.failed(lanes[0].engine.name, Failure.BUDGET, f"{lanes[0].lane.name}: {refused}")
                 continue
             for lane, begun in await self._tried(exchange, plan, lanes, attempts):
                 engine = lane.engine
@@ -228,7 +228,9 @@ class Pipeline:
             or second is None
             or not second.engine.is_well
             or after_s is None
-            or self._router.placer.admits(plan.decision, second.engine.name, beside=True)
+            or self._router.placer.admits(
+                plan.decision, second.engine.name, {first.engine.name} | exchange.may_be_billed
+            )
         ):
             is_last = len(lanes) == 1 and not (first.engine.settings.is_cloud and attempts.has_another)
             return [(first, await exchange.attempt(plan, first, is_last))]

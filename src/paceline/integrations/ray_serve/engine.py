@@ -15,7 +15,6 @@ from ray import serve
 from paceline.configuration import parse
 from paceline.engines import ENGINES
 from paceline.integrations.ray_serve.replica import Lanes, PacelineReplica, Serving, device_name, hashed, machine_class
-from paceline.integrations.ray_serve.shared import DEFAULT_NAME
 from paceline.integrations.replicas.notes import Offer, OfferedLane, request_of
 from paceline.paths import log_directory
 from paceline.processes import Health, Supervisor
@@ -68,14 +67,13 @@ class EngineReplica(PacelineReplica):
     Args:
         configuration: the text of a configuration of Paceline's with an ``[[engine]]`` table; no other table counts.
             With several, the replicas take them in turn, by their rank.
-        shared: the name of the actor over which routers share what they learn.
 
     Raises:
         ConfigurationError: it can't be used; ``str()`` says where and why.
         RuntimeError: the engine did not start; ``str()`` says why.
     """
 
-    async def __init__(self, configuration: str, shared: str = DEFAULT_NAME) -> None:  # type: ignore[misc] # Ray awaits it
+    async def __init__(self, configuration: str) -> None:  # type: ignore[misc] # Ray awaits it
         engines = parse(configuration, "EngineReplica's configuration").engine
         if not engines:
             raise ConfigurationError("EngineReplica's configuration: it has no [[engine]] table")
@@ -89,7 +87,7 @@ class EngineReplica(PacelineReplica):
             self._settings, ENGINES[settings.kind], log_directory=log_directory() / Path(self.replica).name
         )
         self._engine = EngineHandle(self._settings, supervisor, Device(takes_turns=False))
-        self.paceline = Lanes(self._offer, shared)
+        self.paceline = Lanes(self._offer)
         supervisor.start()
         await self._started()
 
