@@ -63,10 +63,11 @@ def test_a_slip_is_said(command: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert "Error(" not in said.err
 
 
-def paceline(*words: str, **streams: int) -> "subprocess.Popen[str]":
+def paceline(*words: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "paceline", *words],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},  # type: ignore[call-overload]
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which programs in the background ignore
     )

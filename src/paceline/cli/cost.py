@@ -11,6 +11,7 @@ from paceline.cli.common import (
     fail,
     positive_number,
     print_json,
+    said_while,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -65,8 +66,9 @@ def run(options: argparse.Namespace) -> int:
                 install = "" if is_published_known() else "; `pip install 'paceline[prices]'` brings published prices"
                 say(f"no price of {name} is known; a [[cloud]] table may say it{install}")
         span_s = None if options.on_days is None else options.on_days * DAY_S
-        records = list(log)
-        found, paid = ways(records, configuration), worth(records, configuration, options.against, span_s)
+        with said_while(f"reading {log.path}"):
+            records = list(log)
+            found, paid = ways(records, configuration), worth(records, configuration, options.against, span_s)
         if options.json:
             print_json({"currency": configuration.cost.currency, "ways": found, "worth": paid})
             return 0

@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json
+from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json, say_in_place
 from paceline.cli.engine_options import whole_number
 from paceline.engines.llama_cpp_build import BACKENDS, LLAMA_CPP, CannotBuild, Progress, build, builds, remove, usable
 from paceline.paths import cache_directory
@@ -43,15 +43,16 @@ def _build(options: argparse.Namespace) -> int:
             text += f", about {_duration(progress.left_s)} left"
         if text != shown:
             shown = text
-            print(f"\r{text:<50}", end="", flush=True)
+            say_in_place(text)
 
     try:
         built = build(cache_directory(), options.backend, options.jobs, report)
     except CannotBuild as error:
-        print()
         return fail(str(error))
+    finally:
+        say_in_place("")
     if shown:
-        print(f"\rbuilt in {_duration(time.monotonic() - began_s):<50}")
+        print(f"built in {_duration(time.monotonic() - began_s)}")
     print(f"{built.key}: {built.server}")
     return 0
 

@@ -10,6 +10,7 @@ from paceline.cli.common import (
     add_log_options,
     fail,
     print_json,
+    said_while,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -56,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         exploration = configuration.routing.exploration if options.exploration is None else options.exploration
         for rule in unknowable(configuration):
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
-        replayed = replay(log, configuration, exploration, only)
+        with said_while(f"deciding anew on {log.path}"):
+            replayed = replay(log, configuration, exploration, only)
         if options.json:
             print_json(replayed)
         else:

@@ -10,6 +10,7 @@ from paceline.cli.common import (
     add_log_options,
     fail,
     print_json,
+    said_while,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -50,9 +51,10 @@ def run(options: argparse.Namespace) -> int:
         configuration = load(options.config, here=False) if options.config else None
         for rule in unknowable(configuration) if configuration else []:
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
-        made = report(log, configuration)
-        if options.html:
-            options.html.write_text(page(made), "utf-8")
+        with said_while(f"reading {log.path}"):
+            made = report(log, configuration)
+            if options.html:
+                options.html.write_text(page(made), "utf-8")
     except (ConfigurationError, NoLog, TooLittle, OSError) as error:
         return fail(str(error))
     finally:
