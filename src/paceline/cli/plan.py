@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from paceline.cli.common import Subparsers, add_command, fail, positive_number, say
+from paceline.cli.common import Subparsers, add_command, fail, positive_number, said_while, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
 from paceline.cli.plan_folder import planned_folder, printed
 from paceline.engines.llama_cpp_build import CPU, Build, usable
@@ -41,7 +41,7 @@ and what is given up where it does not all fit. The arithmetic is on the header 
 cards need not be here."""
 EXAMPLES = """examples:
   paceline plan model.gguf                                        for this machine
-  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context 524288
+  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context-tokens 524288
   paceline plan model.gguf --gpus 24,24 --host-memory 64 --explain
   paceline plan model.gguf --write paceline.toml                  then: paceline serve --config paceline.toml
 """
@@ -68,7 +68,8 @@ def register(commands: Subparsers) -> None:
         help="memory of the host (default: what is available here)",
     )
     parser.add_argument(
-        "--context",
+        "--context-tokens",
+        dest="context",
         type=whole_number(1, MAX_CONTEXT_TOKENS),
         metavar="N",
         help="tokens of each request (default: as many as are useful and fit)",
@@ -137,7 +138,8 @@ def _run_file(options: argparse.Namespace, machine: Machine, built: Build | None
         cache_type=None if options.kv == AUTO else options.kv,
     )
     model = model_of(headers)
-    plan = make_plan(model, machine, wish, drafter, judge_of(built))
+    with said_while("planning"):
+        plan = make_plan(model, machine, wish, drafter, judge_of(built))
     text = plan_text(plan, model, list(speed_sentences(plan, model, machine)), options.explain)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode({"machine": machine, "plan": plan})).decode())
