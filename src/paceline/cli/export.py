@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say_what_is_unreadable, wanted_log
+from paceline.cli.common import (
+    Subparsers,
+    add_command,
+    add_log_options,
+    fail,
+    said_while,
+    say_what_is_unreadable,
+    wanted_log,
+)
 from paceline.records.export import CannotExport, export
 from paceline.records.read import NoLog
 
@@ -16,7 +24,7 @@ def register(commands: Subparsers) -> None:
         "Write what the gateway kept of each request, a row each: signals, decision, predictions and what was "
         "measured; signals and predictions as JSON. A gateway may be running.",
     )
-    parser.add_argument("file", type=Path, help="to write; ends with .csv or .parquet")
+    parser.add_argument("file", type=Path, metavar="FILE", help="to write; ends with .csv or .parquet")
     add_log_options(parser)
     parser.add_argument("--text", action="store_true", help="with the requests' bodies, where they were kept")
     parser.set_defaults(run=run)
@@ -25,7 +33,8 @@ def register(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     log = wanted_log(options, with_text=options.text)
     try:
-        count = export(log.numbered(), options.file, with_text=options.text)
+        with said_while(f"writing {options.file}"):
+            count = export(log.numbered(), options.file, with_text=options.text)
     except (NoLog, CannotExport, OSError) as error:
         return fail(str(error))
     finally:

@@ -26,7 +26,12 @@ from paceline.types import Decision, LaneState, Signals
 
 
 def decide(
-    signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, rng: Random, exploration: float = EXPLORATION
+    signals: Signals,
+    lanes: Sequence[LaneState],
+    knowledge: Knowledge,
+    rng: Random,
+    exploration: float = EXPLORATION,
+    routers: int = 1,
 ) -> Decision:
     """Choose one of ``lanes`` for a request.
 
@@ -36,6 +41,8 @@ def decide(
 
     Args:
         exploration: share of the decode time that may be spent exploring; 0 never explores.
+        routers: how many decide by the same knowledge now and can't know yet what the others try; each tries as much
+            less.
 
     Raises:
         ValueError: ``lanes`` is empty.
@@ -55,6 +62,7 @@ def decide(
             shares, note = {plain.name: 1.0}, "the plain lane is measured first"
         elif others:
             shares = _worth_a_try(best, others, foreseen, knowledge, exploration)
+            shares = {name: share / routers for name, share in shares.items()}
     # 3. One of them.
     propensities = {best.name: max(0.0, 1.0 - sum(shares.values()))} | shares
     chosen = _drawn(ranked, propensities, rng) if shares else best
@@ -169,7 +177,7 @@ def _candidates(best: Choice, others: Sequence[Choice], foreseen: Foreseen) -> I
             of_group = HORIZON.of_group(model.alike.get(leaf, 0), model.seen)
         lane = foreseen.ids[first]
         drafter_tries = model.tries.get((lane.fingerprint, expected.shapes[first].kind), 0)
-        lane_tries = model.lanes.get(lane, 0)
+        lane_tries = model.lanes.get(lane.kin, 0)
         horizon = of_group + of_drafter / (1 + drafter_tries**2) + of_lane / (1 + lane_tries**2)
         yield Other(choice.name, behind, variance, expected.noise + expected.spreads[first], horizon, more)
 
@@ -179,7 +187,7 @@ def _contenders(foreseen: Foreseen) -> Collection[int]:
     that."""
     ratios: dict[int, float] = {}
     for number, lane in enumerate(foreseen.ids):
-        lane_s, taken_s = foreseen.model.always.get(lane, (0.0, 0.0))
+        lane_s, taken_s = foreseen.model.always.get(lane.kin, (0.0, 0.0))
         if taken_s > 0:
             ratios[number] = lane_s / taken_s
     least = min(ratios.values(), default=0.0)

@@ -18,15 +18,16 @@ group that is new starts from what the others know. An engine that counts gives 
 the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log, sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 
 from paceline.decision import controlled
-from paceline.decision.belief import Belief, Floats, Name
+from paceline.decision.arrays import Floats
+from paceline.decision.belief import Belief, Name
 from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.feeling import (
     LENGTH,
@@ -60,7 +61,9 @@ from paceline.decision.tuning import (
     MAX_GROUPS,
     MAX_HAZARD,
     MAX_LANES,
+    MAX_MACHINES,
     MAX_MISS,
+    MAX_UNKNOWNS,
     PRIOR,
     SHARED_JUMP,
 )
@@ -91,6 +94,10 @@ class Counts(NamedTuple):
     def length(self) -> float:
         """Logarithm of the acceptance length."""
         return log(self.tokens / self.steps)
+
+
+Untold: TypeAlias = Recent[tuple[float, float]]
+"""By part and key: what was added to its sums; of what is no sum, zeros."""
 
 
 class Told(NamedTuple):
@@ -140,7 +147,9 @@ class TimeModel:
         """Whose unknowns are in the belief, the one that was longest not met first."""
         self.conversations: dict[str, None] = {}
         self.lanes: dict[LaneId, int] = {}
-        """How often each was tried, likewise."""
+        """How often each was tried, likewise, on whatever machine."""
+        self.machines: dict[str, None] = {}
+        """Those of lanes that have one, likewise."""
         self.tries: dict[tuple[str, str], int] = {}
         """The same by engine and kind of drafter."""
         self.residuals: Recent[tuple[float, float]] = Recent()
@@ -171,8 +180,8 @@ class TimeModel:
         """Outcomes."""
         self.at_s = 0.0
         """When the latest was, in seconds since 1970."""
-        self.seen_told, self.tries_told = 0, dict[LaneId, int]()
-        """Outcomes and tries that others were told of, or have told."""
+        self.untold: Untold | None = None
+        """What was learned beside the belief since others were told; ``None`` where nobody shares."""
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
@@ -216,7 +225,7 @@ class TimeModel:
         times = [first + second + third for first, second, third in zip(machine, cost, shortness, strict=True)]
         spreads, rates = [], []
         for number, (lane, shape, others) in enumerate(zip(ids, lanes.shapes, beside, strict=True)):
-            rates.append(self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0)
+            rates.append(self.rates.of(lane.kin, LOOKUP_SHARE) if shape.looks_up else 1.0)
             if not shape.drafts:
                 spreads.append(0.0)
                 continue
@@ -263,9 +272,9 @@ class TimeModel:
     def control_factor(self, lane: LaneId, leaf: Leaf) -> tuple[float, float]:
         """Logarithm by which a controlled lane takes longer than the best of what its control chooses among: its mean,
         and its variance."""
-        unknown = 0.0, PRIOR.control**2
-        mean, variance = self.controls.get(lane, unknown)
-        of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
+        unknown, kin = (0.0, PRIOR.control**2), lane.kin
+        mean, variance = self.controls.get(kin, unknown)
+        of_task, its_variance = self.residuals.get((leaf.alike, kin), unknown)
         of_steps, their_variance = 0.0, PRIOR.control_step**2
         if (number := self.belief.numbers.get(_steps_of(lane))) is not None:
             of_steps, their_variance = float(self.belief.mean[number]), self.belief.variance(number)
@@ -325,8 +334,9 @@ class TimeModel:
         Args:
             told: where the lane is controlled, what was expected.
         """
-        shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
+        shape, leaf, kin = shape_of(lane.strategy), leaf_of(signals, beside), lane.kin
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
+        self._note("alike", leaf, 1.0)
         self._tried(lane, among)
         among = controlled.wide(tuple(among)).ids
         kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
@@ -353,7 +363,8 @@ class TimeModel:
         residual, variance = self._residual(leaf.alike, lane)
         variance += PRIOR.residual_drift**2
         if counts and shape.looks_up and counts.verification_steps is not None:
-            self.rates.learn(lane, counts.verification_steps / counts.steps)
+            self.rates.learn(kin, counts.verification_steps / counts.steps)
+            self._note("rates", kin, counts.verification_steps / counts.steps, 1.0)
         if counts and not shape.looks_up:
             alike = [
                 self._feeling(other, kinds, asked, beside)
@@ -369,7 +380,8 @@ class TimeModel:
 
         # 3. What is left.
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
-        self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+        self.residuals[leaf.alike, kin] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+        self._note("residuals", (leaf.alike, kin))
 
     def _learn_controlled(
         self,
@@ -433,11 +445,13 @@ class TimeModel:
         expected = told.variance + self.noise
         bound = MAX_MISS * sqrt(expected)
         miss = max(-bound, min(bound, time - told.time))
-        unknown = 0.0, PRIOR.control**2
-        mean, variance = self.controls.get(lane, unknown)
-        of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
-        self.controls[lane] = _corrected(mean, variance, miss, expected)
-        self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
+        unknown, kin = (0.0, PRIOR.control**2), lane.kin
+        mean, variance = self.controls.get(kin, unknown)
+        of_task, its_variance = self.residuals.get((leaf.alike, kin), unknown)
+        self.controls[kin] = _corrected(mean, variance, miss, expected)
+        self.residuals[leaf.alike, kin] = _corrected(of_task, its_variance, miss, expected)
+        self._note("controls", kin)
+        self._note("residuals", (leaf.alike, kin))
         for kind, drafted in counts.by_drafter.items() if counts else ():
             if not told.acceptance.get(kind):
                 continue
@@ -448,6 +462,7 @@ class TimeModel:
                     before = self.hazards.get((lane.fingerprint, kind, task, place), (0.0, 0.0))
                     after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
                     self.hazards[lane.fingerprint, kind, task, place] = after
+                    self._note("hazards", (lane.fingerprint, kind, task, place), rejected, believed / factor)
 
     def _learn_reached(self, feelings: Sequence[Feeling], drafted: DraftCounts, leaf: Leaf) -> None:
         """Of a drafter's acceptance lengths, as far as its drafts went.
@@ -505,8 +520,10 @@ class TimeModel:
 
     def _widen_unseen(self, lane: LaneId, among: Sequence[LaneId]) -> None:
         """Other machines may be slower or faster than when they were last seen: one that was ill is tried again."""
-        for model in {other.model for other in among} - {lane.model}:
-            number = number_of(self.belief, ("machine", model), PRIOR.device**2)
+        for pace in {other.pace for other in among} - {lane.pace}:
+            if pace not in self.belief.numbers and pace[0] == "replica":
+                continue
+            number = number_of(self.belief, pace, PRIOR.device**2)
             if self.belief.variance(number) < 2 * PRIOR.device**2:
                 self.belief.widen([number], [PRIOR.machine_changed**2 / PRIOR.machine_unseen])
 
@@ -515,11 +532,13 @@ class TimeModel:
         indexes, factors = feeling.cost.arrays()
         value -= feeling.cost.mean
         miss, expected = self.belief.observe(indexes, factors, value, noise)
-        machine = ("machine", feeling.lane.model)
+        machine = feeling.lane.pace
         if self._changes.has(machine, miss, expected):
             self.belief.widen([self.belief.numbers[machine]], [PRIOR.machine_changed**2])
             self.belief.observe(indexes, factors, value, noise)
-        self.noises.learn("time", _without(miss, expected, self.noise))
+        square = _without(miss, expected, self.noise)
+        self.noises.learn("time", square)
+        self._note("noises", "time", square, 1.0)
         return miss, expected
 
     def _learn_length(
@@ -602,17 +621,23 @@ class TimeModel:
         return self.spreads.of((leaf.alike, kind), PRIOR.spread**2)
 
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
-        self.spreads.learn((leaf.alike, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
+        square = _without(miss, expected, spread) / max(0.2, shape.feels**2)
+        self.spreads.learn((leaf.alike, shape.kind), square)
+        self._note("spreads", (leaf.alike, shape.kind), square, 1.0)
 
     def _residual(self, alike: Alike, lane: LaneId) -> tuple[float, float]:
-        return self.residuals.get((alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+        return self.residuals.get((alike, lane.kin)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
 
     def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
         """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""
         taken_s = times[taken] * tokens
-        for lane, s_per_token in times.items():
+        fastest: dict[LaneId, float] = {}
+        for each, s_per_token in times.items():
+            fastest[each.kin] = min(s_per_token, fastest.get(each.kin, s_per_token))
+        for lane, s_per_token in fastest.items():
             lane_s, others_s = self.always.pop(lane, (0.0, 0.0))
             self.always[lane] = ALWAYS_FADING * lane_s + s_per_token * tokens, ALWAYS_FADING * others_s + taken_s
+            self._note("always", lane, s_per_token * tokens, taken_s)
         while len(self.always) > MAX_LANES:
             del self.always[next(iter(self.always))]
 
@@ -627,11 +652,11 @@ class TimeModel:
         if names:
             belief.add_evidence(names, *theirs.evidence(names))
         belief.take_over(theirs)
-        self.seen_told += other.seen_told
-        for lane, tries in other.tries_told.items():
-            self.tries_told[lane] = self.tries_told.get(lane, 0) + tries
+        for (part, key), (first, second) in (other.untold or {}).items():
+            self._note(part, key, first, second)
         self.groups |= other.groups
         self.conversations |= other.conversations
+        self.machines |= other.machines
         for lane, tries in other.lanes.items():
             self.lanes[lane] = self.lanes.get(lane, 0) + tries
         for drafter, tries in other.tries.items():
@@ -656,19 +681,53 @@ class TimeModel:
                 ours[key] = own_first + first, own_second + second
         self.seen += other.seen
         self.at_s = max(self.at_s, other.at_s)
-        self._forget()
+        self.forget()
 
-    def learn_told(
-        self,
-        names: Sequence[Name],
-        prior: Floats,
-        information: Floats,
-        values: Floats,
-        tries: Mapping[LaneId, int],
-        seen: int,
-    ) -> None:
-        """Take in what another router has observed of some unknowns."""
+    # What others are told of it, and tell
+
+    def share(self) -> None:
+        """From now on, note what is learned for others."""
+        self.belief.share()
+        if self.untold is None:
+            self.untold = Recent()
+
+    def tell_all(self) -> None:
+        """Have others told all that is known, as if it had been learned now."""
+        self.belief.tell_all()
+        self.untold = Recent()
+        self._note("seen", "", float(self.seen))
+        for lane, tries in self.lanes.items():
+            self._note("tries", lane, float(tries))
+        for leaf, requests in self.alike.items():
+            self._note("alike", leaf, float(requests))
+        for part, known in (("residuals", self.residuals), ("controls", self.controls)):
+            for key in known:
+                self._note(part, key)
+        for part, sums in (
+            ("spreads", self.spreads.sums),
+            ("noises", self.noises.sums),
+            ("rates", self.rates.sums),
+            ("always", self.always),
+            ("hazards", self.hazards),
+        ):
+            for key, (first, second) in sums.items():
+                self._note(part, key, first, second)
+
+    def _note(self, part: str, key: Hashable, first: float = 0.0, second: float = 0.0) -> None:
+        """Something was learned; where it is of sums, so much was added to them."""
+        if self.untold is not None:
+            before = self.untold.get((part, key), (0.0, 0.0))
+            self.untold[part, key] = before[0] + first, before[1] + second
+
+    def count(self, at_s: float) -> None:
+        """An outcome is being learned."""
+        self.seen += 1
         self.saved = None
+        self.at_s = max(self.at_s, at_s)
+        self._note("seen", "", 1.0)
+
+    def know(self, names: Sequence[Name], prior: Floats) -> None:
+        """Have unknowns in the belief, with their variances before anything was observed of them."""
         for name, variance in zip(names, prior.tolist(), strict=True):
             if name not in self.belief.numbers:
                 self.belief.add(name, variance)
@@ -676,38 +735,54 @@ class TimeModel:
                 self.groups.setdefault(name[1:])
             elif name[0] == "conversation":
                 self.conversations.setdefault(name[1])
-        self.belief.add_evidence(names, information, values)
-        for lane, more in tries.items():
-            self.lanes[lane] = self.lanes.get(lane, 0) + more
-            self.tries_told[lane] = self.tries_told.get(lane, 0) + more
-            drafter = lane.fingerprint, shape_of(lane.strategy).kind
-            self.tries[drafter] = self.tries.get(drafter, 0) + more
-        self.seen += seen
-        self.seen_told += seen
-        self._forget()
+            elif name[0] == "replica":
+                self.machines.setdefault(name[1])
+
+    def count_tries(self, lane: LaneId, tries: int) -> None:
+        """Others have tried a lane so often."""
+        self.lanes[lane] = self.lanes.get(lane, 0) + tries
+        drafter = lane.fingerprint, shape_of(lane.strategy).kind
+        self.tries[drafter] = self.tries.get(drafter, 0) + tries
 
     # Unknowns that come and go
 
     def _tried(self, lane: LaneId, among: Sequence[LaneId]) -> None:
         """Count a try."""
         for other in among:
-            self.lanes[other] = self.lanes.pop(other, 0)
-        self.lanes[lane] = self.lanes.pop(lane, 0) + 1
+            self.lanes[other.kin] = self.lanes.pop(other.kin, 0)
+            if other.machine:
+                self.machines[other.machine] = self.machines.pop(other.machine, None)
+        kin = lane.kin
+        self.lanes[kin] = self.lanes.pop(kin, 0) + 1
+        self._note("tries", kin, 1.0)
         drafter = lane.fingerprint, shape_of(lane.strategy).kind
         self.tries[drafter] = self.tries.get(drafter, 0) + 1
-        if len(self.lanes) > MORE * MAX_LANES or len(self.groups) > MORE * MAX_GROUPS:
-            self._forget()
+        self.forget_some()
 
-    def _forget(self) -> None:
+    def forget_some(self) -> None:
+        """Where there is too much of something."""
+        bounds = (
+            (self.lanes, MAX_LANES),
+            (self.groups, MAX_GROUPS),
+            (self.conversations, MAX_CONVERSATIONS),
+            (self.machines, MAX_MACHINES),
+            (self.belief.numbers, MAX_UNKNOWNS),
+        )
+        if any(len(known) > MORE * most for known, most in bounds):
+            self.forget()
+
+    def forget(self) -> None:
         """What was not met for longest gives way, with all that only it has felt."""
         self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
+        self.machines = dict(list(self.machines.items())[-MAX_MACHINES:])
         engines = {lane.fingerprint for lane in self.lanes}
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         parts = {part for lane in self.lanes for part in controlled.parts(lane)}
         felt = {unknown.name for part in parts for unknown in (*unknowns_of(part, 2.0**LOADS), *depth_of(part, 1.0))}
         felt |= {_steps_of(lane) for lane in self.lanes if lane.strategy.among}
+        felt |= {(part, machine) for machine in self.machines for part in ("replica", "replica cost")}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 

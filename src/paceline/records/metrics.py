@@ -5,15 +5,16 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from paceline.records.record import Record
-from paceline.records.series import Counts, Histogram
+from paceline.records.series import Counts, Histogram, Number
 from paceline.types import CLIENT_LEFT, Outcome, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -21,6 +22,19 @@ Spending = Sequence[tuple[str, str, float, float]]
 """Of each budget: the key that it is for, its period, what was spent, and its limit."""
 Lanes = Mapping[str, tuple[bool, int, int]]
 """By name, whether it is up, and the requests that it decodes, and that wait for it."""
+
+
+class Sharing(NamedTuple):
+    """How it is to share what is learned with other gateways."""
+
+    is_up: bool
+    peers: int
+    told: int
+    learned: int
+    lost: int
+    refused: int
+
+
 LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 """Bounds of the histograms of requests: from the first byte of a short answer to the end of a long one."""
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
@@ -49,6 +63,7 @@ class Metrics:
     def __init__(self, failure_kinds: Collection[str] = ()) -> None:
         self._failure_kinds = tuple(failure_kinds)
         self._registry = CollectorRegistry()
+        self._series: dict[str, Counts | Histogram] = {}
         by_lane, by_task = ("lane",), ("lane", "task")
         self._requests = self._counter("requests", "Requests that were served or failed.", ("lane", "task", "status"))
         self._fallbacks = self._counter(
@@ -95,6 +110,25 @@ class Metrics:
             self._denied.know((reason,))
         self._present = _Present()
         self._registry.register(self._present)
+
+    def numbers(self) -> dict[str, list[Number]]:
+        """All that was counted, by the name of its metric, for another process to :meth:`absorb`."""
+        return {name: series.numbers() for name, series in self._series.items()}
+
+    def absorb(self, numbers: Mapping[str, Sequence[Number]]) -> None:
+        """Also count what another process has counted."""
+        for name, of_name in numbers.items():
+            self._series[name].absorb(of_name)
+
+    def plus(self, others: Iterable[Mapping[str, Sequence[Number]]]) -> "Metrics":
+        """With what other processes have counted; itself where there are none."""
+        all_of_it = list(others)
+        if not all_of_it:
+            return self
+        whole = Metrics(self._failure_kinds)
+        for numbers in (self.numbers(), *all_of_it):
+            whole.absorb(numbers)
+        return whole
 
     def record(self, record: Record, /) -> None:
         decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
@@ -197,21 +231,35 @@ class Metrics:
                 for by_task in of_tasks:
                     by_task.know((lane, str(task)))
 
-    def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None, spending: Spending = ()) -> bytes:
+    def text(
+        self,
+        lanes: Lanes,
+        failures: Mapping[str, int],
+        log_lost: int | None,
+        spending: Spending = (),
+        sharing: Sharing | None = None,
+    ) -> bytes:
         """The document.
 
         Args:
             spending: against the budgets.
             failures: by part of routing.
             log_lost: entries that the decision log could not keep; ``None`` where there is no log.
+            sharing: ``None`` where nothing is shared.
         """
+        self._present.sharing = sharing
         self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
         self._present.spending = spending
         return generate_latest(self._registry)
 
+    def add(self, collector: Collector) -> None:
+        """Have the document hold what somebody else counts."""
+        self._registry.register(collector)
+
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counts:
         counter = Counts(f"paceline_{name}", about, labels)
         self._registry.register(counter)
+        self._series[name] = counter
         return counter
 
     def _histogram(
@@ -219,6 +267,7 @@ class Metrics:
     ) -> Histogram:
         histogram = Histogram(f"paceline_{name}", about, bounds, labels)
         self._registry.register(histogram)
+        self._series[name] = histogram
         return histogram
 
 
@@ -246,6 +295,7 @@ class _Present(Collector):
         self.failures: Mapping[str, int] = {}
         self.log_lost: int | None = None
         self.spending: Spending = ()
+        self.sharing: Sharing | None = None
 
     def collect(self) -> Iterator[Metric]:
         for number, (name, about) in enumerate(
@@ -274,7 +324,23 @@ class _Present(Collector):
             for budget in self.spending:
                 gauge.add_metric(list(budget[:2]), float(budget[number]))
             yield gauge
+        if self.sharing is not None:
+            yield from _of_sharing(self.sharing)
         if self.log_lost is not None:
             yield CounterMetricFamily(
                 "paceline_log_entries_lost", "Requests that the decision log could not keep.", value=self.log_lost
             )
+
+
+def _of_sharing(sharing: Sharing) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "paceline_sharing_up", "Whether the store that gateways share can be used.", float(sharing.is_up)
+    )
+    yield GaugeMetricFamily("paceline_sharing_peers", "Other gateways that share, and are there.", sharing.peers)
+    for name, about, value in (
+        ("told", "Messages that were put into the store.", sharing.told),
+        ("learned", "Messages of other gateways that were learned.", sharing.learned),
+        ("lost", "Times that messages of another gateway were gone before they were read.", sharing.lost),
+        ("refused", "Messages that were left out, since they can't be learned.", sharing.refused),
+    ):
+        yield CounterMetricFamily(f"paceline_sharing_messages_{name}", about, value=value)

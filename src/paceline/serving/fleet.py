@@ -1,12 +1,15 @@
 """The lanes of one configuration, the engines and devices behind them, and how they are doing right now."""
 
 import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from paceline.addresses import is_loopback
 from paceline.engines import ENGINES
 from paceline.money.prices import Prices
 from paceline.processes import Supervisor
@@ -22,15 +25,45 @@ LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
 
 
+class Makers:
+    """Makes what stands behind a fleet's lanes. A process that shares engines with others makes something else."""
+
+    def supervisor(
+        self, settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
+    ) -> Supervisor:
+        """For an engine that the previous fleet did not have."""
+        return Supervisor(
+            settings,
+            ENGINES[settings.kind],
+            log_directory=log_directory,
+            secret_variables=configuration.secret_variables,
+            start_turn=device.start_turn if device.takes_turns else None,
+        )
+
+    def device(self, settings: DeviceSettings) -> Device:
+        """For a device that the previous fleet did not have."""
+        return Device(
+            takes_turns=settings.takes_turns, patience_s=settings.patience_s, queue_limit=settings.queue_limit
+        )
+
+
 class Fleet:
     """All lanes of a configuration, in its order.
 
     Args:
         previous: a fleet whose engines and devices are taken over where their settings did not change.
+        makers: of what is new.
     """
 
-    def __init__(self, configuration: Configuration, log_directory: Path, previous: "Fleet | None" = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        log_directory: Path,
+        previous: "Fleet | None" = None,
+        makers: Makers = Makers(),  # noqa: B008 - it holds nothing
+    ) -> None:
         self.configuration = configuration
+        self._makers = makers
         self.names = Names(configuration)
         self.may_leave = any(engine.leaves_machine for engine in configuration.engine)
         """Whether there is an engine that a private request may not go to."""
@@ -54,12 +87,13 @@ class Fleet:
             if old and old.settings == settings and old.has_its_secrets():
                 supervisor = old.supervisor
             else:
-                supervisor = _supervisor(settings, configuration, log_directory, device)
+                supervisor = makers.supervisor(settings, configuration, log_directory, device)
                 self.added.append(supervisor)
             supervisor.timing = _timing(configuration.server)
             supervisor.on_change = self._update
             same = old is not None and old.supervisor is supervisor and old.device is device
             handle = old if old and same else EngineHandle(settings, supervisor, device)
+            handle.machine = _machine(settings) if configuration.sharing.store or settings.machine_kind else ""
             if old and old.supervisor is supervisor:
                 handle.illness, handle.limits, handle.pace = old.illness, old.limits, old.pace
             self.engines[settings.name] = handle
@@ -79,6 +113,11 @@ class Fleet:
         else the first of all."""
         name = self.configuration.server.default_lane
         return self.named(name)[0] if name else next(iter(self.lanes.values()))
+
+    @property
+    def devices(self) -> Mapping[DeviceSettings, Device]:
+        """Those that engines name, by their settings."""
+        return self._devices
 
     def named(self, name: str) -> list[LaneHandle]:
         """The lane of this name, or else all lanes of the engine of this name."""
@@ -218,9 +257,7 @@ class Fleet:
             return old.device if old and old.settings == engine else Device(takes_turns=False)
         settings = configuration.device_settings(engine.device)
         if settings not in self._devices:
-            self._devices[settings] = self._previous_devices.get(settings) or Device(
-                takes_turns=settings.takes_turns, patience_s=settings.patience_s, queue_limit=settings.queue_limit
-            )
+            self._devices[settings] = self._previous_devices.get(settings) or self._makers.device(settings)
         return self._devices[settings]
 
     def _find_lanes(self) -> None:
@@ -254,16 +291,13 @@ def _is_declared(engine: str, served: Served) -> bool:
     return engine in named or model.offer_of(engine) is not None
 
 
-def _supervisor(
-    settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
-) -> Supervisor:
-    return Supervisor(
-        settings,
-        ENGINES[settings.kind],
-        log_directory=log_directory,
-        secret_variables=configuration.secret_variables,
-        start_turn=device.start_turn if device.takes_turns else None,
-    )
+def _machine(settings: EngineSettings) -> str:
+    """Where an engine runs, by what all who speak to it call that."""
+    url = urlsplit(settings.url or "")
+    if not url.hostname:
+        return f"{socket.gethostname()}/{settings.device or settings.name}"
+    host = socket.gethostname() if is_loopback(url.hostname) else url.hostname
+    return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
 def _timing(server: ServerSettings) -> Timing:
