@@ -18,14 +18,35 @@ class LlamaServer:
         SystemExit: it did not come up; with the end of its log.
     """
 
-    def __init__(self, program: str, model: Path, *flags: str, start_timeout_s: float = 120) -> None:
-        port = free_port()
+    def __init__(
+        self,
+        program: str,
+        model: Path,
+        *flags: str,
+        start_timeout_s: float = 120,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+    ) -> None:
+        port = port or free_port()
+        self.address = f"{host}:{port}"
         self._log = tempfile.NamedTemporaryFile(prefix="llama-server-", suffix=".log")  # noqa: SIM115 - closed in stop()
-        words = ("--model", str(model), "--alias", "smol", "--port", str(port), "--ctx-size", "8192", "--metrics")
+        words = (
+            "--model",
+            str(model),
+            "--alias",
+            "smol",
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "--ctx-size",
+            "8192",
+            "--metrics",
+        )
         self.process = subprocess.Popen([program, *words, *flags], stdout=self._log, stderr=self._log)
         # llama-server closes a connection after a streamed answer without saying so: none is used twice.
         once = httpx2.Limits(max_keepalive_connections=0)
-        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False, limits=once)
+        self.http = httpx2.Client(base_url=f"http://{self.address}", timeout=300, trust_env=False, limits=once)
         deadline_s = time.monotonic() + start_timeout_s
         while not self._is_up():
             if self.process.poll() is not None or time.monotonic() > deadline_s:

@@ -116,6 +116,9 @@ def built(base: Path, folder: Path, copied: list[str], pip: Mapping[str, str]) -
         elif word == "ENV":
             for name, value in (pair.split("=", 1) for pair in rest.split()):
                 stage.variables[name] = value.replace("$PATH", stage.variables["PATH"])
+        elif word == "ARG":
+            argument, _, usual = rest.partition("=")
+            stage.variables[argument] = usual
         elif word == "WORKDIR":
             stage.folder = rest
             stage.path(".").mkdir(parents=True, exist_ok=True)
@@ -127,7 +130,7 @@ def built(base: Path, folder: Path, copied: list[str], pip: Mapping[str, str]) -
             stage.command = json.loads(rest)
         elif word == "HEALTHCHECK":
             stage.health = json.loads(rest.partition("CMD ")[2])
-        elif word not in ("ARG", "VOLUME", "EXPOSE", "STOPSIGNAL"):
+        elif word not in ("VOLUME", "EXPOSE", "STOPSIGNAL"):
             sys.exit(f"{word} is not known here")
     return stage
 

@@ -1,6 +1,7 @@
 """The finding at the size people run: does choosing by request pay, and does the engine's own control add to it?
 
     python -m benchmarks.real_size [--shape 0.4b-f16] [--concurrency 1 4 16] [--rounds N] [--json FILE]
+    python -m benchmarks.real_size --show FILE [FILE ...]
 
 A model of a real shape with random weights and a layer for multi-token prediction runs in the server that ``paceline
 engine build`` makes. The requests of a mix of tasks bring the acceptance that was published for such tasks: the server
@@ -23,7 +24,7 @@ from benchmarks.real_size.measure import measure
 from benchmarks.real_size.random_model import hollow
 from benchmarks.real_size.serving import serving
 from benchmarks.real_size.shapes import SHAPES
-from benchmarks.real_size.show import show
+from benchmarks.real_size.show import show, show_files
 from benchmarks.real_size.tasks import mix
 from paceline.engines.bundled_model import bundled_model
 from paceline.engines.llama_cpp_build import usable
@@ -42,7 +43,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
+    parser.add_argument("--show", type=Path, nargs="+", help="measure nothing: show what such files hold, together")
     options = parser.parse_args()
+    if options.show:
+        show_files(options.show)
+        return
     program = options.server or _built()
     taught = mix(options.teaching, options.prompts, options.seed)
     asked = mix(options.prompts, 0, options.seed)
@@ -53,11 +58,14 @@ def main() -> None:
         fill(hollow(SHAPES[options.shape], bundled_model(cache_directory()), folder), model)
         print(f"{options.shape}: {model.stat().st_size / 2**30:.2f} GiB", file=sys.stderr)
         for concurrency in options.concurrency:
+            samples = []
             with serving(program, model, flags, folder, max(options.concurrency)) as ways:
-                samples = measure(ways, taught, asked, concurrency, options.rounds, options.tokens)
-            if options.json:
-                with options.json.open("a") as file:
-                    file.writelines(json.dumps(sample.row() | {"shape": options.shape}) + "\n" for sample in samples)
+                for of_round in measure(ways, taught, asked, concurrency, options.rounds, options.tokens):
+                    samples += of_round
+                    if options.json:
+                        setup = {"shape": options.shape, "seed": options.seed}
+                        with options.json.open("a") as file:
+                            file.writelines(json.dumps(sample.row() | setup) + "\n" for sample in of_round)
             show(samples, concurrency, [way.name for way in ways])
 
 

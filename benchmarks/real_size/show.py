@@ -2,14 +2,37 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from benchmarks.real_size.measure import PLAIN, ROUTED, ROUTED_WITH_CONTROL, Sample
 
 RESAMPLES = 2000
 """Of the requests, for an interval."""
+
+
+NUMBERS_OF_A_SEED = 10_000
+"""Apart from those of the next one: each seed draws requests of its own."""
+
+
+class _Seeded(Sample, frozen=True, kw_only=True):
+    seed: int
+
+
+def show_files(files: Sequence[Path]) -> None:
+    """Tables of what was measured into files, by concurrency."""
+    rows = [row for file in files for row in msgspec.json.Decoder(_Seeded).decode_lines(file.read_bytes())]
+    for concurrency in sorted({row.concurrency for row in rows}):
+        samples = [
+            replace(row, number=row.number + NUMBERS_OF_A_SEED * row.seed)
+            for row in rows
+            if row.concurrency == concurrency
+        ]
+        show(samples, concurrency, list(dict.fromkeys(sample.way for sample in samples)))
 
 
 def show(samples: Sequence[Sample], concurrency: int, ways: Sequence[str]) -> None:

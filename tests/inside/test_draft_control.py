@@ -214,3 +214,14 @@ def test_a_request_s_field_is_read() -> None:
         "draft-mtp": Drafter((1.25, 1.4), (0.85,)),
         "ngram-simple": Drafter((1.5,), (), {2: (0.3,), 4: (0.6, 0.7)}, 3),
     }
+
+
+def test_nothing_is_lost_on_a_drafter_that_the_prior_gives_no_chance() -> None:
+    """But for its share of the cost; where the prior knows little, first drafts may show that it errs."""
+    costs, tokens = (1.8, 2.0), 150
+    for weight, lost in ((40.0, 0.0), (1.0, (costs[1] - 1) * FIRST_LOSSES)):
+        drafter = {"draft": Drafter(costs, (0.2,), weight=weight)}
+        cost = decode(DraftControl(drafter), drafter, tokens, lambda _, __: False)
+        assert cost - tokens == pytest.approx(lost, abs=LOSS_SHARE * tokens)
+    promising = {"draft": Drafter(costs, (0.9,), weight=40)}
+    assert decode(DraftControl(promising), promising, tokens, lambda _, __: False) > tokens + costs[1] - 1

@@ -270,6 +270,27 @@ async def test_explain_tells_who_cannot_be_asked(start_engine: StartEngine, star
     assert decision["alternatives"] == []
 
 
+async def test_a_reason_tells_what_a_translation_leaves_out(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    async def script(received: Received, wire: Wire) -> None:
+        await wire.json(MESSAGE if received.target == "/v1/messages" else ANSWER)
+
+    claude, gpt = await start_engine(script), await start_engine(script)
+    running = await start_gateway(
+        group("claude", "gpt") + provider("claude", claude, "anthropic-api") + provider("gpt", gpt)
+    )
+    odd = CHAT | {"x_trace\u00e9\r\n": 1, **{f"odd_{number}": number for number in range(9)}}
+    got = await running.http.post("/v1/chat/completions", json=odd, headers={"x-paceline-lane": "claude"})
+    assert got.status_code == 200
+    told = "left out: x_trace???, odd_0, odd_1, odd_2, odd_3 and 5 more"
+    assert got.headers["x-paceline-reason"].endswith(told)
+    assert not [name for name in claude.requests[0].json if "odd" in name]
+    relayed = await running.http.post("/v1/chat/completions", json=odd, headers={"x-paceline-lane": "gpt"})
+    assert "left out" not in relayed.headers["x-paceline-reason"]
+    assert gpt.requests[0].json["odd_8"] == 8
+
+
 # Limits
 
 

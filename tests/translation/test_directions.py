@@ -6,11 +6,23 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
+from anthropic.types.beta import message_create_params
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params
 from tests.translation.recorded import CHAT_STREAM, COMPLETION, MESSAGE, MESSAGE_STREAM, call, chunk, unnamed_events
 
-from paceline.translation import Garbled, Translated, Untranslatable, can_translate, translated
+from paceline.translation import (
+    Garbled,
+    Translated,
+    Untranslatable,
+    can_translate,
+    chat_to_messages,
+    messages_to_chat,
+    responses_to_chat,
+    translated,
+)
 from paceline.translation.flavour import OPENAI, Flavour
 from paceline.types import Api
 
@@ -150,11 +162,11 @@ def test_images_and_files_in_messages() -> None:
         ({"temperature": 1.5}, "temperature"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"audio": {"voice": "alloy"}}, "audio"),
-        ({"store": True}, "store"),
-        ({"service_tier": "flex"}, "service_tier"),
+        ({"moderation": {"model": "x"}}, "moderation"),
+        ({"grammar": "root ::= x"}, "grammar"),
+        ({"min_p": 0.1}, "min_p"),
         ({"reasoning_effort": "odd"}, "reasoning_effort"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0]"),
-        ({"made_up": 1}, "made_up"),
         ({"messages": [USER, {"role": "assistant", "content": "The answer is ("}]}, "end with the assistant's"),
         ({"messages": "x"}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "content[0]"),
@@ -272,11 +284,11 @@ def test_how_much_is_thought(more: dict[str, Any], effort: str | None) -> None:
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
         ({"mcp_servers": [{"url": "https://x"}]}, "mcp_servers"),
         ({"container": "c"}, "container"),
-        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management"),
+        ({"inference_geo": "eu"}, "inference_geo"),
+        ({"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]}, "tools[0].defer_loading"),
         ({"thinking": {"type": "between_tools"}}, "thinking.type"),
         ({"output_config": {"format": {"type": "grammar"}}}, "output_config.format"),
-        ({"output_config": {"made_up": 1}}, "output_config.made_up"),
-        ({"made_up": 1}, "made_up"),
         ({"messages": [USER, {"role": "assistant", "content": "The answer is ("}]}, "beginning"),
         ({"messages": [{"role": "user", "content": [{"type": "container_upload", "file_id": "f"}]}]}, "content[0]"),
         (
@@ -361,20 +373,97 @@ def test_signed_thinking_comes_back_through_responses() -> None:
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
         ({"store": True}, "store"),
-        ({"truncation": "auto"}, "truncation"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "gAAAA"}]}, "encrypted_content"),
         ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "paceline:!"}]}, "encrypted_content"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "content[0]"),
-        ({"made_up": 1}, "made_up"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
     ],
 )
 def test_what_a_response_needs_its_own_engine_for_is_refused(more: dict[str, Any], where: str) -> None:
     with pytest.raises(Untranslatable) as caught:
         to(Api.OPENAI_CHAT, {"model": "m", "input": "x"} | more, Api.OPENAI_RESPONSES)
     assert where in str(caught.value)
+
+
+CLAUDE_CODE = {
+    "model": "m",
+    "max_tokens": 32_000,
+    "system": [
+        {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral", "scope": "global"}}
+    ],
+    "messages": [USER],
+    "tools": [{"name": "Read", "description": "d", "input_schema": {"type": "object"}, "eager_input_streaming": True}],
+    "metadata": {"user_id": "user_" + "x" * 100},
+    "thinking": {"type": "adaptive"},
+    "output_config": {"effort": "high", "task_budget": {"type": "tokens", "total": 9}},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "betas": ["interleaved-thinking-2025-05-14"],
+    "speed": "fast",
+    "service_tier": "priority",
+    "stream": True,
+    "temperature": 1,
+}
+CODEX = {
+    "model": "m",
+    "instructions": "You are an agent.",
+    "input": [
+        {"type": "message", "id": "i", "role": "user", "content": [{"type": "input_text", "text": "x"}], "phase": 1}
+    ],
+    "tools": [{"type": "function", "name": "shell", "description": "d", "strict": False, "parameters": {}}],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "medium", "summary": "auto"},
+    "store": False,
+    "stream": True,
+    "include": ["reasoning.encrypted_content", "web_search_call.action.sources"],
+    "prompt_cache_key": "k",
+    "text": {"verbosity": "low"},
+    "service_tier": "priority",
+    "client_metadata": {"x-codex-installation-id": "i"},
+    "truncation": "auto",
+}
+"""What agents send beside what is asked, as their projects' issues have it."""
+
+
+@pytest.mark.parametrize(
+    ("client", "fields", "api"),
+    [
+        (Api.ANTHROPIC_MESSAGES, CLAUDE_CODE, Api.OPENAI_CHAT),
+        (Api.OPENAI_RESPONSES, CODEX, Api.OPENAI_CHAT),
+        (Api.OPENAI_RESPONSES, CODEX, Api.ANTHROPIC_MESSAGES),
+        (
+            Api.OPENAI_CHAT,
+            {"model": "m", "messages": [USER], "store": True, "verbosity": "low"},
+            Api.ANTHROPIC_MESSAGES,
+        ),
+        (Api.OPENAI_CHAT, {"model": "m", "messages": [USER], "service_tier": "flex"}, Api.ANTHROPIC_MESSAGES),
+    ],
+)
+def test_what_changes_no_answer_is_left_out_and_what_nobody_has_heard_of_is_told(
+    client: Api, fields: dict[str, Any], api: Api
+) -> None:
+    usual = to(api, fields, client)
+    assert usual.left_out == ()
+    odd = to(api, fields | {"made_up": 1, "another": None, "next_years": {"x": []}}, client)
+    assert odd.left_out == ("made_up", "next_years")
+    assert odd.fields == usual.fields
+
+
+@pytest.mark.parametrize(
+    ("module", "reference"),
+    [
+        (chat_to_messages, completion_create_params.CompletionCreateParamsBase),
+        (responses_to_chat, response_create_params.ResponseCreateParamsBase),
+        (messages_to_chat, message_create_params.MessageCreateParamsBase),
+    ],
+)
+def test_each_field_of_the_references_is_decided_on(module: Any, reference: type) -> None:
+    decided = module.KNOWN | module.HINTS | set(module.MEANINGFUL)
+    assert set(reference.__annotations__) - decided == set()
+    assert not (module.KNOWN | module.HINTS) & set(module.MEANINGFUL)
 
 
 # Answers

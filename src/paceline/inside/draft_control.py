@@ -38,8 +38,11 @@ than ``MAX_CREDIT``. A draft of ``k`` is allowed while all that 1 ... ``k`` can 
     account + FIRST_LOSSES * first + LOSS_SHARE / (number of drafters) * (cost of all steps so far)
 
 where ``first`` is ``max(0, c(k) - 1)`` of the length that the prior would choose at a rate of 1 and ``rho`` = 1 from
-its longest match, and of ``TRIED_TOKENS`` where it would choose none. So a drafter of which nothing is ever accepted
-loses so many first drafts and this share at most, whatever is believed.
+its longest match, and of ``TRIED_TOKENS`` where it would choose none. Of a drafter that is not watched it is 0 where no
+length would be chosen for one request in ten either, as the prior knows them: at the tenth percentile of ``rho``, which
+is ``max(0, 1 - s * s - ONE_IN_TEN * s) ** 3`` with ``s = 1 / (3 * sqrt(W))`` (Wilson and Hilferty's approximation).
+There a first draft would be lost nine times out of ten. So a drafter of which nothing is ever accepted loses so many
+first drafts and this share at most, whatever is believed.
 
 *Tries.* Where nothing would be drafted, a draft of ``TRIED_TOKENS`` is tried with the first drafter on offer that has
 not drafted for ``wait`` generated tokens, if it is allowed. ``wait`` is ``FIRST_WAIT`` at first and after a try that
@@ -57,7 +60,10 @@ where ``reach`` is the product of the same square roots over the positions befor
 acceptance by position, requests and passages that differ, right and wrong priors, at three costs. Most hardly matter:
 ``KEPT_PER_DRAFT`` from 0.93 to 0.98, ``KEPT_PER_TOKEN`` from 0.995 to 1, ``KEPT_RATE`` from 0.9 to 0.98, ``MAX_CREDIT``
 from 4 to 100 and ``FIRST_STEPS`` from 4 to 50 change the mean by less than 0.5 %. ``FIRST_LOSSES`` of 1 loses 1.5 %
-where drafting is dear and pays, of 5 gains 0.2 %, and text that never accepts pays for it. A ``FIRST_WAIT`` of 32
+where drafting is dear and pays, of 5 gains 0.2 %, and text that never accepts pays for it. First drafts that are only
+lost where the prior allows for a gain make answers that drafts don't pay for 3 % faster where they are dear, and 1 %
+all answers; a prior that wrongly allows for none loses up to 3 % by it (``benchmarks.control.heads``). Of lookups they
+would cost as much as they save. A ``FIRST_WAIT`` of 32
 loses 15 % where the prior wrongly says that drafting does not pay. A weight of 3 to 12 is as good as any where priors
 are right to about half a logit, and where they are not, a small one is.
 """
@@ -65,6 +71,7 @@ are right to about half a logit, and where they are not, a small one is.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import expm1, isfinite, log, sqrt
+from operator import le
 from typing import Any
 
 KEPT_PER_DRAFT = 0.95
@@ -77,6 +84,8 @@ DEFAULT_WEIGHT = 6.0
 """Drafted tokens that a prior counts for where its weight is not given."""
 MAX_CREDIT = 8.0
 FIRST_LOSSES = 3.0
+ONE_IN_TEN = 1.28
+"""Standard deviations of a normal distribution that one value in ten lies below."""
 LOSS_SHARE = 0.01
 TRIED_TOKENS = 2
 FIRST_WAIT = 8
@@ -205,16 +214,27 @@ class _State:
         self.wait = FIRST_WAIT
         promising = self._lists[max(self._lists)] if self._lists else first
         expected = self.expected(promising, len(self.costs))
-        values = [tokens - cost for tokens, cost in zip(expected, self.costs, strict=True)]
-        best = max(range(len(values)), key=values.__getitem__, default=0)
-        if not values or values[best] <= 0:
-            best = min(TRIED_TOKENS, len(values)) - 1
-        self.first = max(0.0, self.costs[best] - 1) if values else 0.0
+        self.first = self._first_loss(promising, expected)
         self.promise = max((tokens / cost for tokens, cost in zip(expected, self.costs, strict=True)), default=1.0)
 
     @property
     def rho(self) -> float:
         return (self.shape + self.rejections) / (self.shape + self.exposure)
+
+    def _first_loss(self, promising: Sequence[float], expected: Sequence[float]) -> float:
+        """Plain steps that a first draft may lose."""
+        if not self.costs:
+            return 0.0
+        values = [tokens - cost for tokens, cost in zip(expected, self.costs, strict=True)]
+        best = max(range(len(values)), key=values.__getitem__)
+        if values[best] <= 0:
+            spread = 1 / (3 * sqrt(self.shape))
+            luckiest = max(0.0, 1 - spread * spread - ONE_IN_TEN * spread) ** 3
+            at_best = self.expected(promising, len(self.costs), luckiest)
+            if not self.drafter.is_watched and all(map(le, at_best, self.costs)):
+                return 0.0
+            best = min(TRIED_TOKENS, len(values)) - 1
+        return max(0.0, self.costs[best] - 1)
 
     def prior(self, match: int) -> Sequence[float]:
         """Acceptance by position, of a lookup's match of so many tokens; empty where nothing is known of it."""
@@ -224,9 +244,9 @@ class _State:
                 found = one
         return found
 
-    def expected(self, prior: Sequence[float], longest: int) -> list[float]:
+    def expected(self, prior: Sequence[float], longest: int, rho: float | None = None) -> list[float]:
         """Tokens of a step with a draft of 1, 2 ... tokens."""
-        rho, reach, tokens, expected = self.rho, 1.0, 1.0, []
+        rho, reach, tokens, expected = self.rho if rho is None else rho, 1.0, 1.0, []
         for position in range(longest):
             reach *= _at(prior, position) ** rho
             tokens += reach

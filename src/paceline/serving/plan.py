@@ -50,7 +50,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         name, reason = lane.lane.name, self.decision.reason
         if name != self.decision.lane:
             reason = f"{reason}; {self.decision.lane} could not serve"
-        reason += self.spoken.note
+        reason += self.spoken.note(lane.engine.name)
         return [(b"x-paceline-lane", name.encode()), (b"x-paceline-reason", header_value(reason))]
 
     def control(self, lane: LaneHandle) -> DraftControl:

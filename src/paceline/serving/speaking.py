@@ -21,6 +21,10 @@ MAX_AT_ONCE_BYTES = 300_000
 """A larger body is decoded and translated beside all else, in a thread: its images take some time."""
 
 
+MAX_NAMES, MAX_NAME_CHARS = 5, 40
+"""Of fields that a reason tells of, and of such a name."""
+
+
 class Spoken(Struct, frozen=True):
     """How the engines that serve a request are asked."""
 
@@ -41,10 +45,15 @@ class Spoken(Struct, frozen=True):
             request, api=translation.api, path=translation.path, body=msgspec.json.encode(fields), fields=fields
         )
 
-    @property
-    def note(self) -> str:
-        """What a reason tells of the engines that can't be asked; empty where all can be."""
-        return "".join(f"; not {name}: {why}" for name, why in self.silent.items()).encode("ascii", "replace").decode()
+    def note(self, engine: str) -> str:
+        """What a reason tells of the engines that can't be asked, and of fields that this one is not sent; empty where
+        there are none."""
+        notes = [f"; not {name}: {why}" for name, why in self.silent.items()]
+        if (translation := self.translations.get(engine)) is not None and translation.left_out:
+            names = [name[:MAX_NAME_CHARS] for name in translation.left_out[:MAX_NAMES]]
+            more = len(translation.left_out) - len(names)
+            notes.append(f"; left out: {', '.join(names)}{f' and {more} more' if more else ''}")
+        return "".join(notes).encode("ascii", "replace").decode()
 
 
 async def spoken(request: Request, served: Served) -> Spoken:

@@ -11,12 +11,13 @@ from typing import Any
 from paceline.translation.errors import engines_error, error_document
 from paceline.translation.flavour import Flavour
 from paceline.translation.parts import (
+    Meaningful,
     as_arguments,
     as_json,
     as_list,
     as_object,
     as_text,
-    check_known,
+    check,
     count,
     data_url,
     each,
@@ -32,9 +33,20 @@ KNOWN = frozenset(
     "tool_choice parallel_tool_calls response_format reasoning_effort user safety_identifier service_tier".split()
 )
 """Fields that are translated."""
-HINTS = frozenset("prediction prompt_cache_key prompt_cache_retention prompt_cache_options".split())
-"""Fields that change no answer, and are left out."""
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+HINTS = frozenset(
+    "prediction prompt_cache_key prompt_cache_retention prompt_cache_options store metadata verbosity".split()
+)
+"""Fields that change no answer, or its style alone, and are left out."""
+MEANINGFUL: Meaningful = dict.fromkeys(
+    # Of OpenAI's, and then of llama.cpp, vLLM, SGLang and OpenRouter.
+    "seed audio function_call web_search_options moderation "
+    "grammar json_schema guided_json guided_regex guided_choice guided_grammar structured_outputs regex ebnf "
+    "structural_tag n_probs prompt_logprobs min_p top_a top_n_sigma typical_p mirostat repeat_penalty "
+    "repetition_penalty dry_multiplier xtc_probability min_tokens ignore_eos stop_token_ids bad_words "
+    "allowed_token_ids logits_processors best_of use_beam_search samplers lora chat_template chat_template_kwargs "
+    "continue_final_message documents echo reasoning thinking enable_thinking thinking_budget plugins models".split(),
+    (),
+) | {
     "n": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
@@ -42,15 +54,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "modalities": (["text"],),
-    "store": (False,),
-    "metadata": ({},),
-    "verbosity": ("medium",),
     "functions": ([],),
 }
-"""Fields that have no translation, with the values at which they ask for nothing."""
 EFFORTS: Mapping[str, str] = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 """Of ``reasoning_effort``, as ``output_config.effort`` has them."""
 SERVICE_TIERS: Mapping[str, str] = {"auto": "auto", "default": "standard_only"}
+"""The others tell how soon an answer is wanted, and nothing of it."""
 MAX_USER_CHARS = 256
 """Of ``metadata.user_id``, at Anthropic."""
 FINISH_REASONS: Mapping[str, str] = {
@@ -74,7 +83,7 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
     Raises:
         Untranslatable: it asks for something that messages have no words for.
     """
-    check_known(fields, KNOWN | HINTS, NEUTRAL)
+    check(fields, MEANINGFUL)
     system, turns = _turns(as_list(fields.get("messages"), "messages"))
     if turns and turns[-1]["role"] == "assistant":
         refuse("messages", "end with the assistant's; the engine that would serve this would go on with that")
@@ -83,8 +92,6 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
     if isinstance(temperature, int | float) and temperature > 1:
         refuse("temperature", f"is {temperature:g}; the engine that would serve this speaks an API that goes to 1")
     stop, tier = fields.get("stop"), fields.get("service_tier")
-    if tier is not None and tier not in SERVICE_TIERS:
-        refuse("service_tier", f"there is no {tier!r} at the engine that would serve this")
     output = _output(fields)
     goes_on = any(turn["role"] == "assistant" for turn in turns)
     return present(
@@ -102,7 +109,7 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
         thinking=_thinking(fields),
         output_config=output or None,
         metadata={"user_id": short_id(user, MAX_USER_CHARS)} if user else None,
-        service_tier=SERVICE_TIERS[tier] if tier else None,
+        service_tier=SERVICE_TIERS.get(tier) if isinstance(tier, str) else None,
         cache_control={"type": "ephemeral"} if flavour.caches and goes_on else None,
     )
 

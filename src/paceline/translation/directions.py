@@ -9,7 +9,7 @@ from msgspec import Struct
 from paceline.translation import chat_to_messages, messages_to_chat, responses_to_chat
 from paceline.translation.errors import engines_error, error_document
 from paceline.translation.flavour import Flavour
-from paceline.translation.parts import Garbled, Untranslatable
+from paceline.translation.parts import Garbled, Untranslatable, unheard_of
 from paceline.translation.streams import StreamTranslator
 from paceline.types import Api
 
@@ -21,6 +21,12 @@ _DIRECTIONS: Mapping[Api, tuple[Api, ...]] = {
     Api.OPENAI_RESPONSES: (Api.OPENAI_CHAT, Api.ANTHROPIC_MESSAGES),
 }
 """By the client's dialect those of engines, the one that keeps the most first."""
+_SPOKEN = {
+    Api.OPENAI_CHAT: chat_to_messages,
+    Api.ANTHROPIC_MESSAGES: messages_to_chat,
+    Api.OPENAI_RESPONSES: responses_to_chat,
+}
+"""By the client's dialect, what knows its fields."""
 Document = dict[str, Any]
 
 
@@ -38,6 +44,8 @@ class Translated(Struct, frozen=True, kw_only=True):
     """Translates a whole answer; raises :class:`Garbled`."""
     stream: Callable[[], StreamTranslator]
     """A fresh translator for a stream."""
+    left_out: tuple[str, ...] = ()
+    """Names of the client's fields that are not in any reference of its API, and so left out."""
 
     def whole(self, status: int, body: bytes) -> bytes:
         """A whole answer, or an error, for the client.
@@ -80,7 +88,10 @@ def translated(client: Api, api: Api, fields: Mapping[str, Any], *, flavour: Fla
         Untranslatable: it asks for something that the engine's dialect has no words for.
     """
     try:
-        return _translated(client, api, fields, flavour, now_s)
+        made = _translated(client, api, fields, flavour, now_s)
+        spoken = _SPOKEN[client]
+        left_out = unheard_of(fields, spoken.KNOWN | spoken.HINTS, spoken.MEANINGFUL)
+        return msgspec.structs.replace(made, left_out=left_out)
     except (AttributeError, KeyError, TypeError) as odd:  # a text where an object should be, and the like
         raise Untranslatable("the request is not as its API has it, so it can't be translated") from odd
 

@@ -14,11 +14,12 @@ from paceline.translation.errors import engines_error, error_document
 from paceline.translation.flavour import Flavour
 from paceline.translation.parts import (
     Garbled,
+    Meaningful,
     as_json,
     as_list,
     as_object,
     as_text,
-    check_known,
+    check,
     count,
     each,
     present,
@@ -33,13 +34,15 @@ KNOWN = frozenset(
     "output_config metadata service_tier context_management".split()
 )
 """Fields that are translated."""
-HINTS = frozenset(("cache_control", "diagnostics"))
-"""Fields that change no answer, and are left out: chat's engines keep their caches by themselves."""
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {"mcp_servers": ([],), "speed": ("standard",), "betas": ([],)}
-"""Fields that have no translation, with the values at which they ask for nothing."""
-KNOWN_OF_A_TOOL = frozenset(
-    "type name description input_schema strict cache_control input_examples eager_input_streaming".split()
+HINTS = frozenset(
+    "cache_control diagnostics speed betas user_profile_id workspace_id billing_policy fallbacks "
+    "fallback_credit_token".split()
 )
+"""Fields that change no answer, and are left out: chat's engines keep their caches by themselves."""
+MEANINGFUL: Meaningful = {"mcp_servers": ([],), "inference_geo": ("global",)} | dict.fromkeys(
+    ("container", "thread", "compaction"), ()
+)
+MEANINGFUL_OF_A_TOOL: Meaningful = {"defer_loading": (False,), "allowed_callers": (["direct"],)}
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 EFFORT_OF_BUDGET: Sequence[tuple[int, str]] = ((2048, "low"), (8192, "medium"))
 """Up to so many tokens of thinking; more is ``high``. There is no public table; LiteLLM's steps are near these."""
@@ -66,14 +69,12 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
     Raises:
         Untranslatable: it asks for something that chat has no words for.
     """
-    check_known(fields, KNOWN | HINTS, NEUTRAL)
+    check(fields, MEANINGFUL)
     _check_context_management(fields)
     messages = list(_messages(fields, flavour))
     if fields.get("top_k") is not None and not flavour.takes_more:
         refuse("top_k", f"{ANOTHER_API}, which has no such field")
     tier = fields.get("service_tier")
-    if tier is not None and tier not in SERVICE_TIERS:
-        refuse("service_tier", f"there is no {tier!r} at the engine that would serve this")
     choice, is_parallel = _tool_choice(fields)
     stream = fields.get("stream")
     return present(
@@ -91,14 +92,15 @@ def request(fields: Mapping[str, Any], flavour: Flavour) -> dict[str, Any]:
         response_format=_response_format(fields),
         reasoning_effort=_effort(fields),
         user=short_id((fields.get("metadata") or {}).get("user_id"), MAX_USER_CHARS),
-        service_tier=SERVICE_TIERS[tier] if tier else None,
+        service_tier=SERVICE_TIERS.get(tier) if isinstance(tier, str) else None,
     ) | ({flavour.max_tokens_field: fields["max_tokens"]} if fields.get("max_tokens") is not None else {})
 
 
 def _check_context_management(fields: Mapping[str, Any]) -> None:
-    """Earlier thinking is left out in any case; what clears anything else can't be said."""
+    """What clears the past, so that a long conversation costs less, changes nothing where all of it is sent; what else
+    is done to it can't be said."""
     edits = as_object(fields.get("context_management") or {}, "context_management").get("edits") or ()
-    if any(not str(_kind(edit)).startswith("clear_thinking") for edit in edits):
+    if any(not str(_kind(edit)).startswith("clear_") for edit in edits):
         refuse("context_management", f"{ANOTHER_API}, which has no such field")
 
 
@@ -120,7 +122,6 @@ def _effort(fields: Mapping[str, Any]) -> str | None:
 
 def _response_format(fields: Mapping[str, Any]) -> dict[str, Any] | None:
     output = as_object(fields.get("output_config") or {}, "output_config")
-    check_known(output, ("effort", "format"), {}, "output_config")
     wanted = output.get("format")
     if wanted is None:
         return None
@@ -135,7 +136,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
     tool = as_object(tool, where)
     if tool.get("type") not in (None, "custom"):
         refuse(where, f"a tool of type {tool.get('type')!r} is the other API's own, and the engine does not have it")
-    check_known(tool, KNOWN_OF_A_TOOL, {"defer_loading": (False,), "allowed_callers": (["direct"],)}, where)
+    check(tool, MEANINGFUL_OF_A_TOOL, where)
     function = present(
         name=as_text(tool.get("name"), f"{where}.name"),
         description=tool.get("description"),

@@ -29,26 +29,31 @@ def refuse(where: str, why: str) -> NoReturn:
     raise Untranslatable(f"{where}: {why}")
 
 
-def check_known(
-    fields: Mapping[str, Any], known: Collection[str], neutral: Mapping[str, Sequence[Any]], where: str = ""
-) -> None:
-    """Refuse what would be lost.
+Meaningful = Mapping[str, Sequence[Any]]
+"""Fields that change what is answered and have no translation, with the values at which they ask for nothing."""
+
+
+def check(fields: Mapping[str, Any], meaningful: Meaningful, where: str = "") -> None:
+    """Refuse what would change the answer by its loss.
 
     Args:
-        known: names of fields that are translated, or change no answer.
-        neutral: fields that are not, with the values at which they ask for nothing.
         where: the path of the object that has the fields; empty for the body.
 
     Raises:
-        Untranslatable: another field is given; ``null`` counts as not given.
+        Untranslatable: such a field is given; ``null`` counts as not given.
     """
-    for name, value in fields.items():
-        if value is None or name in known or value in neutral.get(name, ()):
-            continue
-        refuse(
-            f"{where}.{name}" if where else name,
-            "the engine that would serve this speaks another API, which has no such field",
-        )
+    for name, asks_for_nothing in meaningful.items():
+        value = fields.get(name)
+        if value is not None and value not in asks_for_nothing:
+            refuse(
+                f"{where}.{name}" if where else name,
+                "the engine that would serve this speaks another API, which has no such field",
+            )
+
+
+def unheard_of(fields: Mapping[str, Any], known: Collection[str], meaningful: Meaningful) -> tuple[str, ...]:
+    """Names of fields that are left out without it being known what they are for."""
+    return tuple(name for name, value in fields.items() if value is not None and name not in {*known, *meaningful})
 
 
 def as_list(value: Any, where: str) -> list[Any]:

@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 
 from paceline.translation.errors import engines_error
-from paceline.translation.parts import Garbled, as_list, as_object, as_text, check_known, count, each, present, refuse
+from paceline.translation.parts import (
+    Garbled,
+    Meaningful,
+    as_list,
+    as_object,
+    as_text,
+    check,
+    count,
+    each,
+    present,
+    refuse,
+)
 from paceline.translation.streams import DONE, EventTranslator, decoded, named
 
 KNOWN = frozenset(
@@ -19,17 +30,20 @@ KNOWN = frozenset(
     "stream store metadata user safety_identifier service_tier include".split()
 )
 """Fields that are translated."""
-HINTS = frozenset("prompt_cache_key prompt_cache_retention prompt_cache_options stream_options client_metadata".split())
-"""Fields that change no answer, and are left out."""
-NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+HINTS = frozenset(
+    "prompt_cache_key prompt_cache_retention prompt_cache_options stream_options client_metadata truncation "
+    "max_tool_calls context_management background_options access_programs image".split()
+)
+"""Fields that change no answer, and are left out: what they bound or cut are tools of the other API's own, and what is
+too long for it."""
+MEANINGFUL: Meaningful = {
     "background": (False,),
-    "truncation": ("disabled",),
     "top_logprobs": (0,),
-    "max_tool_calls": (),
+    **dict.fromkeys(("conversation", "previous_response_id", "prompt", "moderation"), ()),
 }
-"""Fields that have no translation, with the values at which they ask for nothing."""
-INCLUDED = ("reasoning.encrypted_content",)
-"""What may be asked for in ``include``."""
+SIGNED_THOUGHTS = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
+"""Of what may be asked for in ``include``, what tells more than of tools that are not there."""
 ECHOED = (
     *("instructions", "max_output_tokens", "temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls"),
     *("text", "reasoning", "metadata", "user", "service_tier"),
@@ -49,12 +63,11 @@ def request(fields: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         Untranslatable: it asks for something that chat has no words for.
     """
-    check_known(fields, KNOWN | HINTS, NEUTRAL)
+    check(fields, MEANINGFUL)
     if fields.get("store"):
         refuse("store", f"{ANOTHER_API}, which stores nothing that responses could go on with")
-    for name in fields.get("include") or ():
-        if name not in INCLUDED:
-            refuse("include", f"{ANOTHER_API}, which does not tell {name!r}")
+    if LOGPROBS in (fields.get("include") or ()):
+        refuse("include", f"{ANOTHER_API}, which does not tell {LOGPROBS!r}")
     reasoning = as_object(fields.get("reasoning") or {}, "reasoning")
     text = as_object(fields.get("text") or {}, "text")
     stream = fields.get("stream")
@@ -315,7 +328,7 @@ def reasoning_item(item: str, text: str, blocks: Any, fields: Mapping[str, Any])
     """The item of what was thought; with what was signed of it, where the client asked for what it has to hand back."""
     content = [{"type": "reasoning_text", "text": text}] if text else []
     made: dict[str, Any] = {"id": item, "type": "reasoning", "summary": [], "content": content}
-    if blocks and INCLUDED[0] in (fields.get("include") or ()):
+    if blocks and SIGNED_THOUGHTS in (fields.get("include") or ()):
         made["encrypted_content"] = SIGNED + b64encode(msgspec.json.encode(blocks)).decode()
     return made
 

@@ -60,6 +60,8 @@ class Picker:
         self.limits = limits
         self.pipeline: Pipeline | None = None
         """``None`` before any endpoint was found."""
+        self.has_looked = False
+        """Whether it is known by now which endpoints are up; until then nothing can be said of any."""
         self.buffered_bytes = 0
         """Of requests that are being received now."""
         self.decided = 0

@@ -16,6 +16,7 @@ from paceline.integrations.endpoint_picker.metrics import PickerMetrics
 from paceline.integrations.endpoint_picker.picking import Picker
 from paceline.integrations.endpoint_picker.server import PickerServer
 from paceline.integrations.endpoint_picker.sources import Source
+from paceline.processes import Health
 from paceline.settings import Configuration, EngineSettings
 from paceline.wire.client import bearer
 
@@ -66,6 +67,8 @@ class EndpointPicker:
         """By address, those that were found out."""
         self._engines: Sequence[EngineSettings] = ()
         self._changed = asyncio.Event()
+        self._is_up_to_date = False
+        """Whether the gateway's engines are those that were found last, as far as their kinds are known."""
         self._asked_to_stop = asyncio.Event()
         self.gateway: Gateway | None = None
 
@@ -99,6 +102,7 @@ class EndpointPicker:
 
     def _take(self, number: int, found: Sequence[Endpoint]) -> None:
         self._found[number] = found
+        self._is_up_to_date = False
         self._changed.set()
 
     async def _keep_up(self) -> None:
@@ -107,9 +111,11 @@ class EndpointPicker:
             await self._changed.wait()
             self._changed.clear()
             endpoints = {one.address: one for found in self._found.values() for one in found}
+            self._kinds = {address: kind for address, kind in self._kinds.items() if address in endpoints}
             engines = await self._settings(list(endpoints.values()))
             if self.gateway is None or (engines and engines != self._engines):
                 await self._use(engines)
+            self._is_up_to_date = not self._changed.is_set()
             if len(engines) < len(endpoints):  # some have not told their kind
                 asyncio.get_running_loop().call_later(DETECT_INTERVAL_S, self._changed.set)
 
@@ -151,8 +157,16 @@ class EndpointPicker:
 
     async def _tell_health(self) -> None:
         while True:
+            self._picker.has_looked = self._picker.has_looked or self._has_looked()
             await self._server.tell_health()
             await asyncio.sleep(HEALTH_INTERVAL_S)
+
+    def _has_looked(self) -> bool:
+        """Whether all sources have told their endpoints, and one of these is up, or all were looked at."""
+        if len(self._found) < len(self._sources) or not self._is_up_to_date:
+            return False
+        engines = self._picker.by_address().values()
+        return self._picker.is_ready or not any(engine.supervisor.health is Health.STARTING for engine in engines)
 
     async def _stop(self) -> None:
         grace_s = self.gateway.fleet.configuration.server.shutdown_grace_s if self.gateway else 0

@@ -29,6 +29,7 @@ DESTINATION = "x-gateway-destination-endpoint"
 DESTINATION_METADATA = "envoy.lb"
 SUBSET, SUBSET_METADATA = "x-gateway-destination-endpoint-subset", "envoy.lb.subset_hint"
 SERVED = "x-gateway-destination-endpoint-served"
+UPSTREAM = "upstream.address"
 
 _pb: Any = external_processor_pb2
 _core: Any = base_pb2
@@ -143,8 +144,12 @@ def _subset(message: Any) -> tuple[str, ...] | None:
 
 
 def _served(message: Any) -> str | None:
+    """The endpoint that has answered: as the protocol has it told, or by an attribute that Envoy itself knows."""
     value = _metadata(message, DESTINATION_METADATA, SERVED)
-    return None if value is None else value.string_value or None
+    if value is not None:
+        return value.string_value or None
+    told = (one.fields[UPSTREAM].string_value for one in message.attributes.values() if UPSTREAM in one.fields)
+    return next(told, "") or None
 
 
 def _metadata(message: Any, namespace: str, key: str) -> Any:
