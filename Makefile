@@ -29,7 +29,7 @@ test-scale: .venv/installed-dev  ## several gateways on one Redis, killed in tur
 	$(BIN)/pytest -m scale $(ARGS)
 
 test-ray: .venv-ray/installed  ## Paceline inside Ray Serve, with Ray in an environment of its own (minutes)
-	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale
+	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale/ray_serve
 
 test-clients: .venv/installed-dev .venv-clients/installed  ## the tools of docs/tools.md, before the gateway and a real engine
 	$(BIN)/pytest -m clients $(ARGS)
