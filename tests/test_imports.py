@@ -36,12 +36,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
         *("records", "evidence", "serving", "sharing", "money", "translation"),
     },
-    "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving", "http"},
+    "integrations": {
+        *("settings", "configuration", "wire", "engines", "processes", "routing", "serving", "sharing", "http"),
+    },
     "workers": {
         *("settings", "configuration", "engines", "processes", "records", "routing", "serving", "sharing", "http"),
     },
     "bench": {"wire", "decision", "processes"},
     "discovery": {"settings", "wire", "engines", "planning"},
+    "service": {"settings"},
     "doctor": {"settings", "configuration", "wire", "engines", "planning", "money"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.

@@ -1,0 +1,1 @@
+"""Paceline beyond one machine."""

@@ -8,6 +8,7 @@ from ray import serve
 from ray.serve import Application
 
 from paceline.engines.bundled_model import bundled_model
+from paceline.engines.embedded import EMBEDDED
 from paceline.engines.llama_cpp_build import usable
 from paceline.integrations.ray_serve import EngineReplica, Ingress, router_config
 from paceline.paths import cache_directory
@@ -23,10 +24,15 @@ def application(arguments: dict[str, Any]) -> Application:
 
     Args:
         arguments: `replicas`, which is `auto` for one that becomes two under load (the default), or a number;
-            `model`, the path of a GGUF file (default: the bundled one); and settings of Paceline's router.
+            `model`, the path of a GGUF file (default: the bundled one); `server`, the path of a `llama-server` of
+            `paceline engine build`, or `embedded` (default: the latest that was built, if any); and settings of
+            Paceline's router.
     """
+    arguments = dict(arguments)
     replicas = arguments.pop("replicas", "auto")
     model = Path(arguments.pop("model", None) or bundled_model(cache_directory()))
+    built = usable(cache_directory())
+    server = arguments.pop("server", None) or (built.server if built else EMBEDDED)
     engines = serve.deployment(
         EngineReplica,
         name="engines",
@@ -38,7 +44,7 @@ def application(arguments: dict[str, Any]) -> Application:
         **(AUTOSCALING if replicas == "auto" else {"num_replicas": int(replicas)}),
     )
     ingress = serve.deployment(Ingress, name="ingress", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
-    return ingress.bind(engines.bind(engine_tables(model)))
+    return ingress.bind(engines.bind(engine_tables(model, server)))
 
 
 AUTOSCALING = {
@@ -52,15 +58,14 @@ AUTOSCALING = {
 }
 
 
-def engine_tables(model: Path) -> str:
+def engine_tables(model: Path, server: str) -> str:
     """The configuration of the replicas' engines. The server that `paceline engine build` makes takes its strategy from
-    each request, so that all replicas are alike. Without it, one replica decodes plainly and the next looks up."""
-    build = usable(cache_directory())
-    if build:
-        return engine_table("llama", build.server, model, "ngram", *LOOKUP)
-    return engine_table("plain", "embedded", model, "autoregressive") + engine_table(
-        "lookup", "embedded", model, "ngram", *LOOKUP
-    )
+    each request, so that all replicas are alike. With the embedded one, which does not, one replica decodes plainly and
+    the next looks up."""
+    if server != EMBEDDED:
+        return engine_table("llama", server, model, "ngram", *LOOKUP)
+    lookup = engine_table("lookup", EMBEDDED, model, "ngram", *LOOKUP)
+    return engine_table("plain", EMBEDDED, model, "autoregressive") + lookup
 
 
 def engine_table(name: str, program: str, model: Path, strategy: str, *flags: str) -> str:

@@ -224,6 +224,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
 
     @property
+    def machine_kind(self) -> str | None:
+        """What its machine is, where others like it have one of the same; ``None`` where nobody says."""
+        return None
+
+    @property
     def kind(self) -> str:
         """The kind of engine, as the key ``kind`` names it."""
         return str(self.__struct_config__.tag)
@@ -380,6 +385,14 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     ] = ()
     device: Annotated[
         Name | None, Meta(description="What it runs on; engines of one device are scheduled together.")
+    ] = None
+    machine_kind: Annotated[
+        Name | None,
+        Meta(
+            description="What it runs on, in a word, such as `rtx-4090`. What is learned of an engine holds for those "
+            "with the same model, build, settings and kind of machine, but for how fast each machine is. Default: "
+            "`device` or `name`."
+        ),
     ] = None
     slots: Annotated[
         AtLeastOne | None, Meta(description="Requests it decodes at once. Default: what the engine reports.")
@@ -645,7 +658,8 @@ class SharingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             description="Where the common store is: `redis://host:6379/0` or `rediss://…` for a Redis or Valkey "
             "(`unix:///path` for its socket; needs `paceline[sharing]`), or the path of a folder, which may be on a "
-            "network's file system. Default: nothing is shared.",
+            "network's file system. `env:NAME` reads that from the variable NAME, `file:PATH` from a file. Default: "
+            "nothing is shared.",
         ),
     ] = None
     group: Annotated[
@@ -763,7 +777,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Names of the variables that hold keys."""
         keys = [*self.server.api_keys, self.server.admin_key, *(client.key for client in self.key)]
         keys += [engine.api_key for engine in self.engine]
-        keys += [rule.api_key for rule in self.rule]
+        keys += [*(rule.api_key for rule in self.rule), self.sharing.store]
         keys += [value for one in self.engine if isinstance(one, CloudEngineSettings) for value in one.headers.values()]
         return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
 

@@ -455,6 +455,8 @@ class Prediction(Struct, frozen=True):
     """Other requests that were decoded on the same device when this was predicted."""
     drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
+    machine: str = ""
+    """As in :class:`LaneState`."""
 
     @property
     def s_per_token(self) -> float | None:

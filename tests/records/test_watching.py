@@ -188,4 +188,4 @@ async def test_the_short_report(tmp_path: Path) -> None:
     path.unlink()
     assert await gain.document() is found  # made lately
     assert (await Gain(path).document())["comparisons"] == []
-    assert "no decision log is kept" in (await Gain(None).document())["verdict"]
+    assert "No decision log is kept" in (await Gain(None).document())["verdict"]

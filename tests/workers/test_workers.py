@@ -18,7 +18,7 @@ import httpx2
 import psutil
 import pytest
 from tests.conftest import CHAT, StartEngine, lane
-from tests.fake_engine import Received, Wire, token
+from tests.fake_engine import Received, Wire, slow_to_tell, token
 from tests.patient import until
 
 from paceline.processes.launch import free_port
@@ -330,6 +330,35 @@ async def test_workers_end_with_their_keeper_and_leave_the_address(start_engine:
         await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
         with pytest.raises(httpx2.ConnectError):
             await workers.http.get("/livez")
+
+
+async def test_workers_learn_as_one_and_it_is_kept(start_engine: StartEngine, tmp_path: Path) -> None:
+    engine = await start_engine(slow_to_tell)
+
+    async def known(workers: Workers) -> list[tuple[int, int]]:
+        """By worker, the outcomes that it has learned; asked until both were."""
+        by_worker: dict[int, int] = {}
+        while len(by_worker) < 2:
+            async with workers.client() as http, http.stream("GET", "/paceline/lanes") as answer:
+                pid = workers.worker_of(answer)
+                by_worker[pid] = json.loads(await answer.aread())["lanes"][0]["measured"]["requests"]
+        return sorted(by_worker.items())
+
+    async def all_know(workers: Workers, number: int) -> None:
+        async with asyncio.timeout(15):
+            while {count for _, count in await known(workers)} != {number}:
+                await asyncio.sleep(0.1)
+
+    async with two_workers(tmp_path, lane("plain", engine.url)) as workers:
+        by_worker = await ask_by_each(workers, 10)
+        assert len(by_worker) == 2
+        await all_know(workers, 10)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        await until(lambda: "another one is started" in workers.said)
+        await all_know(workers, 10)
+        await ask_by_each(workers, 2)
+    async with two_workers(tmp_path, lane("plain", engine.url)) as again:
+        await all_know(again, 12)
 
 
 async def test_an_address_that_is_taken_is_said_once(tmp_path: Path) -> None:

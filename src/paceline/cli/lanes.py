@@ -28,7 +28,8 @@ def register(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        lanes = ask(address(options), "GET", "/paceline/lanes")["lanes"]
+        document = ask(address(options), "GET", "/paceline/lanes")
+        lanes = document["lanes"]
     except (ConfigurationError, Unanswered) as error:
         return fail(str(error))
     print(columns([COLUMNS, *(row for lane in lanes for row in rows_of(lane))]))
@@ -38,7 +39,18 @@ def run(options: argparse.Namespace) -> int:
                 print(f"{lane['lane']}: {note}")
     for engine, fault in dict.fromkeys((lane["engine"]["name"], fault) for lane in lanes for fault in faults_of(lane)):
         print(f"{engine}: {fault}")
+    if sharing := document.get("sharing"):
+        print(f"sharing: {in_words(sharing)}")
     return 0
+
+
+def in_words(sharing: dict[str, Any]) -> str:
+    """How it is to share what is learned with other gateways."""
+    if sharing["problem"]:
+        return f"not for now: {sharing['problem']}"
+    refused = sum(sharing["refused"].values())
+    left_out = f", and {refused} were left out" if refused else ""
+    return f"{sharing['peers']} others are there; {sharing['learned']} messages of theirs were learned{left_out}"
 
 
 def faults_of(lane: dict[str, Any]) -> list[str]:

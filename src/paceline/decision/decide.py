@@ -177,7 +177,7 @@ def _candidates(best: Choice, others: Sequence[Choice], foreseen: Foreseen) -> I
             of_group = HORIZON.of_group(model.alike.get(leaf, 0), model.seen)
         lane = foreseen.ids[first]
         drafter_tries = model.tries.get((lane.fingerprint, expected.shapes[first].kind), 0)
-        lane_tries = model.lanes.get(lane, 0)
+        lane_tries = model.lanes.get(lane.kin, 0)
         horizon = of_group + of_drafter / (1 + drafter_tries**2) + of_lane / (1 + lane_tries**2)
         yield Other(choice.name, behind, variance, expected.noise + expected.spreads[first], horizon, more)
 
@@ -187,7 +187,7 @@ def _contenders(foreseen: Foreseen) -> Collection[int]:
     that."""
     ratios: dict[int, float] = {}
     for number, lane in enumerate(foreseen.ids):
-        lane_s, taken_s = foreseen.model.always.get(lane, (0.0, 0.0))
+        lane_s, taken_s = foreseen.model.always.get(lane.kin, (0.0, 0.0))
         if taken_s > 0:
             ratios[number] = lane_s / taken_s
     least = min(ratios.values(), default=0.0)

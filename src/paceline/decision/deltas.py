@@ -11,14 +11,13 @@ from paceline.decision.belief import MAX_MEAN, Name
 from paceline.decision.feeling import LaneId
 from paceline.decision.groups import Alike, Leaf
 from paceline.decision.observed import Sums
+from paceline.decision.tuning import MAX_UNKNOWNS
 from paceline.types import Measured, Strategy
 
 LARGEST = 1e12
 """Numbers from which on something is damaged, or meant to harm."""
 MIN_PRIOR, MAX_PRIOR = 1e-8, 1e4
 """Between which the variances lie that unknowns are given before anything is observed."""
-MAX_UNKNOWNS = 512
-"""In one model's part of a delta; some three times as many as a model has."""
 MAX_DRAFTED = 4096
 """Tokens in a draft; longer ones nobody makes."""
 
@@ -130,6 +129,8 @@ def _means(model: ModelDelta) -> tuple[tuple[Any, ...], ...]:
 def _flaw_of_model(model: ModelDelta) -> str | None:
     count = len(model.names)
     if count > MAX_UNKNOWNS or len(set(model.names)) != count or not all(model.names) or not model.models:
+        return "names"
+    if any(len(name) != 2 for name in model.names if name[0] in ("conversation", "replica")):
         return "names"
     sizes = {len(model.prior), len(model.drift), len(model.values)}
     if sizes != {8 * count} or len(model.information) != 4 * count * (count + 1):

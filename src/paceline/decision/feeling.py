@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from paceline.decision.arrays import Floats, Indexes
@@ -47,6 +47,18 @@ class LaneId(Struct, frozen=True, array_like=True, cache_hash=True):
     strategy: Strategy
     drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
+    machine: str = ""
+    """As in :class:`LaneState`."""
+
+    @property
+    def kin(self) -> "LaneId":
+        """The lane wherever it runs: under this is kept what is the same on all machines of a kind."""
+        return structs.replace(self, machine="") if self.machine else self
+
+    @property
+    def pace(self) -> Name:
+        """The unknown that its machine's speed is told by, and that changes when that does."""
+        return ("replica", self.machine) if self.machine else ("machine", self.model)
 
 
 class Unknown(NamedTuple):
@@ -72,6 +84,8 @@ def unknowns_of(lane: LaneId, beside: float) -> tuple[Unknown, ...]:
         Unknown(("machine", lane.model), PRIOR.device**2, 1.0, MACHINE),
         Unknown(("engine", engine), PRIOR.engine**2, 1.0, COST),
     ]
+    if lane.machine:
+        unknowns.append(Unknown(("replica", lane.machine), PRIOR.replica**2, 1.0, MACHINE))
     if shape.drafts:
         cost, jump = PRIOR.cost**2, PRIOR.jump**2
         unknowns += [
@@ -81,6 +95,8 @@ def unknowns_of(lane: LaneId, beside: float) -> tuple[Unknown, ...]:
             Unknown(("jump", engine, kind), (1 - SHARED_JUMP) * jump, 1.0, COST),
             Unknown(("own cost", engine, kind, own), PRIOR.own_cost**2, 1.0, COST),
         ]
+        if lane.machine:
+            unknowns.append(Unknown(("replica cost", lane.machine), PRIOR.replica_cost**2, shape.cost, COST))
     # 2. What load adds.
     if beside > 0:
         logarithm, single = load_shape(beside)
@@ -355,7 +371,7 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
             length.add(number, -unknown.factor)
         else:
             cost.add(number, unknown.factor)
-        if unknown.name == ("machine", lane.model):
+        if unknown.name == lane.pace:
             drifting[number] = PRIOR.machine_drift**2
         elif unknown.name[0] in OWN_DRIFTS:
             drifting[number] = OWN_DRIFTS[unknown.name[0]] * PRIOR.drift**2

@@ -98,7 +98,7 @@ class Knowledge:
         self.drafters: dict[tuple[str, str], Drafted] = {}
         """By fingerprint and kind of drafter."""
         self.served: dict[tuple[str, str], Served] = {}
-        """By conversation and fingerprint."""
+        """By conversation, and machine or fingerprint."""
         self.means = Means()
         """Of answers' lengths, and of what a prompt token takes."""
         self.forecasts: dict[str, Forecast] = {}
@@ -300,7 +300,7 @@ def subtracted(sums: Measured, less: Measured) -> Measured:
 def id_of(state: LaneState) -> LaneId:
     """What the lane's evidence is kept under."""
     fingerprint = state.fingerprint or state.lane.engine
-    return LaneId(fingerprint, state.model or fingerprint, state.lane.strategy, state.drafted_token_cost)
+    return LaneId(fingerprint, state.model or fingerprint, state.lane.strategy, state.drafted_token_cost, state.machine)
 
 
 def _seen(model: TimeModel) -> int:

@@ -44,7 +44,7 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
 
         # 3. What the engine's cache holds now, and what was spent on exploring.
         turn = Served(at_s=outcome.at_s, chars=signals.prompt_chars)
-        knowledge.serve((signals.conversation, prediction.fingerprint), turn)
+        knowledge.serve((signals.conversation, prediction.machine or prediction.fingerprint), turn)
         totals, was_chosen = knowledge.totals, len(decision.predictions) > 1
         knowledge.totals = Totals(
             at_s=max(totals.at_s, outcome.at_s),
@@ -86,7 +86,13 @@ def _told(
 
 
 def _id(prediction: Prediction) -> LaneId:
-    return LaneId(prediction.fingerprint, prediction.model, prediction.strategy, prediction.drafted_token_cost)
+    return LaneId(
+        prediction.fingerprint,
+        prediction.model,
+        prediction.strategy,
+        prediction.drafted_token_cost,
+        prediction.machine,
+    )
 
 
 def _learn_means(

@@ -115,6 +115,7 @@ def _predictions(
             model=lane.model,
             strategy=lane.strategy,
             drafted_token_cost=lane.drafted_token_cost,
+            machine=lane.machine,
             plain_steps_per_token=exp(cost - length),
             correction=exp(time - machine - cost + length),
             spread=sqrt(variance) if variance > 0 else 0.0,
@@ -145,11 +146,12 @@ def _prefills(knowledge: Knowledge, ids: Sequence[LaneId], signals: Signals) -> 
     hold."""
     taken: dict[tuple[str, str], float] = {}
     for lane in ids:
-        if (lane.model, lane.fingerprint) in taken:
+        engine = lane.machine or lane.fingerprint
+        if (lane.model, engine) in taken:
             continue
         chars = signals.prompt_chars
-        if signals.turns > 1 and (turn := knowledge.served.get((signals.conversation, lane.fingerprint))):
+        if signals.turns > 1 and (turn := knowledge.served.get((signals.conversation, engine))):
             chars = max(0, chars - turn.chars)
         s_per_token = prefill_s_per_token(knowledge.means, lane.model)
-        taken[lane.model, lane.fingerprint] = chars / CHARS_PER_TOKEN * s_per_token
-    return [taken[lane.model, lane.fingerprint] for lane in ids]
+        taken[lane.model, engine] = chars / CHARS_PER_TOKEN * s_per_token
+    return [taken[lane.model, lane.machine or lane.fingerprint] for lane in ids]

@@ -95,6 +95,7 @@ def restored(entry: SavedModel) -> TimeModel | None:
     model.belief.restore(entry.names, prior, mean, covariance)
     model.groups = dict.fromkeys(entry.groups)
     model.conversations = dict.fromkeys(entry.conversations)
+    model.machines = {name[1]: None for name in entry.names if name[0] == "replica" and len(name) == 2}
     model.lanes = dict(entry.lanes)
     model.tries = {(engine, kind): tries for engine, kind, tries in entry.tries}
     for alike, lane, value, variance in entry.residuals:

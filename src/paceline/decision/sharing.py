@@ -275,7 +275,7 @@ def _learn_model(model: TimeModel, told: ModelDelta, latest_s: float) -> None:
         del model.always[next(iter(model.always))]
     model.seen += told.seen
     model.at_s = max(model.at_s, min(told.at_s, latest_s))
-    model.forget()
+    model.forget_some()
 
 
 NONE = 0.0, 0.0

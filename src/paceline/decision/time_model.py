@@ -61,7 +61,9 @@ from paceline.decision.tuning import (
     MAX_GROUPS,
     MAX_HAZARD,
     MAX_LANES,
+    MAX_MACHINES,
     MAX_MISS,
+    MAX_UNKNOWNS,
     PRIOR,
     SHARED_JUMP,
 )
@@ -145,7 +147,9 @@ class TimeModel:
         """Whose unknowns are in the belief, the one that was longest not met first."""
         self.conversations: dict[str, None] = {}
         self.lanes: dict[LaneId, int] = {}
-        """How often each was tried, likewise."""
+        """How often each was tried, likewise, on whatever machine."""
+        self.machines: dict[str, None] = {}
+        """Those of lanes that have one, likewise."""
         self.tries: dict[tuple[str, str], int] = {}
         """The same by engine and kind of drafter."""
         self.residuals: Recent[tuple[float, float]] = Recent()
@@ -221,7 +225,7 @@ class TimeModel:
         times = [first + second + third for first, second, third in zip(machine, cost, shortness, strict=True)]
         spreads, rates = [], []
         for number, (lane, shape, others) in enumerate(zip(ids, lanes.shapes, beside, strict=True)):
-            rates.append(self.rates.of(lane, LOOKUP_SHARE) if shape.looks_up else 1.0)
+            rates.append(self.rates.of(lane.kin, LOOKUP_SHARE) if shape.looks_up else 1.0)
             if not shape.drafts:
                 spreads.append(0.0)
                 continue
@@ -268,9 +272,9 @@ class TimeModel:
     def control_factor(self, lane: LaneId, leaf: Leaf) -> tuple[float, float]:
         """Logarithm by which a controlled lane takes longer than the best of what its control chooses among: its mean,
         and its variance."""
-        unknown = 0.0, PRIOR.control**2
-        mean, variance = self.controls.get(lane, unknown)
-        of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
+        unknown, kin = (0.0, PRIOR.control**2), lane.kin
+        mean, variance = self.controls.get(kin, unknown)
+        of_task, its_variance = self.residuals.get((leaf.alike, kin), unknown)
         of_steps, their_variance = 0.0, PRIOR.control_step**2
         if (number := self.belief.numbers.get(_steps_of(lane))) is not None:
             of_steps, their_variance = float(self.belief.mean[number]), self.belief.variance(number)
@@ -330,7 +334,7 @@ class TimeModel:
         Args:
             told: where the lane is controlled, what was expected.
         """
-        shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
+        shape, leaf, kin = shape_of(lane.strategy), leaf_of(signals, beside), lane.kin
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
         self._note("alike", leaf, 1.0)
         self._tried(lane, among)
@@ -359,8 +363,8 @@ class TimeModel:
         residual, variance = self._residual(leaf.alike, lane)
         variance += PRIOR.residual_drift**2
         if counts and shape.looks_up and counts.verification_steps is not None:
-            self.rates.learn(lane, counts.verification_steps / counts.steps)
-            self._note("rates", lane, counts.verification_steps / counts.steps, 1.0)
+            self.rates.learn(kin, counts.verification_steps / counts.steps)
+            self._note("rates", kin, counts.verification_steps / counts.steps, 1.0)
         if counts and not shape.looks_up:
             alike = [
                 self._feeling(other, kinds, asked, beside)
@@ -376,8 +380,8 @@ class TimeModel:
 
         # 3. What is left.
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
-        self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
-        self._note("residuals", (leaf.alike, lane))
+        self.residuals[leaf.alike, kin] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+        self._note("residuals", (leaf.alike, kin))
 
     def _learn_controlled(
         self,
@@ -441,13 +445,13 @@ class TimeModel:
         expected = told.variance + self.noise
         bound = MAX_MISS * sqrt(expected)
         miss = max(-bound, min(bound, time - told.time))
-        unknown = 0.0, PRIOR.control**2
-        mean, variance = self.controls.get(lane, unknown)
-        of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
-        self.controls[lane] = _corrected(mean, variance, miss, expected)
-        self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
-        self._note("controls", lane)
-        self._note("residuals", (leaf.alike, lane))
+        unknown, kin = (0.0, PRIOR.control**2), lane.kin
+        mean, variance = self.controls.get(kin, unknown)
+        of_task, its_variance = self.residuals.get((leaf.alike, kin), unknown)
+        self.controls[kin] = _corrected(mean, variance, miss, expected)
+        self.residuals[leaf.alike, kin] = _corrected(of_task, its_variance, miss, expected)
+        self._note("controls", kin)
+        self._note("residuals", (leaf.alike, kin))
         for kind, drafted in counts.by_drafter.items() if counts else ():
             if not told.acceptance.get(kind):
                 continue
@@ -516,8 +520,10 @@ class TimeModel:
 
     def _widen_unseen(self, lane: LaneId, among: Sequence[LaneId]) -> None:
         """Other machines may be slower or faster than when they were last seen: one that was ill is tried again."""
-        for model in {other.model for other in among} - {lane.model}:
-            number = number_of(self.belief, ("machine", model), PRIOR.device**2)
+        for pace in {other.pace for other in among} - {lane.pace}:
+            if pace not in self.belief.numbers and pace[0] == "replica":
+                continue
+            number = number_of(self.belief, pace, PRIOR.device**2)
             if self.belief.variance(number) < 2 * PRIOR.device**2:
                 self.belief.widen([number], [PRIOR.machine_changed**2 / PRIOR.machine_unseen])
 
@@ -526,7 +532,7 @@ class TimeModel:
         indexes, factors = feeling.cost.arrays()
         value -= feeling.cost.mean
         miss, expected = self.belief.observe(indexes, factors, value, noise)
-        machine = ("machine", feeling.lane.model)
+        machine = feeling.lane.pace
         if self._changes.has(machine, miss, expected):
             self.belief.widen([self.belief.numbers[machine]], [PRIOR.machine_changed**2])
             self.belief.observe(indexes, factors, value, noise)
@@ -620,12 +626,15 @@ class TimeModel:
         self._note("spreads", (leaf.alike, shape.kind), square, 1.0)
 
     def _residual(self, alike: Alike, lane: LaneId) -> tuple[float, float]:
-        return self.residuals.get((alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
+        return self.residuals.get((alike, lane.kin)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
 
     def compared(self, times: dict[LaneId, float], taken: LaneId, tokens: int) -> None:
         """Take in what each lane was expected to take for a request, in seconds per token, and which one served."""
         taken_s = times[taken] * tokens
-        for lane, s_per_token in times.items():
+        fastest: dict[LaneId, float] = {}
+        for each, s_per_token in times.items():
+            fastest[each.kin] = min(s_per_token, fastest.get(each.kin, s_per_token))
+        for lane, s_per_token in fastest.items():
             lane_s, others_s = self.always.pop(lane, (0.0, 0.0))
             self.always[lane] = ALWAYS_FADING * lane_s + s_per_token * tokens, ALWAYS_FADING * others_s + taken_s
             self._note("always", lane, s_per_token * tokens, taken_s)
@@ -647,6 +656,7 @@ class TimeModel:
             self._note(part, key, first, second)
         self.groups |= other.groups
         self.conversations |= other.conversations
+        self.machines |= other.machines
         for lane, tries in other.lanes.items():
             self.lanes[lane] = self.lanes.get(lane, 0) + tries
         for drafter, tries in other.tries.items():
@@ -725,6 +735,8 @@ class TimeModel:
                 self.groups.setdefault(name[1:])
             elif name[0] == "conversation":
                 self.conversations.setdefault(name[1])
+            elif name[0] == "replica":
+                self.machines.setdefault(name[1])
 
     def count_tries(self, lane: LaneId, tries: int) -> None:
         """Others have tried a lane so often."""
@@ -737,12 +749,26 @@ class TimeModel:
     def _tried(self, lane: LaneId, among: Sequence[LaneId]) -> None:
         """Count a try."""
         for other in among:
-            self.lanes[other] = self.lanes.pop(other, 0)
-        self.lanes[lane] = self.lanes.pop(lane, 0) + 1
-        self._note("tries", lane, 1.0)
+            self.lanes[other.kin] = self.lanes.pop(other.kin, 0)
+            if other.machine:
+                self.machines[other.machine] = self.machines.pop(other.machine, None)
+        kin = lane.kin
+        self.lanes[kin] = self.lanes.pop(kin, 0) + 1
+        self._note("tries", kin, 1.0)
         drafter = lane.fingerprint, shape_of(lane.strategy).kind
         self.tries[drafter] = self.tries.get(drafter, 0) + 1
-        if len(self.lanes) > MORE * MAX_LANES or len(self.groups) > MORE * MAX_GROUPS:
+        self.forget_some()
+
+    def forget_some(self) -> None:
+        """Where there is too much of something."""
+        bounds = (
+            (self.lanes, MAX_LANES),
+            (self.groups, MAX_GROUPS),
+            (self.conversations, MAX_CONVERSATIONS),
+            (self.machines, MAX_MACHINES),
+            (self.belief.numbers, MAX_UNKNOWNS),
+        )
+        if any(len(known) > MORE * most for known, most in bounds):
             self.forget()
 
     def forget(self) -> None:
@@ -750,11 +776,13 @@ class TimeModel:
         self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])
         self.conversations = dict(list(self.conversations.items())[-MAX_CONVERSATIONS:])
+        self.machines = dict(list(self.machines.items())[-MAX_MACHINES:])
         engines = {lane.fingerprint for lane in self.lanes}
         self.tries = {drafter: tries for drafter, tries in self.tries.items() if drafter[0] in engines}
         parts = {part for lane in self.lanes for part in controlled.parts(lane)}
         felt = {unknown.name for part in parts for unknown in (*unknowns_of(part, 2.0**LOADS), *depth_of(part, 1.0))}
         felt |= {_steps_of(lane) for lane in self.lanes if lane.strategy.among}
+        felt |= {(part, machine) for machine in self.machines for part in ("replica", "replica cost")}
         groups = {(part, *key) for key in self.groups for part in ("strength", "content", "tilt")}
         self.belief.keep(felt | groups | {("conversation", name) for name in self.conversations})
 

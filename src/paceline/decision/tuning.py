@@ -23,6 +23,11 @@ class Prior(Struct, frozen=True):
     """Of a plain step's seconds, as a logarithm, about :data:`MACHINE_MEAN`."""
     device: float = 0.7
     """Of another device's plain step beside the first one's, or another model's."""
+    replica: float = 0.15
+    """Of one machine's plain step beside others of its kind: cards of one make differ by some percent, by what cools
+    them and what else they do more. Guessed."""
+    replica_cost: float = 0.15
+    """The same of what drafts add to its steps, beside a tenth of a plain step for each token. Guessed."""
     engine: float = 0.15
     """Of an engine's time beside others of the same model and device."""
     cost: float = 0.6
@@ -256,6 +261,10 @@ MIN_TASK = 0.1
 """Probability from which on a task that may be meant counts."""
 MAX_GROUPS, MAX_CONVERSATIONS, MAX_LANES = 60, 24, 64
 """That are told apart; what was longest not met gives way. Bounds the time that learning takes."""
+MAX_MACHINES = 64
+"""The same of machines of a kind: of more, those met again start from what is known of all."""
+MAX_UNKNOWNS = 512
+"""Some three times as many as a model has; of more, those that no lane feels are forgotten."""
 MAX_KEYS = 4096
 """Numbers that are remembered by names that clients can choose."""
 MAX_MODELS = 64

@@ -76,8 +76,9 @@ def _too_little(requests: int, usable_ones: Sequence[int]) -> str:
         usable_ones: of them, for each group of the same model, settings and lanes.
     """
     count, most = sum(usable_ones), max(usable_ones, default=0)
-    same = f", at most {most} of them among the same lanes of one model and its settings" if most < count else ""
+    same = f", at most {most} of them of one model with the same lanes and settings" if most < count else ""
     return (
-        f"the log has {requests} request{'s' * (requests != 1)}, of which {count} were answered whole, timed and "
-        f"decided by prediction{same}; from {MIN_REQUESTS} on there is something to report"
+        f"It is too early to tell what routing brings: the log has {requests} request{'s' * (requests != 1)}, and "
+        f"{count} of them can be compared{same}. From {MIN_REQUESTS} on there is something to report; what can be "
+        "compared was answered whole, was timed, and was decided by the predictions."
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from time import time
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -10,16 +11,21 @@ import msgspec
 from paceline.configuration import ConfigurationError
 from paceline.http import dashboard, documents
 from paceline.http.access import Caller
+from paceline.http.attention import needs
+from paceline.http.drafting import drafting
 from paceline.http.errors import ApiError
 from paceline.http.gain import Gain
 from paceline.http.parse import parse_request
 from paceline.http.reply import ApiReply
 from paceline.http.routes import GENERATION, ROUTES
+from paceline.http.running import running
 from paceline.http.spent import Spent
 from paceline.http.sums import GatewaySums, sums_of
 from paceline.http.unpack import unpacked
 from paceline.records.decision_log import DecisionLog
+from paceline.records.history import History
 from paceline.records.metrics import CONTENT_TYPE
+from paceline.records.recent import MAX_REQUESTS
 from paceline.serving.passing import Passed, pass_through
 from paceline.serving.pipeline import Pipeline
 from paceline.sharing import Sharer
@@ -28,6 +34,7 @@ from paceline.wire.server import HttpRequest
 
 Handler = Callable[[HttpRequest, ApiReply, Caller], Awaitable[None]]
 Reload = Callable[[], Awaitable[dict[str, Any]]]
+CurrentSharer = Callable[[], Sharer | None]
 
 
 class _Feedback(msgspec.Struct):
@@ -43,11 +50,15 @@ class Answers:
     Args:
         reload: takes up a changed configuration and tells what changed; raises ``ConfigurationError`` if it can't.
         log: the decision log, if one is kept.
-        sharer: shares what is learned, if that is wanted.
+        sharer: tells what shares what is learned, if that is wanted.
     """
 
     def __init__(
-        self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None = None
+        self,
+        pipeline: Pipeline,
+        reload: Reload,
+        log: DecisionLog | None,
+        sharer: CurrentSharer = lambda: None,
     ) -> None:
         self.is_stopping = False
         """Whether ``/readyz`` sends load balancers away."""
@@ -55,9 +66,12 @@ class Answers:
         self._take_up = reload
         self._log = log
         self._sharer = sharer
+        self._started_s = time()
         self._gain = Gain(log.path if log else None)
         self._spent = Spent(pipeline)
         pipeline.sinks.add("spent", self._spent)
+        self._history = History(log.path if log else None)
+        pipeline.sinks.add("history", self._history)
 
     def sums(self, connections: int) -> GatewaySums:
         """What this process has counted.
@@ -156,7 +170,7 @@ class Answers:
         if any(name == b"x-paceline-lane" for name, _ in incoming.headers):
             await self.pass_on(incoming, reply, caller)
         else:
-            text = documents.metrics(self._pipeline, self._log, await self.others())
+            text = documents.metrics(self._pipeline, self._log, self._sharer(), await self.others())
             await reply.whole(200, CONTENT_TYPE, text)
 
     async def front(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
@@ -172,20 +186,51 @@ class Answers:
         await reply.empty(308, [(b"location", b"/paceline/")])
 
     async def dashboard(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
-        """The dashboard's page, style or script."""
-        kind, body = dashboard.DOCUMENTS[incoming.path]
-        await reply.whole(200, kind, body, dashboard.HEADERS)
+        """The dashboard's page, a style or a script."""
+        found = dashboard.DOCUMENTS.get(incoming.path)
+        if found is None:
+            raise ApiError(404, f"{incoming.path[:200]} is no part of the dashboard")
+        await reply.whole(200, found.kind, found.body, dashboard.HEADERS)
 
     async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
         others = await self.others()
-        money = self._spent.document([other.spent for other in others])
-        document = documents.lanes(self._pipeline, self._log, self._sharer, others) | {"money": money}
-        await reply.json(200, document)
+        document = documents.lanes(self._pipeline, self._log, self._sharer(), others)
+        more = {
+            "money": self._spent.document([other.spent for other in others]),
+            "started_s": self._started_s,
+            "now_s": time(),
+            "needs": needs(self._pipeline, self._log, self._history),
+        }
+        await reply.json(200, document | more)
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
-        """The last requests."""
-        await reply.json(200, await self.requests_after(_number_after(incoming.query)))
+        """The last requests, and those that are in flight."""
+        ended = await self.requests_after(_number(incoming.query, "after", 0))
+        await reply.json(200, ended | {"running": running(self._pipeline)})
+
+    async def one_request(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+        """One of them, with all that was expected and measured."""
+        number = incoming.path.removeprefix("/paceline/requests/")
+        found = self._pipeline.recent.find(int(number)) if re.fullmatch(r"[0-9]{1,18}", number) else None
+        if found is None:
+            raise ApiError(
+                404,
+                f"request {number[:40]} is not among the last {MAX_REQUESTS}, which are remembered until the gateway "
+                "stops; the decision log may have it (paceline export)",
+            )
+        await reply.json(200, documents.request(*found))
+
+    async def history(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+        """Sums over time."""
+        range_s = _number(incoming.query, "range_s", 3600)
+        if range_s < 1:
+            raise ApiError(400, "range_s: is 0, and has to be at least a second", "invalid_query")
+        await reply.json(200, await self._history.document(range_s))
+
+    async def drafting(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+        """What drafts cost and yield."""
+        await reply.json(200, drafting(self._pipeline))
 
     async def report(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What routing has brought."""
@@ -220,12 +265,12 @@ class Answers:
         return readable
 
 
-def _number_after(query: bytes) -> int:
+def _number(query: bytes, name: str, default: int) -> int:
     """
     Raises:
         ApiError: 400, it is no number.
     """
-    value = parse_qs(query.decode("latin-1")).get("after", ["0"])[0]
+    value = parse_qs(query.decode("latin-1")).get(name, [str(default)])[0]
     if not re.fullmatch(r"[0-9]{1,18}", value):
-        raise ApiError(400, f"after: is {value[:40]!r}, not the number of a request", "invalid_query")
+        raise ApiError(400, f"{name}: is {value[:40]!r}, not a whole number from 0 on", "invalid_query")
     return int(value)

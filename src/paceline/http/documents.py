@@ -11,6 +11,8 @@ from paceline import __version__
 from paceline.decision.drafting import acceptance_of
 from paceline.http.sums import GatewaySums
 from paceline.records.decision_log import DecisionLog, LogSums
+from paceline.records.metrics import Sharing
+from paceline.records.record import Record
 from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.errors import NotPlaced
@@ -78,7 +80,9 @@ def lanes(
     }
 
 
-def metrics(pipeline: Pipeline, log: DecisionLog | None, others: Sequence[GatewaySums] = ()) -> bytes:
+def metrics(
+    pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None = None, others: Sequence[GatewaySums] = ()
+) -> bytes:
     """The text of ``/metrics``.
 
     Args:
@@ -93,7 +97,12 @@ def metrics(pipeline: Pipeline, log: DecisionLog | None, others: Sequence[Gatewa
         (budget.key or "", budget.per, spent, budget.limit) for budget, spent in pipeline.router.placer.spending()
     ]
     log_lost = _log_sums(log, others).lost if log else None
-    return metrics.text(now, _failures(pipeline, others), log_lost, spending)
+    sharing = None
+    if sharer is not None:
+        state = sharer.state()
+        refused = sum(state.refused.values())
+        sharing = Sharing(state.problem is None, state.peers, state.told, state.learned, state.lost, refused)
+    return metrics.text(now, _failures(pipeline, others), log_lost, spending, sharing)
 
 
 async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
@@ -134,6 +143,13 @@ def explanation(decision: Decision) -> dict[str, Any]:
     }
 
 
+def request(record: Record, document: dict[str, Any]) -> dict[str, Any]:
+    """A request that has ended, as the list of requests has it, with all that was found, expected and decided."""
+    signals = record.signals
+    found = explanation(replace(record.decision, signals=signals))
+    return document | found | {"forced": record.forced}
+
+
 def _prediction(prediction: Prediction) -> dict[str, Any]:
     s_per_token = prediction.s_per_token
     return {
@@ -145,6 +161,7 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
         "coverage": prediction.coverage,
         "tokens": prediction.tokens,
         "prefill_s": prediction.prefill_s,
+        "break_even": prediction.break_even,
     }
 
 

@@ -40,7 +40,7 @@ class Gain:
 
     def _make(self) -> dict[str, Any]:
         if self._log is None:
-            return _nothing("no decision log is kept (evidence.log), so it is not known what routing brings")
+            return _nothing("No decision log is kept (evidence.log), so it is not known what routing brings.")
         try:
             return _document(report(LogReader(self._log, most=MAX_ENTRIES)))
         except (NoLog, TooLittle) as error:
@@ -56,7 +56,17 @@ def _document(made: Report) -> dict[str, Any]:
     return {"verdict": "\n".join(lines), "comparisons": [_comparison(comparison) for comparison in made.comparisons]}
 
 
+def _finding(comparison: Comparison) -> str:
+    """What can be said of it, as a word for who shows it: never an order where the interval holds 1."""
+    if comparison.pays:
+        return "pays"
+    if comparison.is_alike:
+        return "alike"
+    return "unknown" if comparison.pays is None else "does not pay"
+
+
 def _comparison(comparison: Comparison) -> dict[str, Any]:
+    lane, best = comparison.best
     policies = {f"always {lane}": estimate for lane, estimate in comparison.fixed.items()}
     policies["best of each task, in hindsight"] = comparison.hindsight
     return {
@@ -64,6 +74,10 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "model": comparison.model,
         "is_current": comparison.is_current,
         "pays": comparison.pays,
+        "finding": _finding(comparison),
+        "best": {"lane": lane, "ratio": best.ratio, "low": best.low, "high": best.high},
+        "more_needed": comparison.more_needed,
+        "until_s": comparison.until_s,
         "requests": comparison.requests,
         "exploring_s": comparison.exploring_s,
         "policies": [

@@ -97,15 +97,15 @@ ROUTES: Sequence[Route] = (
     ),
     Route(_GET, "/paceline", "to_dashboard", _ANYONE, "leads to the dashboard"),
     Route(_GET, "/paceline/", "dashboard", _ANYONE, _DASHBOARD),
-    Route(_GET, "/paceline/dashboard.css", "dashboard", _ANYONE, _DASHBOARD),
-    Route(_GET, "/paceline/dashboard.js", "dashboard", _ANYONE, _DASHBOARD),
+    Route(_GET, "/paceline/page/*", "dashboard", _ANYONE, _DASHBOARD),
     Route(
         _GET,
         "/paceline/lanes",
         "lanes",
         _ADMINISTRATORS,
         "each lane: engine, strategy, health, what was measured, by model where there are several; budgets, where "
-        'requests went and what they cost; `null` is "not reported"',
+        "requests went and what they cost; what a person has to look after (`needs`); `null` is "
+        '"not reported"',
     ),
     Route(
         _GET,
@@ -114,7 +114,29 @@ ROUTES: Sequence[Route] = (
         _ADMINISTRATORS,
         "the last 1,000 requests, with `?after=N` those behind number `N`, without their text: lane, reason, "
         "placement, prediction, cost, what was measured; `id` is the client's `x-request-id`, `client` the name of "
-        "its key",
+        "its key; those in flight stand under `running`",
+    ),
+    Route(
+        _GET,
+        "/paceline/requests/*",
+        "one_request",
+        _ADMINISTRATORS,
+        "one of them by its number, with its signals and what was predicted of every lane",
+    ),
+    Route(
+        _GET,
+        "/paceline/history",
+        "history",
+        _ADMINISTRATORS,
+        "requests, failures, tokens, speeds and times of the last `?range_s=3600` seconds, at most 30 days, in slices",
+    ),
+    Route(
+        _GET,
+        "/paceline/drafting",
+        "drafting",
+        _ADMINISTRATORS,
+        "by drafter: what its steps are believed to cost, what its drafts yielded position by position, and whether "
+        "that pays",
     ),
     Route(_GET, "/paceline/report", "report", _ADMINISTRATORS, "what routing brought so far"),
     Route(_POST, "/paceline/reload", "reload", _ADMINISTRATORS, "take up the changed configuration"),

@@ -10,8 +10,9 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
+from paceline.api_keys import resolved
 from paceline.http.access import Access
-from paceline.http.answers import Answers, Reload
+from paceline.http.answers import Answers, CurrentSharer, Reload
 from paceline.http.application import Application
 from paceline.http.changes import changes
 from paceline.http.storage import Storage
@@ -25,8 +26,9 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.settings import Configuration, ConfigurationError, ServerSettings
+from paceline.settings import FROM_ENVIRONMENT, FROM_FILE, Configuration, ConfigurationError, ServerSettings
 from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
+from paceline.types import LaneState
 from paceline.wire.server import HttpServer, Limits
 
 HOUSEKEEPING_INTERVAL_S = 0.5
@@ -82,7 +84,7 @@ class Parts:
         """
         return Storage(configuration, directory)
 
-    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: CurrentSharer) -> Answers:
         """What answers requests."""
         return Answers(pipeline, reload, log, sharer)
 
@@ -141,6 +143,7 @@ class Gateway:
         self._storage: Storage
         self._engine_logs: Path
         self._application: Application
+        self._sharer: Sharer | None
         self._answers: Answers
         self._reloading = asyncio.Lock()
         """One reload at a time, so that the configuration that was read last is the one in force."""
@@ -265,20 +268,22 @@ class Gateway:
             placer=Placer(self._configuration, storage.ledger),
         )
         router.placer.power_meter = power_meter
+        await storage.recall(router.placer)
         self.pipeline = Pipeline(fleet, router)
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
         storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
-        if (sharer := sharer_of(self._configuration, router)) is not None:
-            opened.push_async_callback(asyncio.to_thread, sharer.stop)
-            sharer.start()
+        self._sharer = self._made_sharer(self._configuration)
+        opened.push_async_callback(self._stop_sharing)
         opened.push_async_callback(self._stop_engines)
-        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log, sharer)
+        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log, lambda: self._sharer)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
         server.lets_others_go_first = lambda: self._parts.lets_others_go_first(server.connections)
         # 4. Go.
+        if self._sharer is not None:
+            self._sharer.start()
         self._in_background(self._keep_house())
         opened.push_async_callback(self._end_background)
         self.fleet.start()
@@ -315,12 +320,20 @@ class Gateway:
     async def _reload(self) -> dict[str, Any]:
         configuration = await asyncio.to_thread(self._load)  # it looks at model files
         access = Access(configuration)
+        sharer = self._sharer
+        if configuration.sharing != self._configuration.sharing:
+            sharer = self._made_sharer(configuration)
         fleet = self._parts.fleet(configuration, self._engine_logs, self.fleet)
         old, self._configuration = self._configuration, configuration
         self._application.access = access
         self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
         if self._server is not None:
             self._server.limits = _limits(configuration.server)
+        if sharer is not self._sharer:
+            await self._stop_sharing()
+            self._sharer = sharer
+            if sharer is not None:
+                sharer.start()
         fleet.start()
         for engine in fleet.engines.values():
             if engine.supervisor.health is Health.FAILED:
@@ -329,6 +342,22 @@ class Gateway:
             self._retiring.add(handle)
             self._in_background(self._retire(handle))
         return changes(old, configuration, fleet)
+
+    def _made_sharer(self, configuration: Configuration) -> Sharer | None:
+        """
+        Raises:
+            ConfigurationError: as :func:`sharer_of`.
+        """
+        return sharer_of(
+            configuration,
+            self.pipeline.router,
+            lanes=lambda: [handle.load for handle in self.fleet.lanes.values()],
+            keep_key=self._storage.keep_key,
+        )
+
+    async def _stop_sharing(self) -> None:
+        if self._sharer is not None:
+            await asyncio.to_thread(self._sharer.stop)
 
     async def _retire(self, handle: EngineHandle) -> None:
         """Stop an engine that is no longer configured when its last answer is out, unless the gateway ends before."""
@@ -366,7 +395,7 @@ class Gateway:
             await self.pipeline.close()
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             self._retiring.clear()
-            await self._storage.save(self.pipeline.router.knowledge)
+            await self._storage.save(self.pipeline.router)
 
     async def _keep_house(self) -> None:
         rounds = 0
@@ -375,22 +404,31 @@ class Gateway:
             self.pipeline.keep_house()
             rounds += 1
             if rounds % round(SAVE_EVERY_S / HOUSEKEEPING_INTERVAL_S) == 0:
-                await self._storage.save(self.pipeline.router.knowledge)
+                await self._storage.save(self.pipeline.router)
 
 
-def sharer_of(configuration: Configuration, router: Router) -> Sharer | None:
-    """What shares what the router learns, if that is wanted.
+def sharer_of(
+    configuration: Configuration,
+    router: Router,
+    lanes: Callable[[], Sequence[LaneState]] = tuple,
+    keep_key: Callable[[bytes], None] = lambda _: None,
+) -> Sharer | None:
+    """What shares what the router learns, if that is wanted; not started yet. The last two are as for
+    :class:`Sharer`.
 
     Raises:
-        ConfigurationError: the store is none, or what speaks to it is not installed.
+        ConfigurationError: the store is none, what speaks to it is not installed, or its address can't be read.
     """
     settings = configuration.sharing
     if settings.store is None:
         return None
+    is_secret = settings.store.startswith((FROM_ENVIRONMENT, FROM_FILE))
+    address = resolved(settings.store, may_have_spaces=True) if is_secret else settings.store
     try:
-        return Sharer(router, open_store(settings.store, settings.group), new_origin(), settings)
+        store = open_store(address, settings.group)
     except CannotOpen as error:
         raise ConfigurationError(f"sharing.store: {error}") from error
+    return Sharer(router, store, new_origin(), settings, lanes=lanes, keep_key=keep_key)
 
 
 def listen(server: ServerSettings) -> socket.socket:

@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 from paceline.configuration import ConfigurationError
 from paceline.paths import DECISION_LOG, KNOWLEDGE, LEDGER
 from paceline.records.decision_log import DecisionLog, LogSettings
-from paceline.records.secret import conversation_key
+from paceline.records.secret import KEY_BYTES, conversation_key, keep_key
 from paceline.records.traces import NoTraces, Traces
 from paceline.routing.budgets import Book, Ledger
+from paceline.routing.placer import Placer
+from paceline.routing.router import Router
 from paceline.routing.store import Knowledge, Memory
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
@@ -28,6 +30,7 @@ class Storage:
 
     def __init__(self, configuration: Configuration, directory: Path | None, book: Book | None = None) -> None:
         evidence = configuration.evidence
+        self._directory = directory
         self._keeps_text = evidence.keep_text
         self._traces = _traces(evidence)
         self._memory = Memory(directory / KNOWLEDGE) if directory and configuration.routing.remember else None
@@ -49,10 +52,21 @@ class Storage:
             pipeline.sinks.add("traces", self._traces, gets_parameters=True)
             self._traces.address_of = lambda lane: _address_of(pipeline, lane)
 
-    async def save(self, knowledge: Knowledge) -> None:
-        """In a thread: a slow disk keeps no request waiting, a full one stops none."""
+    def keep_key(self, key: bytes) -> None:
+        """Know conversations by the key that several gateways have in common, also after a restart."""
+        if len(key) == KEY_BYTES:
+            keep_key(self._directory, key)
+
+    async def recall(self, placer: Placer) -> None:
+        """Have placement know what it learned before."""
         if self._memory:
-            await asyncio.to_thread(self._memory.save, knowledge)
+            placer.recall(await asyncio.to_thread(self._memory.load_placement))
+
+    async def save(self, router: Router) -> None:
+        """Write what was learned, in a thread: a slow disk keeps no request waiting, a full one stops none."""
+        if self._memory:
+            await asyncio.to_thread(self._memory.save, router.knowledge)
+            await asyncio.to_thread(self._memory.save_placement, router.placer.remembered())
 
     async def close(self) -> None:
         """Write what waits, and let go of the files."""

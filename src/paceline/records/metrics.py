@@ -7,6 +7,7 @@ their first event.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -21,6 +22,19 @@ Spending = Sequence[tuple[str, str, float, float]]
 """Of each budget: the key that it is for, its period, what was spent, and its limit."""
 Lanes = Mapping[str, tuple[bool, int, int]]
 """By name, whether it is up, and the requests that it decodes, and that wait for it."""
+
+
+class Sharing(NamedTuple):
+    """How it is to share what is learned with other gateways."""
+
+    is_up: bool
+    peers: int
+    told: int
+    learned: int
+    lost: int
+    refused: int
+
+
 LATENCIES_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 """Bounds of the histograms of requests: from the first byte of a short answer to the end of a long one."""
 DECISIONS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
@@ -224,14 +238,23 @@ class Metrics:
             series.keep("engine", engines)
         self._known_lanes &= set(lanes)
 
-    def text(self, lanes: Lanes, failures: Mapping[str, int], log_lost: int | None, spending: Spending = ()) -> bytes:
+    def text(
+        self,
+        lanes: Lanes,
+        failures: Mapping[str, int],
+        log_lost: int | None,
+        spending: Spending = (),
+        sharing: Sharing | None = None,
+    ) -> bytes:
         """The document.
 
         Args:
             spending: against the budgets.
             failures: by part of routing.
             log_lost: entries that the decision log could not keep; ``None`` where there is no log.
+            sharing: ``None`` where nothing is shared.
         """
+        self._present.sharing = sharing
         self._present.lanes, self._present.failures, self._present.log_lost = lanes, failures, log_lost
         self._present.spending = spending
         return generate_latest(self._registry)
@@ -279,6 +302,7 @@ class _Present(Collector):
         self.failures: Mapping[str, int] = {}
         self.log_lost: int | None = None
         self.spending: Spending = ()
+        self.sharing: Sharing | None = None
 
     def collect(self) -> Iterator[Metric]:
         for number, (name, about) in enumerate(
@@ -307,7 +331,23 @@ class _Present(Collector):
             for budget in self.spending:
                 gauge.add_metric(list(budget[:2]), float(budget[number]))
             yield gauge
+        if self.sharing is not None:
+            yield from _of_sharing(self.sharing)
         if self.log_lost is not None:
             yield CounterMetricFamily(
                 "paceline_log_entries_lost", "Requests that the decision log could not keep.", value=self.log_lost
             )
+
+
+def _of_sharing(sharing: Sharing) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "paceline_sharing_up", "Whether the store that gateways share can be used.", float(sharing.is_up)
+    )
+    yield GaugeMetricFamily("paceline_sharing_peers", "Other gateways that share, and are there.", sharing.peers)
+    for name, about, value in (
+        ("told", "Messages that were put into the store.", sharing.told),
+        ("learned", "Messages of other gateways that were learned.", sharing.learned),
+        ("lost", "Times that messages of another gateway were gone before they were read.", sharing.lost),
+        ("refused", "Messages that were left out, since they can't be learned.", sharing.refused),
+    ):
+        yield CounterMetricFamily(f"paceline_sharing_messages_{name}", about, value=value)

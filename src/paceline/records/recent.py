@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from paceline.records.in_words import in_words
 from paceline.records.record import Record
 
 MAX_REQUESTS = 1000
@@ -28,6 +29,18 @@ class Recent:
         newer = dropwhile(lambda numbered: numbered[0] <= number, self._numbered)
         return {"last": self._last, "requests": [_document(its_number, record) for its_number, record in newer]}
 
+    def find(self, number: int) -> tuple[Record, dict[str, Any]] | None:
+        """The request with a number and its document; ``None`` where it is not remembered any more, or not yet."""
+        for its_number, record in self._numbered:
+            if its_number == number:
+                return record, _document(number, record)
+        return None
+
+    @property
+    def records(self) -> list[Record]:
+        """Those that are remembered, the oldest first."""
+        return [record for _, record in self._numbered]
+
 
 def _document(number: int, record: Record) -> dict[str, Any]:
     decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
@@ -44,6 +57,9 @@ def _document(number: int, record: Record) -> dict[str, Any]:
         "task": record.task,
         "client": record.client,
         "reason": decision.reason,
+        "why": in_words(record),
+        "stream": record.stream,
+        "explored": decision.exploring_s > 0,
         "propensity": decision.propensity,
         "predicted_ms_per_token": None if s_per_token is None else 1000 * s_per_token,
         "drafts": bool(prediction and prediction.strategy.drafts),

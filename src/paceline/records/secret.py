@@ -51,6 +51,21 @@ def conversation_key(directory: Path | None) -> bytes:
         return key
 
 
+def keep_key(directory: Path | None, key: bytes) -> None:
+    """Have another key in place of the one that is kept: the one that several gateways have in common."""
+    if directory is None:
+        return
+    path = directory / FILE
+    try:
+        private_directory(directory)
+        new = directory / f"{FILE}.{os.getpid()}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
+            file.write(key)
+        new.replace(path)
+    except OSError as error:
+        log.warning("%s can't be written (%s): conversations count as new after a restart", path, error.strerror)
+
+
 def _read(path: Path) -> bytes:
     """Empty where there is none."""
     try:

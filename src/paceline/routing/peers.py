@@ -30,6 +30,10 @@ class Peers(Struct, frozen=True):
     count: int = 0
     loads: Mapping[Place, Load] = {}
 
+    def running(self, machine: str) -> int:
+        """Their requests that are decoded on a machine."""
+        return sum(load.running for place, load in self.loads.items() if place.machine == machine)
+
     def beside(self, lanes: Sequence[LaneState]) -> Sequence[LaneState]:
         """Lanes with the others' requests beside one's own. Those that go down a lane that is not here count at the
         first lane of the same machine: there they use the same device."""

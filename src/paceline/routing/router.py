@@ -133,6 +133,8 @@ class Router:
             return
         if not outcome.at_s:
             outcome = replace(outcome, at_s=time())
+        if self.peers.loads and (served := decision.predictions.get(outcome.lane)):
+            outcome = replace(outcome, concurrent=outcome.concurrent + self.peers.running(served.machine))
         try:
             learn(self.knowledge, decision.signals, decision, outcome)
         except Exception:

@@ -66,6 +66,11 @@ class Exchange:
         self._end: _End | None = None
 
     @property
+    def age_s(self) -> float:
+        """How long ago it arrived, in seconds."""
+        return perf_counter() - self._arrived_s
+
+    @property
     def request(self) -> Request:
         """As it arrived; once it is planned, with the name under which its model is served."""
         return self._plan.request if self._plan else self._request
@@ -239,7 +244,7 @@ class Exchange:
         return Outcome(
             lane=lane,
             status=end.status,
-            total_s=perf_counter() - self._arrived_s,
+            total_s=self.age_s,
             queue_s=self._earlier_queue_s + (attempt.queue_s if attempt else 0.0),
             decision_s=self._plan.decision_s if self._plan else 0.0,
             first_byte_s=attempt.first_byte_s if attempt and self._answer else None,

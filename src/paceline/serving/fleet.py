@@ -1,12 +1,15 @@
 """The lanes of one configuration, the engines and devices behind them, and how they are doing right now."""
 
 import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from paceline.addresses import is_loopback
 from paceline.engines import ENGINES
 from paceline.money.prices import Prices
 from paceline.processes import Supervisor
@@ -90,6 +93,7 @@ class Fleet:
             supervisor.on_change = self._update
             same = old is not None and old.supervisor is supervisor and old.device is device
             handle = old if old and same else EngineHandle(settings, supervisor, device)
+            handle.machine = _machine(settings) if configuration.sharing.store or settings.machine_kind else ""
             if old and old.supervisor is supervisor:
                 handle.illness, handle.limits, handle.pace = old.illness, old.limits, old.pace
             self.engines[settings.name] = handle
@@ -285,6 +289,15 @@ def _is_declared(engine: str, served: Served) -> bool:
         return False
     named = {engine_of(lane) for lane in model.lanes} | model.engine_models.keys()
     return engine in named or model.offer_of(engine) is not None
+
+
+def _machine(settings: EngineSettings) -> str:
+    """Where an engine runs, by what all who speak to it call that."""
+    url = urlsplit(settings.url or "")
+    if not url.hostname:
+        return f"{socket.gethostname()}/{settings.device or settings.name}"
+    host = socket.gethostname() if is_loopback(url.hostname) else url.hostname
+    return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
 def _timing(server: ServerSettings) -> Timing:

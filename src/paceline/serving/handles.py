@@ -16,7 +16,7 @@ from paceline.processes import Health, Supervisor
 from paceline.serving.illness import Illness
 from paceline.serving.limits import Limits
 from paceline.serving.model_identity import lasting_description
-from paceline.serving.pace import Pace
+from paceline.serving.pace import StreamPace
 from paceline.serving.turns import Device, Turn
 from paceline.settings import CloudEngineSettings, EngineSettings
 from paceline.types import Lane, LaneState
@@ -36,10 +36,12 @@ class EngineHandle:
     settings: EngineSettings
     supervisor: Supervisor
     device: Device
+    machine: str = ""
+    """Where it runs, where others like it may run elsewhere."""
     illness: Illness = field(default_factory=Illness)
     limits: Limits = field(default_factory=Limits)
     """A provider's."""
-    pace: Pace = field(default_factory=Pace)
+    pace: StreamPace = field(default_factory=StreamPace)
     passing: int = 0
     """Requests that are passed through to it undecided; counted by :meth:`passes_one`."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)
@@ -189,7 +191,8 @@ class EngineHandle:
             settings = self.settings
             if entry:
                 self._described[name] = lasting_description(entry, self._described.get(name))
-            about = ([self._described[name]] if entry else [], settings.device or settings.name)
+            kind = settings.machine_kind or settings.device or settings.name
+            about = ([self._described[name]] if entry else [], kind)
             engine = (*settings.decoding, facts and facts.build)
             self._identities[name] = (_hash((*about, *engine)), _hash(about))
         return self._identities[name]
@@ -239,6 +242,11 @@ class LaneHandle:
         self.running += 1
         return turn
 
+    @property
+    def load(self) -> LaneState:
+        """What it has in flight, for other routers. May be asked for in any thread."""
+        return LaneState(self.lane, machine=self.engine.machine, running=self.running, waiting=self.waiting)
+
     def leave(self, turn: Turn) -> None:
         """A request that had taken a turn here is over."""
         turn.release()
@@ -252,6 +260,7 @@ class LaneHandle:
             self.lane,
             fingerprint=fingerprint,
             model=model_hash,
+            machine=engine.machine,
             healthy=is_up and not engine.illness.is_ejected,
             is_up=is_up,
             running=self.running,

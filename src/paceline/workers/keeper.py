@@ -48,8 +48,8 @@ LAST_WORDS_S = 10.0
 """For workers to end when their answers' time is over, before they are killed."""
 SHARING_INTERVAL_S = 0.5
 """Between two looks of a worker for what the others have learned, where the configuration names no store."""
-LAST_LEARNING_S = 3.0
-"""For what workers told at their end to be learned, so that it is kept."""
+AGREEMENT_TIMEOUT_S = 3.0
+"""For what others told to be learned, at the beginning and at the end."""
 KEEPS = "keep a worker"
 """Name of the tasks that start workers again."""
 K = TypeVar("K")
@@ -130,12 +130,15 @@ class Keeper:
             self._storage = Storage(_without_records(self._configuration), self._state_directory)
             opened.push_async_callback(self._storage.close)
             self._budgets = Budgets(self._storage.ledger)
-            self._router = Router((), knowledge=await self._storage.knowledge())
+            self._router = Router(
+                (), knowledge=await self._storage.knowledge(), conversation_key=self._storage.conversation_key
+            )
             self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
             self._sharer = sharer_of(self._for_workers(self._configuration), self._router)
             assert self._sharer is not None  # there is a store
             opened.push_async_callback(asyncio.to_thread, self._sharer.stop)
             self._sharer.start()
+            await self._agreed(since_s=0.0)  # so that workers begin with what was learned before
             # 3. The engines.
             self.fleet = Fleet(self._configuration, self._log_directory)
             self._number(self.fleet)
@@ -310,7 +313,7 @@ class Keeper:
                     worker.kill()
             if loop.time() - saved_s >= SAVE_EVERY_S:
                 saved_s = loop.time()
-                await self._storage.save(self._router.knowledge)
+                await self._storage.save(self._router)
 
     def _serving(self) -> Sequence[OneWorker]:
         return [worker for worker in self._workers.values() if worker.is_serving]
@@ -341,15 +344,15 @@ class Keeper:
             for worker in workers:
                 worker.kill()
             await asyncio.wait(late)
-        await self._learn_the_rest()
+        await self._agreed(since_s=asyncio.get_running_loop().time())  # so that what they told last is kept
 
-    async def _learn_the_rest(self) -> None:
-        """Until what the workers have told at their end is learned."""
+    async def _agreed(self, since_s: float) -> None:
+        """Until all is learned that was told until some moment, or the store keeps that waiting for too long."""
         loop = asyncio.get_running_loop()
-        ended_s = loop.time()
-        while loop.time() - ended_s < LAST_LEARNING_S and self._sharer is not None:
+        deadline_s = loop.time() + AGREEMENT_TIMEOUT_S
+        while loop.time() < deadline_s and self._sharer is not None:
             agreed_s = self._sharer.state().agreed_s
-            if agreed_s is not None and agreed_s < loop.time() - ended_s:
+            if agreed_s is not None and loop.time() - agreed_s > since_s:
                 return
             await asyncio.sleep(TELL_INTERVAL_S)
 
@@ -488,7 +491,7 @@ class Keeper:
     async def _stop_engines(self) -> None:
         async with self._reloading:
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
-            await self._storage.save(self._router.knowledge)
+            await self._storage.save(self._router)
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

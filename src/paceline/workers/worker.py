@@ -11,7 +11,7 @@ from typing import Any
 
 from paceline.configuration import ConfigurationError
 from paceline.engines import ENGINES
-from paceline.http.answers import Answers, Reload
+from paceline.http.answers import Answers, CurrentSharer, Reload
 from paceline.http.own_process import calm_garbage_collector, say
 from paceline.http.server import Gateway, Parts
 from paceline.http.storage import Storage
@@ -25,7 +25,6 @@ from paceline.serving.fleet import Fleet, Makers
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.turns import Device
 from paceline.settings import Configuration, DeviceSettings, EngineSettings
-from paceline.sharing import Sharer
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal, T
 from paceline.workers.messages import Beginning, EngineUse, Feedback, Load, RecentRequests, Setting, Stop
 from paceline.workers.turns import FREE, DeviceState, SharedDevice
@@ -233,7 +232,7 @@ class _WorkerParts(Parts, Makers):
     def storage(self, configuration: Configuration, directory: Path | None) -> Storage:
         return Storage(configuration, directory, self._book)
 
-    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: CurrentSharer) -> Answers:
         self.own_answers = _AnswersOfAll(pipeline, log, sharer, self._channel)
         return self.own_answers
 
@@ -288,7 +287,7 @@ class _KeptElsewhere:
 class _AnswersOfAll(Answers):
     """Tells of all workers, whichever is asked."""
 
-    def __init__(self, pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None, channel: Channel) -> None:
+    def __init__(self, pipeline: Pipeline, log: DecisionLog | None, sharer: CurrentSharer, channel: Channel) -> None:
         super().__init__(pipeline, self._ask_for_reload, log, sharer)
         self._channel = channel
 

@@ -59,7 +59,7 @@ def test_each_kind_of_replica_is_told_its_own_lane() -> None:
     candidates = [Candidate("a", 0, offer("plain", PLAIN)), Candidate("b", 0, offer("lookup", LOOKUP))]
     ranking = ranker().rank(request_of(EDIT), candidates)
     assert names(ranking.order) == ["b", "a"], "an edit repeats what stands in its prompt"
-    told = choice(ranking, "router", 7)
+    told = choice(ranking, "shared", "router", 7)
     assert told is not None
     assert told.lanes == {"of plain": "plain/plain", "of lookup": "lookup/ngram-8"}
     assert (told.fingerprint, told.number) == ("of lookup", 7)
@@ -135,7 +135,7 @@ def test_who_is_ill_or_tells_nothing_or_has_failed_is_asked_last() -> None:
 def test_where_nobody_tells_anything_the_least_busy_serves() -> None:
     ranking = ranker().rank(request_of(STORY), [Candidate("a", 2, None), Candidate("b", 1, None)])
     assert names(ranking.order) == ["b", "a"]
-    assert choice(ranking, "router", 1) is None
+    assert choice(ranking, "shared", "router", 1) is None
 
 
 def test_rules_name_lanes_of_engines() -> None:
@@ -191,7 +191,7 @@ class AsPydantic:
 def test_models_of_pydantics_are_bodies_too() -> None:
     body = AsPydantic(**STORY)
     assert body_at(["x", body]) == 1
-    told = with_note(body, Choice("r", 1, {}, "f", "why"))
+    told = with_note(body, Choice("s", "r", 1, {}, "f", "why"))
     assert isinstance(note_in(told), Choice)
     assert fields_of(told) == STORY
     assert note_in(body) is None

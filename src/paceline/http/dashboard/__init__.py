@@ -1,6 +1,8 @@
-"""The dashboard: one page with its style and its script. It holds no data; its script asks for that."""
+"""The dashboard: one page with its styles and scripts. They hold no data; the scripts ask for that."""
 
 from importlib.resources import files
+
+from msgspec import Struct
 
 HEADERS = [
     (
@@ -10,14 +12,29 @@ HEADERS = [
     ),
     (b"cache-control", b"no-cache"),
     (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
 ]
 _TYPES = {"html": b"text/html; charset=utf-8", "css": b"text/css", "js": b"text/javascript"}
-_PATHS = {
-    "/paceline/": "index.html",
-    "/paceline/dashboard.css": "dashboard.css",
-    "/paceline/dashboard.js": "dashboard.js",
-}
-DOCUMENTS = {
-    path: (_TYPES[name.rpartition(".")[2]], (files(__name__) / name).read_bytes()) for path, name in _PATHS.items()
-}
-"""By path: media type and body."""
+PAGE, PARTS = "/paceline/", "/paceline/page/"
+"""Where the page is, and the files that it needs."""
+
+
+class Document(Struct, frozen=True):
+    """A file as it is served."""
+
+    kind: bytes
+    """Its media type."""
+    body: bytes
+
+
+def _documents() -> dict[str, Document]:
+    """By path."""
+    found = {}
+    for file in (*files(__name__).iterdir(), *(files(__name__) / "uplot").iterdir()):
+        kind = _TYPES.get(file.name.rpartition(".")[2])
+        if kind is not None:
+            found[PAGE if file.name == "index.html" else PARTS + file.name] = Document(kind, file.read_bytes())
+    return found
+
+
+DOCUMENTS = _documents()

@@ -4,7 +4,7 @@ from paceline.integrations.ray_serve.engine import EngineReplica, Head, NotServe
 from paceline.integrations.ray_serve.ingress import Ingress
 from paceline.integrations.ray_serve.replica import Lanes, PacelineReplica, Serving
 from paceline.integrations.ray_serve.router import PacelineRouter, router_config
-from paceline.integrations.ray_serve.shared import RayStore, shared_actor
+from paceline.integrations.ray_serve.shared import RayStore
 
 __all__ = [
     "EngineReplica",
@@ -17,5 +17,4 @@ __all__ = [
     "RayStore",
     "Serving",
     "router_config",
-    "shared_actor",
 ]

@@ -15,7 +15,6 @@ from ray import serve
 from paceline.configuration import parse
 from paceline.engines import ENGINES
 from paceline.integrations.ray_serve.replica import Lanes, PacelineReplica, Serving, device_name, hashed, machine_class
-from paceline.integrations.ray_serve.shared import DEFAULT_NAME
 from paceline.integrations.replicas.notes import Offer, OfferedLane, request_of
 from paceline.paths import log_directory
 from paceline.processes import Health, Supervisor
@@ -32,6 +31,8 @@ PATHS: Mapping[Api, str] = {
     Api.OPENAI_COMPLETIONS: "/v1/completions",
     Api.OPENAI_RESPONSES: "/v1/responses",
 }
+MAX_SAID_BYTES = 200
+"""Of what an engine says that can't serve."""
 JSON = [(b"content-type", b"application/json")]
 
 
@@ -68,14 +69,13 @@ class EngineReplica(PacelineReplica):
     Args:
         configuration: the text of a configuration of Paceline's with an ``[[engine]]`` table; no other table counts.
             With several, the replicas take them in turn, by their rank.
-        shared: the name of the actor over which routers share what they learn.
 
     Raises:
         ConfigurationError: it can't be used; ``str()`` says where and why.
         RuntimeError: the engine did not start; ``str()`` says why.
     """
 
-    async def __init__(self, configuration: str, shared: str = DEFAULT_NAME) -> None:  # type: ignore[misc] # Ray awaits it
+    async def __init__(self, configuration: str) -> None:  # type: ignore[misc] # Ray awaits it
         engines = parse(configuration, "EngineReplica's configuration").engine
         if not engines:
             raise ConfigurationError("EngineReplica's configuration: it has no [[engine]] table")
@@ -89,7 +89,7 @@ class EngineReplica(PacelineReplica):
             self._settings, ENGINES[settings.kind], log_directory=log_directory() / Path(self.replica).name
         )
         self._engine = EngineHandle(self._settings, supervisor, Device(takes_turns=False))
-        self.paceline = Lanes(self._offer, shared)
+        self.paceline = Lanes(self._offer)
         supervisor.start()
         await self._started()
 
@@ -108,13 +108,13 @@ class EngineReplica(PacelineReplica):
                 async for part in self._answered(serving):
                     yield part
             except (ConnectFailed, ConnectionLost) as error:
-                serving.status, serving.error = 502, f"{self._settings.name}: {error}"
+                serving.status, serving.error = 502, type(error).__name__
                 if isinstance(error, ConnectFailed):
                     self._engine.supervisor.report_failure(str(error))
                 else:
                     self._engine.supervisor.suspect(str(error))
                 if serving.first_byte_s is None:
-                    raise NotServed(serving.error, self.replica) from error
+                    raise NotServed(f"{self._settings.name}: {error}", self.replica) from error
                 raise
 
     async def models(self) -> bytes:
@@ -148,9 +148,9 @@ class EngineReplica(PacelineReplica):
         async with await self._engine.client.send("POST", path, [*JSON, *self._engine.key_headers], body) as answer:
             serving.status = answer.status
             if answer.status >= 500 or answer.status in REFUSALS:
-                said = (await answer.read_all())[:200].decode("utf-8", "replace")
-                serving.error = f"{self._settings.name} answered {answer.status}: {said}"
-                raise NotServed(serving.error, self.replica)
+                said = (await answer.read_all())[:MAX_SAID_BYTES].decode("utf-8", "replace")
+                serving.error = f"answered {answer.status}"
+                raise NotServed(f"{self._settings.name} answered {answer.status}: {said}", self.replica)
             content_type = (answer.header(b"content-type") or b"application/json").decode("latin-1")
             observer.is_stream = content_type.startswith("text/event-stream")
             # 3. Its body, piece by piece.
@@ -165,7 +165,7 @@ class EngineReplica(PacelineReplica):
                 yield part
         # 4. What it told of itself.
         if observer.error is not None:
-            serving.error = observer.error
+            serving.error = "an error inside the answer"
         serving.observed, serving.answered = observer.observation(), observer.answered()
 
     async def _started(self) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import ray
 from ray import serve
 
-from paceline.integrations.ray_serve.shared import DEFAULT_NAME, shared_actor
+from paceline.integrations.ray_serve.shared import SharedActor
 from paceline.integrations.replicas.notes import (
     Choice,
     Offer,
@@ -39,13 +39,12 @@ class Lanes:
 
     Args:
         offer: tells what it offers, whenever it is asked.
-        shared: the name of the actor by which routers are told what became of their requests.
     """
 
-    def __init__(self, offer: Callable[[], Offer], shared: str = DEFAULT_NAME) -> None:
+    def __init__(self, offer: Callable[[], Offer]) -> None:
         self.offer = offer
-        self._shared_name = shared
-        self._shared: Any = None
+        self._shared: dict[str, SharedActor] = {}
+        """The actors by which routers are told what became of their requests, by name."""
         self._running = 0
         self._request_s = 0.0
         self._counted_s = perf_counter()
@@ -59,7 +58,6 @@ class Lanes:
         name: str = "engine",
         device: str | None = None,
         slots: int | None = None,
-        shared: str = DEFAULT_NAME,
     ) -> "Lanes":
         """Those of a replica that decodes by itself.
 
@@ -85,7 +83,7 @@ class Lanes:
             lanes=tuple(OfferedLane(strategy.name, strategy) for strategy in strategies),
             slots=slots,
         )
-        return cls(lambda: offer, shared)
+        return cls(lambda: offer)
 
     @contextmanager
     def serving(self, body: Any) -> Iterator["Serving"]:
@@ -103,7 +101,7 @@ class Lanes:
             raise
         except BaseException as error:
             if serving.error is None:
-                serving.status, serving.error = FAILED, f"{type(error).__name__}: {error}"[:200]
+                serving.status, serving.error = FAILED, type(error).__name__  # its words may quote the request
             raise
         finally:
             took_s = perf_counter() - begun_s
@@ -136,11 +134,10 @@ class Lanes:
             fingerprint=serving.offer.fingerprint,
         )
         try:
-            if self._shared is None:
-                self._shared = shared_actor(self._shared_name)
-            self._shared.report.remote(choice.router, msgspec.msgpack.encode(Served(choice.number, outcome)))
+            shared = self._shared.setdefault(choice.shared, SharedActor(choice.shared))
+            shared.handle.report.remote(choice.router, msgspec.msgpack.encode(Served(choice.number, outcome)))
         except Exception as error:
-            self._shared = None
+            self._shared.pop(choice.shared, None)
             log.warning("a router can't be told what became of its request: %s", error)
 
 
@@ -190,7 +187,7 @@ class PacelineReplica:
         """Called by Ray Serve, once, when the replica is ready."""
         return self.paceline.offer().told()
 
-    def record_routing_stats(self) -> dict[str, str]:
+    async def record_routing_stats(self) -> dict[str, Any]:
         """Called by Ray Serve now and then."""
         return self.paceline.offer().told()
 

@@ -3,22 +3,22 @@
 import asyncio
 import logging
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from secrets import token_hex
+from threading import Thread
 from typing import Any
 
 import msgspec
-from ray.exceptions import RayError
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import (
     MultiplexMixin,
     PendingRequest,
+    ReplicaID,
     RequestRouter,
     RunningReplica,
 )
 
-from paceline.integrations.ray_serve.shared import DEFAULT_NAME, shared_actor
+from paceline.integrations.ray_serve.shared import DEFAULT_NAME, RayStore, SharedActor
 from paceline.integrations.replicas.notes import (
     Choice,
     Offer,
@@ -33,13 +33,16 @@ from paceline.integrations.replicas.notes import (
 )
 from paceline.integrations.replicas.ranking import Candidate, Ranker, choice
 from paceline.routing.router import Router, note_failure
-from paceline.settings import RoutingSettings, Rule
+from paceline.settings import RoutingSettings, Rule, SharingSettings
+from paceline.sharing import Sharer, new_origin
 from paceline.types import Decision
 
 STATISTICS_PERIOD_S = 1.0
 """How often replicas are asked what they offer. They tell it when they start; later it changes with their health."""
 MAX_AWAITED = 10_000
 """Decisions whose outcome has not been told; the oldest are given up."""
+NOT_GENERATING = frozenset(("embeddings", "score", "transcriptions", "tokenize", "detokenize"))
+"""Methods of Ray's LLM deployments whose bodies look like those of generation requests, and are none."""
 TAKE_REPORTS_S = 10.0
 """How long the shared actor is asked to wait for a report."""
 RETRY_S = 1.0
@@ -75,6 +78,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         rules: Sequence[Mapping[str, Any]] = (),
         seed: int | None = None,
         shared: str = DEFAULT_NAME,
+        interval_s: float = SharingSettings().interval_s,
     ) -> None:
         """Called by Ray Serve with the deployment's ``request_router_kwargs``.
 
@@ -82,6 +86,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
             exploration, rules: as in the configuration's ``[routing]`` and ``[[rule]]``.
             seed: of the random numbers by which lanes are tried.
             shared: the name of the actor over which routers share what they learn.
+            interval_s: as in the configuration's ``[sharing]``.
 
         Raises:
             msgspec.ValidationError: a setting is wrong; the message says which.
@@ -89,14 +94,20 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         settings = msgspec.convert({"exploration": exploration}, RoutingSettings)
         self.paceline = Router((), settings, rules=msgspec.convert(rules, tuple[Rule, ...]), seed=seed)
         """Decides and learns."""
-        self.origin = token_hex(8)
+        self.origin = new_origin()
         """This router's name among all that share."""
         self._ranker = Ranker(self.paceline, seed)
-        self._shared = shared_actor(shared)
+        self._shared = SharedActor(shared)
+        sharing = msgspec.convert({"interval_s": interval_s}, SharingSettings)
+        self._sharer = Sharer(self.paceline, RayStore(shared), self.origin, sharing)
+        self._sharer.start()
+        weakref.finalize(self, _stop, self._sharer).atexit = False
         self._awaited: OrderedDict[int, Decision] = OrderedDict()
         self._decisions = 0
-        self._offers: dict[Any, tuple[Any, Offer | None]] = {}
+        self._offers: dict[ReplicaID, tuple[Any, Offer | None]] = {}
         """By replica: its statistics, and what they tell."""
+        self._sent: Counter[ReplicaID] = Counter()
+        """Requests of this router's that a replica has, by replica."""
         self._listening: asyncio.Task[None] | None = None
 
     async def choose_replicas(
@@ -126,7 +137,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         self._listen()
         arguments = [*pending.args, *pending.kwargs.values()]
         place = body_at(arguments)
-        if place is None or not replicas:
+        if place is None or not replicas or pending.metadata.call_method in NOT_GENERATING:
             return [replicas]
         body = arguments[place]
         note = note_in(body)
@@ -139,7 +150,8 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         ranking = self._ranker.rank(request_of(fields_of(body)), candidates, avoid)
         # 3. Tell it.
         self._decisions += 1
-        if ranking.decision is not None and (told := choice(ranking, self.origin, self._decisions)) is not None:
+        told = choice(ranking, self._shared.name, self.origin, self._decisions)
+        if ranking.decision is not None and told is not None:
             self._awaited[self._decisions] = ranking.decision
             if len(self._awaited) > MAX_AWAITED:
                 self._awaited.popitem(last=False)
@@ -148,7 +160,8 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
 
     def _candidate(self, name: str, replica: RunningReplica) -> Candidate:
         """As it is now."""
-        in_flight = self.replica_queue_len_cache.get(replica.replica_id) or 0
+        seen = self.replica_queue_len_cache.get(replica.replica_id) or 0  # of all routers, but forgotten after seconds
+        in_flight = max(seen, self._sent[replica.replica_id])
         statistics = replica.routing_stats or replica.replica_metadata
         known = self._offers.get(replica.replica_id)
         if known is None or known[0] != statistics:
@@ -160,6 +173,18 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         super().update_replicas(replicas)
         present = {replica.replica_id for replica in replicas}
         self._offers = {replica: known for replica, known in self._offers.items() if replica in present}
+        self._sent = Counter({replica: count for replica, count in self._sent.items() if replica in present})
+
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """Called by Ray Serve when a request goes to a replica."""
+        super().on_send_request(replica_id)
+        self._sent[replica_id] += 1
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Called by Ray Serve when a replica has refused or served a request, or failed to."""
+        super().on_request_completed(replica_id, internal_request_id)
+        if self._sent[replica_id] > 0:
+            self._sent[replica_id] -= 1
 
     # Learning
 
@@ -181,13 +206,19 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
             note_failure(self.paceline.failures, "a replica's report")
 
 
-async def _take_reports(router: "weakref.ref[PacelineRouter]", shared: Any, origin: str) -> None:
+def _stop(sharer: Sharer) -> None:
+    """In a thread of its own: it may have to wait for the actor."""
+    Thread(target=sharer.stop, daemon=True).start()
+
+
+async def _take_reports(router: "weakref.ref[PacelineRouter]", shared: SharedActor, origin: str) -> None:
     """Until the router is gone."""
     while router() is not None:
         try:
-            reports = await shared.take_reports.remote(origin, TAKE_REPORTS_S)
-        except RayError as error:
-            log.warning("the actor that routers share can't be reached, and is asked again: %s", error)
+            reports = await shared.handle.take_reports.remote(origin, TAKE_REPORTS_S)
+        except Exception as error:  # whatever is wrong with the actor, requests are routed
+            log.warning("what became of requests is not known for now: %s", str(error).partition("\n")[0])
+            shared.forget()
             await asyncio.sleep(RETRY_S)
             continue
         if (present := router()) is not None:

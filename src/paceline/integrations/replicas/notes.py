@@ -56,8 +56,10 @@ class Offer(Struct, frozen=True):
 class Choice(Struct, frozen=True):
     """What was decided for a request. It travels in its body, under :data:`FIELD`."""
 
+    shared: str
+    """Over what its outcome is to be told: the name of what routers share."""
     router: str
-    """Who is to be told what becomes of it."""
+    """Who is to be told that."""
     number: int
     """Of the router's decisions."""
     lanes: Mapping[str, str]

@@ -115,12 +115,13 @@ class Ranker:
                 self._last.popitem(last=False)
 
 
-def choice(ranking: Ranking, router: str, number: int) -> Choice | None:
+def choice(ranking: Ranking, shared: str, router: str, number: int) -> Choice | None:
     """What the replica that comes to serve the request is told; ``None`` where there was nothing to decide."""
     decision = ranking.decision
     if decision is None:
         return None
     return Choice(
+        shared=shared,
         router=router,
         number=number,
         lanes=ranking.lanes,
