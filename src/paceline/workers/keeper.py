@@ -134,10 +134,8 @@ class Keeper:
                 (), knowledge=await self._storage.knowledge(), conversation_key=self._storage.conversation_key
             )
             self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
-            self._sharer = sharer_of(self._for_workers(self._configuration), self._router)
-            assert self._sharer is not None  # there is a store
-            opened.push_async_callback(asyncio.to_thread, self._sharer.stop)
-            self._sharer.start()
+            await self._share(self._configuration)
+            opened.push_async_callback(self._end_sharing)
             await self._agreed(since_s=0.0)  # so that workers begin with what was learned before
             # 3. The engines.
             self.fleet = Fleet(self._configuration, self._log_directory)
@@ -194,6 +192,8 @@ class Keeper:
         async with self._reloading:
             configuration = await asyncio.to_thread(self._load)
             Access(configuration)
+            if configuration.sharing != self._configuration.sharing:
+                await self._share(configuration)
             fleet = Fleet(configuration, self._log_directory, self.fleet)
             old, self._configuration, self.fleet = self._configuration, configuration, fleet
             self._number(fleet)
@@ -345,6 +345,22 @@ class Keeper:
                 worker.kill()
             await asyncio.wait(late)
         await self._agreed(since_s=asyncio.get_running_loop().time())  # so that what they told last is kept
+
+    async def _share(self, configuration: Configuration) -> None:
+        """Learn what the workers do, by the store that a configuration wants.
+
+        Raises:
+            ConfigurationError: there is no such store; the old one stays.
+        """
+        sharer = sharer_of(self._for_workers(configuration), self._router)
+        assert sharer is not None  # workers always have a store
+        await self._end_sharing()
+        self._sharer = sharer
+        sharer.start()
+
+    async def _end_sharing(self) -> None:
+        if self._sharer is not None:
+            await asyncio.to_thread(self._sharer.stop)
 
     async def _agreed(self, since_s: float) -> None:
         """Until all is learned that was told until some moment, or the store keeps that waiting for too long."""
