@@ -268,6 +268,7 @@ class Gateway:
             placer=Placer(self._configuration, storage.ledger),
         )
         router.placer.power_meter = power_meter
+        await storage.recall(router.placer)
         self.pipeline = Pipeline(fleet, router)
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
         storage.listen_to(self.pipeline)
@@ -394,7 +395,7 @@ class Gateway:
             await self.pipeline.close()
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             self._retiring.clear()
-            await self._storage.save(self.pipeline.router.knowledge)
+            await self._storage.save(self.pipeline.router)
 
     async def _keep_house(self) -> None:
         rounds = 0
@@ -403,7 +404,7 @@ class Gateway:
             self.pipeline.keep_house()
             rounds += 1
             if rounds % round(SAVE_EVERY_S / HOUSEKEEPING_INTERVAL_S) == 0:
-                await self._storage.save(self.pipeline.router.knowledge)
+                await self._storage.save(self.pipeline.router)
 
 
 def sharer_of(
