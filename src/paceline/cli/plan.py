@@ -41,7 +41,7 @@ and what is given up where it does not all fit. The arithmetic is on the header 
 cards need not be here."""
 EXAMPLES = """examples:
   paceline plan model.gguf                                        for this machine
-  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context-tokens 524288
+  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context 524288
   paceline plan model.gguf --gpus 24,24 --host-memory 64 --explain
   paceline plan model.gguf --write paceline.toml                  then: paceline serve --config paceline.toml
 """
@@ -68,8 +68,8 @@ def register(commands: Subparsers) -> None:
         help="memory of the host (default: what is available here)",
     )
     parser.add_argument(
+        "--context",
         "--context-tokens",
-        dest="context",
         type=whole_number(1, MAX_CONTEXT_TOKENS),
         metavar="N",
         help="tokens of each request (default: as many as are useful and fit)",

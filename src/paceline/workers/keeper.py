@@ -313,7 +313,7 @@ class Keeper:
                     worker.kill()
             if loop.time() - saved_s >= SAVE_EVERY_S:
                 saved_s = loop.time()
-                await self._storage.save(self._router.knowledge)
+                await self._storage.save(self._router)
 
     def _serving(self) -> Sequence[OneWorker]:
         return [worker for worker in self._workers.values() if worker.is_serving]
@@ -491,7 +491,7 @@ class Keeper:
     async def _stop_engines(self) -> None:
         async with self._reloading:
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
-            await self._storage.save(self._router.knowledge)
+            await self._storage.save(self._router)
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

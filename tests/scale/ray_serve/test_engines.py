@@ -21,6 +21,8 @@ STORY = "Tell me a story about a lighthouse."
 EDIT = (
     "Repeat this file as it is, and nothing else:\n```\n" + "".join(f"x{i} = x{i} + {i}\n" for i in range(20)) + "```"
 )
+BUSY_PERCENT = 10
+"""Of a processor: an engine that decodes takes a whole one, as far as others leave it."""
 BUILT = pytest.mark.skipif(
     usable(cache_directory()) is None, reason="needs the server of `paceline engine build`, as `make test-engines` does"
 )
@@ -81,29 +83,38 @@ def test_openais_client_is_served(two_kinds: Deployed) -> None:
     assert two_kinds.http.get("/v1/nothing").status_code == 404
 
 
+def test_an_engine_whose_client_has_left_stops(two_kinds: Deployed) -> None:
+    body = chat(STORY, stream=True) | {"max_tokens": 1500, "ignore_eos": True}
+    with two_kinds.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert next(answer.iter_bytes())
+        engine = engine_of(two_kinds, answer.headers["x-paceline-replica"])
+        assert engine.cpu_percent(interval=0.5) > BUSY_PERCENT
+    wait_until(lambda: engine.cpu_percent(interval=0.5) < BUSY_PERCENT)
+
+
 @pytest.mark.parametrize("what", ["engine", "replica"])
 def test_no_request_is_lost_when_a_replica_or_its_engine_is_killed(two_kinds: Deployed, what: str) -> None:
-    deployed = two_kinds
-    victim = ask(deployed, EDIT).headers["x-paceline-replica"]
+    victim = ask(two_kinds, EDIT).headers["x-paceline-replica"]
     with ThreadPoolExecutor(6) as clients:
-        asked = [clients.submit(ask, deployed, (STORY, EDIT)[number % 2]) for number in range(12)]
+        asked = [clients.submit(ask, two_kinds, (STORY, EDIT)[number % 2]) for number in range(12)]
         wait_until(lambda: sum(each.done() for each in asked) >= 2, within_s=60)
         if what == "replica":
-            os.kill(deployed.pid("engines", victim), signal.SIGKILL)
+            os.kill(two_kinds.pid("engines", victim), signal.SIGKILL)
         else:
-            kill_engine_of(deployed, victim)
+            engine_of(two_kinds, victim).kill()
         answers = [each.result(timeout=120) for each in asked]
     assert [answer.status_code for answer in answers] == [200] * 12, [answer.text[:200] for answer in answers]
     assert all(answered(answer) for answer in answers)
 
 
-def kill_engine_of(deployed: Deployed, replica: str) -> None:
+def engine_of(deployed: Deployed, replica: str) -> psutil.Process:
+    """The process of a replica's engine."""
     (engine,) = [
         child
         for child in psutil.Process(deployed.pid("engines", replica)).children(recursive=True)
         if "paceline.engines.embedded" in child.cmdline()
     ]
-    os.kill(engine.pid, signal.SIGKILL)
+    return engine
 
 
 @BUILT
