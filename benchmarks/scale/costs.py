@@ -13,6 +13,7 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -89,7 +90,7 @@ def measured(engines: int) -> dict[str, Any]:
         for _ in range(INTERVALS):
             times.append(serve(router, traffic, states, [next(numbers) for _ in range(requests)]))
             content, make_s = timed(lambda: encoded(sharing.delta()))
-            is_new, learn_s = timed(lambda content=content: listening.apply(decoded(content, Delta)))
+            is_new, learn_s = timed(partial(learned, listening, content))
             assert is_new, "it was learned"
             found.append((len(content), make_s, learn_s))
         deltas.append(
@@ -142,6 +143,11 @@ def serve(
         observe_s += process_time() - made_s
         choose_s += chosen_s - began_s
     return choose_s / len(requests), observe_s / len(requests)
+
+
+def learned(sharing: Sharing, content: bytes) -> bool:
+    """Learn a message; whether it was new."""
+    return sharing.apply(decoded(content, Delta))
 
 
 def timed(action: Callable[[], T]) -> tuple[T, float]:
