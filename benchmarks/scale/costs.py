@@ -90,7 +90,7 @@ def measured(engines: int) -> dict[str, Any]:
         for _ in range(INTERVALS):
             times.append(serve(router, traffic, states, [next(numbers) for _ in range(requests)]))
             content, make_s = timed(lambda: encoded(sharing.delta()))
-            is_new, learn_s = timed(partial(_learned, listening, content))
+            is_new, learn_s = timed(partial(learned, listening, content))
             assert is_new, "it was learned"
             found.append((len(content), make_s, learn_s))
         deltas.append(
@@ -145,8 +145,9 @@ def serve(
     return choose_s / len(requests), observe_s / len(requests)
 
 
-def _learned(listening: Sharing, content: bytes) -> bool:
-    return listening.apply(decoded(content, Delta))
+def learned(sharing: Sharing, content: bytes) -> bool:
+    """Learn a message; whether it was new."""
+    return sharing.apply(decoded(content, Delta))
 
 
 def timed(action: Callable[[], T]) -> tuple[T, float]:
