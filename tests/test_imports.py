@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"settings"},
     "money": {"settings"},
     "routing": {"settings", "inspection", "decision", "records", "money"},
+    "sharing": {"settings", "decision", "routing"},
     "serving": {
         *("settings", "wire", "inspection", "decision", "routing", "engines", "processes", "records", "money"),
         "translation",
@@ -33,9 +34,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "translation": {"engines"},
     "http": {
         *("settings", "configuration", "wire", "inspection", "decision", "routing", "engines", "processes"),
-        *("records", "evidence", "serving", "money", "translation"),
+        *("records", "evidence", "serving", "sharing", "money", "translation"),
+    },
+    "integrations": {"settings", "configuration", "wire", "engines", "processes", "routing", "serving", "http"},
+    "workers": {
+        *("settings", "configuration", "engines", "processes", "records", "routing", "serving", "sharing", "http"),
     },
     "bench": {"wire", "decision", "processes"},
+    "discovery": {"settings", "wire", "engines", "planning"},
+    "doctor": {"settings", "configuration", "wire", "engines", "planning", "money"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.
 ``cli`` stands above all and may import everything."""

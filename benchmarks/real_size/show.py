@@ -14,7 +14,7 @@ RESAMPLES = 2000
 
 def show(samples: Sequence[Sample], concurrency: int, ways: Sequence[str]) -> None:
     """Tables of one concurrency."""
-    times = {way: _s_per_token(samples, way) for way in ways}
+    times = {way: seconds_per_token(samples, way) for way in ways}
     static = [way for way in ways if way == PLAIN or way.startswith("mtp-")]
     tasks = dict(sorted({sample.number: sample.task for sample in samples}.items()))
     times["oracle"] = {number: min(times[way][number] for way in static) for number in tasks}
@@ -44,7 +44,7 @@ def show(samples: Sequence[Sample], concurrency: int, ways: Sequence[str]) -> No
         print(f"- what control adds to routing: {ratio:.3f} ({low:.3f} to {high:.3f})")
 
 
-def _s_per_token(samples: Sequence[Sample], way: str) -> dict[int, float]:
+def seconds_per_token(samples: Sequence[Sample], way: str) -> dict[int, float]:
     """For each request of the mix, the median over the rounds."""
     times: dict[int, list[float]] = {}
     for sample in samples:

@@ -127,11 +127,11 @@ def _bench(name: str, part: Part, program: str, models: dict[str, Path], out: Pa
     words = [*(part.quick_words if quick else part.words), "--figures", str(out / name)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        status = paceline(["bench", "--config", str(configuration), "--results", str(file), *words])
+        status = paceline(["bench", "run", "--config", str(configuration), "--results", str(file), *words])
     if status:
         raise SystemExit(f"{part.title} failed:\n{printed.getvalue()}")
     print(f"{part.title}: {printed.getvalue().splitlines()[-1]}", file=sys.stderr)
-    return f"## {part.title}\n\n`paceline bench {' '.join(words)}`\n\n```\n{printed.getvalue()}```\n"
+    return f"## {part.title}\n\n`paceline bench run {' '.join(words)}`\n\n```\n{printed.getvalue()}```\n"
 
 
 def _configuration(engine: str, program: str, models: dict[str, Path]) -> str:

@@ -14,7 +14,7 @@ GATED_BELOW = 0.5
 """Accepted share of drafts below which a gate inside the engine stops drafting for the rest of a request."""
 GATED_AFTER = 16
 """Tokens after which it knows."""
-_REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
+REQUEST = Request(Api.OPENAI_CHAT, "/v1/chat/completions", b"", {})
 """Policies look at its signals."""
 
 
@@ -26,7 +26,7 @@ def run(traffic: Traffic, make: MakePolicy, seed: int) -> Floats:
     beside, at_s = traffic.beside.tolist(), traffic.at_s.tolist()
     chosen: Ints = np.empty(len(traffic), np.int64)
     for request, signals in enumerate(traffic.signals):
-        decision = policy.choose(_REQUEST, signals, states[beside[request]])
+        decision = policy.choose(REQUEST, signals, states[beside[request]])
         lane = numbers[decision.lane]
         chosen[request] = lane
         policy.observe(decision, traffic.outcome(request, lane, at_s[request]))

@@ -614,8 +614,8 @@ class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     patterns: Annotated[
         tuple[str, ...],
         Meta(
-            description="Regular expressions; a request is private in whose body one is found. Only such are taken "
-            "whose search takes little time. Bodies that are too long to be searched are private."
+            description="Regular expressions; a request is private in whose body, address or headers one is found. "
+            "Only such are taken whose search takes little time. Bodies that are too long to be searched are private."
         ),
     ] = ()
     secrets: Annotated[
@@ -634,6 +634,36 @@ class BudgetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     key: Annotated[
         Name | None, Meta(description="The `[[key]]` whose requests count. Default: all requests together.")
     ] = None
+
+
+class SharingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this gateway learns together with others: each tells a common store what it learned, and learns from there
+    what the others told. Without the store each goes on alone."""
+
+    store: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="Where the common store is: `redis://host:6379/0` or `rediss://…` for a Redis or Valkey "
+            "(`unix:///path` for its socket; needs `paceline[sharing]`), or the path of a folder, which may be on a "
+            "network's file system. Default: nothing is shared.",
+        ),
+    ] = None
+    group: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]{1,64}$",
+            description="Gateways with the same store and the same group learn together.",
+        ),
+    ] = "paceline"
+    interval_s: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=60,
+            description="Time between two looks at the store, in seconds. With more than 64 gateways it is longer, so "
+            "that none has to read more than 64 messages in that time.",
+        ),
+    ] = 1.0
 
 
 class EvidenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -718,6 +748,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     placement: PlacementSettings = field(default_factory=PlacementSettings)
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
+    sharing: SharingSettings = field(default_factory=SharingSettings)
     cost: CostSettings = field(default_factory=CostSettings)
     cloud: tuple[CloudModel, ...] = ()
     budget: tuple[BudgetSettings, ...] = ()

@@ -398,6 +398,9 @@ class LaneState(Struct, frozen=True):
     another fingerprint does not count. Empty: the engine's name stands for it."""
     model: str = ""
     """Of that model and the device: lanes that share it make steps of the same cost. Empty: the fingerprint."""
+    machine: str = ""
+    """Where the engine runs, where others like it run elsewhere: those with the same fingerprint are its siblings, and
+    what is known of them holds for it but for how fast its machine is. Empty: it has none."""
     can_join: bool = True
     """Whether a request sent down this lane would start at once: the lane has its device's turn, or may take
     it, and has a free slot."""
@@ -637,6 +640,9 @@ class Outcome(Struct, frozen=True):
     """Lanes that it was sent down before, each with its fingerprint, whose engines failed."""
     deliveries: int = 0
     """How often it reached an engine, whatever came of it: each may have worked on it, and a provider may bill it."""
+    abandoned: tuple[tuple[str, str], ...] = ()
+    """Lanes that were sent it, each with its fingerprint, and were silent or broke off behind the head of an answer: a
+    provider may bill what it did until then."""
     cancelled: tuple[tuple[str, str], ...] = ()
     """Lanes that were sent it, each with its fingerprint, and were cancelled since another one was quicker, or, of
     providers, since nobody waited any more; a provider may ask money for that."""

@@ -260,7 +260,18 @@ def test_a_bench_of_real_engines(
 ) -> None:
     file, figures = tmp_path / "results.jsonl", tmp_path / "figures"
     learned = [one["measured"]["requests"] for one in real_gateway.lanes()]
-    words = ["bench", "--url", real_gateway.url, "--workload", str(few), "--max-tokens", "24", "--concurrency", "1,2"]
+    words = [
+        "bench",
+        "run",
+        "--url",
+        real_gateway.url,
+        "--workload",
+        str(few),
+        "--max-tokens",
+        "24",
+        "--concurrency",
+        "1,2",
+    ]
     assert main([*words, "--results", str(file), "--figures", str(figures)]) == 0
     said = capsys.readouterr().out
     assert "2 requests at once" in said
@@ -278,13 +289,13 @@ def test_a_bench_of_real_engines(
     assert {path.suffix for path in figures.iterdir()} == {".svg", ".png"}
     assert main([*words, "--results", str(file), "--resume"]) == 0  # nothing is left to do
     assert len(results.read(file).samples) == len(found.samples)
-    assert main(["bench", "--show", str(file)]) == 0
-    assert main(["bench", "--compare", str(file), str(file)]) == 0
+    assert main(["bench", "show", str(file)]) == 0
+    assert main(["bench", "compare", str(file), str(file)]) == 0
     assert "1.00 (1.00 to 1.00)" in capsys.readouterr().out
 
 
 def test_texts_of_real_lanes_are_the_same(real_gateway: Serving, few: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench", "--url", real_gateway.url, "--workload", str(few), "--check-lossless"]
+    words = ["bench", "lossless", "--url", real_gateway.url, "--workload", str(few)]
     assert main([*words, "--max-tokens", "24"]) == 0
     assert "ngram: " in capsys.readouterr().out
 
@@ -319,7 +330,7 @@ async def test_a_lane_that_changes_the_text_is_found(
     good, bad = await start_engine(telling("yes")), await start_engine(telling("no"))
     running = await start_gateway(lane("plain", good.url) + lane("ngram", bad.url, "ngram"))
 
-    words = ["bench", "--url", running.url, "--workload", str(few), "--check-lossless"]
+    words = ["bench", "lossless", "--url", running.url, "--workload", str(few)]
     assert await asyncio.to_thread(main, words) == 1
 
 
@@ -329,12 +340,12 @@ async def test_a_drafter_that_remembers_gets_each_prompt_once(
     one, other = await start_engine(), await start_engine()
     running = await start_gateway(lane("plain", one.url) + lane("pool", other.url, "ngram-mod"))
     file = tmp_path / "results.jsonl"
-    words = ["bench", "--url", running.url, "--workload", str(few), "--rounds", "3", "--results", str(file)]
+    words = ["bench", "run", "--url", running.url, "--workload", str(few), "--rounds", "3", "--results", str(file)]
     await asyncio.to_thread(main, words)
     sent = [sample.key[:2] for sample in results.read(file).samples]
     assert sorted(sent) == sorted((item, way) for item in ("1", "2") for way in ("plain", "pool"))
 
 
 def test_no_gateway_is_told(few: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--url", "http://127.0.0.1:9", "--workload", str(few)]) == 1
+    assert main(["bench", "run", "--url", "http://127.0.0.1:9", "--workload", str(few)]) == 1
     assert "no gateway answers" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def test_help_of_every_command() -> None:
 
 
 def test_check_says_what_a_file_means(configuration: Path) -> None:
-    done = paceline("check", str(configuration))
+    done = paceline("check", "--config", str(configuration))
     assert done.returncode == 0
     assert "mtp: openai, mtp n_max=3" in done.stdout
     assert "fine, 2 engines" in done.stdout
@@ -64,10 +64,10 @@ def test_check_says_what_a_file_means(configuration: Path) -> None:
 
 def test_check_says_what_is_wrong(configuration: Path) -> None:
     configuration.write_text(CONFIGURATION.replace("n_max = 3", "n_mx = 3"))
-    done = paceline("check", str(configuration))
+    done = paceline("check", "--config", str(configuration))
     assert done.returncode == 1
     assert done.stderr.startswith(f"{configuration}:11: engine[2].n_mx: unknown key")
-    assert paceline("check", "nowhere.toml").returncode == 1
+    assert paceline("check", "--config", "nowhere.toml").returncode == 1
 
 
 def test_explain_a_prompt(configuration: Path) -> None:

@@ -149,7 +149,7 @@ def test_bodies_that_are_no_objects(body: str, paceline: Paceline, tmp_path: Pat
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "localhost:9", "http://127.0.0.1:9/v1", "http://127.0.0.1:9/"])
 def test_addresses_that_are_understood(url: str, paceline: Paceline) -> None:
-    for command in (["lanes"], ["explain", "hi"], ["bench", "--quick"]):
+    for command in (["lanes"], ["explain", "hi"], ["bench", "run", "--quick"]):
         done = paceline(*command, "--url", url)
         assert done.returncode == 1
         assert "http://" in done.stderr
@@ -171,7 +171,7 @@ def test_check_looks_at_programs_flags_and_models(paceline: Paceline, tmp_path: 
 
     def said(*launch: str) -> str:
         file.write_text(f'[[engine]]\nname = "a"\nkind = "llama.cpp"\nlaunch = {json.dumps(launch)}\n')
-        done = paceline("check", file)
+        done = paceline("check", "--config", file)
         assert done.returncode == (0 if "fine" in done.stdout else 1)
         return done.stdout + done.stderr
 
@@ -187,7 +187,7 @@ def test_check_looks_at_programs_flags_and_models(paceline: Paceline, tmp_path: 
 def test_check_says_what_becomes_of_v1(paceline: Paceline, tmp_path: Path) -> None:
     file = tmp_path / "paceline.toml"
     file.write_text(FAR.replace(":9", ":9/v1"))
-    assert "the /v1 at the end of its url is left off" in paceline("check", file).stdout
+    assert "the /v1 at the end of its url is left off" in paceline("check", "--config", file).stdout
 
 
 def test_a_port_that_is_taken(paceline: Paceline, tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_nothing_is_up_until_an_engine_comes(tmp_path: Path) -> None:
         assert f"Anthropic  {serving.url}\n" in serving.said
         assert "\x1b" not in serving.said.partition("curl")[0]
         assert "slots of ?" not in serving.said
-        command = next(line for line in serving.said.splitlines() if "bench --quick" in line).partition("#")[0]
-        program = command.replace("bench --quick", "bench --help")
+        command = next(line for line in serving.said.splitlines() if "bench run --quick" in line).partition("#")[0]
+        program = command.partition(" run ")[0] + " --help"
         assert subprocess.run(program, shell=True, capture_output=True, check=False).returncode == 0
 
 
@@ -303,7 +303,18 @@ def test_top_ends_by_q(tmp_path: Path) -> None:
 
 def test_bench_that_is_interrupted_shows_what_it_has(real_gateway: Serving, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    command = [sys.executable, "-m", "paceline", "bench", "--quick", "--max-tokens", "4", "--url", real_gateway.url]
+    command = [
+        sys.executable,
+        "-m",
+        "paceline",
+        "bench",
+        "run",
+        "--quick",
+        "--max-tokens",
+        "4",
+        "--url",
+        real_gateway.url,
+    ]
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen([*command, "--results", str(results)], stdout=out, stderr=out)
         wait_until(lambda: results.exists() and results.read_bytes().count(b"\n") >= 8, within_s=60)
@@ -351,7 +362,7 @@ def test_what_others_name_is_printed_in_bounds() -> None:
 def test_an_engine_table_of_the_benchmarks_is_checked(paceline: Paceline, tmp_path: Path) -> None:
     file = tmp_path / "paceline.toml"
     file.write_text(engine("plain"))
-    assert paceline("check", file).returncode == 0
+    assert paceline("check", "--config", file).returncode == 0
 
 
 @pytest.mark.parametrize(("size_bytes", "warns"), [(1 << 20, False), (1 << 42, True)])

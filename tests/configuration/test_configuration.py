@@ -91,8 +91,8 @@ def test_engines_of_a_cpu_take_turns_unless_told_otherwise() -> None:
         (
             "[server]",
             "[servre]",
-            "file.toml:1: servre: unknown key; known here: server, routing, placement, privacy, evidence, cost, cloud, "
-            "budget, rule, key, device, engine, model",
+            "file.toml:1: servre: unknown key; known here: server, routing, placement, privacy, evidence, "
+            "sharing, cost, cloud, budget, rule, key, device, engine, model",
         ),
         ("port = 9000", "port = ", "file.toml:2: Invalid value"),
         ("[[device]]", "[device]", "file.toml:5: device"),

@@ -82,7 +82,7 @@ def test_what_a_step_costs_at_a_depth_is_learned_and_is_no_throttling() -> None:
 def test_depth_is_kept_through_forgetting() -> None:
     knowledge = learned((500, DEEPEST), 30)
     model = knowledge.models["m"]
-    model._forget()
+    model.forget()
     assert ("depth", "engine") in model.belief.numbers
     assert plain_step_s(knowledge, DEEPEST) == pytest.approx(step_s(DEEPEST), rel=0.15)
 

@@ -136,6 +136,36 @@ async def test_lanes_are_kinds_of_drafters_and_each_request_brings_costs_and_pri
     assert chosen.headers["x-paceline-lane"] == explained["lane"]
 
 
+async def test_a_lane_that_serves_in_another_ones_place_gets_a_control_of_its_own(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    well = Server()
+
+    async def breaks(received: Received, wire: Wire) -> None:
+        if "messages" in received.json:
+            await wire.json({"error": {"message": "out of memory"}}, 500)
+        else:
+            await well(received, wire)
+
+    urls = {}
+    for name, script in {"broken": breaks, "other": well}.items():
+        fake = await start_engine(script)
+        fake.props = {"total_slots": 2, "speculative": {"n_max": LOADED}}
+        urls[name] = fake.url
+    running = await start_gateway(
+        "".join(
+            f'[[engine]]\nname = "{name}"\nkind = "llama.cpp"\nurl = "{url}"\nstrategy = "mtp"\n'
+            for name, url in urls.items()
+        )
+    )
+    await until(lambda: all(engine.is_up for engine in running.gateway.fleet.engines.values()))
+    answer = await running.http.post("/v1/chat/completions", json=ASK)
+    assert "could not serve" in answer.headers["x-paceline-reason"]
+    lane, asked = answer.headers["x-paceline-lane"], answer.json()["asked"]
+    assert lane in ("other/ngram", "other/mtp", "other/all")
+    assert asked["speculative.control"]
+
+
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/completion")
 
 

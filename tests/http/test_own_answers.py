@@ -283,7 +283,7 @@ def test_a_clients_paths_hold_all_that_is_decided_on() -> None:
 
 
 def test_the_docs_hold_the_table_of_endpoints() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "how-it-works.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text()
     begin, end = "<!-- generated: python -m paceline.http.routes -->\n", "<!-- end of generated -->"
     assert page.partition(begin)[2].partition(end)[0].strip() == reference().strip()
 

@@ -1,12 +1,14 @@
 """What was spent: held ahead, corrected after, kept over restarts, and by the calendar whatever the clock does."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from tests.patient import wait_until
 
-from paceline.routing.budgets import Budgets, Ledger
+from paceline.routing.budgets import Budgets, Held, Ledger
 from paceline.settings import BudgetSettings
 
 NOON_S = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -107,3 +109,16 @@ def test_a_file_that_can_not_be_written_stops_nothing(tmp_path: Path) -> None:
     one.hold(None, 1.0, NOON_S)
     assert one.refuses(None, 0.1, NOON_S)
     ledger.close()
+
+
+def test_threads_that_ask_at_the_same_time_do_not_exceed_a_budget_together() -> None:
+    one = budgets(BudgetSettings(limit=1.0))
+    began = Barrier(16)
+
+    def holds(_: int) -> int:
+        began.wait()
+        return sum(isinstance(one.hold_if_left(None, 0.01, NOON_S), Held) for _ in range(20))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(holds, range(16))) in (99, 100)  # cents have no exact sum
+    assert one.spent(one.settings[0], NOON_S) <= 1.0

@@ -92,6 +92,26 @@ def test_a_pattern_sees_what_is_hidden_in_the_form() -> None:
     assert privacy.why_passed("/v1/files", (), b"zipped", None, is_readable=False) == "its body can't be searched"
 
 
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        (((b"x-title", b"of patient 4711"),), "pattern 1"),
+        (((b"x-title", b"of%20patient%204711"),), "pattern 1"),
+        (((b"x-title", "naïve".encode()),), "pattern 2"),
+        (((b"x-title", "naïve".encode("latin-1")),), "pattern 2"),
+        (((b"idempotency-key", b"ghp_" + b"a" * 36),), "it holds what looks like a secret"),
+        (((b"x-api_key", b"abcdefghijklmnop0123"),), "it holds what looks like a secret"),
+        (((b"authorization", b"Bearer sk-abcdefghijklmnopqrstuvwx"), (b"cookie", b"t=patient 4711")), ""),
+        (((b"x-title", b"of patient"), (b"x-id", b"4711")), ""),
+    ],
+)
+def test_headers_are_searched_too_but_for_the_clients_credentials(
+    headers: tuple[tuple[bytes, bytes], ...], why: str
+) -> None:
+    assert PRIVACY.why(asked(headers=headers)) == why
+    assert PRIVACY.why_passed("/v1/files", headers, b"", None) == why
+
+
 ARGUMENTS = json.dumps({"text": "Dear all,\npatient 4711"})
 """As a model calls a tool: JSON in a string of JSON."""
 
@@ -130,7 +150,16 @@ def test_a_path_is_private_however_it_is_spelt(path: str) -> None:
 def test_a_body_that_can_not_be_read_may_name_a_private_model() -> None:
     rules = '[[model]]\nname = "house"\nprivate = true\nlanes = ["gpu"]\n' + ENGINE
     privacy = Privacy(parse(rules, here=False))
-    assert "can't be read" in privacy.why_passed("/v1/embeddings", (), b"packed", None, None, is_readable=False)
+    assert "can't be told" in privacy.why_passed("/v1/embeddings", (), b"packed", None, is_readable=False)
+    assert "can't be told" in privacy.why_passed("/v1/embeddings", (), b"odd", None, None)
+    assert "its model" in privacy.why_passed("/v1/embeddings", (), b"odd", None, ("public", "house"))
+    for target in (
+        "/props?a=1&model=House",
+        "/props?model=h%6fuse",
+        "/v1beta/models/house:embed",
+        "/deployments/house/x",
+    ):
+        assert "its model" in privacy.why_passed(target, (), b"", None), target
     assert not privacy.why_passed("/v1/embeddings", (), b"{}", None)
 
 

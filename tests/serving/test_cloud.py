@@ -11,6 +11,7 @@ from tests.fake_engine import ANSWER, FakeEngine, Received, Script, Wire, answer
 from tests.patient import until
 
 from paceline.serving import illness, limits, pace
+from paceline.serving.attempts import Attempts
 from paceline.serving.limits import Limits
 from paceline.settings import RoutingSettings
 
@@ -118,6 +119,68 @@ async def test_what_a_provider_says_of_the_operators_account_is_no_clients_busin
     assert got.status_code == 503
     assert "sk-op" not in got.text
     assert f"answered {status}" in got.json()["error"]["message"]
+
+
+def spoken_by(text: str, *, status: int = 200, form: str = "json", cut: int = 1) -> Script:
+    """Answers with a text of which others' secrets are a part.
+
+    Args:
+        form: ``json``, ``chunked``, or a stream's ``events``, of which each piece has ``cut`` bytes.
+    """
+
+    async def script(received: Received, wire: Wire) -> None:
+        said = {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+        document = {"error": {"message": text}} if status >= 400 else said
+        headers = {"x-request-id": text}
+        if form == "json":
+            await wire.json(document, status, headers=headers)
+            return
+        if form == "events":
+            await wire.stream_head(headers)
+            whole = token(text) + b"data: [DONE]\n\n"
+        else:
+            await wire.head(status, {"content-type": "application/json", "transfer-encoding": "chunked", **headers})
+            whole = json.dumps(document).encode()
+        for at in range(0, len(whole), cut):
+            await wire.chunk(whole[at : at + cut])
+        await wire.end()
+
+    return script
+
+
+@pytest.mark.parametrize("kind", ["openai-api", "anthropic-api"])
+@pytest.mark.parametrize("status", [200, 400, 422, 429, 500])
+@pytest.mark.parametrize("form", ["json", "chunked", "events"])
+@pytest.mark.parametrize("cut", [1, 7, 10_000])
+async def test_a_provider_that_quotes_the_operators_secrets_tells_nobody_else(
+    kind: str,
+    status: int,
+    form: str,
+    cut: int,
+    start_engine: StartEngine,
+    start_gateway: StartGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if form == "events" and status != 200:
+        return
+    monkeypatch.setattr(Attempts, "pause_s", 0.0)
+    monkeypatch.setenv("CLOUD_PROJECT", "project/of-the-operator")
+    monkeypatch.setenv("CLOUD_KEY", "sk-sk-operators-own")
+    secrets = ("sk-sk-operators-own", "project/of-the-operator", r"project\/of-the-operator")
+    text = f"Wrong key: {secrets[0]}, sk-sk-sk-operators-own! {secrets[1]} sk-operators"
+    engine = await start_engine(spoken_by(text, status=status, form=form, cut=cut))
+    more = 'headers = { X-Project = "env:CLOUD_PROJECT" }\n' + 'apis = ["openai-chat"]\n'
+    running = await start_gateway(provider("cloud", engine, kind=kind, more=more))
+    path, body = "/v1/chat/completions", CHAT | {"stream": form == "events"}
+    got = await running.http.post(path, json=body)
+    seen = got.text + json.dumps(dict(got.headers)) + caplog.text + str(running.records)
+    assert not [secret for secret in secrets if secret in seen]
+    assert engine.requests[-1].headers["x-project"] == secrets[1]
+    if status in (200, 400, 422):
+        assert f"Wrong key: {'*' * 19}, sk-{'*' * 19}! {'*' * 23} sk-operators" in got.text
+    looked = (await running.http.get("/paceline/lanes")).text + (await running.http.get("/paceline/requests")).text
+    assert not [secret for secret in secrets if secret in looked]
 
 
 async def test_an_engine_of_ones_own_is_first_and_a_provider_stands_in(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from tests.conftest import StartEngine, StartGateway, chat
-from tests.fake_engine import ANSWER, Received, Wire
+from tests.fake_engine import ANSWER, FakeEngine, Received, Wire
 from tests.recording_sink import RecordingSink
 
 MARK = "zqx-private"
@@ -40,6 +40,8 @@ FORMS: Sequence[tuple[Sequence[str], bytes]] = (
     (["content-encoding: br"], b"what nobody here unpacks"),
     (["x-paceline-lane: provider"], BY_TEXT),
     (["x-paceline-lane: elsewhere"], BY_TEXT),
+    (["idempotency-key: IBAN"], PLAIN),
+    (["x-title: an IBAN"], PLAIN),
     (["content-type: text/plain"], BY_TEXT),
     (["upgrade: websocket", "connection: upgrade"], BY_TEXT),
     (["upgrade: h2c", "connection: upgrade, http2-settings", "http2-settings: AA"], BY_TEXT),
@@ -69,6 +71,21 @@ def written(method: str, path: str, headers: Sequence[str], body: bytes, is_chun
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def configured(own: FakeEngine, sinks: list[RecordingSink]) -> str:
+    """Of the models, one is private."""
+    engines = (
+        f'[[engine]]\nname = "provider"\nkind = "openai-api"\nurl = "{sinks[0].url}"\nmodels = ["m"]\n'
+        'api_key = "env:SINK_KEY"\npass_headers = ["x-title"]\n'
+        f'[[engine]]\nname = "elsewhere"\nkind = "openai"\nurl = "{sinks[1].url}"\ntakes_private = false\n'
+        f'[[engine]]\nname = "own"\nkind = "openai"\nurl = "{own.url}"\n'
+    )
+    models = (
+        '[[model]]\nname = "house"\nprivate = true\nlanes = ["provider", "elsewhere", "own"]\n'
+        '[[model]]\nname = "coder"\nlanes = ["provider", "elsewhere"]\n'
+    )
+    return models + engines
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_no_form_of_a_private_request_arrives_elsewhere(
     is_chunked: bool,
@@ -79,18 +96,8 @@ async def test_no_form_of_a_private_request_arrives_elsewhere(
 ) -> None:
     monkeypatch.setenv("SINK_KEY", "known-to-sinks")
     own = await start_engine(answers)
-    engines = (
-        f'[[engine]]\nname = "provider"\nkind = "openai-api"\nurl = "{sinks[0].url}"\nmodels = ["m"]\n'
-        'api_key = "env:SINK_KEY"\n'
-        f'[[engine]]\nname = "elsewhere"\nkind = "openai"\nurl = "{sinks[1].url}"\ntakes_private = false\n'
-        f'[[engine]]\nname = "own"\nkind = "openai"\nurl = "{own.url}"\n'
-    )
-    models = (
-        '[[model]]\nname = "house"\nprivate = true\nlanes = ["provider", "elsewhere", "own"]\n'
-        '[[model]]\nname = "coder"\nlanes = ["provider", "elsewhere"]\n'
-    )
     rules = '[privacy]\nheaders = ["x-team: legal"]\npatterns = ["\\\\bIBAN\\\\b"]\n'
-    running = await start_gateway(rules + models + engines)
+    running = await start_gateway(rules + configured(own, sinks))
     host, port = running.gateway.url.removeprefix("http://").rsplit(":", 1)
 
     async def answer_to(method: str, path: str, headers: Sequence[str], body: bytes) -> bytes:
@@ -111,3 +118,39 @@ async def test_no_form_of_a_private_request_arrives_elsewhere(
                 came = [sink.requests[count:] for sink, count in zip(sinks, before, strict=True)]
                 assert came == [[], []], (method, path, headers, body)
     assert own.requests
+
+
+def of_private_model(filling: str) -> bytes:
+    """A body of the private model, with others' names before, within and behind it."""
+    nested = json.dumps({"model": "coder", "text": '"model": "coder"'})
+    return f'{{"metadata": {nested}, "model": "house", "input": [{filling}], "messages": [{nested}]}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        of_private_model("1"),
+        of_private_model(json.dumps("x" * 3_000_000)),
+        of_private_model(",".join(["[1]"] * 1_500_000)),
+        of_private_model("1").replace(b'"model": "house"', rb'"m\u006fdel": "house"'),
+        of_private_model("1").decode().encode("utf-16"),
+        of_private_model(",".join(["1"] * 3_000_000))[:-1],
+    ],
+    ids=["small", "long", "dense", "escaped", "utf-16", "cut off"],
+)
+async def test_a_private_model_is_known_whatever_the_size_and_order(
+    body: bytes,
+    sinks: list[RecordingSink],
+    start_engine: StartEngine,
+    start_gateway: StartGateway,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SINK_KEY", "known-to-sinks")
+    own = await start_engine(answers)
+    running = await start_gateway(configured(own, sinks))
+    for path in ("/v1/embeddings", "/v1/chat/completions", "/v1/responses", "/v1/messages/count_tokens", "/v1/files"):
+        for headers in ({}, {"x-paceline-lane": "elsewhere"}):
+            await running.http.post(path, content=body, headers={"content-type": "application/json"} | headers)
+    assert [sink.requests for sink in sinks] == [[], []]
+    public = await running.http.post("/v1/embeddings", json={"model": "coder", "input": "x"})
+    assert (public.status_code, public.headers["x-paceline-lane"]) == (200, "elsewhere")

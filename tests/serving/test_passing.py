@@ -1,6 +1,7 @@
 """What is passed through as it came: its model, its engine, its turn, and redirects."""
 
 import asyncio
+import json
 
 import pytest
 from tests.conftest import StartEngine, StartGateway, chat, lane
@@ -8,9 +9,10 @@ from tests.fake_engine import Received, Wire, status_500
 from tests.patient import shortest_s, until
 
 from paceline.serving import in_flight, passing
-from paceline.serving.model_in_body import model_in_form, named_model
+from paceline.serving.model_in_body import Named, model_in_form, named_model
 
-FORM = {"content-type": "multipart/form-data; boundary=b"}
+FORM_TYPE = b"multipart/form-data; boundary=b"
+FORM = {"content-type": FORM_TYPE.decode()}
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
 
 
@@ -21,25 +23,50 @@ PART = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
         b"--b\r\n" + b' name="model"\r\n' + b"a: b\r\n" * 200_000,
         b"--b\r\n" + b' name="model"\r\n' * 50_000,
         b' name="model";' * 100_000,
+        b"--b\r\na: b\r\n\r\nx\r\n" * 100_000,
+        PART % (b"file", b"", b'{"custom_id": "1", "body": {"model": "house"}}') + b"--b--",
     ],
 )
-def test_a_form_that_looks_like_many_fields_is_looked_through_quickly(body: bytes) -> None:
-    assert model_in_form(body) is None
-    assert shortest_s(lambda: model_in_form(body), 0.05) <= 0.05
+def test_a_form_that_names_no_model_surely_is_looked_through_quickly(body: bytes) -> None:
+    assert model_in_form(FORM_TYPE, body) == Named(is_sure=False)
+    assert shortest_s(lambda: model_in_form(FORM_TYPE, body), 0.05) <= 0.05
 
 
 @pytest.mark.parametrize("attributes", [b"", b"\r\nContent-Type: text/plain", b"; charset=utf-8"])
 @pytest.mark.parametrize("before", [b"", PART % (b"file", b'; filename="model"', b"x" * 1000)])
 def test_a_forms_model_is_found(before: bytes, attributes: bytes) -> None:
     form = before + PART % (b"model", attributes, b"whisper") + b"--b--"
-    found = model_in_form(form)
-    assert found is not None
-    name, (begin, end) = found
-    assert name == "whisper" == form[begin:end].decode()
+    found = model_in_form(FORM_TYPE, form)
+    assert found.is_sure
+    assert found.model == "whisper"
+    assert found.span is not None
+    assert form[found.span[0] : found.span[1]] == b"whisper"
 
 
-def test_a_model_is_found_behind_a_byte_order_mark() -> None:
-    assert named_model([], b'\xef\xbb\xbf{"model": "house"}\0') == ("house", None)
+@pytest.mark.parametrize("kind", [b"multipart/form-data; boundary=c", b"multipart/form-data"])
+def test_a_field_within_a_forms_file_is_none_of_the_form(kind: bytes) -> None:
+    form = b"--c\r\n\r\n" + PART % (b"model", b"", b"public") + b"--c--"
+    assert model_in_form(kind, form) == Named(is_sure=False)
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000])
+async def test_the_model_is_the_objects_own_whatever_its_size(size: int) -> None:
+    nested = json.dumps({"input": [{"model": "public"}], "text": '"model": "public"' + "x" * size})
+    for name in ('"model"', r'"mod\u0065l"'):
+        body = f'{nested[:-1]}, {name}: "house", "more": {{"model": "public"}}}}'.encode()
+        for whole in (body, b"\xef\xbb\xbf" + body + b"\0"):
+            found = await named_model([], whole)
+            assert (found.model, found.is_sure) == ("house", True)
+            assert found.span is not None
+            assert whole[found.span[0] : found.span[1]] == b'"house"'
+    assert (await named_model([], nested.encode())) == Named()
+    assert (await named_model([], b'{"model": "house", "model": "public"}')).models == ("house", "public")
+    for doubtful in (nested.encode("utf-16"), nested[:-1].encode(), b"x" + nested.encode()):
+        assert not (await named_model([], doubtful)).is_sure
+
+
+async def test_a_model_is_found_behind_a_byte_order_mark() -> None:
+    assert (await named_model([], b'\xef\xbb\xbf{"model": "house"}\0')).models == ("house",)
 
 
 async def test_a_forms_model_has_the_engines_name(start_engine: StartEngine, start_gateway: StartGateway) -> None:

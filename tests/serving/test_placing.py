@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from tests.conftest import RunningGateway, StartEngine, StartGateway, chat
-from tests.fake_engine import ANSWER, FakeEngine, Received, Wire, status_500
+from tests.fake_engine import ANSWER, FakeEngine, Received, Script, Wire, answer, drops, status_500
 from tests.patient import until
 
+from paceline.serving.attempts import Attempts
 from paceline.serving.fleet import Fleet
 from paceline.settings import BudgetSettings
 
@@ -483,3 +484,80 @@ async def test_engines_elsewhere_are_not_asked_for_an_id_that_became_private_mea
     body["previous_response_id"] = "resp-of-patient-4712"
     assert (await running.http.post("/v1/responses", json=body)).status_code == 403
     assert not (one.requests or two.requests)
+
+
+OFFERS = """
+placement.mode = "best"
+server.first_byte_timeout_s = 0.4
+[[budget]]
+limit = 9.0
+[[model]]
+name = "m"
+[[model.offer]]
+engine = "gpu"
+quality = 0.5
+[[model.offer]]
+engine = "cloud"
+quality = 0.9
+[[cloud]]
+name = "m"
+input_price = 1000.0
+output_price = 2000.0
+"""
+
+
+async def silent(received: Received, wire: Wire) -> None:
+    await asyncio.sleep(60)
+
+
+async def breaks_off(received: Received, wire: Wire) -> None:
+    await wire.stream_head()
+    await drops(received, wire)
+
+
+async def breaks_off_in_a_refusal(received: Received, wire: Wire) -> None:
+    await wire.head(429, {"content-length": "9"})
+    await drops(received, wire)
+
+
+@pytest.mark.parametrize(
+    ("script", "is_billed"),
+    [(silent, True), (breaks_off, True), (drops, False), (status_500, False), (breaks_off_in_a_refusal, False)],
+)
+@pytest.mark.parametrize("has_another", [True, False])
+async def test_a_provider_that_may_have_worked_in_vain_is_billed_by_a_guess(
+    script: Script, is_billed: bool, has_another: bool, start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    gpu, cloud = await start_engine(answer if has_another else status_500), await start_engine(script)
+    running = await start_gateway(OFFERS + engines(gpu, cloud))
+    body = chat("hi", model="m", max_tokens=3, stream=script is breaks_off)
+    got = await running.http.post("/v1/chat/completions", json=body, timeout=20)
+    assert (got.status_code < 400) == has_another
+    assert cloud.requests
+    outcome = await running.outcome_number(1)
+    placed = running.records[-1].decision.placed
+    assert placed is not None
+    expected = placed.terms["cloud"].cost
+    assert expected
+    assert (outcome.cost or 0.0) == pytest.approx(expected if is_billed else 0.0)
+    assert outcome.cost_is_estimate == is_billed
+    assert [name for name, _ in outcome.abandoned] == (["cloud"] if is_billed else [])
+    budgets = running.gateway.pipeline.router.placer.budgets
+    assert budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(outcome.cost or 0.0)
+
+
+async def test_a_fallback_that_can_not_be_paid_is_not_waited_for(
+    start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[int] = []
+
+    def pause_s(_: Attempts) -> float:
+        paused.append(1)
+        return 0.0
+
+    monkeypatch.setattr(Attempts, "pause_s", property(pause_s))
+    running, gpu, cloud = await both(start_engine, start_gateway, "[[budget]]\nlimit = 0.000001\n", gpu=drops)
+    assert (await ask(running)).status_code >= 500
+    assert gpu.requests
+    assert not cloud.requests
+    assert not paused

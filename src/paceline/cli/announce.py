@@ -15,6 +15,7 @@ from paceline.http.server import Gateway
 from paceline.paths import log_directory
 from paceline.processes import Health
 from paceline.serving.handles import EngineHandle
+from paceline.workers.keeper import Keeper
 
 PROGRESS_INTERVAL_S = 5.0
 """Seconds between two lines that say what is still waited for."""
@@ -24,7 +25,7 @@ MAX_NAMED_MODELS = 3
 """Models of an engine that are named; of more, the number is said."""
 
 
-async def announce(gateway: Gateway, of_one_model: bool) -> bool:
+async def announce(gateway: Gateway | Keeper, of_one_model: bool) -> bool:
     """Say how the engines come up, and when one is and no other is starting, where to send what.
 
     Args:
@@ -71,7 +72,7 @@ async def _report_starts(engines: Mapping[str, EngineHandle]) -> None:
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 
-async def _report_a_late_one(gateway: Gateway) -> None:
+async def _report_a_late_one(gateway: Gateway | Keeper) -> None:
     print(
         f"NO ENGINE IS UP: {_address(gateway)} answers 503 until one comes; they are looked for all the time. "
         "Ctrl-C stops.",
@@ -101,19 +102,20 @@ def _is_given_up(engine: EngineHandle) -> bool:
     return engine.supervisor.health is Health.DOWN and not engine.supervisor.is_coming
 
 
-def _is_any_up(gateway: Gateway) -> bool:
+def _is_any_up(gateway: Gateway | Keeper) -> bool:
     return any(engine.is_up for engine in gateway.fleet.engines.values())
 
 
-def _may_come(gateway: Gateway) -> bool:
+def _may_come(gateway: Gateway | Keeper) -> bool:
     """Whether an engine may be up later without a change of the configuration."""
     return any(engine.supervisor.health is not Health.FAILED for engine in gateway.fleet.engines.values())
 
 
-def _nothing_is_up(gateway: Gateway, of_one_model: bool) -> str:
+def _nothing_is_up(gateway: Gateway | Keeper, of_one_model: bool) -> str:
     if not of_one_model:
         return (
-            "no engine can be started as it is configured: mend what is said above; `paceline check FILE` looks again"
+            "no engine can be started as it is configured: mend what is said above; `paceline doctor --config FILE` "
+            "looks again"
         )
     logs = " and ".join(str(engine.supervisor.log_path) for engine in gateway.fleet.engines.values())
     return (
@@ -154,13 +156,13 @@ def _problem(engine: EngineHandle) -> str:
     return shortened(engine.supervisor.problem or "starting")
 
 
-def _address(gateway: Gateway) -> str:
+def _address(gateway: Gateway | Keeper) -> str:
     """One at which this machine reaches it."""
     url = urlsplit(gateway.url)
     return http_url(url.hostname or "", url.port)
 
 
-def _invitation(gateway: Gateway) -> str:
+def _invitation(gateway: Gateway | Keeper) -> str:
     address = _address(gateway)
     body = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 64}
     if models := list(gateway.fleet.models()):
@@ -175,7 +177,7 @@ def _invitation(gateway: Gateway) -> str:
         f"  dashboard  {address}/paceline/",
         "try",
         f"  curl -i {address}/v1/chat/completions{with_key} -d {data}",
-        f"  {own_command()} bench --quick --url {address}    # what each lane brings here, in two minutes",
+        f"  {own_command()} bench run --quick --url {address}    # what each lane brings here, in two minutes",
     ]
     if with_key:
         lines.insert(5, f"  export {KEY_VARIABLE}=...    # a key of yours: requests need one")

@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,21 @@ from paceline.bench.show import advice, comparison, table
 from paceline.bench.summary import slices
 from paceline.bench.workload import BadWorkload, Workload
 from paceline.cli.calibrate import calibrated
-from paceline.cli.common import Subparsers, add_command, fail, say, say_in_place
-from paceline.cli.engine_options import add_engine_options, engine_words, misused
+from paceline.cli.common import INTERRUPTED, Subparsers, add_command, fail, say, say_in_place
+from paceline.cli.engine_options import ENGINE_FLAGS, add_engine_options, engine_words, misused, whole_number
 from paceline.cli.remote import KEY_VARIABLE, Address, Unanswered, ask, gateway_url, key
 from paceline.configuration import ConfigurationError, load
 from paceline.paths import state_directory
 from paceline.settings import Configuration
 from paceline.wire.client import Client, ConnectFailed, ConnectionLost
 
-INTERRUPTED = 130
-"""Exit status of what Ctrl-C has ended."""
 EXAMPLES = """examples:
-  paceline bench --quick                        the bundled model, a look of two minutes
-  paceline bench --model model.gguf             a model of yours, ten minutes or so
-  paceline bench --url http://127.0.0.1:8080    a Paceline that runs, with what it has learned
-  paceline bench --workload mine.jsonl          your own requests: JSON lines with `messages` or `prompt`, or
-                                                questions of Spec-Bench or SPEED-Bench, or ShareGPT's conversations
-  paceline bench --compare before.jsonl after.jsonl
+  paceline bench run --quick                        the bundled model, a look of two minutes
+  paceline bench run --model model.gguf             a model of yours, ten minutes or so
+  paceline bench run --url http://127.0.0.1:8080    a Paceline that runs, with what it has learned
+  paceline bench run --workload mine.jsonl          your own requests: JSON lines with `messages` or `prompt`, or
+                                                    questions of Spec-Bench or SPEED-Bench, or ShareGPT's conversations
+  paceline bench compare before.jsonl after.jsonl
 """
 PROBLEMS = (
     BadResults,
@@ -56,7 +54,9 @@ PROBLEMS = (
     ConnectionLost,
 )
 QUICK: dict[str, Any] = {"prompts": 1, "teach": 1, "rounds": 1, "max_tokens": 48}
-"""Settings of ``--quick``: two minutes with the bundled model on two cores."""
+"""Settings of ``run --quick``: two minutes with the bundled model on two cores."""
+MAX_COUNT, MAX_CONCURRENCY, MAX_SEED, MAX_TEMPERATURE = 1_000_000, 1024, (1 << 31) - 1, 5.0
+"""Larger ones are slips; engines take seeds of 32 bits."""
 PROGRESS_CHARS = 30
 """Of the bar that shows how far it is."""
 
@@ -66,75 +66,154 @@ def register(commands: Subparsers) -> None:
         commands,
         "bench",
         "measure every lane and the routing side by side",
+        "Measure lanes and routing with a workload, and look at what was measured.",
+        EXAMPLES,
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _register_run(actions)
+    _register_results(actions)
+    _register_lossless(actions)
+    _register_calibrate(actions)
+
+
+def _register_run(actions: Subparsers) -> None:
+    parser = add_command(
+        actions,
+        "run",
+        "send a workload down every lane and through the routing",
         "Send a workload down every lane and through the routing, in turn, and tell for each task what is fastest: "
         "speeds with their intervals, acceptance, what a drafting step costs here and has to bring, the best fixed "
         "lane, the best one for each request in hindsight (oracle), and what routing makes of it. Nothing that is "
         "measured is learned from; to learn, the gateway first gets other requests of the same tasks.",
         EXAMPLES,
     )
-    add_engine_options(parser)
-    running = parser.add_argument_group("a gateway that runs already")
-    running.add_argument("--url", help="its address; by default, a gateway is started for the bench")
-    running.add_argument("--api-key", help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE})")
-    what = parser.add_argument_group("what is sent")
+    what = _add_workload_options(parser)
     what.add_argument("--quick", action="store_true", help="one prompt of each task, 48 tokens: two minutes")
     what.add_argument(
-        "--workload", type=Path, metavar="FILE", help="requests to send (default: the ones that come along)"
-    )
-    what.add_argument("--lanes", metavar="A,B", help="lanes to measure (default: all that are up)")
-    what.add_argument("--prompts", type=int, metavar="N", help="of each task (default: 4)")
-    what.add_argument(
         "--teach",
-        type=int,
+        type=whole_number(0, MAX_COUNT),
         metavar="N",
         help="prompts of each task that are routed first, for the gateway to learn from; none of them is measured "
         "(default: 3; 0 with --url)",
     )
-    what.add_argument("--rounds", type=int, metavar="N", help="how often all is sent (default: 2)")
-    what.add_argument("--max-tokens", type=int, metavar="N", help="of each answer (default: 64)")
-    what.add_argument("--temperature", type=_floats, default=(0.0,), metavar="T,T", help="default: 0")
     what.add_argument(
-        "--concurrency", type=_integers, default=(1,), metavar="N,N", help="requests at once (default: 1)"
+        "--rounds", type=whole_number(1, MAX_COUNT), metavar="N", help="how often all is sent (default: 2)"
     )
-    what.add_argument("--seed", type=int, default=0, help="of the order and of sampling")
+    what.add_argument("--temperature", type=_temperatures, default=(0.0,), metavar="T,T", help="default: 0")
+    what.add_argument(
+        "--concurrency", type=_concurrencies, default=(1,), metavar="N,N", help="requests at once (default: 1)"
+    )
     out = parser.add_argument_group("results")
     out.add_argument("--results", type=Path, metavar="FILE", help="keep every sample, as JSON lines")
     out.add_argument("--resume", action="store_true", help="go on with a results file where it ended")
-    out.add_argument("--figures", type=Path, metavar="FOLDER", help="draw figures, SVG and PNG (needs paceline[plots])")
-    out.add_argument("--show", type=Path, metavar="FILE", help="measure nothing; show a results file")
-    out.add_argument(
-        "--compare", type=Path, nargs=2, metavar=("A", "B"), help="measure nothing; compare two results files"
-    )
-    others = parser.add_argument_group("instead of speeds")
-    others.add_argument(
-        "--check-lossless", action="store_true", help="compare the lanes' texts at temperature 0 with the first lane's"
-    )
-    others.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="have the gateway learn for a minute what this machine's steps cost, and keep it; print the acceptance "
-        "from which each draft length pays",
-    )
-    parser.set_defaults(run=run)
+    _add_figures_option(out)
+    parser.set_defaults(run=_guarded(_run_action))
 
 
-def run(options: argparse.Namespace) -> int:
-    if problem := misused(options):
-        return fail(problem)
-    try:
-        if options.compare:
-            print(comparison(*(results.read(path) for path in options.compare)), end="")
-            return 0
-        if options.show:
-            return _show(results.read(options.show), options.figures)
-        if options.calibrate:
-            with _gateway(options, state_directory().parent) as to:
-                print(calibrated(to))
-            return 0
-        with _gateway(options, None) as to:
-            return _check_lossless(options, to) if options.check_lossless else _bench(options, to)
-    except PROBLEMS as error:
-        return fail(str(error))
+def _register_results(actions: Subparsers) -> None:
+    show = add_command(actions, "show", "show a results file", "Print again what a run has measured and kept.")
+    show.add_argument("file", type=Path, metavar="FILE", help="that `bench run --results` wrote")
+    _add_figures_option(show)
+    show.set_defaults(run=_guarded(lambda options: _show(results.read(options.file), options.figures)))
+    compare = add_command(
+        actions,
+        "compare",
+        "compare two results files",
+        "Tell by how much the second run was faster, by task and lane, with 95 % intervals.",
+    )
+    compare.add_argument("before", type=Path, metavar="BEFORE", help="results of the first run")
+    compare.add_argument("after", type=Path, metavar="AFTER", help="results of the second")
+    compare.set_defaults(run=_guarded(_compare))
+
+
+def _register_lossless(actions: Subparsers) -> None:
+    parser = add_command(
+        actions,
+        "lossless",
+        "compare the lanes' texts at temperature 0",
+        "Compare the texts that the lanes write at temperature 0 with those of the first lane. Where two tokens are "
+        "about equally likely, rounding may decide; anything else is an error, and the exit status is 1.",
+    )
+    _add_workload_options(parser)
+    parser.set_defaults(run=_guarded(_lossless_action), quick=False, teach=None, rounds=None, temperature=(0.0,))
+    parser.set_defaults(concurrency=(1,))
+
+
+def _register_calibrate(actions: Subparsers) -> None:
+    parser = add_command(
+        actions,
+        "calibrate",
+        "measure what steps cost, and keep it",
+        "Start a gateway, have it learn for a minute what this machine's steps cost, and keep that for the next "
+        "`paceline serve`; print the acceptance from which each draft length pays. To a gateway that runs, `paceline "
+        "calibrate` does the same.",
+    )
+    add_engine_options(parser)
+    parser.set_defaults(run=_guarded(_calibrate_action), url=None, api_key=None)
+
+
+def _add_workload_options(parser: argparse.ArgumentParser) -> Any:
+    """Which gateway, and what it is sent; returns the group of the latter."""
+    add_engine_options(parser)
+    running = parser.add_argument_group("a gateway that runs already")
+    running.add_argument("--url", metavar="URL", help="its address; by default, a gateway is started for the bench")
+    running.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE})",
+    )
+    what = parser.add_argument_group("what is sent")
+    what.add_argument(
+        "--workload", type=Path, metavar="FILE", help="requests to send (default: the ones that come along)"
+    )
+    what.add_argument("--lanes", metavar="A,B", help="lanes to measure (default: all that are up)")
+    what.add_argument("--prompts", type=whole_number(1, MAX_COUNT), metavar="N", help="of each task (default: 4)")
+    what.add_argument("--max-tokens", type=whole_number(1, MAX_COUNT), metavar="N", help="of each answer (default: 64)")
+    what.add_argument(
+        "--seed", type=whole_number(0, MAX_SEED), metavar="N", default=0, help="of the order and of sampling"
+    )
+    return what
+
+
+def _add_figures_option(parser: Any) -> None:
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="draw figures, SVG and PNG (needs paceline[plots])"
+    )
+
+
+def _guarded(action: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """An action, with what may be wrong said in a sentence."""
+
+    def run(options: argparse.Namespace) -> int:
+        if hasattr(options, ENGINE_FLAGS) and (problem := misused(options)):
+            return fail(problem)
+        try:
+            return action(options)
+        except PROBLEMS as error:
+            return fail(str(error))
+
+    return run
+
+
+def _run_action(options: argparse.Namespace) -> int:
+    with _gateway(options, None) as to:
+        return _bench(options, to)
+
+
+def _lossless_action(options: argparse.Namespace) -> int:
+    with _gateway(options, None) as to:
+        return _check_lossless(options, to)
+
+
+def _calibrate_action(options: argparse.Namespace) -> int:
+    with _gateway(options, state_directory().parent) as to:
+        print(calibrated(to))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    print(comparison(results.read(options.before), results.read(options.after)), end="")
+    return 0
 
 
 def _bench(options: argparse.Namespace, to: Address) -> int:
@@ -314,9 +393,16 @@ def _say_progress(progress: Progress) -> None:
     say_in_place(f"[{'#' * full}{'.' * (PROGRESS_CHARS - full)}] {progress.done} of {progress.of}{left}")
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+def _concurrencies(text: str) -> tuple[int, ...]:
+    read = whole_number(1, MAX_CONCURRENCY)
+    return tuple(read(part) for part in text.split(","))
 
 
-def _floats(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+def _temperatures(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers, such as 0,0.7") from None
+    if not all(0 <= value <= MAX_TEMPERATURE for value in values):
+        raise argparse.ArgumentTypeError(f"is {text}; each has to be from 0 to {MAX_TEMPERATURE:g}")
+    return values

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paceline.bench.calibrate import LaneRefused, calibrate
-from paceline.cli.common import Subparsers, add_command, fail, say_in_place
+from paceline.cli.common import Subparsers, add_command, fail, positive_number, say_in_place
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
 from paceline.text_table import NEVER_PAYS, columns, shown_number
@@ -26,7 +26,7 @@ def register(commands: Subparsers) -> None:
         "learns the same from the first requests, starting from what is usual.",
     )
     add_address_options(parser)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long (default: 60)")
+    parser.add_argument("--seconds", type=positive_number, metavar="N", default=SECONDS, help="how long (default: 60)")
     parser.set_defaults(run=run)
 
 

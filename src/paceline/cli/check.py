@@ -1,12 +1,15 @@
 """``paceline check``: is a configuration file usable?"""
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.colour import Colour, painted
+from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json
 from paceline.configuration import ConfigurationError, has_keys, is_loopback, load, located_in
 from paceline.planning.launch_check import launch_problems
-from paceline.settings import CloudEngineSettings
+from paceline.settings import CloudEngineSettings, Configuration
 
 
 def register(commands: Subparsers) -> None:
@@ -16,30 +19,43 @@ def register(commands: Subparsers) -> None:
         "check a configuration file",
         "Check a configuration file without starting anything: keys and values, addresses, variables with keys, and of "
         "engines that are to be started the programs and models. Every problem is said with file, line and key; the "
-        "exit status is 1 if there is one.",
+        "exit status is 1 if there is one. `paceline doctor` looks at what the file names, too.",
     )
-    parser.add_argument("file", type=Path, help="the configuration file, TOML")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file, TOML")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    problems, notes = "", []
     try:
-        configuration = load(options.file)
+        configuration = load(options.config)
+        problems = located_in(options.config, launch_problems(configuration))
+        notes = list(_notes(configuration))
     except ConfigurationError as error:
-        return fail(str(error))
-    if problems := launch_problems(configuration):
-        return fail(located_in(options.file, problems))
+        problems = str(error)
+    if options.json:
+        print_json({"file": str(options.config), "problems": problems.splitlines(), "notes": notes})
+        return 1 if problems else 0
+    if problems:
+        return fail(problems)
+    print("\n".join(notes))
+    count = len(configuration.engine)
+    fine = painted("fine", Colour.GREEN, sys.stdout)
+    print(f"{options.config}: {fine}, {count} engine{'s' * (count != 1)}; each has its lanes when it is up")
+    return 0
+
+
+def _notes(configuration: Configuration) -> Iterator[str]:
+    """What the file means, and what is worth knowing of it."""
     for engine in configuration.engine:
         if isinstance(engine, CloudEngineSettings):
-            print(f"{engine.name}: {engine.kind}, {', '.join(engine.models)}, {engine.url}")
+            yield f"{engine.name}: {engine.kind}, {', '.join(engine.models)}, {engine.url}"
             continue
         where = engine.url or " ".join(engine.launch)
-        print(f"{engine.name}: {engine.kind}, {engine.as_started}, device {engine.device or 'of its own'}, {where}")
+        yield f"{engine.name}: {engine.kind}, {engine.as_started}, device {engine.device or 'of its own'}, {where}"
         if engine.url and engine.url.rstrip("/").endswith("/v1"):
-            print(f"{engine.name}: the /v1 at the end of its url is left off: requests bring their own")
+            yield f"{engine.name}: the /v1 at the end of its url is left off: requests bring their own"
     server = configuration.server
     if not is_loopback(server.host) and not has_keys(configuration):
-        print(f"warning: {server.host} is open to other machines without a key, as server.insecure says")
-    count = len(configuration.engine)
-    print(f"{options.file}: fine, {count} engine{'s' * (count != 1)}; each has its lanes when it is up")
-    return 0
+        yield f"warning: {server.host} is open to other machines without a key, as server.insecure says"

@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from paceline.cli.colour import Colour, painted
 from paceline.paths import DECISION_LOG, state_directory
 from paceline.printable import printable
 from paceline.records.read import LogReader
@@ -18,6 +21,8 @@ Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
 LINE_INTERVAL_S = 10.0
 """Between two lines that say how far something is, where they are not written over one another."""
+INTERRUPTED = 130
+"""Exit status of what Ctrl-C has ended."""
 MAX_PRINTED = 300
 """Characters of a text that somebody else chose."""
 
@@ -39,8 +44,18 @@ def add_command(
 
 def fail(message: str) -> int:
     """Say on standard error what is wrong; returns the exit status for it."""
-    print(message, file=sys.stderr)
+    print(painted(message, Colour.RED, sys.stderr), file=sys.stderr)
     return 1
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """The option to print for programs instead of people."""
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def print_json(document: Any) -> None:
+    """Print what msgspec can encode, indented; numbers that JSON lacks become ``null``."""
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def say(text: str) -> None:
@@ -103,8 +118,8 @@ def positive_number(text: str) -> float:
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which part of which decision log."""
-    parser.add_argument("--log", type=Path, help="a log that is not in its usual place")
-    parser.add_argument("--days", type=positive_number, help="only the last days")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="a log that is not in its usual place")
+    parser.add_argument("--days", type=positive_number, metavar="N", help="only the last days")
 
 
 def wanted_log(options: argparse.Namespace, with_text: bool = False) -> LogReader:

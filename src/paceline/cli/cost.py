@@ -36,7 +36,9 @@ def register(commands: Subparsers) -> None:
         "did. The configuration's [cost] says what the machine costs, its [[cloud]] tables name models.",
         EXAMPLES,
     )
-    parser.add_argument("--config", type=Path, required=True, help="configuration with [cost] and [[cloud]]")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="configuration with [cost] and [[cloud]]"
+    )
     parser.add_argument(
         "--against", action="append", default=[], metavar="MODEL", help="a cloud model; the first one decides"
     )

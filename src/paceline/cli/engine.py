@@ -23,7 +23,7 @@ def register(commands: Subparsers) -> None:
     action = add_command(actions, "list", "list what was built", "List what was built.")
     action.set_defaults(run=_list)
     action = add_command(actions, "remove", "remove what was built", "Remove what was built.")
-    action.add_argument("key", help="as listed, or `all`")
+    action.add_argument("key", metavar="KEY", help="as listed, or `all`")
     action.set_defaults(run=_remove)
 
 

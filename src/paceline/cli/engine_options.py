@@ -75,11 +75,21 @@ def whole_number(smallest: int, largest: int) -> Callable[[str], int]:
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which engines to use."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--config", type=Path, action=Once, help="configuration file, TOML")
+    source.add_argument("--config", type=Path, action=Once, metavar="FILE", help="configuration file, TOML")
+    add_model_options(parser, source)
+
+
+def add_model_options(parser: argparse.ArgumentParser, source: Any) -> None:
+    """Options that say how a model is served.
+
+    Args:
+        source: the parser, or the group of it that ``--model`` is to be in.
+    """
     source.add_argument(
         "--model",
         type=Path,
         action=Once,
+        metavar="FILE",
         help="GGUF file to serve: plain, by n-gram lookup, and by what else can draft for it: its own MTP layers, or "
         "an EAGLE-3 head or a draft model in the same folder, with `eagle` or `draft` in its name",
     )
@@ -177,12 +187,7 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
         BadModelFile, NoDrafter, NoBundledModel: the file can't be served.
         ConfigurationError: the engine can't be started so.
     """
-    path = options.model
-    if path is None:
-        path = bundled_model(cache_directory(), lambda: print("unpacking the bundled model (once) ...", flush=True))
-    parts = read_model(path.absolute())  # a link stays one: drafters stand beside it, not beside what it points to
-    drafter = find_drafter(parts, options.draft_model)
-    engines, chosen = _engines(options, parts, drafter)
+    engines, chosen = engines_of_model(options)
     usual = Configuration()
     configuration = replace(usual, engine=engines, server=replace(usual.server, **server))
     check_usable(configuration)
@@ -193,6 +198,19 @@ def configuration_of_model(options: argparse.Namespace, server: Mapping[str, Any
             raise ConfigurationError(str(error)) from error
     print(chosen, flush=True)
     return configuration
+
+
+def engines_of_model(options: argparse.Namespace) -> tuple[tuple[EngineSettings, ...], str]:
+    """The engines for the given model, or the bundled one, and what was chosen, for people.
+
+    Raises:
+        BadModelFile, NoDrafter, NoBundledModel: the file can't be served.
+    """
+    path = options.model
+    if path is None:
+        path = bundled_model(cache_directory(), lambda: print("unpacking the bundled model (once) ...", flush=True))
+    parts = read_model(path.absolute())  # a link stays one: drafters stand beside it, not beside what it points to
+    return _engines(options, parts, find_drafter(parts, options.draft_model))
 
 
 def _engines(

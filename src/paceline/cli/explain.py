@@ -41,12 +41,18 @@ def register(commands: Subparsers) -> None:
         EXAMPLES,
     )
     parser.add_argument(
-        "request", help="a prompt, a file with a request body (JSON), or - to read one from standard input"
+        "request",
+        metavar="REQUEST",
+        help="a prompt, a file with a request body (JSON), or - to read one from standard input",
     )
     parser.add_argument("--running", action="store_true", help="ask the running gateway")
     add_address_options(parser, also_for="; without --running, for the lanes to choose from")
     parser.add_argument(
-        "--path", default="/v1/chat/completions", choices=sorted(GENERATION), help="where it would be sent"
+        "--path",
+        default="/v1/chat/completions",
+        choices=sorted(GENERATION),
+        metavar="PATH",
+        help="where it would be sent (default: /v1/chat/completions)",
     )
     parser.set_defaults(run=run)
 

@@ -16,7 +16,7 @@ def register(commands: Subparsers) -> None:
         "Write what the gateway kept of each request, a row each: signals, decision, predictions and what was "
         "measured; signals and predictions as JSON. A gateway may be running.",
     )
-    parser.add_argument("file", type=Path, help="to write; ends with .csv or .parquet")
+    parser.add_argument("file", type=Path, metavar="FILE", help="to write; ends with .csv or .parquet")
     add_log_options(parser)
     parser.add_argument("--text", action="store_true", help="with the requests' bodies, where they were kept")
     parser.set_defaults(run=run)

@@ -40,11 +40,15 @@ class Address(NamedTuple):
 def add_address_options(parser: argparse.ArgumentParser, also_for: str = "") -> None:
     """Options that name a gateway; ``also_for`` tells what else the configuration is read for."""
     parser.add_argument(
-        "--config", type=Path, help=f"its configuration, for its address and key (default: port 8080){also_for}"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"its configuration, for its address and key (default: port 8080){also_for}",
     )
-    parser.add_argument("--url", help="its address, if it is not that of the configuration")
+    parser.add_argument("--url", metavar="URL", help="its address, if it is not that of the configuration")
     parser.add_argument(
         "--api-key",
+        metavar="KEY",
         help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE}, or of the configuration)",
     )
 

@@ -34,9 +34,11 @@ def register(commands: Subparsers) -> None:
         "estimate the time that it would have taken, with a 95 % interval. Nothing is sent.",
         EXAMPLES,
     )
-    parser.add_argument("--config", type=Path, help="configuration whose rules and exploration count")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration whose rules and exploration count")
     parser.add_argument("--exploration", type=float, metavar="SHARE", help="as `routing.exploration`")
-    parser.add_argument("--lanes", help="the lanes that may be used, separated by commas (default: all of the log)")
+    parser.add_argument(
+        "--lanes", metavar="A,B", help="the lanes that may be used, separated by commas (default: all of the log)"
+    )
     add_log_options(parser)
     parser.set_defaults(run=run)
 

@@ -33,6 +33,7 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "--config",
         type=Path,
+        metavar="FILE",
         help="configuration whose [[rule]] tables are compared with, as if there were no predictions, and whose [cost] "
         "and [[cloud]] tables say what power and cloud models cost",
     )

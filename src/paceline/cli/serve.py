@@ -3,11 +3,9 @@
 import argparse
 import asyncio
 import errno
-import gc
 import json
 import logging
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -20,16 +18,18 @@ from paceline.cli.remote import http_url
 from paceline.cli.signals import handled_signals
 from paceline.configuration import ConfigurationError
 from paceline.engines.bundled_model import NoBundledModel
+from paceline.http.own_process import calm_garbage_collector, loop_factory, say
 from paceline.http.server import CannotListen, Gateway
 from paceline.paths import log_directory, state_directory
 from paceline.planning.drafters import NoDrafter
 from paceline.planning.gguf import BadModelFile
 from paceline.records.lines import Lines
 from paceline.settings import Configuration, ServerSettings
+from paceline.workers.keeper import CannotStart, Keeper
 
-OBJECTS_BETWEEN_COLLECTIONS = 10_000
-"""Made and not freed since the last look for garbage; Python's own default is 700 to 2,000."""
 MAX_PORT = 65_535
+MAX_WORKERS = 64
+"""More than one for each processor core bring nothing; a larger number is a slip."""
 LOOK_TIMEOUT_S = 2.0
 """For what listens on a port that is taken to say who it is."""
 MAX_LOOK_BYTES = 1 << 20
@@ -54,11 +54,22 @@ def register(commands: Subparsers) -> None:
         EXAMPLES,
     )
     add_engine_options(parser)
-    parser.add_argument("--host", help="address to listen on (default: the configuration's, else 127.0.0.1)")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="address to listen on (default: the configuration's, else 127.0.0.1)"
+    )
     parser.add_argument(
         "--port",
         type=whole_number(0, MAX_PORT),
+        metavar="N",
         help="port to listen on (default: the configuration's, else 8080)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, MAX_WORKERS),
+        default=1,
+        metavar="N",
+        help="processes that answer requests, at one address and with the same engines (default: 1); more than one "
+        "where more comes in than one processor core takes",
     )
     parser.add_argument(
         "--insecure", action="store_true", help="listen beyond this machine although no key is asked for"
@@ -73,17 +84,12 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         reader = _reader(options)
-        gateway = Gateway(
-            reader,
-            log_directory=log_directory(),
-            state_directory=state_directory(),
-            sink=Lines(_say, is_wanted=lambda: gateway.fleet.configuration.server.log_requests),
-            say=_say,
-            on_stop=announce_stop,
-        )
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        gateway = _of_several(reader, options.workers) if options.workers > 1 else _of_one(reader)
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_serve(gateway, of_one_model=options.config is None))
     except (ConfigurationError, NoBundledModel, NoDrafter, BadModelFile) as error:
+        return fail(str(error))
+    except CannotStart as error:
         return fail(str(error))
     except CannotListen as error:
         return fail(f"{error}{_hint(error, reader().server)}")
@@ -103,7 +109,35 @@ def _reader(options: argparse.Namespace) -> Callable[[], Configuration]:
     return lambda: configuration
 
 
-async def _serve(gateway: Gateway, of_one_model: bool) -> int:
+def _of_one(reader: Callable[[], Configuration]) -> Gateway:
+    """A gateway in this process.
+
+    Raises:
+        ConfigurationError: the configuration can't be used.
+    """
+    gateway = Gateway(
+        reader,
+        log_directory=log_directory(),
+        state_directory=state_directory(),
+        sink=Lines(say, is_wanted=lambda: gateway.fleet.configuration.server.log_requests),
+        say=say,
+        on_stop=announce_stop,
+    )
+    return gateway
+
+
+def _of_several(reader: Callable[[], Configuration], workers: int) -> Keeper:
+    """A gateway of several processes.
+
+    Raises:
+        ConfigurationError: the configuration can't be used.
+    """
+    return Keeper(
+        reader, workers, log_directory=log_directory(), state_directory=state_directory(), on_stop=announce_stop
+    )
+
+
+async def _serve(gateway: Gateway | Keeper, of_one_model: bool) -> int:
     """Returns the exit status.
 
     Raises:
@@ -124,7 +158,7 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
 
     with handled_signals(gateway):
         await gateway.start()
-        _calm_garbage_collector()
+        calm_garbage_collector()
         announcer = asyncio.create_task(tell())
         try:
             await gateway.serve_forever()
@@ -133,11 +167,6 @@ async def _serve(gateway: Gateway, of_one_model: bool) -> int:
             await asyncio.wait([announcer])
             print("stopped", flush=True)
     return status
-
-
-def _say(line: str) -> None:
-    """A line of a request, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def _hint(error: CannotListen, server: ServerSettings) -> str:
@@ -166,21 +195,3 @@ def _is_paceline(host: str, port: int) -> bool:
     except ValueError:
         return False
     return isinstance(document, dict) and "lanes" in document
-
-
-def _calm_garbage_collector() -> None:
-    """What is loaded by now stays to the end, and a request makes hardly any cycles: looking for garbage at the usual
-    rate took 6 % of the time under load."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop, where there is one."""
-    if sys.platform == "win32":
-        return None
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

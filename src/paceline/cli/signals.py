@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 from paceline.configuration import ConfigurationError
 from paceline.http.server import Gateway
+from paceline.workers.keeper import Keeper
 
 log = logging.getLogger("paceline.cli")
 
 
 @contextmanager
-def handled_signals(gateway: Gateway) -> Iterator[None]:
+def handled_signals(gateway: Gateway | Keeper) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the gateway, SIGHUP has it take up its configuration, as long as this lasts. To be entered
     in the gateway's event loop, in the main thread: only there can signals be handled."""
     loop = asyncio.get_running_loop()
@@ -40,7 +41,7 @@ def handled_signals(gateway: Gateway) -> Iterator[None]:
             task.cancel()
 
 
-async def _reload(gateway: Gateway) -> None:
+async def _reload(gateway: Gateway | Keeper) -> None:
     try:
         log.info("configuration taken up: %s", await gateway.reload())
     except ConfigurationError as error:

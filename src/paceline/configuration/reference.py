@@ -29,6 +29,7 @@ from paceline.settings import (
     RoutingSettings,
     Rule,
     ServerSettings,
+    SharingSettings,
 )
 
 TABLES: Mapping[str, type[Struct]] = {
@@ -38,6 +39,7 @@ TABLES: Mapping[str, type[Struct]] = {
     "[privacy]": PrivacySettings,
     "[[budget]]": BudgetSettings,
     "[evidence]": EvidenceSettings,
+    "[sharing]": SharingSettings,
     "[cost]": CostSettings,
     "[[cloud]]": CloudModel,
     "[[rule]]": Rule,

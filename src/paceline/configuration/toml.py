@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -22,11 +22,18 @@ KIND = "kind"
 """The key of an ``[[engine]]`` table that says which of the types it is read into."""
 
 
-def load(path: Path, server: Mapping[str, Any] = MappingProxyType({}), *, here: bool = True) -> Configuration:
+def load(
+    path: Path,
+    server: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    engines: Sequence[EngineSettings] = (),
+    here: bool = True,
+) -> Configuration:
     """Read and check a configuration file.
 
     Args:
         server: settings of ``[server]`` that take the place of the file's.
+        engines: that were found elsewhere, behind the file's own.
         here: whether it is to be served with, on this machine and in this environment: then variables that it names
             have to be set, and it must not be open to strangers.
 
@@ -37,7 +44,7 @@ def load(path: Path, server: Mapping[str, Any] = MappingProxyType({}), *, here: 
         text = path.read_text("utf-8-sig")  # some editors put a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
-    return parse(text, str(path), server, here=here)
+    return parse(text, str(path), server, engines=engines, here=here)
 
 
 def parse(
@@ -45,6 +52,7 @@ def parse(
     source: str = "configuration",
     server: Mapping[str, Any] = MappingProxyType({}),
     *,
+    engines: Sequence[EngineSettings] = (),
     here: bool = True,
 ) -> Configuration:
     """Like :func:`load`, from a string; ``source`` is the name used in errors."""
@@ -59,8 +67,8 @@ def parse(
         table["server"] |= server
     # 2. Keys and values, each by itself; then the tables become settings.
     refuse(list(_problems(table, Configuration)))
-    engines = tuple(msgspec.convert(engine, _any_engine(), strict=True) for engine in table.pop("engine", []))
-    configuration = msgspec.structs.replace(msgspec.convert(table, Configuration, strict=True), engine=engines)
+    own = [msgspec.convert(engine, _any_engine(), strict=True) for engine in table.pop("engine", [])]
+    configuration = msgspec.structs.replace(msgspec.convert(table, Configuration, strict=True), engine=(*own, *engines))
     # 3. What they say together.
     refuse([*contradictions(configuration), *(contradictions_here(configuration) if here else ())])
     return configuration

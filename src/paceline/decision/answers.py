@@ -39,6 +39,20 @@ class Means:
 
     def __init__(self) -> None:
         self.sums: Recent[Mean] = Recent()
+        self.untold: Recent[tuple[float, float]] | None = None
+        """What was added to them since others were told: sums of logarithms, and how many they are; ``None`` where
+        nobody shares."""
+
+    def share(self) -> None:
+        """From now on, note what is learned for others."""
+        if self.untold is None:
+            self.untold = Recent()
+
+    def tell_all(self) -> None:
+        """Have others told all of them."""
+        self.untold = Recent()
+        for key, mean in self.sums.items():
+            self.untold[key] = mean.total, mean.count
 
     def of(self, keys: Iterable[Key], believed: float) -> float:
         """
@@ -57,6 +71,9 @@ class Means:
             old = self.sums.get(key, NOTHING)
             total, count = LENGTH_FADING * old.total + log(value), LENGTH_FADING * old.count + 1
             self.sums[key] = Mean(max(old.at_s, at_s), total, count)
+            if self.untold is not None:
+                untold = self.untold.get(key, (0.0, 0.0))
+                self.untold[key] = untold[0] + log(value), untold[1] + 1
 
     def merge(self, other: "Means") -> None:
         """Also know another's."""

@@ -1,8 +1,12 @@
-"""Arrays as bytes, to be stored or sent: 8-byte little-endian floats."""
+"""Arrays, and as bytes, to be stored or sent: 8-byte little-endian floats."""
+
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paceline.decision.belief import Floats
+Floats: TypeAlias = NDArray[np.float64]
+Indexes: TypeAlias = NDArray[np.intp]
 
 
 def packed(values: Floats) -> bytes:

@@ -6,31 +6,25 @@ weighted sum of some of them, with noise: a Kalman filter's update (Kalman 1960)
 
 from collections.abc import Collection, Iterable, Sequence
 from math import sqrt
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from paceline.decision.arrays import Floats, Indexes
+from paceline.decision.observed import Observed, Sums
 from paceline.decision.tuning import TAILS, USUAL_SCORE
 
-Floats: TypeAlias = NDArray[np.float64]
-Indexes: TypeAlias = NDArray[np.intp]
 Name: TypeAlias = tuple[str, ...]
 """Of an unknown: what it is, and of what: ``("strength", "task", "code")``."""
 
 GROWS_BY = 48
 """Unknowns that room is made for at a time."""
+MAX_MEAN = 50.0
+"""Of unknowns, which are of logarithms: further off is nothing."""
+SMALL = 1e-9
+"""Variance that may be missing from rounding."""
 GATHERED = 16
 """Rows that are taken from the covariance together."""
-
-
-class Told(NamedTuple):
-    """Observations of sums, in units in which their noise is 1 and independent."""
-
-    indexes: Indexes
-    factors: Floats
-    """A row for each sum."""
-    values: Floats
 
 
 class Belief:
@@ -52,8 +46,8 @@ class Belief:
         """Before the gathered rows are taken from it."""
         self._rows, self._gathered = np.zeros((GROWS_BY, GATHERED)), 0
         """As columns, so that what few unknowns have of them lies close; 0 where none is gathered."""
-        self.told: list[Told] | None = None
-        """What was observed since it was last emptied, for others to learn; ``None`` where nobody shares."""
+        self.untold: Observed | None = None
+        """What was observed since others were told; ``None`` where nobody shares."""
 
     @property
     def nowhere(self) -> int:
@@ -92,8 +86,8 @@ class Belief:
         self.numbers[name] = number
         self._mean[number] = 0.0
         self._rows[number] = 0.0
-        if self.told:
-            self.told = [told for told in self.told if number not in told.indexes]
+        if self.untold is not None:
+            self.untold.forget(number, float(self._prior[number]))
         self._covariance[number, :] = self._covariance[:, number] = 0.0
         self._prior[number] = self._covariance[number, number] = variance
         return number
@@ -103,14 +97,10 @@ class Belief:
         self._take()
         kept = sorted((name for name in self.numbers if name in names), key=self.numbers.__getitem__)
         indexes = np.array([self.numbers[name] for name in kept], np.intp)
-        if self.told:
-            places = {number: place for place, number in enumerate(indexes.tolist())}
-            self.told = [
-                Told(np.array([places[number] for number in told.indexes.tolist()], np.intp), told.factors, told.values)
-                for told in self.told
-                if all(number in places for number in told.indexes.tolist())
-            ]
+        untold, before = self.untold, self.prior
         self.restore(kept, self._prior[indexes], self._mean[indexes], self._covariance[indexes[:, None], indexes])
+        if untold is not None:
+            self.untold = untold.kept(indexes, before, len(self._mean))
 
     def restore(self, names: Sequence[Name], prior: Floats, mean: Floats, covariance: Floats) -> None:
         """Takes over a belief as it was."""
@@ -127,11 +117,16 @@ class Belief:
         self._prior, self._mean = np.pad(self._prior[:count], room), np.pad(self._mean[:count], room)
         self._covariance = np.pad(self._covariance[:count, :count], room)
         self._rows = np.zeros((size, GATHERED))
+        if self.untold is not None:
+            indexes = np.arange(count)
+            self.untold = self.untold.placed(indexes, indexes, size)
 
     def widen(self, indexes: Sequence[int] | Indexes, variances: Sequence[float] | Floats) -> None:
         """Says that unknowns may have changed."""
         diagonal = self._covariance.reshape(-1)[:: len(self._mean) + 1]
         diagonal[indexes] += variances
+        if self.untold is not None:
+            self.untold.widen(np.asarray(indexes, np.intp), np.asarray(variances))
 
     def means(self, indexes: Indexes) -> Floats:
         """Of some unknowns, which there may not be."""
@@ -169,8 +164,8 @@ class Belief:
         across = across / deviation
         self._mean += across * (miss / deviation)
         self._gather(across[None])
-        if self.told is not None:
-            self.told.append(Told(indexes, factors[None] / sqrt(noise), np.array([value / sqrt(noise)])))
+        if self.untold is not None:
+            self.untold.add(indexes, factors[None] / sqrt(noise), np.array([value / sqrt(noise)]))
         return miss, expected
 
     def observe_together(
@@ -189,9 +184,9 @@ class Belief:
         rows = np.linalg.solve(root, across).astype(np.float64, copy=False)
         self._mean += np.linalg.solve(root, misses) @ rows
         self._gather(rows)
-        if self.told is not None:
+        if self.untold is not None:
             root = np.linalg.cholesky(noise)
-            self.told.append(Told(indexes, np.linalg.solve(root, factors), np.linalg.solve(root, values)))
+            self.untold.add(indexes, np.linalg.solve(root, factors), np.linalg.solve(root, values))
         return misses, expected.diagonal()
 
     def _across(self, indexes: Indexes, factors: Floats) -> Floats:
@@ -221,30 +216,32 @@ class Belief:
 
     def share(self) -> None:
         """From now on, note what is observed for others to learn."""
-        if self.told is None:
-            self.told = []
+        if self.untold is None:
+            self.untold = Observed(len(self._mean))
+
+    def tell_all(self) -> None:
+        """Have others told all that is known, as if it had been observed now."""
+        self.untold = Observed(len(self._mean))
+        names = sorted(self.numbers, key=self.numbers.__getitem__)
+        if names:
+            self.untold.add_sums(np.arange(len(names)), *self.evidence(names))
 
     def take_over(self, other: "Belief") -> None:
         """Tell what another belief, whose unknowns are all here, was to tell."""
-        names = {number: name for name, number in other.numbers.items()}
-        for told in other.told or ():
-            indexes = np.array([self.numbers[names[number]] for number in told.indexes.tolist()], np.intp)
-            if self.told is not None:
-                self.told.append(told._replace(indexes=indexes))
+        if self.untold is None or other.untold is None:
+            return
+        indexes = np.arange(len(other.numbers))
+        names = sorted(other.numbers, key=other.numbers.__getitem__)
+        places = np.array([self.numbers[name] for name in names], np.intp)
+        self.untold.plus(other.untold.placed(indexes, places, len(self._mean)))
 
-    def take_told(self) -> tuple[list[Name], Floats, Floats, Floats]:
-        """What was observed since the last time: of these unknowns, whose prior variances come next, the information
-        and the same times the values, as in :meth:`evidence`. Sums of it may be added in any order."""
-        told, self.told = self.told or [], []
-        numbers = sorted({number for each in told for number in each.indexes.tolist()})
-        places = {number: place for place, number in enumerate(numbers)}
-        information, values = np.zeros((len(numbers), len(numbers))), np.zeros(len(numbers))
-        for each in told:
-            where = np.array([places[number] for number in each.indexes.tolist()], np.intp)
-            information[where[:, None], where] += each.factors.T @ each.factors
-            values[where] += each.factors.T @ each.values
+    def take_untold(self) -> tuple[list[Name], Floats, Sums]:
+        """What was observed since the last time: of these unknowns, whose prior variances come next."""
+        if self.untold is None:
+            return [], np.zeros(0), Sums(np.zeros(0), np.zeros((0, 0)), np.zeros(0))
+        numbers, sums = self.untold.taken()
         names = {number: name for name, number in self.numbers.items()}
-        return [names[number] for number in numbers], self._prior[numbers], information, values
+        return [names[number] for number in numbers.tolist()], self._prior[numbers], sums
 
     def evidence(self, names: Iterable[Name]) -> tuple[Floats, Floats]:
         """What observations told of these unknowns beside the prior: information (an inverse covariance), and the same
@@ -256,12 +253,29 @@ class Belief:
         known = (directions * np.maximum(scales, 0.0)) @ directions.T
         return known, (known + before) @ self._mean[indexes]
 
-    def add_evidence(self, names: Iterable[Name], information: Floats, values: Floats) -> None:
-        """Learns what another belief has learned of these unknowns."""
+    def add_evidence(
+        self, names: Iterable[Name], information: Floats, values: Floats, drift: Floats | None = None
+    ) -> None:
+        """Learns what another belief has learned of these unknowns, which may meanwhile have changed by the variances
+        ``drift``. Nothing of that is told again.
+
+        Raises:
+            ValueError: nobody can have learned that; nothing has changed.
+        """
         indexes = np.array([self.numbers[name] for name in names], np.intp)
         self._take()
-        covariance = self._covariance[: len(self.numbers), : len(self.numbers)]
-        across = covariance[:, indexes].copy()
-        inverse = np.linalg.inv(np.eye(len(indexes)) + information @ across[indexes])
-        self.mean[...] += across @ inverse @ (values - information @ self._mean[indexes])
-        covariance -= across @ inverse @ information @ across.T
+        count = len(self.numbers)
+        covariance = self._covariance[:count, :count].copy()
+        if drift is not None:
+            covariance[indexes, indexes] += drift
+        across = covariance[:, indexes]
+        try:
+            inverse = np.linalg.inv(np.eye(len(indexes)) + information @ across[indexes])
+        except np.linalg.LinAlgError as error:
+            raise ValueError("evidence that can't be") from error
+        mean = self.mean + across @ inverse @ (values - information @ self._mean[indexes])
+        covariance = covariance - across @ inverse @ information @ across.T
+        if not (np.abs(mean) < MAX_MEAN).all() or not (covariance.diagonal() > -SMALL).all():
+            raise ValueError("evidence that can't be")
+        self.mean[...] = mean
+        self._covariance[:count, :count] = (covariance + covariance.T) / 2

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from paceline.decision.belief import Floats
+from paceline.decision.arrays import Floats
 from paceline.decision.controlled import Wide, wide
 from paceline.decision.feeling import LaneId
 from paceline.decision.shapes import shape_of

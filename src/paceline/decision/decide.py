@@ -26,7 +26,12 @@ from paceline.types import Decision, LaneState, Signals
 
 
 def decide(
-    signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, rng: Random, exploration: float = EXPLORATION
+    signals: Signals,
+    lanes: Sequence[LaneState],
+    knowledge: Knowledge,
+    rng: Random,
+    exploration: float = EXPLORATION,
+    routers: int = 1,
 ) -> Decision:
     """Choose one of ``lanes`` for a request.
 
@@ -36,6 +41,8 @@ def decide(
 
     Args:
         exploration: share of the decode time that may be spent exploring; 0 never explores.
+        routers: how many decide by the same knowledge now and can't know yet what the others try; each tries as much
+            less.
 
     Raises:
         ValueError: ``lanes`` is empty.
@@ -55,6 +62,7 @@ def decide(
             shares, note = {plain.name: 1.0}, "the plain lane is measured first"
         elif others:
             shares = _worth_a_try(best, others, foreseen, knowledge, exploration)
+            shares = {name: share / routers for name, share in shares.items()}
     # 3. One of them.
     propensities = {best.name: max(0.0, 1.0 - sum(shares.values()))} | shares
     chosen = _drawn(ranked, propensities, rng) if shares else best

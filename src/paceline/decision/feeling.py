@@ -8,7 +8,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from paceline.decision.belief import Belief, Floats, Indexes, Name
+from paceline.decision.arrays import Floats, Indexes
+from paceline.decision.belief import Belief, Name
 from paceline.decision.groups import Asked, believed_lookups, believed_strength, groups_of
 from paceline.decision.shapes import PLAIN, Shape, load_shape, shape_of
 from paceline.decision.tuning import (

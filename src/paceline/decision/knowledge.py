@@ -5,9 +5,11 @@ from math import isfinite
 from threading import RLock
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct, structs
 
 from paceline.decision.answers import Mean, Means
+from paceline.decision.changes import Recent
 from paceline.decision.feeling import LaneId
 from paceline.decision.load import Forecast
 from paceline.decision.saved import SavedModel, restored, saved
@@ -52,7 +54,16 @@ class Totals(Struct, frozen=True):
     """Part of it that exploration was expected to cost."""
 
 
-Entry = Measured | Served | Mean | SavedModel | Totals | Drafted
+class Shared(Struct, frozen=True):
+    """Whom all that is known was told to and heard from."""
+
+    at_s: float
+    """When that began, in seconds since 1970."""
+    group: str
+    """Of routers; empty where nothing was shared."""
+
+
+Entry = Measured | Served | Mean | SavedModel | Totals | Drafted | Shared
 ENTRY_TYPES: dict[str, type[Any]] = {
     "measured": Measured,
     "served": Served,
@@ -60,6 +71,7 @@ ENTRY_TYPES: dict[str, type[Any]] = {
     "models": SavedModel,
     "totals": Totals,
     "drafters": Drafted,
+    "shared": Shared,
 }
 """By part of what is known."""
 
@@ -94,7 +106,12 @@ class Knowledge:
         self.totals = Totals()
         self.learned = 0
         """Outcomes that were learned since this was made."""
-        self._shares = False
+        self.untold: Recent[Any] | None = None
+        """What was learned beside the models since others were told, by part and key; ``None`` where nobody shares. Of
+        sums it holds what they were before, of sums that fade what was added."""
+        self.totals_told = Totals()
+        """The totals when others were told last."""
+        self.shared = Shared(0.0, "")
 
     def model_of(self, lanes: Sequence[LaneId]) -> TimeModel:
         """What is known of the times of lanes that are compared with each other. Changes nothing."""
@@ -108,8 +125,8 @@ class Knowledge:
         names = dict.fromkeys(names)
         known = list({id(self.models[name]): self.models[name] for name in names if name in self.models}.values())
         model = max(known, key=_seen, default=None) or TimeModel()
-        if self._shares:
-            model.belief.share()
+        if self.untold is not None:
+            model.share()
         for other in known:
             if other is not model:
                 model.merge(other)
@@ -122,10 +139,12 @@ class Knowledge:
         return model
 
     def share(self) -> None:
-        """From now on, note what is observed for others to learn (``sharing.py``)."""
-        self._shares = True
+        """From now on, note what is learned for others (``sharing.py``)."""
+        if self.untold is None:
+            self.untold, self.totals_told = Recent(), self.totals
+            self.means.share()
         for model in self.models.values():
-            model.belief.share()
+            model.share()
 
     def names(self) -> list[list[str]]:
         """Those that each model is kept under."""
@@ -134,18 +153,63 @@ class Knowledge:
             names.setdefault(id(model), []).append(name)
         return [sorted(each) for each in names.values()]
 
+    def count(self, key: tuple[str, str], sums: Measured) -> None:
+        """Have sums over what a lane served in place of those before."""
+        if self.untold is not None and ("measured", key) not in self.untold:
+            self.untold["measured", key] = self.measured.get(key, Measured())
+        self.measured[key] = sums
+
+    def draft(self, drafter: tuple[str, str], drafted: int, accepted: int, at_s: float) -> None:
+        """Note what a drafter did for one more answer."""
+        self.drafters[drafter] = self.drafters.get(drafter, Drafted()).later(drafted, accepted, at_s)
+        if self.untold is not None:
+            before = self.untold.get(("drafters", drafter), (0.0, 0.0))
+            self.untold["drafters", drafter] = before[0] + drafted, before[1] + accepted
+
     def serve(self, conversation: tuple[str, str], turn: Served) -> None:
+        """Note a turn of a conversation, for others, too."""
+        self.hear_served(conversation, turn)
+        if self.untold is not None:
+            self.untold["served", conversation] = None
+
+    def hear_served(self, conversation: tuple[str, str], turn: Served) -> None:
         """Note a turn, unless a later one is known; of too many conversations, the oldest are forgotten."""
         known = self.served.pop(conversation, turn)
         self.served[conversation] = max(known, turn, key=lambda each: (each.at_s, each.chars))
         while len(self.served) > MAX_SERVED:
             del self.served[next(iter(self.served))]
 
+    def tell_all(self) -> None:
+        """Have others told all that is known, as if it had been learned now."""
+        self.share()
+        assert self.untold is not None
+        for key in self.measured:
+            self.untold["measured", key] = Measured()
+        for drafter, drafts in self.drafters.items():
+            self.untold["drafters", drafter] = drafts.drafted, drafts.accepted
+        for conversation in self.served:
+            self.untold["served", conversation] = None
+        self.means.tell_all()
+        for names in self.names():
+            self.models[names[0]].tell_all()
+        self.totals_told = Totals()
+
+    def become(self, other: "Knowledge") -> None:
+        """Know what another one does, and nothing else; that has nothing more to tell."""
+        shares = self.untold is not None
+        self.models, self.measured, self.drafters = other.models, other.measured, other.drafters
+        self.served, self.means, self.totals, self.untold = other.served, other.means, other.totals, None
+        self.learned += 1
+        if shares:
+            self.share()
+
     # Keeping it
 
     def rows(self) -> Iterator[Row]:
         """All entries. One that has not changed since the last time is the same object, or equal."""
         yield Row("totals", (), self.totals)
+        if self.shared.group:
+            yield Row("shared", (), self.shared)
         for lane, sums in self.measured.items():
             yield Row("measured", lane, sums)
         for drafter, drafts in self.drafters.items():
@@ -166,8 +230,10 @@ class Knowledge:
             if isinstance(entry, SavedModel):
                 if (model := restored(entry)) is not None:
                     knowledge.models |= dict.fromkeys(key, model)
-            elif not all(isfinite(number) for number in structs.astuple(entry)):
+            elif not all(isfinite(number) for number in structs.astuple(entry) if not isinstance(number, str)):
                 continue
+            elif isinstance(entry, Shared):
+                knowledge.shared = entry
             elif isinstance(entry, Totals):
                 knowledge.totals = entry
             elif isinstance(entry, Mean):
@@ -192,7 +258,7 @@ class Knowledge:
                 own.drafted + drafts.drafted, own.accepted + drafts.accepted, max(own.at_s, drafts.at_s)
             )
         for conversation, turn in other.served.items():
-            self.serve(conversation, turn)
+            self.hear_served(conversation, turn)
         self.means.merge(other.means)
         for names in other.names():
             self.joined(names).merge(other.models[names[0]])
@@ -202,6 +268,33 @@ class Knowledge:
             exploring_s=self.totals.exploring_s + other.totals.exploring_s,
         )
         self.learned += 1
+
+
+def encoded_entry(entry: Entry) -> bytes:
+    """To be stored or sent."""
+    return msgspec.msgpack.encode(entry)
+
+
+def decoded_row(part: str, key: Key, entry: bytes, latest_s: float) -> Row | None:
+    """An entry that was stored or sent; ``None`` where it can't be read. What was learned is of use whatever clock
+    dated it.
+
+    Args:
+        latest_s: the latest moment at which it can have been learned, in seconds since 1970.
+    """
+    try:
+        decoded = msgspec.msgpack.decode(entry, type=ENTRY_TYPES[part])
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(decoded, Totals | Mean | SavedModel):
+        decoded = structs.replace(decoded, at_s=min(decoded.at_s, latest_s))
+    return Row(part, key, decoded)
+
+
+def subtracted(sums: Measured, less: Measured) -> Measured:
+    """What was added to sums since they were others."""
+    added = {name: max(0, getattr(sums, name) - getattr(less, name)) for name in Measured.__struct_fields__}
+    return Measured(**added | {"at_s": sums.at_s})
 
 
 def id_of(state: LaneState) -> LaneId:

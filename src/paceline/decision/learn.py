@@ -8,7 +8,7 @@ from paceline.decision.answers import answer_keys, prefill_key
 from paceline.decision.best_of_parts import expected, parts_of
 from paceline.decision.faults import drafts_of
 from paceline.decision.feeling import LaneId
-from paceline.decision.knowledge import Drafted, Knowledge, Served, Totals
+from paceline.decision.knowledge import Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
 from paceline.decision.time_model import Counts, TimeModel, Told
@@ -34,9 +34,7 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
 
         # 2. What a report that can be believed shows of the drafter and the machine.
         model = knowledge.joined(each.model for each in decision.predictions.values())
-        model.seen += 1
-        model.saved = None
-        model.at_s = max(model.at_s, outcome.at_s)
+        model.count(outcome.at_s)
         report = decoding(outcome, prediction.strategy.drafts)
         if report:
             beside = max(0.0, outcome.concurrent) if isfinite(outcome.concurrent) else 0.0
@@ -116,14 +114,13 @@ def _sum_up(knowledge: Knowledge, prediction: Prediction | None, outcome: Outcom
     for lane, fingerprint in outcome.failed:
         old = sums.get((fingerprint, lane), Measured())
         at_s = _later(old.at_s, outcome.at_s)
-        sums[fingerprint, lane] = replace(old, requests=old.requests + 1, failures=old.failures + 1, at_s=at_s)
+        failed = replace(old, requests=old.requests + 1, failures=old.failures + 1, at_s=at_s)
+        knowledge.count((fingerprint, lane), failed)
     engine = engine_of(outcome.lane)
     key = (outcome.fingerprint or (prediction.fingerprint if prediction else engine), outcome.lane)
-    sums[key] = _measured(sums.get(key, Measured()), outcome)
+    knowledge.count(key, _measured(sums.get(key, Measured()), outcome))
     for drafts in drafts_of(outcome.observed, prediction.strategy) if prediction and outcome.is_whole else ():
-        drafter, at_s = (key[0], drafts.kind), _later(0.0, outcome.at_s)
-        known = knowledge.drafters.get(drafter, Drafted())
-        knowledge.drafters[drafter] = known.later(drafts.drafted, drafts.accepted, at_s)
+        knowledge.draft((key[0], drafts.kind), drafts.drafted, drafts.accepted, _later(0.0, outcome.at_s))
 
 
 def _later(past_s: float, at_s: float) -> float:

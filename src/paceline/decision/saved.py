@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from paceline.decision.arrays import packed, packed_triangle, unpacked, unpacked_triangle
-from paceline.decision.belief import Name
+from paceline.decision.belief import MAX_MEAN, Name
 from paceline.decision.feeling import LaneId
 from paceline.decision.groups import Alike, Leaf
 from paceline.decision.time_model import TimeModel
@@ -41,8 +41,6 @@ class SavedModel(Struct, frozen=True):
 
 LARGEST = 1e15
 """Numbers from which on something was damaged."""
-MAX_LOGARITHM = 50.0
-"""The same of means: those of logarithms."""
 MAX_SQUARE = 1000.0
 """The same of squares of misses, on average."""
 
@@ -87,7 +85,7 @@ def restored(entry: SavedModel) -> TimeModel | None:
     numbers = np.concatenate([prior, mean, covariance.ravel(), _others(entry)])
     if not (np.abs(numbers) < LARGEST).all() or (prior <= 0).any() or not _fits(entry):
         return None
-    if (np.abs(mean) > MAX_LOGARITHM).any():
+    if (np.abs(mean) > MAX_MEAN).any():
         return None
     try:
         np.linalg.cholesky(covariance + 1e-9 * np.eye(count))
@@ -151,7 +149,7 @@ def _fits(entry: SavedModel) -> bool:
         return False
     if any(("conversation", name) not in numbers for name in entry.conversations):
         return False
-    if any(abs(value) > MAX_LOGARITHM for value in _means(entry)):
+    if any(abs(value) > MAX_MEAN for value in _means(entry)):
         return False
     if any(total > MAX_SQUARE * weight for _, _, total, weight in entry.spreads):
         return False

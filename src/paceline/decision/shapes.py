@@ -7,7 +7,7 @@ from math import log, log1p, log2
 import numpy as np
 from msgspec import Struct
 
-from paceline.decision.belief import Floats
+from paceline.decision.arrays import Floats
 from paceline.decision.tuning import (
     ACCEPTED_AT,
     ACCEPTED_FIRST,

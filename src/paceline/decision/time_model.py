@@ -18,15 +18,16 @@ group that is new starts from what the others know. An engine that counts gives 
 the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log, sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 
 from paceline.decision import controlled
-from paceline.decision.belief import Belief, Floats, Name
+from paceline.decision.arrays import Floats
+from paceline.decision.belief import Belief, Name
 from paceline.decision.changes import Changes, Recent, Variances
 from paceline.decision.feeling import (
     LENGTH,
@@ -91,6 +92,10 @@ class Counts(NamedTuple):
     def length(self) -> float:
         """Logarithm of the acceptance length."""
         return log(self.tokens / self.steps)
+
+
+Untold: TypeAlias = Recent[tuple[float, float]]
+"""By part and key: what was added to its sums; of what is no sum, zeros."""
 
 
 class Told(NamedTuple):
@@ -171,8 +176,8 @@ class TimeModel:
         """Outcomes."""
         self.at_s = 0.0
         """When the latest was, in seconds since 1970."""
-        self.seen_told, self.tries_told = 0, dict[LaneId, int]()
-        """Outcomes and tries that others were told of, or have told."""
+        self.untold: Untold | None = None
+        """What was learned beside the belief since others were told; ``None`` where nobody shares."""
         self.saved: object = None
         """The model as it was stored last; ``None`` where something was learned since."""
         self._changes = Changes()
@@ -327,6 +332,7 @@ class TimeModel:
         """
         shape, leaf = shape_of(lane.strategy), leaf_of(signals, beside)
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
+        self._note("alike", leaf, 1.0)
         self._tried(lane, among)
         among = controlled.wide(tuple(among)).ids
         kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
@@ -354,6 +360,7 @@ class TimeModel:
         variance += PRIOR.residual_drift**2
         if counts and shape.looks_up and counts.verification_steps is not None:
             self.rates.learn(lane, counts.verification_steps / counts.steps)
+            self._note("rates", lane, counts.verification_steps / counts.steps, 1.0)
         if counts and not shape.looks_up:
             alike = [
                 self._feeling(other, kinds, asked, beside)
@@ -370,6 +377,7 @@ class TimeModel:
         # 3. What is left.
         gain, bound = variance / expected, MAX_MISS * sqrt(expected)
         self.residuals[leaf.alike, lane] = residual + gain * max(-bound, min(bound, miss)), variance * (1 - gain)
+        self._note("residuals", (leaf.alike, lane))
 
     def _learn_controlled(
         self,
@@ -438,6 +446,8 @@ class TimeModel:
         of_task, its_variance = self.residuals.get((leaf.alike, lane), unknown)
         self.controls[lane] = _corrected(mean, variance, miss, expected)
         self.residuals[leaf.alike, lane] = _corrected(of_task, its_variance, miss, expected)
+        self._note("controls", lane)
+        self._note("residuals", (leaf.alike, lane))
         for kind, drafted in counts.by_drafter.items() if counts else ():
             if not told.acceptance.get(kind):
                 continue
@@ -448,6 +458,7 @@ class TimeModel:
                     before = self.hazards.get((lane.fingerprint, kind, task, place), (0.0, 0.0))
                     after = HAZARD_FADING * before[0] + rejected, HAZARD_FADING * before[1] + believed / factor
                     self.hazards[lane.fingerprint, kind, task, place] = after
+                    self._note("hazards", (lane.fingerprint, kind, task, place), rejected, believed / factor)
 
     def _learn_reached(self, feelings: Sequence[Feeling], drafted: DraftCounts, leaf: Leaf) -> None:
         """Of a drafter's acceptance lengths, as far as its drafts went.
@@ -519,7 +530,9 @@ class TimeModel:
         if self._changes.has(machine, miss, expected):
             self.belief.widen([self.belief.numbers[machine]], [PRIOR.machine_changed**2])
             self.belief.observe(indexes, factors, value, noise)
-        self.noises.learn("time", _without(miss, expected, self.noise))
+        square = _without(miss, expected, self.noise)
+        self.noises.learn("time", square)
+        self._note("noises", "time", square, 1.0)
         return miss, expected
 
     def _learn_length(
@@ -602,7 +615,9 @@ class TimeModel:
         return self.spreads.of((leaf.alike, kind), PRIOR.spread**2)
 
     def _learn_spread(self, leaf: Leaf, shape: Shape, miss: float, expected: float, spread: float) -> None:
-        self.spreads.learn((leaf.alike, shape.kind), _without(miss, expected, spread) / max(0.2, shape.feels**2))
+        square = _without(miss, expected, spread) / max(0.2, shape.feels**2)
+        self.spreads.learn((leaf.alike, shape.kind), square)
+        self._note("spreads", (leaf.alike, shape.kind), square, 1.0)
 
     def _residual(self, alike: Alike, lane: LaneId) -> tuple[float, float]:
         return self.residuals.get((alike, lane)) or (0.0, PRIOR.residual**2 if lane.strategy.drafts else 0.0)
@@ -613,6 +628,7 @@ class TimeModel:
         for lane, s_per_token in times.items():
             lane_s, others_s = self.always.pop(lane, (0.0, 0.0))
             self.always[lane] = ALWAYS_FADING * lane_s + s_per_token * tokens, ALWAYS_FADING * others_s + taken_s
+            self._note("always", lane, s_per_token * tokens, taken_s)
         while len(self.always) > MAX_LANES:
             del self.always[next(iter(self.always))]
 
@@ -627,9 +643,8 @@ class TimeModel:
         if names:
             belief.add_evidence(names, *theirs.evidence(names))
         belief.take_over(theirs)
-        self.seen_told += other.seen_told
-        for lane, tries in other.tries_told.items():
-            self.tries_told[lane] = self.tries_told.get(lane, 0) + tries
+        for (part, key), (first, second) in (other.untold or {}).items():
+            self._note(part, key, first, second)
         self.groups |= other.groups
         self.conversations |= other.conversations
         for lane, tries in other.lanes.items():
@@ -656,19 +671,53 @@ class TimeModel:
                 ours[key] = own_first + first, own_second + second
         self.seen += other.seen
         self.at_s = max(self.at_s, other.at_s)
-        self._forget()
+        self.forget()
 
-    def learn_told(
-        self,
-        names: Sequence[Name],
-        prior: Floats,
-        information: Floats,
-        values: Floats,
-        tries: Mapping[LaneId, int],
-        seen: int,
-    ) -> None:
-        """Take in what another router has observed of some unknowns."""
+    # What others are told of it, and tell
+
+    def share(self) -> None:
+        """From now on, note what is learned for others."""
+        self.belief.share()
+        if self.untold is None:
+            self.untold = Recent()
+
+    def tell_all(self) -> None:
+        """Have others told all that is known, as if it had been learned now."""
+        self.belief.tell_all()
+        self.untold = Recent()
+        self._note("seen", "", float(self.seen))
+        for lane, tries in self.lanes.items():
+            self._note("tries", lane, float(tries))
+        for leaf, requests in self.alike.items():
+            self._note("alike", leaf, float(requests))
+        for part, known in (("residuals", self.residuals), ("controls", self.controls)):
+            for key in known:
+                self._note(part, key)
+        for part, sums in (
+            ("spreads", self.spreads.sums),
+            ("noises", self.noises.sums),
+            ("rates", self.rates.sums),
+            ("always", self.always),
+            ("hazards", self.hazards),
+        ):
+            for key, (first, second) in sums.items():
+                self._note(part, key, first, second)
+
+    def _note(self, part: str, key: Hashable, first: float = 0.0, second: float = 0.0) -> None:
+        """Something was learned; where it is of sums, so much was added to them."""
+        if self.untold is not None:
+            before = self.untold.get((part, key), (0.0, 0.0))
+            self.untold[part, key] = before[0] + first, before[1] + second
+
+    def count(self, at_s: float) -> None:
+        """An outcome is being learned."""
+        self.seen += 1
         self.saved = None
+        self.at_s = max(self.at_s, at_s)
+        self._note("seen", "", 1.0)
+
+    def know(self, names: Sequence[Name], prior: Floats) -> None:
+        """Have unknowns in the belief, with their variances before anything was observed of them."""
         for name, variance in zip(names, prior.tolist(), strict=True):
             if name not in self.belief.numbers:
                 self.belief.add(name, variance)
@@ -676,15 +725,12 @@ class TimeModel:
                 self.groups.setdefault(name[1:])
             elif name[0] == "conversation":
                 self.conversations.setdefault(name[1])
-        self.belief.add_evidence(names, information, values)
-        for lane, more in tries.items():
-            self.lanes[lane] = self.lanes.get(lane, 0) + more
-            self.tries_told[lane] = self.tries_told.get(lane, 0) + more
-            drafter = lane.fingerprint, shape_of(lane.strategy).kind
-            self.tries[drafter] = self.tries.get(drafter, 0) + more
-        self.seen += seen
-        self.seen_told += seen
-        self._forget()
+
+    def count_tries(self, lane: LaneId, tries: int) -> None:
+        """Others have tried a lane so often."""
+        self.lanes[lane] = self.lanes.get(lane, 0) + tries
+        drafter = lane.fingerprint, shape_of(lane.strategy).kind
+        self.tries[drafter] = self.tries.get(drafter, 0) + tries
 
     # Unknowns that come and go
 
@@ -693,12 +739,13 @@ class TimeModel:
         for other in among:
             self.lanes[other] = self.lanes.pop(other, 0)
         self.lanes[lane] = self.lanes.pop(lane, 0) + 1
+        self._note("tries", lane, 1.0)
         drafter = lane.fingerprint, shape_of(lane.strategy).kind
         self.tries[drafter] = self.tries.get(drafter, 0) + 1
         if len(self.lanes) > MORE * MAX_LANES or len(self.groups) > MORE * MAX_GROUPS:
-            self._forget()
+            self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """What was not met for longest gives way, with all that only it has felt."""
         self.lanes = dict(list(self.lanes.items())[-MAX_LANES:])
         self.groups = dict(list(self.groups.items())[-MAX_GROUPS:])

@@ -1,7 +1,7 @@
 """What answers the addresses of `routes.py`: for each row's name one method."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import time
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,15 +11,17 @@ import msgspec
 from paceline.configuration import ConfigurationError
 from paceline.http import dashboard, documents
 from paceline.http.access import Caller
-from paceline.http.attention import needs
+from paceline.http.attention import LOOKED_BACK_S, needs
 from paceline.http.drafting import drafting
+from paceline.http.drafts import Drafts
 from paceline.http.errors import ApiError
 from paceline.http.gain import Gain
 from paceline.http.parse import parse_request
 from paceline.http.reply import ApiReply
 from paceline.http.routes import GENERATION, ROUTES
-from paceline.http.running import running
+from paceline.http.running import oldest, running
 from paceline.http.spent import Spent
+from paceline.http.sums import GatewaySums, sums_of
 from paceline.http.unpack import unpacked
 from paceline.records.decision_log import DecisionLog
 from paceline.records.history import History
@@ -27,6 +29,7 @@ from paceline.records.metrics import CONTENT_TYPE
 from paceline.records.recent import MAX_REQUESTS
 from paceline.serving.passing import Passed, pass_through
 from paceline.serving.pipeline import Pipeline
+from paceline.sharing import Sharer
 from paceline.types import Api, Request
 from paceline.wire.server import HttpRequest
 
@@ -47,20 +50,58 @@ class Answers:
     Args:
         reload: takes up a changed configuration and tells what changed; raises ``ConfigurationError`` if it can't.
         log: the decision log, if one is kept.
+        sharer: shares what is learned, if that is wanted.
     """
 
-    def __init__(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None = None
+    ) -> None:
         self.is_stopping = False
         """Whether ``/readyz`` sends load balancers away."""
         self._pipeline = pipeline
         self._take_up = reload
         self._log = log
-        self._started_s = time()
+        self._sharer = sharer
         self._gain = Gain(log.path if log else None)
         self._spent = Spent(pipeline)
         pipeline.sinks.add("spent", self._spent)
         self._history = History(log.path if log else None)
         pipeline.sinks.add("history", self._history)
+        self._drafts = Drafts()
+        pipeline.sinks.add("drafts", self._drafts)
+
+    def sums(self, connections: int) -> GatewaySums:
+        """What this process has counted.
+
+        Args:
+            connections: of clients.
+        """
+        return sums_of(self._pipeline, self._log, self._spent, self._drafts, connections)
+
+    def one_request(self, number: int) -> dict[str, Any] | None:
+        """A request of this process in full, by its number here; ``None`` where it is not remembered."""
+        found = self._pipeline.recent.find(number)
+        return None if found is None else documents.request(*found)
+
+    # What other processes of the same gateway have a part in
+
+    async def others(self) -> Sequence[GatewaySums]:
+        """What the others have counted."""
+        return ()
+
+    async def requests_after(self, number: int) -> dict[str, Any]:
+        """The document of the last requests."""
+        return self._pipeline.recent.after(number)
+
+    async def one_of_all(self, number: int) -> dict[str, Any] | None:
+        """A request in full, by its number in that document; ``None`` where it is not remembered."""
+        return self.one_request(number)
+
+    async def learned_feedback(self, identifier: str, is_good: bool, client: str | None) -> bool:
+        """Whether the request is known that somebody tells of."""
+        return self._pipeline.router.placer.feedback(identifier, is_good, client)
+
+    # What routes name
 
     async def generate(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """Decided on, and sent down a lane."""
@@ -82,7 +123,7 @@ class Answers:
         except msgspec.DecodeError as error:
             message = f'the body is not {{"id": "...", "good": true}}: {error}'
             raise ApiError(400, message, "invalid_body") from error
-        is_known = self._pipeline.router.placer.feedback(told.id, told.good, caller.name)
+        is_known = await self.learned_feedback(told.id, told.good, caller.name)
         await reply.json(200 if is_known else 404, {"known": is_known})
 
     async def pass_on(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
@@ -135,7 +176,8 @@ class Answers:
         if any(name == b"x-paceline-lane" for name, _ in incoming.headers):
             await self.pass_on(incoming, reply, caller)
         else:
-            await reply.whole(200, CONTENT_TYPE, documents.metrics(self._pipeline, self._log))
+            text = documents.metrics(self._pipeline, self._log, await self.others())
+            await reply.whole(200, CONTENT_TYPE, text)
 
     async def front(self, incoming: HttpRequest, reply: ApiReply, caller: Caller) -> None:
         """The chat page of llama.cpp, which works where no key is asked for; else the way to the dashboard."""
@@ -158,31 +200,32 @@ class Answers:
 
     async def lanes(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Each lane, and what was measured of it."""
-        document = documents.lanes(self._pipeline, self._log)
+        others = await self.others()
+        document = documents.lanes(self._pipeline, self._log, self._sharer, others)
         more = {
-            "money": self._spent.document(),
-            "started_s": self._started_s,
+            "money": self._spent.document([other.spent for other in others]),
+            "started_s": min([self._spent.sums().since_s, *(other.spent.since_s for other in others)]),
             "now_s": time(),
-            "needs": needs(self._pipeline, self._log, self._history),
+            "running": oldest([running(self._pipeline), *(other.running for other in others)]),
+            "needs": needs(self._pipeline, document, await self._history.total(LOOKED_BACK_S)),
         }
         await reply.json(200, document | more)
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
-        """The last requests, and those that are in flight."""
-        ended = self._pipeline.recent.after(_number(incoming.query, "after", 0))
-        await reply.json(200, ended | {"running": running(self._pipeline)})
+        """The last requests."""
+        await reply.json(200, await self.requests_after(_number(incoming.query, "after", 0)))
 
-    async def one_request(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+    async def request(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """One of them, with all that was expected and measured."""
         number = incoming.path.removeprefix("/paceline/requests/")
-        found = self._pipeline.recent.find(int(number)) if re.fullmatch(r"[0-9]{1,18}", number) else None
+        found = await self.one_of_all(int(number)) if re.fullmatch(r"[0-9]{1,18}", number) else None
         if found is None:
             raise ApiError(
                 404,
                 f"request {number[:40]} is not among the last {MAX_REQUESTS}, which are remembered until the gateway "
                 "stops; the decision log may have it (paceline export)",
             )
-        await reply.json(200, documents.request(*found))
+        await reply.json(200, found)
 
     async def history(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Sums over time."""
@@ -193,7 +236,8 @@ class Answers:
 
     async def drafting(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What drafts cost and yield."""
-        await reply.json(200, drafting(self._pipeline))
+        others = await self.others()
+        await reply.json(200, drafting(self._pipeline, [self._drafts.sums(), *(other.drafts for other in others)]))
 
     async def report(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What routing has brought."""

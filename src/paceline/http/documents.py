@@ -1,5 +1,6 @@
 """What the gateway tells about itself: the documents behind ``/health``, ``/v1/models`` and ``/paceline/lanes``."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,8 @@ from msgspec.structs import replace
 
 from paceline import __version__
 from paceline.decision.drafting import acceptance_of
-from paceline.records.decision_log import DecisionLog
+from paceline.http.sums import GatewaySums
+from paceline.records.decision_log import DecisionLog, LogSums
 from paceline.records.record import Record
 from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
@@ -17,6 +19,7 @@ from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.speaking import spoken
+from paceline.sharing import Sharer
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals
 
 
@@ -47,36 +50,51 @@ def model(fleet: Fleet, name: str) -> Any:
     return entries[name]
 
 
-def lanes(pipeline: Pipeline, log: DecisionLog | None) -> dict[str, Any]:
+def lanes(
+    pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None = None, others: Sequence[GatewaySums] = ()
+) -> dict[str, Any]:
     """Every lane: what it is, how it is, and what was measured of it as it runs now; and the decision log. What nobody
-    reported is ``null``."""
+    reported is ``null``.
+
+    Args:
+        others: sums of other processes of the same gateway, which are counted, too.
+    """
     fleet = pipeline.fleet
     present = [handle.state(None) for handle in fleet.lanes.values()]
     return {
         "version": __version__,
         "default_lane": fleet.default.lane.name,
-        "in_flight": pipeline.in_flight.requests,
-        "routing_failures": dict(pipeline.failures),
-        "log": log.document() if log else None,
+        "in_flight": pipeline.in_flight.requests + sum(other.in_flight for other in others),
+        "routing_failures": _failures(pipeline, others),
+        "log": {"path": str(log.path), **structs.asdict(_log_sums(log, others))} if log else None,
+        "sharing": structs.asdict(sharer.state()) if sharer else None,
         "power": _power(pipeline),
         "budgets": [
             {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}
             for budget, spent in pipeline.router.placer.spending()
         ],
-        "lanes": [_lane(handle) | _learned(handle, pipeline.router, present) for handle in fleet.lanes.values()],
+        "lanes": [
+            _lane(handle, others) | _learned(handle, pipeline.router, present) for handle in fleet.lanes.values()
+        ],
     }
 
 
-def metrics(pipeline: Pipeline, log: DecisionLog | None) -> bytes:
-    """The text of ``/metrics``."""
+def metrics(pipeline: Pipeline, log: DecisionLog | None, others: Sequence[GatewaySums] = ()) -> bytes:
+    """The text of ``/metrics``.
+
+    Args:
+        others: as for :func:`lanes`.
+    """
     lanes, engines = pipeline.fleet.lanes, pipeline.fleet.engines
-    pipeline.metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
-    pipeline.metrics.know_engines({name: engine.illness.is_ejected for name, engine in engines.items()})
-    now = {name: (handle.is_up, handle.running, handle.waiting) for name, handle in lanes.items()}
+    metrics = pipeline.metrics.plus(other.metrics for other in others)
+    metrics.know_lanes({name: handle.lane.strategy.drafts for name, handle in lanes.items()})
+    metrics.know_engines({name: engine.illness.is_ejected for name, engine in engines.items()})
+    now = {name: (handle.is_up, *_under_way(handle, others)) for name, handle in lanes.items()}
     spending = [
         (budget.key or "", budget.per, spent, budget.limit) for budget, spent in pipeline.router.placer.spending()
     ]
-    return pipeline.metrics.text(now, pipeline.failures, log.lost if log else None, spending)
+    log_lost = _log_sums(log, others).lost if log else None
+    return metrics.text(now, _failures(pipeline, others), log_lost, spending)
 
 
 async def explain(pipeline: Pipeline, request: Request) -> dict[str, Any]:
@@ -145,7 +163,29 @@ def _power(pipeline: Pipeline) -> dict[str, float] | None:
     return None if power is None else {"busy_watts": power.busy, "idle_watts": power.idle}
 
 
-def _lane(handle: LaneHandle) -> dict[str, Any]:
+def _failures(pipeline: Pipeline, others: Sequence[GatewaySums]) -> dict[str, int]:
+    failures = Counter(pipeline.failures)
+    for other in others:
+        failures.update(other.failures)
+    return dict(failures)
+
+
+def _log_sums(log: DecisionLog, others: Sequence[GatewaySums]) -> LogSums:
+    sums = log.sums()
+    for other in others:
+        sums = sums.plus(other.log)
+    return sums
+
+
+def _under_way(handle: LaneHandle, others: Sequence[GatewaySums]) -> tuple[int, int]:
+    """Requests that a lane decodes, and that wait for it."""
+    elsewhere = [other.lanes.get(handle.lane.name, (0, 0)) for other in others]
+    running, waiting = (sum(numbers) for numbers in zip((handle.running, handle.waiting), *elsewhere, strict=True))
+    return running, waiting
+
+
+def _lane(handle: LaneHandle, others: Sequence[GatewaySums]) -> dict[str, Any]:
+    running, waiting = _under_way(handle, others)
     engine, supervisor = handle.engine, handle.engine.supervisor
     facts, illness = supervisor.facts, engine.illness
     return {
@@ -169,8 +209,8 @@ def _lane(handle: LaneHandle) -> dict[str, Any]:
         "health": supervisor.health,
         "problem": supervisor.problem or _left_out(handle),
         "ejected": illness.problem,
-        "running": handle.running,
-        "waiting": handle.waiting,
+        "running": running,
+        "waiting": waiting,
     }
 
 

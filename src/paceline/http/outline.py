@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from paceline.json_members import Unclear, members
+
 MAX_MEMBER_BYTES = 64_000
 """A member of the document that is smaller is decoded whole."""
 MAX_LIST_BYTES = 200_000
@@ -27,8 +29,6 @@ DENSE_BYTES, MAX_DENSE_ELEMENTS = 4_000_000, 1_000_000
 is then the engine's to say."""
 NAMED = ("model", "stream")
 """Members that requests are routed by."""
-END_BYTES = 64_000
-"""Of a document that is not even passed over, in which they are looked for at either end."""
 PASS_BYTES = 1_000_000
 """A pass over more waits until others have run: 60 MB of text take some 20 ms."""
 STRING_BYTES = 32_000
@@ -48,7 +48,7 @@ async def outlined(document: bytes) -> tuple[dict[str, Any], int]:
         RecursionError: it is nested too deeply.
     """
     if len(document) > DENSE_BYTES and _elements_at_most(memoryview(document)) > MAX_DENSE_ELEMENTS:
-        return _named_at_either_end(document), len(document)
+        return await _named(document), len(document)
     return await _object(document, MAX_DEPTH)
 
 
@@ -104,22 +104,17 @@ def _elements_at_most(view: memoryview) -> float:
     return 1 + sum(sample.count(b",") for sample in samples) / sum(map(len, samples)) * len(view)
 
 
-def _named_at_either_end(document: bytes) -> dict[str, Any]:
-    """The members that a request is routed by, where they stand near the document's beginning or end.
+async def _named(document: bytes) -> dict[str, Any]:
+    """The members that a request is routed by.
 
     Raises:
-        msgspec.DecodeError: it is no object.
+        msgspec.DecodeError: they can't be told.
     """
-    if document[:1024].lstrip()[:1] != b"{":
-        raise msgspec.DecodeError("JSON is malformed: it is no object (byte 0)")
-    members: dict[str, Any] = {}
-    for end in (document[:END_BYTES], document[-END_BYTES:]):
-        for name, value in _NAMED.findall(end):
-            members.setdefault(name.decode(), msgspec.json.decode(value))
-    return members
-
-
-_NAMED = re.compile(rb'"(model|stream)"\s*:\s*("[^"\\\x00-\x1f\x80-\xff]*"|true|false)')
+    try:
+        found = await members(document, NAMED)
+    except Unclear as error:
+        raise msgspec.DecodeError(f"JSON is malformed: {error} (byte 0)") from error
+    return {name: values[-1][0] for name, values in found.items() if values and values[-1][0] is not ...}
 
 
 async def _let_others_run(raw: bytes | msgspec.Raw) -> None:

@@ -4,33 +4,35 @@ import asyncio
 import logging
 import socket
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
 from paceline.http.access import Access
-from paceline.http.answers import Answers
+from paceline.http.answers import Answers, Reload
 from paceline.http.application import Application
 from paceline.http.changes import changes
 from paceline.http.storage import Storage
 from paceline.inspection.task_model import task_model
 from paceline.money.power import PowerMeter, meters
 from paceline.processes import Health
+from paceline.records.decision_log import DecisionLog
 from paceline.records.record import Sink
 from paceline.routing.placer import Placer
 from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.settings import Configuration, ServerSettings
+from paceline.settings import Configuration, ConfigurationError, ServerSettings
+from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
 from paceline.wire.server import HttpServer, Limits
 
 HOUSEKEEPING_INTERVAL_S = 0.5
 """Between two looks for turns that nobody uses; what is noticed of them takes seconds anyway."""
-SAVE_EVERY = 20
-"""Rounds of housekeeping between two savings of what was learned: a crash loses ten seconds of it."""
+SAVE_EVERY_S = 10.0
+"""Between two savings of what was learned: a crash loses so much of it."""
 RETIRING_INTERVAL_S = 0.05
 """Between two looks whether an engine that is no longer configured has answered its last request."""
 DRAIN_INTERVAL_S = 0.05
@@ -52,6 +54,39 @@ class CannotListen(Exception):
     """The address is taken, or not ours."""
 
 
+class Parts:
+    """What a gateway is made of. One of several workers is made of something else."""
+
+    shares_its_address = False
+    """Whether others accept connections at the same address."""
+
+    def lets_others_go_first(self, _connections: int) -> bool:
+        """Whether one who has so many connections leaves the next one to those others, for a moment."""
+        return False
+
+    def listen(self, configuration: Configuration) -> socket.socket:
+        """
+        Raises:
+            CannotListen: the address is not to be had.
+        """
+        return listen(configuration.server)
+
+    def fleet(self, configuration: Configuration, log_directory: Path, previous: Fleet | None) -> Fleet:
+        """Not started yet."""
+        return Fleet(configuration, log_directory, previous)
+
+    def storage(self, configuration: Configuration, directory: Path | None) -> Storage:
+        """
+        Raises:
+            ConfigurationError: what it wants is not installed.
+        """
+        return Storage(configuration, directory)
+
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
+        """What answers requests."""
+        return Answers(pipeline, reload, log, sharer)
+
+
 class Gateway:
     """A gateway that runs in the event loop that starts it, beside whatever else runs there, in any thread:
 
@@ -70,6 +105,7 @@ class Gateway:
         sink: given the record of every request that was served or failed.
         say: told a line of each request that was passed through.
         on_stop: told when the gateway begins to stop how many answers still run, and how many seconds they have.
+        parts: what it is made of.
 
     Raises:
         ConfigurationError: it can't be read, or names a variable for a key that is not set.
@@ -84,7 +120,9 @@ class Gateway:
         sink: Sink | None = None,
         say: Callable[[str], None] = lambda _: None,
         on_stop: Callable[[int, float], None] = lambda _running, _grace_s: None,
+        parts: Parts = Parts(),  # noqa: B008 - it holds nothing
     ) -> None:
+        self._parts = parts
         self._load = configuration if callable(configuration) else lambda: configuration
         self._configuration = self._load()
         Access(self._configuration)  # so that a key that is not set is said before anything is started
@@ -118,6 +156,16 @@ class Gateway:
     def fleet(self) -> Fleet:
         """The lanes of the configuration that is in force."""
         return self.pipeline.fleet
+
+    @property
+    def engines_in_use(self) -> Sequence[EngineHandle]:
+        """Those of the configuration, and those on their way out."""
+        return (*self.fleet.engines.values(), *self._retiring)
+
+    @property
+    def connections(self) -> int:
+        """Those of clients that are open, idle ones included."""
+        return self._server.connections if self._server else 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -198,18 +246,18 @@ class Gateway:
     async def _open(self, opened: AsyncExitStack) -> None:
         """What is opened is closed in the opposite order."""
         # 1. The address.
-        listening = _listen(self._configuration)
+        listening = self._parts.listen(self._configuration)
         opened.callback(listening.close)
-        self.url = _url(listening)
+        self.url = url_of(listening)
         # 2. What is kept.
-        self._storage = storage = Storage(self._configuration, self._state_directory)
+        self._storage = storage = self._parts.storage(self._configuration, self._state_directory)
         opened.push_async_callback(storage.close)
         # 3. The way of requests.
         power_meter = PowerMeter(await asyncio.to_thread(meters))
         await asyncio.to_thread(task_model)  # which reads its weights now, not in the first request's time
         self._engine_logs = self._log_directory or Path(opened.enter_context(tempfile.TemporaryDirectory()))
         access = Access(self._configuration)
-        fleet = Fleet(self._configuration, self._engine_logs)
+        fleet = self._parts.fleet(self._configuration, self._engine_logs, None)
         router = Router(
             fleet.offered,
             knowledge=await storage.knowledge(),
@@ -222,16 +270,20 @@ class Gateway:
         storage.listen_to(self.pipeline)
         if self._sink:
             self.pipeline.sinks.add("record", self._sink)
+        if (sharer := sharer_of(self._configuration, router)) is not None:
+            opened.push_async_callback(asyncio.to_thread, sharer.stop)
+            sharer.start()
         opened.push_async_callback(self._stop_engines)
-        self._answers = Answers(self.pipeline, self.reload, storage.log)
+        self._answers = self._parts.answers(self.pipeline, self.reload, storage.log, sharer)
         self._application = Application(access, self._answers, self.pipeline.metrics)
         self._server = server = HttpServer(self._application, _limits(self._configuration.server))
+        server.lets_others_go_first = lambda: self._parts.lets_others_go_first(server.connections)
         # 4. Go.
         self._in_background(self._keep_house())
         opened.push_async_callback(self._end_background)
         self.fleet.start()
         opened.push_async_callback(server.stop, 0)
-        await server.start(listening)
+        await server.start(listening, shares=self._parts.shares_its_address)
 
     async def _end_answers(self, server: HttpServer) -> None:
         """Let the running answers finish."""
@@ -263,7 +315,7 @@ class Gateway:
     async def _reload(self) -> dict[str, Any]:
         configuration = await asyncio.to_thread(self._load)  # it looks at model files
         access = Access(configuration)
-        fleet = Fleet(configuration, self._engine_logs, self.fleet)
+        fleet = self._parts.fleet(configuration, self._engine_logs, self.fleet)
         old, self._configuration = self._configuration, configuration
         self._application.access = access
         self.pipeline.fleet, self.pipeline.asks_for_keys = fleet, access.asks_for_keys
@@ -322,16 +374,32 @@ class Gateway:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
             self.pipeline.keep_house()
             rounds += 1
-            if rounds % SAVE_EVERY == 0:
+            if rounds % round(SAVE_EVERY_S / HOUSEKEEPING_INTERVAL_S) == 0:
                 await self._storage.save(self.pipeline.router.knowledge)
 
 
-def _listen(configuration: Configuration) -> socket.socket:
+def sharer_of(configuration: Configuration, router: Router) -> Sharer | None:
+    """What shares what the router learns, if that is wanted.
+
+    Raises:
+        ConfigurationError: the store is none, or what speaks to it is not installed.
     """
+    settings = configuration.sharing
+    if settings.store is None:
+        return None
+    try:
+        return Sharer(router, open_store(settings.store, settings.group), new_origin(), settings)
+    except CannotOpen as error:
+        raise ConfigurationError(f"sharing.store: {error}") from error
+
+
+def listen(server: ServerSettings) -> socket.socket:
+    """A socket that listens where it is configured.
+
     Raises:
         CannotListen: the address is not to be had.
     """
-    host, port = configuration.server.host, configuration.server.port
+    host, port = server.host, server.port
     listening: socket.socket | None = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -348,7 +416,8 @@ def _listen(configuration: Configuration) -> socket.socket:
     return listening
 
 
-def _url(listening: socket.socket) -> str:
+def url_of(listening: socket.socket) -> str:
+    """Of a server that listens there."""
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct, field
@@ -16,7 +16,7 @@ from paceline.text_table import amount, shown_name
 from paceline.types import Outcome, engine_of
 
 
-class _Engine(Struct):
+class EngineSums(Struct):
     """Of one engine; money is in the currency of the configuration."""
 
     answers: int = 0
@@ -27,11 +27,11 @@ class _Engine(Struct):
     """Of what was paid for, answers whose cost is a guess."""
     unpriced: int = 0
     """Answers of a provider whose price is not known."""
-    why: Counter[str] = field(default_factory=Counter)
+    why: dict[str, int] = field(default_factory=dict)
     """What decided, and how often."""
 
 
-class _Baseline(Struct):
+class BaselineSums(Struct):
     """One model for everything: what it would have cost, and what the same answers did cost."""
 
     name: str
@@ -45,6 +45,39 @@ class _Baseline(Struct):
     """For the work of this machine, beyond what it draws anyway."""
 
 
+class SpentSums(Struct):
+    """All of it, of one process or of several."""
+
+    since_s: float
+    """In seconds since 1970."""
+    engines: dict[str, EngineSums]
+    baseline: BaselineSums | None
+
+    def plus(self, other: "SpentSums") -> "SpentSums":
+        """Both together. Another baseline than this one is left out."""
+        nothing, engines = EngineSums(), {}
+        for name in dict.fromkeys((*self.engines, *other.engines)):
+            one, two = self.engines.get(name, nothing), other.engines.get(name, nothing)
+            engines[name] = EngineSums(
+                one.answers + two.answers,
+                one.paid + two.paid,
+                one.estimates + two.estimates,
+                one.unpriced + two.unpriced,
+                dict(Counter(one.why) + Counter(two.why)),
+            )
+        mine, theirs = self.baseline, other.baseline
+        if mine is not None and theirs is not None and mine.name == theirs.name:
+            mine = BaselineSums(
+                mine.name,
+                mine.url,
+                mine.answers + theirs.answers,
+                mine.total + theirs.total,
+                mine.paid + theirs.paid,
+                mine.power + theirs.power,
+            )
+        return SpentSums(min(self.since_s, other.since_s), engines, mine)
+
+
 class Spent:
     """A sink that adds up. What is counted is whole answers of requests that were decided on; the sums are in memory
     alone, while budgets and the decision log outlast a restart.
@@ -56,10 +89,10 @@ class Spent:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._since_s = time.time()
-        self._engines: dict[str, _Engine] = {}
+        self._engines: dict[str, EngineSums] = {}
         self._configuration = pipeline.fleet.configuration
         self._prices = Prices()
-        self._baseline: _Baseline | None = None
+        self._baseline: BaselineSums | None = None
         self._may_be_priced = False
         """Whether models may become known that have a price."""
         self._take_up()
@@ -70,7 +103,7 @@ class Spent:
         handle = self._pipeline.fleet.engines.get(name)
         if handle is None:  # it went nowhere, or the engine is gone
             return
-        engine = self._engines.setdefault(name, _Engine())
+        engine = self._engines.setdefault(name, EngineSums())
         if outcome.cost is not None:
             engine.paid += outcome.cost
             engine.estimates += outcome.cost_is_estimate
@@ -81,23 +114,35 @@ class Spent:
         engine.unpriced += is_unpriced
         placed = record.decision.placed
         if placed is not None and placed.why:
-            engine.why["the first choice did not answer" if placed.engine != name else placed.why] += 1
+            why = "the first choice did not answer" if placed.engine != name else placed.why
+            engine.why[why] = engine.why.get(why, 0) + 1
         if not is_unpriced:
             self._compare(outcome, handle.settings.is_cloud)
 
-    def document(self) -> dict[str, Any] | None:
+    def sums(self) -> SpentSums:
+        """All that was added up, for another process to tell of."""
+        return SpentSums(self._since_s, self._engines, self._present_baseline())
+
+    def document(self, others: Iterable[SpentSums] = ()) -> dict[str, Any] | None:
         """What ``/paceline/lanes`` has of money; ``None`` where there is neither a cloud engine nor a price to compare
-        with nor a budget, so that there is nothing to tell."""
-        baseline, fleet = self._present_baseline(), self._pipeline.fleet
+        with nor a budget, so that there is nothing to tell.
+
+        Args:
+            others: sums of other processes, which are counted, too.
+        """
+        sums, fleet = self.sums(), self._pipeline.fleet
+        for other in others:
+            sums = sums.plus(other)
+        baseline = sums.baseline
         has_clouds = any(engine.settings.is_cloud for engine in fleet.engines.values())
         if not has_clouds and baseline is None and not fleet.configuration.budget:
             return None
         currency, has_power = self._configuration.cost.currency, self._pipeline.router.placer.power is not None
         return {
             "currency": currency,
-            "since_s": self._since_s,
+            "since_s": sums.since_s,
             "engines": [
-                _engine_document(name, engine.settings.is_cloud, self._engines.get(name, _Engine()))
+                _engine_document(name, engine.settings.is_cloud, sums.engines.get(name, EngineSums()))
                 for name, engine in fleet.engines.items()
             ],
             "baseline": None if baseline is None else _baseline_document(baseline, has_power),
@@ -118,7 +163,7 @@ class Spent:
             worked_s = outcome.total_s - outcome.queue_s
             baseline.power += marginal_cost(self._pipeline.router.placer.power, per_kwh, worked_s, outcome.concurrent)
 
-    def _present_baseline(self) -> _Baseline | None:
+    def _present_baseline(self) -> BaselineSums | None:
         """As the configuration that is in force has it; another model begins at nothing."""
         is_another = self._configuration is not self._pipeline.fleet.configuration
         if is_another or (self._baseline is None and self._may_be_priced):
@@ -134,7 +179,7 @@ class Spent:
         if name is None:
             self._baseline = None
         elif self._baseline is None or self._baseline.name != name:
-            self._baseline = _Baseline(name, url)
+            self._baseline = BaselineSums(name, url)
 
     def _priceable(self) -> Iterator[tuple[str, str | None]]:
         """Models to compare with and their providers' addresses: those of ``[[cloud]]``, as ``paceline cost`` takes
@@ -147,7 +192,7 @@ class Spent:
                     yield str(entry.get("id")), engine.settings.url
 
 
-def _engine_document(name: str, is_cloud: bool, engine: _Engine) -> dict[str, Any]:
+def _engine_document(name: str, is_cloud: bool, engine: EngineSums) -> dict[str, Any]:
     return {
         "engine": name,
         "is_cloud": is_cloud,
@@ -155,11 +200,11 @@ def _engine_document(name: str, is_cloud: bool, engine: _Engine) -> dict[str, An
         "paid": engine.paid if is_cloud else None,
         "estimates": engine.estimates,
         "unpriced": engine.unpriced,
-        "why": dict(engine.why.most_common()),
+        "why": dict(Counter(engine.why).most_common()),
     }
 
 
-def _baseline_document(baseline: _Baseline, has_power: bool) -> dict[str, Any]:
+def _baseline_document(baseline: BaselineSums, has_power: bool) -> dict[str, Any]:
     return {
         "model": baseline.name,
         "answers": baseline.answers,
@@ -170,11 +215,11 @@ def _baseline_document(baseline: _Baseline, has_power: bool) -> dict[str, Any]:
     }
 
 
-def _saved(baseline: _Baseline) -> float:
+def _saved(baseline: BaselineSums) -> float:
     return baseline.total - baseline.paid - baseline.power
 
 
-def verdict(baseline: _Baseline | None, currency: str, has_power: bool) -> str:
+def verdict(baseline: BaselineSums | None, currency: str, has_power: bool) -> str:
     """What the way that requests went saves: a sentence a line."""
     if baseline is None:
         return "No price of a cloud model is known ([[cloud]]), so it is not known what is saved."

@@ -9,7 +9,7 @@ from paceline.paths import DECISION_LOG, KNOWLEDGE, LEDGER
 from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.secret import conversation_key
 from paceline.records.traces import NoTraces, Traces
-from paceline.routing.budgets import Ledger
+from paceline.routing.budgets import Book, Ledger
 from paceline.routing.store import Knowledge, Memory
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
@@ -20,19 +20,20 @@ class Storage:
 
     Args:
         directory: for its files; ``None`` keeps nothing.
+        book: where what is spent is kept, if that is not a file of this process.
 
     Raises:
         ConfigurationError: spans are wanted, and what makes them is not installed.
     """
 
-    def __init__(self, configuration: Configuration, directory: Path | None) -> None:
+    def __init__(self, configuration: Configuration, directory: Path | None, book: Book | None = None) -> None:
         evidence = configuration.evidence
         self._keeps_text = evidence.keep_text
         self._traces = _traces(evidence)
         self._memory = Memory(directory / KNOWLEDGE) if directory and configuration.routing.remember else None
         self.log = _log(evidence, directory) if directory and evidence.log else None
         """The decision log, if one is kept."""
-        self.ledger = Ledger(directory / LEDGER) if directory else None
+        self.ledger = book or (Ledger(directory / LEDGER) if directory else None)
         """What was spent on cloud engines."""
         self.conversation_key = conversation_key(directory)
 

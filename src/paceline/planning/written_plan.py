@@ -47,23 +47,25 @@ def written(engine: LocalEngineSettings, text: str) -> str:
         text: of the plan, which stands above it as a comment.
     """
     comment = "\n".join(f"# {line}".rstrip() for line in text.splitlines())
-    words = "\n".join(f"    {line}," for line in _lines(engine.launch))
-    values = {"n_max": engine.n_max, "drafted_token_cost": engine.drafted_token_cost}
-    numbers = "".join(f"{name} = {value}\n" for name, value in values.items() if value is not None)
     return f"""\
 {comment}
 #
 # Lanes come from the engine once it is up: {engine.name}/plain, and those of its drafters.
 
-[[engine]]
-name = {_quoted(engine.name)}
-kind = {_quoted(engine.kind)}
-device = {_quoted(engine.device or "")}
-strategy = {_quoted(engine.strategy)}
-{numbers}launch = [
-{words}
-]
-"""
+{engine_table(engine)}"""
+
+
+def engine_table(engine: LocalEngineSettings) -> str:
+    """An ``[[engine]]`` table: where it runs, or what it is started with, and how it drafts."""
+    texts = {"name": engine.name, "kind": engine.kind, "url": engine.url, "device": engine.device}
+    values = {key: _quoted(text) for key, text in texts.items() if text is not None}
+    values["strategy"] = _quoted(engine.strategy)
+    numbers = {"n_max": engine.n_max, "drafted_token_cost": engine.drafted_token_cost}
+    values |= {key: str(number) for key, number in numbers.items() if number is not None}
+    lines = ["[[engine]]", *(f"{key} = {value}" for key, value in values.items())]
+    if engine.launch:
+        lines += ["launch = [", *(f"    {line}," for line in _lines(engine.launch)), "]"]
+    return "\n".join([*lines, ""])
 
 
 def _lines(words: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paceline.api_keys import resolved
 from paceline.engines.examiner import Examiner
@@ -21,7 +21,14 @@ from paceline.engines.launch_environment import masked
 from paceline.processes.launch import prepare_launch
 from paceline.processes.launched_process import LaunchedProcess
 from paceline.processes.process_log import ProcessLog
-from paceline.settings import CloudEngineSettings, EngineSettings, LocalEngineSettings
+from paceline.settings import (
+    FROM_ENVIRONMENT,
+    FROM_FILE,
+    CloudEngineSettings,
+    ConfigurationError,
+    EngineSettings,
+    LocalEngineSettings,
+)
 from paceline.types import Abilities
 from paceline.wire.client import IDLE_LIMIT_S, Client, ConnectFailed, ConnectionLost, bearer, without_credentials
 
@@ -73,6 +80,17 @@ class Timing:
     health_interval_s: float = 5.0
 
 
+class Use(NamedTuple):
+    """What other processes of ours do with an engine."""
+
+    is_busy: bool = False
+    """Whether requests of theirs run on it."""
+    expected_silence_s: float = 0.0
+    """The longest silence that those may need."""
+    last_heard_s: float = 0.0
+    """When they last heard of it, by the machine's monotonic clock, as event loops have it."""
+
+
 class Supervisor:
     """One engine, running (``url``) or to be started (``launch``).
 
@@ -113,6 +131,8 @@ class Supervisor:
         self.on_change: Callable[[], None] = lambda: None
         self.expected_silence_s: Callable[[], float] = lambda: 0.0
         """The longest silence that the requests on it may need, as for reading long prompts at its pace."""
+        self.use_elsewhere: Callable[[], Use] = Use
+        """What other processes do with it; those that it is looked after for."""
         self._settings = settings
         self._configured_key = self.api_key
         self._examiner = Examiner(engine, settings)
@@ -374,7 +394,7 @@ class Supervisor:
             self._not_up(when_down, problem, may_be_another=False)
             return False
         # 2. One that answered something else meanwhile is busy, not dead.
-        if client.last_heard_s > began_s:
+        if self._last_heard_s(client) > began_s:
             return False
         # 3. One that was silent often enough is down, unless requests on it may be the cause.
         is_working = await self._is_working()
@@ -396,23 +416,28 @@ class Supervisor:
         self._set(health, problem)
         client = self.client
         if client and client.busy_connections:
-            silent_s = asyncio.get_running_loop().time() - max(client.last_heard_s, self._changed_s)
+            silent_s = asyncio.get_running_loop().time() - max(self._last_heard_s(client), self._changed_s)
             if silent_s > max(BUSY_SILENCE_S, self.expected_silence_s()):
                 client.close(f"{DECLARED_DOWN}: {problem}")
 
     def _may_be_busy(self, client: Client, is_working: bool) -> bool:
         """Whether a silent engine is to be given more time, since requests run on it."""
-        if not client.busy_connections:
+        elsewhere = self.use_elsewhere()
+        if not client.busy_connections and not elsewhere.is_busy:
             return False
-        silent_s = asyncio.get_running_loop().time() - max(client.last_heard_s, self._changed_s)
-        return is_working or silent_s < max(BUSY_SILENCE_S, self.expected_silence_s())
+        silent_s = asyncio.get_running_loop().time() - max(self._last_heard_s(client), self._changed_s)
+        expected_s = max(self.expected_silence_s(), elsewhere.expected_silence_s)
+        return is_working or silent_s < max(BUSY_SILENCE_S, expected_s)
+
+    def _last_heard_s(self, client: Client) -> float:
+        return max(client.last_heard_s, self.use_elsewhere().last_heard_s)
 
     async def _has_hung(self, client: Client) -> bool:
         """Whether nothing is to be hoped for from a launched engine that does not answer."""
         if self._process is None:
             return False
         is_working = await self._is_working()
-        return not is_working and asyncio.get_running_loop().time() - client.last_heard_s > HUNG_AFTER_S
+        return not is_working and asyncio.get_running_loop().time() - self._last_heard_s(client) > HUNG_AFTER_S
 
     async def _is_working(self) -> bool:
         """Whether a launched engine is at work, as far as can be told."""
@@ -444,8 +469,16 @@ class Supervisor:
     def _connect(self, url: str) -> Client:
         try:
             idle_limit_s = CLOUD_IDLE_LIMIT_S if self._settings.is_cloud else IDLE_LIMIT_S
-            return Client(url, self.timing.connect_timeout_s, bearer(self.api_key), idle_limit_s)
-        except ValueError as error:
+            secrets = _secrets_of(self._settings, self.api_key)
+            return Client(
+                url,
+                self.timing.connect_timeout_s,
+                bearer(self.api_key),
+                idle_limit_s,
+                secrets,
+                uses_proxy=self._settings.is_cloud,
+            )
+        except (ValueError, ConfigurationError) as error:
             raise LaunchError(str(error)) from error
 
     async def _start_process(self) -> LaunchedProcess:
@@ -483,3 +516,14 @@ class Supervisor:
             self.client.close(f"the engine was stopped: {self.problem}")
         await process.end(at_once)
         self._process = None
+
+
+def _secrets_of(settings: EngineSettings, key: str | None) -> list[str]:
+    """What an engine is shown that nobody else is to see.
+
+    Raises:
+        ConfigurationError: a variable or file that holds one is not there.
+    """
+    headers = settings.headers.values() if isinstance(settings, CloudEngineSettings) else ()
+    secret = (value for value in headers if value.startswith((FROM_ENVIRONMENT, FROM_FILE)))
+    return [*([key] if key else []), *(resolved(value, may_have_spaces=True) for value in secret)]

@@ -17,7 +17,6 @@ import time
 from collections import deque
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -86,6 +85,26 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     """Of a larger file, the oldest entries are dropped."""
 
 
+class LogSums(Struct, frozen=True):
+    """How it stands with a log, of one process or of several that write it."""
+
+    written: int
+    waiting: int
+    lost: int
+    problem: str | None
+
+    def plus(self, other: "LogSums | None") -> "LogSums":
+        """Both together."""
+        if other is None:
+            return self
+        return LogSums(
+            self.written + other.written,
+            self.waiting + other.waiting,
+            self.lost + other.lost,
+            self.problem or other.problem,
+        )
+
+
 class DecisionLog:
     """The open log; :meth:`record` never waits for the disk.
 
@@ -121,15 +140,9 @@ class DecisionLog:
             self._held_bytes += _held(row)
             self._give_up_what_is_too_much()
 
-    def document(self) -> dict[str, Any]:
+    def sums(self) -> LogSums:
         """How it stands with it."""
-        return {
-            "path": str(self.path),
-            "written": self.written,
-            "waiting": len(self._waiting),
-            "lost": self.lost,
-            "problem": self.problem,
-        }
+        return LogSums(self.written, len(self._waiting), self.lost, self.problem)
 
     def close(self) -> None:
         """Write what waits, and close the file."""

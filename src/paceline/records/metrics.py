@@ -5,7 +5,7 @@ a fixed set. The series of the lanes that are known are there from the first scr
 their first event.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from paceline.records.record import Record
-from paceline.records.series import Counts, Histogram
+from paceline.records.series import Counts, Histogram, Number
 from paceline.types import CLIENT_LEFT, Outcome, Task
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +49,7 @@ class Metrics:
     def __init__(self, failure_kinds: Collection[str] = ()) -> None:
         self._failure_kinds = tuple(failure_kinds)
         self._registry = CollectorRegistry()
+        self._series: dict[str, Counts | Histogram] = {}
         by_lane, by_task = ("lane",), ("lane", "task")
         self._requests = self._counter("requests", "Requests that were served or failed.", ("lane", "task", "status"))
         self._fallbacks = self._counter(
@@ -95,6 +96,25 @@ class Metrics:
             self._denied.know((reason,))
         self._present = _Present()
         self._registry.register(self._present)
+
+    def numbers(self) -> dict[str, list[Number]]:
+        """All that was counted, by the name of its metric, for another process to :meth:`absorb`."""
+        return {name: series.numbers() for name, series in self._series.items()}
+
+    def absorb(self, numbers: Mapping[str, Sequence[Number]]) -> None:
+        """Also count what another process has counted."""
+        for name, of_name in numbers.items():
+            self._series[name].absorb(of_name)
+
+    def plus(self, others: Iterable[Mapping[str, Sequence[Number]]]) -> "Metrics":
+        """With what other processes have counted; itself where there are none."""
+        all_of_it = list(others)
+        if not all_of_it:
+            return self
+        whole = Metrics(self._failure_kinds)
+        for numbers in (self.numbers(), *all_of_it):
+            whole.absorb(numbers)
+        return whole
 
     def record(self, record: Record, /) -> None:
         decision, outcome, observed = record.decision, record.outcome, record.outcome.observed
@@ -209,9 +229,14 @@ class Metrics:
         self._present.spending = spending
         return generate_latest(self._registry)
 
+    def add(self, collector: Collector) -> None:
+        """Have the document hold what somebody else counts."""
+        self._registry.register(collector)
+
     def _counter(self, name: str, about: str, labels: tuple[str, ...]) -> Counts:
         counter = Counts(f"paceline_{name}", about, labels)
         self._registry.register(counter)
+        self._series[name] = counter
         return counter
 
     def _histogram(
@@ -219,6 +244,7 @@ class Metrics:
     ) -> Histogram:
         histogram = Histogram(f"paceline_{name}", about, bounds, labels)
         self._registry.register(histogram)
+        self._series[name] = histogram
         return histogram
 
 

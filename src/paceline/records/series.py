@@ -9,12 +9,28 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from time import time
 
+from msgspec import Struct
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 Labels = tuple[str, ...]
 """Values of a series' labels, in their order."""
+
+
+class Number(Struct, frozen=True, array_like=True):
+    """One series, as another process is told it."""
+
+    labels: Labels
+    sum: float
+    created_s: float
+    counts: tuple[int, ...] = ()
+    """By bucket."""
+
+    def plus(self, other: "Number") -> "Number":
+        """Both together."""
+        counts = tuple(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True))
+        return Number(self.labels, self.sum + other.sum, min(self.created_s, other.created_s), counts)
 
 
 class Counts(Collector):
@@ -37,6 +53,17 @@ class Counts(Collector):
         if labels not in self._values:
             self.know(labels)
         self._values[labels] += number
+
+    def numbers(self) -> list[Number]:
+        """All of it, for another process to :meth:`absorb`."""
+        return [Number(labels, value, self._created_s[labels]) for labels, value in self._values.items()]
+
+    def absorb(self, numbers: Sequence[Number]) -> None:
+        """Also count what another process has counted."""
+        for number in numbers:
+            self.know(number.labels)
+            self._values[number.labels] += number.sum
+            self._created_s[number.labels] = min(self._created_s[number.labels], number.created_s)
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._about, labels=self._labels)
@@ -79,6 +106,22 @@ class Histogram(Collector):
         series = self._series[labels]
         series.counts[bisect_left(self._bounds, value)] += 1
         series.sum += value
+
+    def numbers(self) -> list[Number]:
+        """All of it, for another process to :meth:`absorb`."""
+        return [
+            Number(labels, series.sum, series.created_s, tuple(series.counts))
+            for labels, series in self._series.items()
+        ]
+
+    def absorb(self, numbers: Sequence[Number]) -> None:
+        """Also count what another process has observed, within the same bounds."""
+        for number in numbers:
+            self.know(number.labels)
+            series = self._series[number.labels]
+            series.counts = [mine + theirs for mine, theirs in zip(series.counts, number.counts, strict=True)]
+            series.sum += number.sum
+            series.created_s = min(series.created_s, number.created_s)
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._about, labels=self._labels)

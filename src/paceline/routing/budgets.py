@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -41,6 +42,19 @@ class Entry(Struct, frozen=True):
     amount: float
 
 
+class Book(Protocol):
+    """Where what is spent is kept."""
+
+    before: Sequence[Entry]
+    """What stood there at the beginning."""
+
+    def add(self, entry: Entry, /) -> None:
+        """Keep an entry; returns at once. Calls don't come at the same time."""
+
+    def close(self) -> None:
+        """Keep what waits."""
+
+
 class Ledger:
     """A file of what was spent; :meth:`add` never waits for the disk. Whatever befalls the file, the gateway serves;
     one that is damaged is set aside.
@@ -55,7 +69,7 @@ class Ledger:
         self._has_said = False
         self._thread: threading.Thread | None = None
         """From the first entry on."""
-        self.before = self._read() if path.exists() else []
+        self.before: Sequence[Entry] = self._read() if path.exists() else []
         """What stands in the file."""
 
     def add(self, entry: Entry) -> None:
@@ -146,11 +160,11 @@ class Budgets:
         ledger: where it is kept; ``None`` keeps it in memory alone.
     """
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
+    def __init__(self, ledger: Book | None = None) -> None:
         self.settings: Sequence[BudgetSettings] = ()
         """The budgets in force; they may be replaced, and what was spent stays."""
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._spent: dict[str, dict[str, float]] = {}
         """By day, and by client. None is forgotten: a clock that is wrong for a moment must not make it so."""
         for entry in ledger.before if ledger else ():
@@ -192,18 +206,48 @@ class Budgets:
         self._add(held.day, held.client, amount)
         return held
 
+    def hold_if_left(self, client: str | None, amount: float | None, now_s: float) -> Held | str:
+        """Spend what a request is expected to cost, or tell why that may not be, as :meth:`refuses` does; in one step,
+        so that requests of several threads don't exceed a budget together.
+
+        Args:
+            amount: ``None`` where it is not known.
+        """
+        with self._lock:
+            return self.refuses(client, amount, now_s) or self.hold(client, amount or 0.0, now_s)
+
     def settle(self, held: Held, cost: float) -> None:
         """Correct what was held for a request to what it cost."""
         self._add(held.day, held.client, cost - held.amount)
 
-    def _add(self, day: str, client: str, amount: float) -> None:
-        if not amount:
-            return
+    def learn(self, entry: Entry) -> None:
+        """Count what another process has spent, which has it kept."""
         with self._lock:
-            spent = self._spent.setdefault(day, {})
-            spent[client] = spent.get(client, 0.0) + amount
+            self._count(entry)
+
+    def entries(self) -> list[Entry]:
+        """All that was spent."""
+        with self._lock:
+            return [
+                Entry(day, client, amount)
+                for day, by_client in self._spent.items()
+                for client, amount in by_client.items()
+            ]
+
+    def _add(self, day: str, client: str, amount: float) -> None:
+        if amount:
+            self.spend(Entry(day, client, amount))
+
+    def spend(self, entry: Entry) -> None:
+        """Count an entry, and have it kept."""
+        with self._lock:
+            self._count(entry)
             if self._ledger:
-                self._ledger.add(Entry(day, client, amount))
+                self._ledger.add(entry)
+
+    def _count(self, entry: Entry) -> None:
+        spent = self._spent.setdefault(entry.day, {})
+        spent[entry.client] = spent.get(entry.client, 0.0) + entry.amount
 
 
 def _day(now_s: float) -> str:

@@ -16,7 +16,7 @@ from paceline.inspection.needs import holds_signed_thinking, needs
 from paceline.money.bill import cost_of
 from paceline.money.power import Power, PowerMeter, configured_power, marginal_cost
 from paceline.routing.backlog import Backlog
-from paceline.routing.budgets import Budgets, Held, Ledger
+from paceline.routing.budgets import Book, Budgets, Held
 from paceline.routing.pace import Pace
 from paceline.routing.placement import Timed, Wanted, expected_tokens, rank, scored, strike
 from paceline.routing.privacy import Privacy
@@ -107,7 +107,7 @@ class Placer:
     def __init__(
         self,
         configuration: Configuration | None = None,
-        ledger: Ledger | None = None,
+        ledger: Book | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -154,12 +154,12 @@ class Placer:
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         client: str | None,
-        model: str | None,
+        models: Sequence[str] | None,
         is_readable: bool,
     ) -> str:
         """The same of a request that is not decided on, as :meth:`Privacy.why_passed` takes it."""
         try:
-            return self.privacy.why_passed(target, headers, body, client, model, is_readable)
+            return self.privacy.why_passed(target, headers, body, client, models, is_readable)
         except Exception:
             return "whether it is could not be told"
 
@@ -285,12 +285,12 @@ class Placer:
                 request_open.job = lane.device or lane.engine, offers[lane.engine].slots
                 self._backlog.add(*request_open.job, decision, _service_s(prediction), self._clock())
 
-    def admits(self, decision: Decision, engine: str, beside: bool = False) -> str:
+    def admits(self, decision: Decision, engine: str, beside: Collection[str] = ()) -> str:
         """Why a request may not be sent to an engine that is tried in place of the chosen one, since it can't be paid
         for any more; empty where it may, and what it is expected to cost is spent.
 
         Args:
-            beside: whether it is sent there as well, so that both have to be paid for.
+            beside: engines that may have to be paid as well, since it was sent there.
         """
         with self._lock:
             request_open = self._open.get(id(decision))
@@ -298,15 +298,9 @@ class Placer:
                 return ""
             if engine in request_open.held:
                 return ""
-            offer = request_open.offers[engine]
-            if offer.is_cloud:
-                amount = offer.price.of(request_open.tokens[engine]) if offer.price else None
-                if why := self.budgets.refuses(request_open.client, amount, time.time()):
-                    return why
-            while request_open.held and not beside:
-                self.budgets.settle(request_open.held.popitem()[1], 0.0)
-            self._hold(request_open, engine)
-            return ""
+            for other in [name for name in request_open.held if name not in beside]:
+                self.budgets.settle(request_open.held.pop(other), 0.0)
+            return self._hold(request_open, engine)
 
     # When it is over
 
@@ -318,7 +312,7 @@ class Placer:
             return outcome
         engine = engine_of(outcome.lane) if outcome.lane else ""
         cost, is_estimate = self._cost_of_answer(request_open, engine, outcome)
-        for lane, _ in outcome.cancelled:  # which answered nothing that tells its tokens
+        for lane, _ in (*outcome.cancelled, *outcome.abandoned):  # which answered nothing that tells its tokens
             other = request_open.offers.get(engine_of(lane))
             if other is not None and other.is_cloud and other.price is not None:
                 cost, is_estimate = (cost or 0.0) + other.price.of(request_open.tokens[other.engine]), True
@@ -330,8 +324,6 @@ class Placer:
         offer = request_open.offers.get(engine)
         if offer is None or not offer.is_cloud:
             return None, False
-        if any(engine_of(lane) == engine for lane, _ in outcome.cancelled):
-            return (0.0 if offer.price else None), False  # which is billed as such
         has_answered = outcome.first_byte_s is not None and (outcome.status < 400 or outcome.status == CLIENT_LEFT)
         if not has_answered and outcome.observed.completion_tokens is None:
             return (0.0 if offer.price else None), False
@@ -349,6 +341,8 @@ class Placer:
             for held in request_open.held.values():
                 self.budgets.settle(held, cost)
                 cost = 0.0
+            if cost:  # of engines before the one that answered
+                self.budgets.hold(request_open.client, cost, time.time())
             if request_open.job is not None:
                 self._backlog.remove(*request_open.job, decision, self._clock())
             offer = request_open.offers.get(engine)
@@ -441,11 +435,18 @@ class Placer:
             cached = self._cache_shares.get(offer.engine, CACHE_SHARE) * turn.prompt_tokens
         return expected_tokens(wanted, cached)
 
-    def _hold(self, request_open: _Open, engine: str) -> None:
+    def _hold(self, request_open: _Open, engine: str) -> str:
+        """Spend what an engine's answer is expected to cost. Returns why that can't be paid, and nothing is spent;
+        empty where it can."""
         offer = request_open.offers.get(engine)
-        if offer is not None and offer.is_cloud and offer.price is not None:
-            amount = offer.price.of(request_open.tokens[engine])
-            request_open.held[engine] = self.budgets.hold(request_open.client, amount, time.time())
+        if offer is None or not offer.is_cloud:
+            return ""
+        amount = offer.price.of(request_open.tokens[engine]) if offer.price else None
+        held = self.budgets.hold_if_left(request_open.client, amount, time.time())
+        if isinstance(held, str):
+            return held
+        request_open.held[engine] = held
+        return ""
 
     def _remember(self, decision: Decision, offer: Offer, outcome: Outcome, expected: Tokens) -> None:
         """Where a conversation was served, and what the provider's cache held of it."""

@@ -5,17 +5,19 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import parse_qs, unquote, unquote_plus
 
 import msgspec
 
 from paceline.globs import any_matches, compiled
 from paceline.patterns import TooLong, compiled_pattern, first_found
-from paceline.settings import Configuration, ModelSettings, PrivacySettings
+from paceline.settings import CREDENTIALS, Configuration, ModelSettings, PrivacySettings
 from paceline.types import Request
 
 MAX_SEARCHED_BYTES = 4_000_000
 """Of a body; a longer one is private where patterns are looked for."""
+MAX_QUERY_FIELDS = 1000
+"""Of an address; what has more can't be told."""
 HEADER = b"x-paceline-private"
 SECRETS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("PRIVATE KEY",), r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY"),
@@ -85,7 +87,7 @@ class Privacy:
         headers: Iterable[tuple[bytes, bytes]],
         body: bytes,
         client: str | None,
-        model: str | None = None,
+        models: Sequence[str] | None = (),
         is_readable: bool = True,
     ) -> str:
         """Why a request of whatever sort is private; empty where it is not.
@@ -93,7 +95,7 @@ class Privacy:
         Args:
             target: path and query.
             client: the name of its key.
-            model: that it names.
+            models: all that it names; ``None`` where that can't be told.
             is_readable: whether its body is there as the client wrote it, and not compressed.
         """
         # 1. What it says of itself, and who sends it.
@@ -102,7 +104,9 @@ class Privacy:
             return "header x-paceline-private"
         if client in self._keys:
             return f"key {client}"
-        if self._is_of_model(model):
+        if self._names and models is None:
+            return "which model it names can't be told"
+        if any(map(self._is_of_model, (*(models or ()), *_models_in_address(target)))):
             return "its model"
         if self._paths and any(any_matches(self._paths, path) for path in _spellings(target.partition("?")[0])):
             return "path"
@@ -111,13 +115,14 @@ class Privacy:
                 return f"header {name.decode()}"
         # 2. What is in it.
         if self._names and not is_readable:
-            return "which model it names can't be read"
+            return "which model it names can't be told"
         if not (self._patterns or self._secrets):
             return ""
         if len(body) > MAX_SEARCHED_BYTES or not is_readable:
             return "its body can't be searched"
-        text = f"{target}\n{text_of(body)}"
-        if (plain := unquote_plus(target)) != target:
+        around = "\n".join((target, *_shown(headers)))
+        text = f"{around}\n{text_of(body)}"
+        if (plain := unquote_plus(around)) != around:
             text = f"{plain}\n{text}"
         if why := self._why_text(text):
             return why
@@ -183,6 +188,13 @@ def _spellings(path: str) -> Iterable[str]:
     return (path,) if plain == path else (path, plain)
 
 
+def _models_in_address(target: str) -> Iterable[str]:
+    """What an address may name a model by: its query, and what stands between its slashes."""
+    path, _, query = target.partition("?")
+    yield from parse_qs(query, max_num_fields=MAX_QUERY_FIELDS).get("model", ())
+    yield from (name for part in path.split("/") for name in unquote(part).split(":") if name)
+
+
 def _characters(match: re.Match[str]) -> str:
     """Of escapes that follow one another: two may be one character."""
     units = bytes.fromhex(match[0].replace("\\", "").replace("u", ""))
@@ -199,6 +211,21 @@ def _values(content: bytes) -> Iterable[bytes]:
     sections 5.3 and 5.5)."""
     whole = content.strip().lower()
     return (whole, *(value.strip() for value in whole.split(b",")))
+
+
+def _shown(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
+    """Headers as an engine elsewhere may get them, a line each: those of one name together (RFC 9110, section 5.3). The
+    client's credentials are not among them, since they are secrets by their nature and go to no provider."""
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name.decode("latin-1") not in CREDENTIALS:
+            joined[name] = b"%b, %b" % (joined[name], value) if name in joined else value
+    for name, value in joined.items():
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        yield f"{name.decode('latin-1')}: {text}"
 
 
 def _header(text: str) -> tuple[bytes, bytes | None]:

@@ -17,11 +17,12 @@ from paceline.decision.predict import foresee
 from paceline.inspection import inspect, meaning
 from paceline.inspection.inspect import PROCESS_KEY
 from paceline.routing import store
+from paceline.routing.peers import Peers
 from paceline.routing.placement import NoPlace
 from paceline.routing.placer import Placer
 from paceline.routing.rules import fitting, in_words
 from paceline.settings import RoutingSettings, Rule
-from paceline.types import Decision, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
+from paceline.types import Decision, DraftControl, Lane, LaneState, Measured, Outcome, Prediction, Request, Signals
 
 DECISION_FAILED = "the default lane: the decision failed"
 
@@ -71,10 +72,13 @@ class Router:
         """What was learned so far; it changes with every outcome."""
         self.placer = placer or Placer()
         """Where requests may go, and what that costs."""
+        self.peers = Peers()
+        """Other routers that learn together with this one; may be set anew at any time."""
         self.failures: Counter[str] = Counter()
         """How often a part of routing failed and was done without."""
         self._random = Random(seed)
-        self._conversation_key = conversation_key
+        self.conversation_key = conversation_key
+        """Of the hashes of conversations and applications; may be set anew, and then those under way count as new."""
         self._in_flight: WeakValueDictionary[int, Decision] = WeakValueDictionary()
         """Decisions for which no state of the lanes was given, by identity, until they are observed or dropped."""
 
@@ -156,6 +160,15 @@ class Router:
         """
         return predict(signals, lanes, self.knowledge, Load(present or lanes))
 
+    def control(self, signals: Signals, lane: LaneState) -> DraftControl | None:
+        """What an engine's control of drafts starts from for a request that goes down this lane; ``None`` where it has
+        none. Decisions bring it for their own lane."""
+        try:
+            return foresee(signals, [lane], self.knowledge, Load([lane])).control(0, signals)
+        except Exception:
+            note_failure(self.failures, "prediction")
+            return None
+
     def measured(self, lane: LaneState) -> Measured | None:
         """Sums over what the lane served for the model that it is for; ``None`` before the first request."""
         return self.knowledge.measured.get((lane.fingerprint or lane.lane.engine, lane.lane.name))
@@ -193,7 +206,7 @@ class Router:
 
     def _inspected(self, request: Request, failures: Counter[str]) -> Signals:
         try:
-            return inspect(request, self._conversation_key)
+            return inspect(request, self.conversation_key)
         except Exception:
             note_failure(failures, "inspection")
             return Signals()
@@ -211,12 +224,14 @@ class Router:
             lanes = self._present_lanes(request)
         if not lanes:
             raise ValueError("no lane to choose from")
+        lanes = self.peers.beside(lanes)
         if signals is None:
             signals = self._inspected(request, failures)
         choosing = _Choosing(
             signals=signals,
             knowledge=self.knowledge,
             exploration=self.settings.exploration,
+            routers=1 + self.peers.count,
             rng=rng,
             failures=failures,
         )
@@ -327,9 +342,17 @@ class _Choosing:
     """One choice: what is known at its moment, and where its random numbers come from."""
 
     def __init__(
-        self, *, signals: Signals, knowledge: Knowledge, exploration: float, rng: Random, failures: Counter[str]
+        self,
+        *,
+        signals: Signals,
+        knowledge: Knowledge,
+        exploration: float,
+        routers: int,
+        rng: Random,
+        failures: Counter[str],
     ) -> None:
         self.signals = signals
+        self._routers = routers
         self._knowledge, self._exploration, self._random, self._failures = knowledge, exploration, rng, failures
 
     def among(self, lanes: Sequence[LaneState], only: str, several: str) -> Decision:
@@ -347,7 +370,7 @@ class _Choosing:
         """By the predictions. What is tried out costs time, and nobody's money."""
         exploration = 0.0 if any(lane.is_cloud for lane in lanes) else self._exploration
         try:
-            return decide(self.signals, lanes, self._knowledge, self._random, exploration)
+            return decide(self.signals, lanes, self._knowledge, self._random, exploration, self._routers)
         except Exception:
             note_failure(self._failures, "decision")
             return self.first_of(lanes, DECISION_FAILED)

@@ -17,12 +17,9 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
 
 from paceline.decision import ENTRY_TYPES, Key, Knowledge, Row
-from paceline.decision.answers import Mean
-from paceline.decision.knowledge import Totals
-from paceline.decision.saved import SavedModel
+from paceline.decision.knowledge import Shared, Totals, decoded_row
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
 
 __all__ = ["Knowledge", "Memory", "load", "save"]
@@ -253,15 +250,15 @@ class Memory:
         oldest_s = newest_s - FORGOTTEN_AFTER_S
         for part, about, value in connection.execute("SELECT part, key, value FROM learned"):
             try:
-                entry = msgspec.msgpack.decode(value, type=ENTRY_TYPES[part])
                 key = tuple(msgspec.json.decode(about or "[]", type=list[str]))
-            except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+            except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
                 continue
-            if isinstance(entry, Totals | Mean | SavedModel):  # what was learned is of use whatever clock dated it
-                entry = replace(entry, at_s=min(entry.at_s, newest_s))
-            misdated += entry.at_s > newest_s
-            if isinstance(entry, Totals) or oldest_s <= entry.at_s <= newest_s:
-                rows.append(Row(part, key, entry))
+            row = decoded_row(part, key, value, newest_s)
+            if row is None:
+                continue
+            misdated += row.entry.at_s > newest_s
+            if isinstance(row.entry, Totals | Shared) or oldest_s <= row.entry.at_s <= newest_s:
+                rows.append(row)
         return rows, misdated
 
     def _write_guarded(self, knowledge: Knowledge) -> None:

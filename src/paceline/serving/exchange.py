@@ -15,7 +15,7 @@ from paceline.serving.handles import LaneHandle
 from paceline.serving.plan import Plan
 from paceline.serving.reply import ClientReply
 from paceline.settings import ServerSettings
-from paceline.types import Decision, Observation, Outcome, Request, Signals
+from paceline.types import Decision, Observation, Outcome, Request, Signals, engine_of
 
 
 class _End(Struct, frozen=True):
@@ -59,6 +59,8 @@ class Exchange:
         """Lane and fingerprint of each attempt that failed without a refusal."""
         self._cancelled_lanes: list[tuple[str, str]] = []
         """The same of each that was sent, and cancelled since another one was quicker, or nobody waited any more."""
+        self._abandoned_lanes: list[tuple[str, str]] = []
+        """The same of each that gave no answer, and may have worked on it all the same."""
         self._answer: Answering | Refusal | None = None
         """What the client gets, once that is known."""
         self._end: _End | None = None
@@ -87,6 +89,11 @@ class Exchange:
     def last_attempt(self) -> Attempt | None:
         """The one that is running, or else the one before."""
         return self._attempt
+
+    @property
+    def may_be_billed(self) -> frozenset[str]:
+        """Engines that were sent it and gave no answer, and may bill what they did until then."""
+        return frozenset(engine_of(lane) for lane, _ in (*self._cancelled_lanes, *self._abandoned_lanes))
 
     def planned(self, plan: Plan) -> None:
         """It is known what serves it, and what is decided."""
@@ -176,8 +183,12 @@ class Exchange:
             self._cancelled_lanes.append((attempt.lane.lane.name, attempt.fingerprint))
 
     def _note_failed(self, attempt: Attempt, failed: Failed) -> None:
+        lane = attempt.lane.lane.name, attempt.fingerprint
         if failed.kind is not Failure.BUSY:
-            self._failed_lanes.append((attempt.lane.lane.name, attempt.fingerprint))
+            self._failed_lanes.append(lane)
+        broke_off = failed.kind is Failure.LOST and attempt.status > 0  # behind the head of its answer
+        if attempt.status < 400 and (failed.kind is Failure.SILENT or broke_off):
+            self._abandoned_lanes.append(lane)
 
     async def relay(self, answer: Answering) -> Failed | None:
         """Relay an answer that has begun to its end. Returns how it broke, if it did.
@@ -236,7 +247,7 @@ class Exchange:
             total_s=self.age_s,
             queue_s=self._earlier_queue_s + (attempt.queue_s if attempt else 0.0),
             decision_s=self._plan.decision_s if self._plan else 0.0,
-            first_byte_s=attempt.first_byte_s if attempt else None,
+            first_byte_s=attempt.first_byte_s if attempt and self._answer else None,
             observed=answer.observation() if answer else Observation(),
             concurrent=attempt.concurrent if attempt else 0.0,
             at_s=time(),
@@ -245,6 +256,7 @@ class Exchange:
             failed=tuple(failed for failed in self._failed_lanes if failed != (lane, fingerprint)),
             deliveries=sum(tried.was_delivered for tried in self._attempts),
             cancelled=tuple(self._cancelled_lanes),
+            abandoned=tuple(self._abandoned_lanes),
             answered=answer.answered() if answer and with_answered else None,
         )
 

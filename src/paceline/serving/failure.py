@@ -8,6 +8,8 @@ class Failure(StrEnum):
 
     QUEUE = "queue"
     """The device's turn did not come; nothing was sent."""
+    BUDGET = "budget"
+    """It can't be paid for; nothing was sent."""
     UNREACHABLE = "unreachable"
     """No connection; nothing was sent."""
     ACCOUNT = "account"

@@ -22,15 +22,45 @@ LOOK_INTERVAL_S = 0.05
 """Engines are not asked more often than this for names that nobody knows."""
 
 
+class Makers:
+    """Makes what stands behind a fleet's lanes. A process that shares engines with others makes something else."""
+
+    def supervisor(
+        self, settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
+    ) -> Supervisor:
+        """For an engine that the previous fleet did not have."""
+        return Supervisor(
+            settings,
+            ENGINES[settings.kind],
+            log_directory=log_directory,
+            secret_variables=configuration.secret_variables,
+            start_turn=device.start_turn if device.takes_turns else None,
+        )
+
+    def device(self, settings: DeviceSettings) -> Device:
+        """For a device that the previous fleet did not have."""
+        return Device(
+            takes_turns=settings.takes_turns, patience_s=settings.patience_s, queue_limit=settings.queue_limit
+        )
+
+
 class Fleet:
     """All lanes of a configuration, in its order.
 
     Args:
         previous: a fleet whose engines and devices are taken over where their settings did not change.
+        makers: of what is new.
     """
 
-    def __init__(self, configuration: Configuration, log_directory: Path, previous: "Fleet | None" = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        log_directory: Path,
+        previous: "Fleet | None" = None,
+        makers: Makers = Makers(),  # noqa: B008 - it holds nothing
+    ) -> None:
         self.configuration = configuration
+        self._makers = makers
         self.names = Names(configuration)
         self.may_leave = any(engine.leaves_machine for engine in configuration.engine)
         """Whether there is an engine that a private request may not go to."""
@@ -54,7 +84,7 @@ class Fleet:
             if old and old.settings == settings and old.has_its_secrets():
                 supervisor = old.supervisor
             else:
-                supervisor = _supervisor(settings, configuration, log_directory, device)
+                supervisor = makers.supervisor(settings, configuration, log_directory, device)
                 self.added.append(supervisor)
             supervisor.timing = _timing(configuration.server)
             supervisor.on_change = self._update
@@ -79,6 +109,11 @@ class Fleet:
         else the first of all."""
         name = self.configuration.server.default_lane
         return self.named(name)[0] if name else next(iter(self.lanes.values()))
+
+    @property
+    def devices(self) -> Mapping[DeviceSettings, Device]:
+        """Those that engines name, by their settings."""
+        return self._devices
 
     def named(self, name: str) -> list[LaneHandle]:
         """The lane of this name, or else all lanes of the engine of this name."""
@@ -218,9 +253,7 @@ class Fleet:
             return old.device if old and old.settings == engine else Device(takes_turns=False)
         settings = configuration.device_settings(engine.device)
         if settings not in self._devices:
-            self._devices[settings] = self._previous_devices.get(settings) or Device(
-                takes_turns=settings.takes_turns, patience_s=settings.patience_s, queue_limit=settings.queue_limit
-            )
+            self._devices[settings] = self._previous_devices.get(settings) or self._makers.device(settings)
         return self._devices[settings]
 
     def _find_lanes(self) -> None:
@@ -252,18 +285,6 @@ def _is_declared(engine: str, served: Served) -> bool:
         return False
     named = {engine_of(lane) for lane in model.lanes} | model.engine_models.keys()
     return engine in named or model.offer_of(engine) is not None
-
-
-def _supervisor(
-    settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
-) -> Supervisor:
-    return Supervisor(
-        settings,
-        ENGINES[settings.kind],
-        log_directory=log_directory,
-        secret_variables=configuration.secret_variables,
-        start_turn=device.start_turn if device.takes_turns else None,
-    )
 
 
 def _timing(server: ServerSettings) -> Timing:

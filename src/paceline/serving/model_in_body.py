@@ -1,50 +1,91 @@
 """The model that a request names which is not decided on: in JSON, or in a form with a file."""
 
 import re
+from collections.abc import Iterator
 
-import msgspec
 from msgspec import Struct
 
+from paceline.json_members import Unclear, members
 from paceline.wire.headers import Headers
 
-MAX_DECODED_BYTES = 2_000_000
-"""A larger body is only searched for its model's name: passing over 60 MB of JSON stops all else for 0.1 s and more."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,200})"')
-MAX_FIELDS_TRIED = 64
-"""Places in a form where the field ``model`` may begin; a file within may look like many."""
-_FIELD_NAMES = (b'name="model"', b"name=model")
-_REST_OF_FIELD = re.compile(rb"[ \t]*(?:;[^\r\n]{0,200})?\r?\n(?>[^\r\n]{1,200}\r?\n){0,8}\r?\n([^\r\n]{1,200})\r?\n")
-"""Of the line that names it, further headers, and the value. Bounded: the body is the client's."""
+_BOUNDARY = re.compile(rb';\s*boundary\s*=\s*(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+_HEAD_OF_PART = re.compile(rb"[ \t]*\r?\n((?>[^\r\n]{1,500}\r?\n){0,16})\r?\n")
+"""A part's headers. Bounded: the body is the client's."""
+_NAMES_MODEL = re.compile(rb'^content-disposition:[^\r\n]*;\s*name\s*=\s*(?:"model"|model(?![^\s;]))', re.I | re.M)
+MAX_PARTS = 64
+"""Of a form; one with more is not looked through."""
+MAX_NAME_BYTES = 200
 
 
-class _NamesModel(Struct):
-    model: str | None = None
+class Named(Struct, frozen=True):
+    """What a body tells of its model."""
+
+    models: tuple[str, ...] = ()
+    """All that it names; an engine may read one of them or another."""
+    span: tuple[int, int] | None = None
+    """Where the last one's name stands in the body."""
+    is_text: bool = False
+    """Whether it stands there in JSON, with quotes."""
+    is_sure: bool = True
+    """Whether it is known that there is no other."""
+
+    @property
+    def model(self) -> str | None:
+        """The last one: what JSON's readers go by."""
+        return self.models[-1] if self.models else None
 
 
-def named_model(headers: Headers, body: bytes) -> tuple[str | None, tuple[int, int] | None]:
-    """The model that the body names, and where it stands if that is a form."""
-    kind = dict(headers).get(b"content-type", b"").lower()
-    if kind.startswith(b"multipart/form-data"):
-        return model_in_form(body) or (None, None)
-    if len(body) > MAX_DECODED_BYTES:
-        named = _MODEL.search(body, 0, MAX_DECODED_BYTES) or _MODEL.search(body[-MAX_DECODED_BYTES:])
-        return (named[1].decode() if named else None), None
+async def named_model(headers: Headers, body: bytes) -> Named:
+    """The model that a body names, of whatever size; it lets others run meanwhile."""
+    if not body:
+        return Named()
+    kind = dict(headers).get(b"content-type", b"")
+    if kind.lower().startswith(b"multipart/"):
+        return model_in_form(kind, body)
+    begins = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
     try:
-        body = body.removeprefix(_BYTE_ORDER_MARK).rstrip(b"\0")  # as an engine may read it
-        return msgspec.json.decode(body, type=_NamesModel).model, None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None, None
+        found = await members(body[begins:].rstrip(b"\0"), ("model",))  # as an engine may read it
+    except Unclear:
+        return Named(is_sure=False)
+    texts = [(value, place) for value, place in found["model"] if isinstance(value, str)]
+    if not texts:
+        return Named(is_sure=all(value is None for value, _ in found["model"]))
+    begin, end = texts[-1][1]
+    return Named(tuple(value for value, _ in texts), (begins + begin, begins + end), is_text=True)
 
 
-def model_in_form(body: bytes) -> tuple[str, tuple[int, int]] | None:
-    """The value of a form's field ``model``, and where it stands in the body."""
-    for name in _FIELD_NAMES:
-        at = 0
-        for _ in range(MAX_FIELDS_TRIED):
-            if (at := body.find(name, at) + len(name)) < len(name):
-                break
-            is_whole_name = body[at - len(name) - 1 : at - len(name)] in (b" ", b";", b"\t")
-            if is_whole_name and (field := _REST_OF_FIELD.match(body, at)):
-                return field[1].decode("utf-8", "replace"), field.span(1)
-    return None
+def model_in_form(kind: bytes, body: bytes) -> Named:
+    """The values of a form's fields ``model``. A form without one may hold requests in a file, so that nothing is sure.
+
+    Args:
+        kind: the media type with its boundary.
+    """
+    boundary = _BOUNDARY.search(kind)
+    if boundary is None:
+        return Named(is_sure=False)
+    fields = []
+    for number, (begin, end) in enumerate(_parts(body, b"--" + (boundary[1] or boundary[2]))):
+        if number >= MAX_PARTS:
+            return Named(is_sure=False)
+        head = _HEAD_OF_PART.match(body, begin, end)
+        if head is None:
+            return Named(is_sure=False)
+        if _NAMES_MODEL.search(head[1]):
+            value = body[head.end() : end].removesuffix(b"\n").removesuffix(b"\r")
+            if not 0 < len(value) <= MAX_NAME_BYTES:
+                return Named(is_sure=False)
+            fields.append((value.decode("utf-8", "replace"), (head.end(), head.end() + len(value))))
+    if not fields:
+        return Named(is_sure=False)
+    return Named(tuple(value for value, _ in fields), fields[-1][1])
+
+
+def _parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
+    """Where the parts of a form stand, behind their delimiters."""
+    begin = body.find(delimiter)
+    while begin >= 0 and body[begin + len(delimiter) : begin + len(delimiter) + 2] != b"--":
+        begin += len(delimiter)
+        end = body.find(b"\n" + delimiter, begin)
+        yield begin, end + 1 if end >= 0 else len(body)
+        begin = end + 1 if end >= 0 else -1

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 
+import msgspec
 from msgspec import Struct
 
-from paceline.engines.body import with_fields
 from paceline.records.kept import NO_LANE
 from paceline.serving.errors import EngineLost, NoLane, NotPassedOn, NotPlaced, ServingError, Stopping, TookTooLong
 from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.headers import to_client, to_engine
-from paceline.serving.model_in_body import named_model
+from paceline.serving.model_in_body import Named, named_model
 from paceline.serving.patience import (
     MAX_UNKNOWN_STALL_S,
     MIN_CHARS_PER_TOKEN,
@@ -22,7 +22,7 @@ from paceline.serving.pipeline import Pipeline
 from paceline.serving.reply import ClientReply
 from paceline.serving.stored import id_in_path
 from paceline.serving.turns import HeldTurn, QueueFull, Turn
-from paceline.types import CLIENT_LEFT, Api, Request
+from paceline.types import CLIENT_LEFT
 from paceline.wire.client import Answer, ConnectFailed, ConnectionLost
 from paceline.wire.headers import Headers
 
@@ -84,6 +84,7 @@ class _Passing:
         self._pipeline = pipeline
         self._passed = passed
         self._reply = reply
+        self._named = Named()
         self._lane: LaneHandle | None = None
         """To which it was sent last."""
         self._status = 0
@@ -94,6 +95,7 @@ class _Passing:
         error: str | None = None
         try:
             async with asyncio.timeout(self._pipeline.server.total_timeout_s):
+                self._named = await named_model(self._passed.headers, self._passed.body)
                 await self._try_each()
         except ServingError as problem:
             self._status, error = problem.status, str(problem)
@@ -182,10 +184,11 @@ class _Passing:
     def _why_private(self) -> str:
         """Why the request may not leave this machine, by the rules in force; empty where it may."""
         passed = self._passed
-        model, _ = named_model(passed.headers, passed.body)
         encodings = any(name == b"content-encoding" for name, _ in passed.headers)
+        is_readable = passed.is_unpacked or not encodings
+        models = self._named.models if is_readable and self._named.is_sure else None
         return self._pipeline.router.placer.why_passed_private(
-            passed.target, passed.headers, passed.body, passed.client, model, passed.is_unpacked or not encodings
+            passed.target, passed.headers, passed.body, passed.client, models, is_readable
         )
 
     async def _turn(self, lane: LaneHandle) -> Turn:
@@ -279,17 +282,16 @@ class _Passing:
             own = [lane for lane in fleet.lanes.values() if keeper in (None, lane.engine.name)]
             return self._may_serve(own or list(fleet.lanes.values())), passed.body
         # 3. Those that serve the model that it names, or else the default one.
-        model, span = named_model(passed.headers, passed.body)
+        named = self._named
+        model, span = named.model, named.span
         served = (fleet.find(model) if model else None) or fleet.usual()
         lanes = self._may_serve(served.lanes)
         first = _first([lane for lane in lanes if not lane.engine.settings.is_cloud] or lanes)
         own_name = served.engine_names.get(first.engine.name) if model else None
-        if own_name is None or own_name == model:
+        if own_name is None or own_name == model or span is None:
             return lanes, passed.body
-        if span is not None:
-            return [first], passed.body[: span[0]] + own_name.encode() + passed.body[span[1] :]
-        request = Request(Api.OPENAI_CHAT, passed.target, passed.body, {"model": model})
-        return [first], with_fields(request, {"model": own_name})
+        written = msgspec.json.encode(own_name) if named.is_text else own_name.encode()
+        return [first], passed.body[: span[0]] + written + passed.body[span[1] :]
 
 
 def _patience_s(passed: Passed) -> float:

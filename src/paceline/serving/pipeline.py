@@ -16,11 +16,11 @@ from paceline.routing.placement import NoPlace
 from paceline.routing.router import Router
 from paceline.serving.answering import Answering, Failed, Refusal
 from paceline.serving.attempts import MAX_PAUSE_S, Attempts
-from paceline.serving.errors import ClientLeft, NotPlaced, ServingError, Stopping, TookTooLong
+from paceline.serving.errors import ClientLeft, NoLane, NotPlaced, ServingError, Stopping, TookTooLong
 from paceline.serving.exchange import Exchange
 from paceline.serving.failure import Failure
 from paceline.serving.fleet import Fleet
-from paceline.serving.handles import LaneHandle
+from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.in_flight import InFlight
 from paceline.serving.judge import Judge
 from paceline.serving.plan import Plan
@@ -28,7 +28,7 @@ from paceline.serving.reply import ClientReply
 from paceline.serving.resolver import Resolver
 from paceline.serving.speaking import spoken
 from paceline.settings import ServerSettings
-from paceline.types import Api, Decision, Outcome, Request
+from paceline.types import Api, Decision, Outcome, Request, Signals
 
 
 class Pipeline:
@@ -97,7 +97,8 @@ class Pipeline:
         assert task is not None  # a coroutine runs in one
         expiry = asyncio.get_running_loop().call_later(self.server.total_timeout_s, _expire, exchange, task)
         try:
-            plan = await self._prepare(exchange)  # 2. Name, 3. inspect, 4. decide.
+            plan = await self.plan(request)  # 2. Name, 3. inspect, 4. decide.
+            exchange.planned(plan)
             answer = await self._dispatch(exchange, plan)  # 5. Dispatch.
             await self._relay(exchange, answer)  # 6. Relay.
         except ServingError as error:
@@ -120,21 +121,29 @@ class Pipeline:
             if exchange.decision is not None:
                 outcome = self._router.billed(exchange.decision, outcome)
             self._learn(exchange, outcome)  # 7. Learn.
-            self._record(exchange, outcome)  # 8. Record.
+            self._record(exchange.request, exchange.signals, exchange.decision, outcome)  # 8. Record.
 
-    async def _prepare(self, exchange: Exchange) -> Plan:
-        """Find out what serves a request, what it asks for, and decide.
+    async def plan(self, request: Request, may_serve: Callable[[EngineHandle], bool] | None = None) -> Plan:
+        """Find out what serves a request, what it asks for, and decide. Nothing is sent.
+
+        Args:
+            may_serve: whether an engine comes into question at all. Default: all do.
 
         Raises:
             ServingError: nothing serves it.
         """
         # 2. Whether it may leave this machine, and what its model's name stands for.
         began_s = perf_counter()
-        request, rules = exchange.request, self._router.placer.privacy if self.fleet.may_leave else None
+        rules = self._router.placer.privacy if self.fleet.may_leave else None
         if self.fleet.may_leave and (private := self._router.placer.why_private(request)):
             request = replace(request, private=private)
         request = replace(request, cleared_by=rules)
-        how = await spoken(request, await self.resolver.served(request, self._router.placer.why_private))
+        served = await self.resolver.served(request, self._router.placer.why_private)
+        if may_serve is not None:
+            served = replace(served, lanes=tuple(lane for lane in served.lanes if may_serve(lane.engine)))
+            if not served.lanes:
+                raise NoLane("no engine that serves this model comes into question")
+        how = await spoken(request, served)
         served = how.served
         start_patience_s = self.resolver.start_patience_s(began_s)
         request = replace(request, served_model=served.name)
@@ -147,7 +156,7 @@ class Pipeline:
             decision = router.choose(request, signals, self.fleet.states(served))
         except NoPlace as error:
             raise NotPlaced(str(error), error.filter_name) from error
-        plan = Plan(
+        return Plan(
             request=request,
             served=served,
             spoken=how,
@@ -155,10 +164,25 @@ class Pipeline:
             decision=decision,
             decision_s=perf_counter() - began_s,
             start_patience_s=start_patience_s,
+            control_instead=partial(router.control, signals),
             why_private=router.placer.why_private,
         )
-        exchange.planned(plan)
-        return plan
+
+    def order(self, plan: Plan) -> list[LaneHandle]:
+        """The lanes to which a request that was planned may be sent now, one of each engine, the best first."""
+        return _untried(self._decided(plan), Attempts())
+
+    def carried(self, plan: Plan, lane: LaneHandle, outcome: Outcome, failed: Failed | None) -> None:
+        """A request that somebody else has carried to an engine is over: judge the engine, learn, and record.
+
+        Args:
+            lane: that served it, or failed to.
+            failed: how the engine failed, if it did.
+        """
+        self._judge.answer_ended(lane.engine, plan.request, outcome.status, failed)
+        outcome = self._router.billed(plan.decision, outcome)
+        self.router.observe(plan.decision, outcome)
+        self._record(plan.request, plan.signals, plan.decision, outcome)
 
     async def _dispatch(self, exchange: Exchange, plan: Plan) -> Answering | Refusal:
         """Send the request down the decided lane, and while nothing has gone to the client, the next one, as far as
@@ -170,8 +194,8 @@ class Pipeline:
         attempts = Attempts()
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
-            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name):
-                attempts.failed(lanes[0].engine.name, Failure.BUSY, f"{lanes[0].lane.name}: {refused}")
+            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name, exchange.may_be_billed):
+                attempts.failed(lanes[0].engine.name, Failure.BUDGET, f"{lanes[0].lane.name}: {refused}")
                 continue
             for lane, begun in await self._tried(exchange, plan, lanes, attempts):
                 engine = lane.engine
@@ -204,7 +228,9 @@ class Pipeline:
             or second is None
             or not second.engine.is_well
             or after_s is None
-            or self._router.placer.admits(plan.decision, second.engine.name, beside=True)
+            or self._router.placer.admits(
+                plan.decision, second.engine.name, {first.engine.name} | exchange.may_be_billed
+            )
         ):
             is_last = len(lanes) == 1 and not (first.engine.settings.is_cloud and attempts.has_another)
             return [(first, await exchange.attempt(plan, first, is_last))]
@@ -278,12 +304,12 @@ class Pipeline:
         if exchange.decision is not None:
             self.router.observe(exchange.decision, outcome)
 
-    def _record(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _record(self, request: Request, signals: Signals, decision: Decision | None, outcome: Outcome) -> None:
         try:
             record = kept_record(
-                exchange.request,
-                exchange.signals,
-                exchange.decision or Decision(NO_LANE, "not decided"),
+                request,
+                signals,
+                decision or Decision(NO_LANE, "not decided"),
                 outcome,
                 with_text=self.sinks.want_text,
                 with_parameters=self.sinks.want_parameters,

@@ -8,7 +8,7 @@ from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.headers import header_value
 from paceline.serving.names import Served
 from paceline.serving.speaking import Spoken
-from paceline.types import NO_CONTROL, Decision, DraftControl, Prediction, Request, Signals
+from paceline.types import NO_CONTROL, Decision, DraftControl, LaneState, Prediction, Request, Signals
 
 MIN_GAIN_SHARE = 0.7
 """Of the tokens that a verification step must bring beyond one to be as fast as plain steps. A guess: lower lets an
@@ -30,6 +30,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How long inspection and decision took."""
     start_patience_s: float
     """How long it may still wait for an engine that starts."""
+    control_instead: Callable[[LaneState], DraftControl | None]
+    """What the control of drafts starts from on a lane that serves in the place of the decided one; ``None`` where that
+    lane has none."""
     why_private: Callable[[Request], str]
     """Why a request may not leave this machine, by the rules that are in force when it is asked; empty where it
     may."""
@@ -55,8 +58,9 @@ class Plan(Struct, frozen=True, kw_only=True):
         drafting pauses where it yields less than a part of what is needed to gain, since a few steps may be unlucky;
         who asks for this very lane has it as it is."""
         if lane.lane.strategy.among:
-            decided = self.decision.control if lane.lane.name == self.decision.lane else None
-            return decided or NO_CONTROL
+            if lane.lane.name == self.decision.lane:
+                return self.decision.control or NO_CONTROL
+            return self.control_instead(lane.state(self.served.own_name(lane.engine.name))) or NO_CONTROL
         if self.request.forced_lane == lane.lane.name:
             return NO_CONTROL
         prediction = self.prediction(lane)

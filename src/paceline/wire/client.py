@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from paceline.wire.connection import ConnectionLost, EngineConnection
 from paceline.wire.headers import Headers
+from paceline.wire.proxy import Proxy, proxy_for
+from paceline.wire.struck import Striker, forms
 
 IDLE_LIMIT_S = 4.0
 """An idle connection older than this is closed; llama-server closes its own after 5 s."""
@@ -53,11 +55,12 @@ class Answer:
     ends_with_connection = False
     """Whether its end is that of the connection, so that an engine that dies seems to have answered in full."""
 
-    def __init__(self, connection: EngineConnection) -> None:
+    def __init__(self, connection: EngineConnection, secrets: tuple[bytes, ...] = ()) -> None:
         self._connection = connection
+        self._striker = Striker(secrets) if secrets else None
         self.ends_with_connection = connection.until_close
         self.status: int = connection.status
-        self.headers: Headers = connection.headers
+        self.headers: Headers = self._striker.headers(connection.headers) if self._striker else connection.headers
 
     @property
     def has_all_come(self) -> bool:
@@ -74,7 +77,12 @@ class Answer:
         Raises:
             ConnectionLost: the connection ended before the answer did.
         """
-        return await self._connection.read()
+        if self._striker is None:
+            return await self._connection.read()
+        while piece := await self._connection.read():
+            if shown := self._striker.feed(piece):
+                return shown
+        return self._striker.end()
 
     async def read_all(self, max_bytes: int = MAX_WHOLE_ANSWER_BYTES) -> bytes:
         """The whole rest of the body.
@@ -111,6 +119,12 @@ class Client:
         connect_timeout_s: how long a new connection may take.
         fetch_headers: sent with every :meth:`fetch`.
         idle_limit_s: how long a connection is kept that is not used.
+        authority: file with the certificates that an https server's is verified against, in place of this system's.
+        secrets: that are struck out of all answers.
+        uses_proxy: whether an address with TLS is reached through the proxy of the environment, if it names one.
+
+    Raises:
+        ValueError: the engine's URL, or the proxy's, is none that can be connected to.
     """
 
     def __init__(
@@ -119,17 +133,23 @@ class Client:
         connect_timeout_s: float = 3.0,
         fetch_headers: Headers = (),
         idle_limit_s: float = IDLE_LIMIT_S,
+        secrets: Iterable[str] = (),
+        *,
+        authority: str | None = None,
+        uses_proxy: bool = False,
     ) -> None:
         parts = _split(url)
         assert parts.hostname is not None
         self._host = parts.hostname
-        self._tls = _tls() if parts.scheme == "https" else None
+        self._tls = _tls(authority) if parts.scheme == "https" else None
+        self._proxy = proxy_for(self._host) if self._tls and uses_proxy else None
         self._port = parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         self._authority = parts.netloc.rpartition("@")[2].encode()
         self._connect_timeout_s = connect_timeout_s
         self._fetch_headers = fetch_headers
         self._idle_limit_s = idle_limit_s
+        self._secrets = forms(secrets)
         self._idle: deque[EngineConnection] = deque()
         """The longest idle one first."""
         self._open: set[EngineConnection] = set()
@@ -190,7 +210,7 @@ class Client:
         except BaseException:
             connection.abort()
             raise
-        return Answer(connection)
+        return Answer(connection, self._secrets)
 
     async def fetch(
         self,
@@ -275,6 +295,8 @@ class Client:
         async with asyncio.timeout_at(until_s):
             try:
                 async with asyncio.timeout(self._connect_timeout_s):
+                    if self._proxy is not None and self._tls is not None:
+                        return await self._connect_through(self._proxy, self._tls)
                     _, connection = await loop.create_connection(
                         lambda: EngineConnection(self), self._host, self._port, ssl=self._tls
                     )
@@ -284,10 +306,24 @@ class Client:
                 raise ConnectFailed(str(error)) from error
         return connection
 
+    async def _connect_through(self, proxy: Proxy, tls: ssl.SSLContext) -> EngineConnection:
+        tunnel, connection = await proxy.tunnel(self._host, self._port), EngineConnection(self)
+        try:
+            loop = asyncio.get_running_loop()
+            transport = await loop.start_tls(tunnel, connection, tls, server_hostname=self._host)
+        except BaseException:
+            tunnel.abort()
+            raise
+        if transport is None:
+            raise OSError("the connection ended")
+        connection.connection_made(transport)
+        return connection
 
-def _tls() -> ssl.SSLContext:
-    """Certificates and names are verified, against this system's authorities or those of ``SSL_CERT_FILE``."""
-    context = ssl.create_default_context()
+
+def _tls(authority: str | None) -> ssl.SSLContext:
+    """Certificates and names are verified, against those in a file, or this system's authorities, or those of
+    ``SSL_CERT_FILE``."""
+    context = ssl.create_default_context(cafile=authority)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

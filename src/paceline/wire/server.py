@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from paceline.wire.message import Refused
 from paceline.wire.reply import Reply
 from paceline.wire.request import BodyTimedOut, BodyTooLarge, ClientLeft, HttpRequest, Overloaded
 from paceline.wire.server_connection import ClientConnection, Handler, Limits, Shared
+from paceline.wire.shared_listener import SharedListener
 
 __all__ = (
     "BodyTimedOut",
@@ -36,7 +38,9 @@ class HttpServer:
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self._shared = Shared(handler, limits)
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | SharedListener | None = None
+        self.lets_others_go_first: Callable[[], bool] = lambda: False
+        """Asked for each connection that comes to an address that is shared."""
         self._look: asyncio.TimerHandle | None = None
         self._in_a_hurry = False
 
@@ -64,10 +68,21 @@ class HttpServer:
         """Of request bodies that are being received or served."""
         return self._shared.buffered_bytes
 
-    async def start(self, listening: socket.socket) -> None:
-        """Accept connections from a bound socket, which becomes the server's."""
+    async def start(self, listening: socket.socket, shares: bool = False) -> None:
+        """Accept connections from a bound socket, which becomes the server's.
+
+        Args:
+            shares: whether other processes accept from the same socket, and are to get their part.
+        """
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: ClientConnection(self._shared), sock=listening, backlog=2048)
+        if shares:
+            self._listener = SharedListener(
+                listening, lambda: ClientConnection(self._shared), self.lets_others_go_first
+            )
+        else:
+            self._listener = await loop.create_server(
+                lambda: ClientConnection(self._shared), sock=listening, backlog=2048
+            )
         self._look_at_all()
 
     async def stop(self, grace_s: float) -> None:

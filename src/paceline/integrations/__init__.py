@@ -1,0 +1,1 @@
+"""Paceline's decision inside other programs' routers."""

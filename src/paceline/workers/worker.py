@@ -1,0 +1,350 @@
+"""One worker: a gateway that has its address, its engines' processes and its budgets from the keeper."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from paceline.configuration import ConfigurationError
+from paceline.engines import ENGINES
+from paceline.http.answers import Answers, Reload
+from paceline.http.own_process import calm_garbage_collector, say
+from paceline.http.server import Gateway, Parts
+from paceline.http.storage import Storage
+from paceline.http.sums import GatewaySums
+from paceline.processes import Supervisor
+from paceline.processes.followed import EngineState, FollowedEngine
+from paceline.records.decision_log import DecisionLog
+from paceline.records.lines import Lines
+from paceline.routing.budgets import Entry
+from paceline.serving.fleet import Fleet, Makers
+from paceline.serving.pipeline import Pipeline
+from paceline.serving.turns import Device
+from paceline.settings import Configuration, DeviceSettings, EngineSettings
+from paceline.sharing import Sharer
+from paceline.workers.channel import NOTHING, Channel, Lost, Refusal, T
+from paceline.workers.messages import Beginning, EngineUse, Feedback, Load, RecentRequests, Setting, Stop
+from paceline.workers.turns import FREE, DeviceState, SharedDevice
+
+LOAD_INTERVAL_S = 0.1
+"""Between two messages about what this worker has to do."""
+RELOAD_TIMEOUT_S = 120.0
+"""For the keeper and all workers; model files are looked at."""
+
+log = logging.getLogger("paceline.workers")
+
+
+class Worker:
+    """
+    Args:
+        control: connected to the keeper.
+        listening: the socket that all workers accept from.
+    """
+
+    def __init__(self, control: socket.socket, listening: socket.socket) -> None:
+        self._control = control
+        self._listening = listening
+        self._channel = Channel(on_end=self._keeper_ended)
+        self._gateway: Gateway | None = None
+        self._parts: _WorkerParts | None = None
+        self._is_stopping = False
+
+    async def run(self) -> int:
+        """Serve until the keeper has it stop, or ends. Returns the exit status."""
+        # 1. What there is to do.
+        channel = self._channel
+        channel.on("stop", Stop, self._stop)
+        channel.on("setting", Setting, self._take_up)
+        channel.on("engines", dict[int, EngineState], self._follow)
+        channel.on("devices", dict[str, DeviceState], self._follow_devices)
+        channel.on("spent", Entry, self._learn_spent)
+        channel.on("fewest connections", int, self._note_fewest)
+        channel.on("sums", NOTHING, lambda _: self._sums())
+        channel.on("requests", int, lambda after: self._started.pipeline.recent.after(after))
+        channel.on("one request", int, self._one_request)
+        channel.on("feedback", Feedback, self._learn_feedback)
+        await channel.open(self._control)
+        beginning = await channel.ask("begin", os.getpid(), Beginning)
+        # 2. The gateway.
+        self._parts = parts = _WorkerParts(channel, self._listening, beginning)
+        try:
+            self._gateway = gateway = Gateway(
+                lambda: parts.setting.configuration,
+                log_directory=Path(beginning.log_directory),
+                state_directory=Path(beginning.state_directory) if beginning.state_directory else None,
+                sink=Lines(say, is_wanted=lambda: gateway.fleet.configuration.server.log_requests),
+                say=say,
+                parts=parts,
+            )
+            await gateway.start()
+        except ConfigurationError as error:
+            channel.tell("cannot start", str(error))
+            await asyncio.sleep(0)
+            return 1
+        self._handle_signals()
+        if self._is_stopping:
+            gateway.ask_to_stop()
+        calm_garbage_collector()
+        channel.tell("ready")
+        # 3. Serve.
+        reporting = asyncio.create_task(self._report())
+        try:
+            await gateway.serve_forever()
+        finally:
+            reporting.cancel()
+            if self._channel.is_open:
+                channel.tell("last sums", self._sums())
+            channel.close()
+            await asyncio.sleep(0)  # in which it is sent
+        return 0
+
+    @property
+    def _started(self) -> Gateway:
+        """
+        Raises:
+            Refusal: it is not there yet.
+        """
+        if self._gateway is None or self._parts is None or self._parts.own_answers is None:
+            raise Refusal("the worker is starting")
+        return self._gateway
+
+    def _handle_signals(self) -> None:
+        """Ctrl-C is the keeper's. Whoever ends a single worker has it finish its answers; another takes its place."""
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._stop(Stop(drains=False, at_once=False)))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._channel.tell("reload wanted"))
+
+    def _stop(self, wanted: Stop) -> None:
+        if self._gateway is None:
+            self._is_stopping = True
+            return
+        if not self._is_stopping or wanted.at_once:
+            self._gateway.ask_to_stop(drains=wanted.drains)
+        self._is_stopping = True
+
+    def _keeper_ended(self) -> None:
+        if not self._is_stopping:
+            log.warning("the process that keeps the workers has ended; this worker finishes its answers and ends")
+            self._stop(Stop(drains=False, at_once=False))
+
+    async def _take_up(self, setting: Setting) -> None:
+        gateway = self._started
+        assert self._parts is not None
+        self._parts.setting = setting
+        await gateway.reload()
+        self._parts.follow(setting.engines)
+
+    def _follow(self, states: dict[int, EngineState]) -> None:
+        if self._parts is not None:
+            self._parts.follow(states)
+
+    def _follow_devices(self, states: dict[str, DeviceState]) -> None:
+        if self._parts is not None:
+            self._parts.follow_devices(states)
+
+    def _learn_spent(self, entry: Entry) -> None:
+        if self._gateway is not None:
+            self._started.pipeline.router.placer.budgets.learn(entry)
+
+    def _learn_feedback(self, told: Feedback) -> bool:
+        return self._started.pipeline.router.placer.feedback(told.id, told.good, told.client)
+
+    def _one_request(self, number: int) -> list[dict[str, Any]]:
+        found = self._answers.one_request(number)
+        return [] if found is None else [found]
+
+    def _note_fewest(self, fewest: int) -> None:
+        if self._parts is not None:
+            self._parts.fewest_connections = fewest
+
+    def _sums(self) -> GatewaySums:
+        return self._answers.sums(self._started.connections)
+
+    @property
+    def _answers(self) -> "_AnswersOfAll":
+        """
+        Raises:
+            Refusal: it is not there yet.
+        """
+        if self._parts is None or self._parts.own_answers is None:
+            raise Refusal("the worker is starting")
+        return self._parts.own_answers
+
+    async def _report(self) -> None:
+        while True:
+            self._channel.tell("load", self._load())
+            await asyncio.sleep(LOAD_INTERVAL_S)
+
+    def _load(self) -> Load:
+        gateway = self._started
+        assert self._parts is not None
+        uses: dict[int, EngineUse] = {}
+        for number, supervisor in self._parts.followed.items():
+            handles = [handle for handle in gateway.engines_in_use if handle.supervisor is supervisor]
+            client = supervisor.client
+            uses[number] = EngineUse(
+                in_flight=sum(handle.in_flight for handle in handles),
+                expected_silence_s=supervisor.expected_silence_s(),
+                last_heard_s=client.last_heard_s if client else 0.0,
+            )
+        return Load(gateway.pipeline.in_flight.requests, gateway.connections, uses)
+
+
+class _WorkerParts(Parts, Makers):
+    """What a worker has from the keeper."""
+
+    shares_its_address = True
+
+    def __init__(self, channel: Channel, listening: socket.socket, beginning: Beginning) -> None:
+        self.setting = beginning.setting
+        """The configuration in force."""
+        self.followed: dict[int, FollowedEngine] = {}
+        """By the keeper's number."""
+        self.fewest_connections = 0
+        """That one of the others has."""
+        self.own_answers: _AnswersOfAll | None = None
+        self._channel = channel
+        self._listening = listening
+        self._book = _KeptElsewhere(beginning.spent, channel)
+        self._states = dict(beginning.setting.engines)
+        self._shared: dict[str, SharedDevice] = {}
+
+    def follow(self, states: dict[int, EngineState]) -> None:
+        """Have engines taken up as they are."""
+        self._states |= states
+        for number, state in states.items():
+            if number in self.followed:
+                self.followed[number].follow(state)
+
+    def follow_devices(self, states: dict[str, DeviceState]) -> None:
+        """The same of devices."""
+        for name, state in states.items():
+            if name in self._shared:
+                self._shared[name].follow(state)
+
+    # Of a gateway
+
+    def lets_others_go_first(self, connections: int) -> bool:
+        return connections > self.fewest_connections
+
+    def listen(self, configuration: Configuration) -> socket.socket:
+        return self._listening
+
+    def fleet(self, configuration: Configuration, log_directory: Path, previous: Fleet | None) -> Fleet:
+        fleet = Fleet(configuration, log_directory, previous, self)
+        in_use = set(self.setting.numbers.values())
+        for number in [number for number in self.followed if number not in in_use]:
+            if self.followed[number] not in {handle.supervisor for handle in fleet.retired}:
+                del self.followed[number]
+        return fleet
+
+    def storage(self, configuration: Configuration, directory: Path | None) -> Storage:
+        return Storage(configuration, directory, self._book)
+
+    def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: Sharer | None) -> Answers:
+        self.own_answers = _AnswersOfAll(pipeline, log, sharer, self._channel)
+        return self.own_answers
+
+    # Of a fleet
+
+    def supervisor(
+        self, settings: EngineSettings, configuration: Configuration, log_directory: Path, device: Device
+    ) -> Supervisor:
+        number = self.setting.numbers.get(settings.name)
+        if number is None:
+            return super().supervisor(settings, configuration, log_directory, device)
+        followed = FollowedEngine(
+            settings,
+            ENGINES[settings.kind],
+            log_directory=log_directory,
+            look=lambda: self._channel.tell("look", number),
+        )
+        followed.follow(self._states.get(number, EngineState()))
+        self.followed[number] = followed
+        return followed
+
+    def device(self, settings: DeviceSettings) -> Device:
+        if not settings.takes_turns:
+            return super().device(settings)
+        shared = SharedDevice(
+            takes_turns=True,
+            patience_s=settings.patience_s,
+            queue_limit=settings.queue_limit,
+            name=settings.name,
+            channel=self._channel,
+        )
+        shared.follow(self.setting.devices.get(settings.name, FREE))
+        self._shared[settings.name] = shared
+        return shared
+
+
+class _KeptElsewhere:
+    """What is spent, kept by the keeper, who tells the other workers."""
+
+    def __init__(self, before: Sequence[Entry], channel: Channel) -> None:
+        self.before = before
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, entry: Entry) -> None:
+        self._loop.call_soon_threadsafe(self._channel.tell, "spent", entry)
+
+    def close(self) -> None:
+        pass  # it was told
+
+
+class _AnswersOfAll(Answers):
+    """Tells of all workers, whichever is asked."""
+
+    def __init__(self, pipeline: Pipeline, log: DecisionLog | None, sharer: Sharer | None, channel: Channel) -> None:
+        super().__init__(pipeline, self._ask_for_reload, log, sharer)
+        self._channel = channel
+
+    async def _ask_for_reload(self) -> dict[str, Any]:
+        """
+        Raises:
+            ConfigurationError: it has errors; nothing was changed.
+        """
+        try:
+            return await self._channel.ask("reload", None, dict[str, Any], RELOAD_TIMEOUT_S)
+        except Refusal as error:
+            raise ConfigurationError(str(error)) from error
+
+    async def others(self) -> Sequence[GatewaySums]:
+        return await self._asked("others", None, list[GatewaySums], [])
+
+    async def requests_after(self, number: int) -> dict[str, Any]:
+        own = RecentRequests(0, [])
+        found = await self._asked("recent", number, RecentRequests, own)
+        return {"last": found.last, "requests": found.requests}
+
+    async def one_of_all(self, number: int) -> dict[str, Any] | None:
+        found = await self._asked("one request", number, list[dict[str, Any]], [])
+        return found[0] if found else None
+
+    async def learned_feedback(self, identifier: str, is_good: bool, client: str | None) -> bool:
+        if await super().learned_feedback(identifier, is_good, client):
+            return True
+        return await self._asked("feedback", Feedback(identifier, is_good, client), bool, False)
+
+    async def _asked(self, name: str, content: object, kind: type[T], otherwise: T) -> T:
+        """The keeper's answer; where it has just ended, this worker tells of itself."""
+        try:
+            return await self._channel.ask(name, content, kind)
+        except (Lost, Refusal):
+            return otherwise
+
+
+def run(control: int, listening: int, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None) -> int:
+    """Be a worker on these descriptors; returns the exit status."""
+    worker = Worker(socket.socket(fileno=control), socket.socket(fileno=listening))
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(worker.run())
+    except Lost:
+        return 0  # the keeper ended while this was starting
