@@ -157,7 +157,7 @@ async def test_an_address_that_is_taken_leaves_nothing_open(tmp_path: Path) -> N
 async def test_a_start_that_fails_at_its_end_closes_what_it_had_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: HttpServer, listening: socket.socket) -> None:
+    async def broken(self: HttpServer, listening: socket.socket, *, shares: bool) -> None:
         await until(lambda: bool(engines()))
         raise OSError("no buffer space available")
 
@@ -182,7 +182,7 @@ async def test_what_raises_inside_ends_it(tmp_path: Path) -> None:
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def endless(self: HttpServer, listening: socket.socket) -> None:
+    async def endless(self: HttpServer, listening: socket.socket, *, shares: bool) -> None:
         await asyncio.sleep(60)
 
     monkeypatch.setattr(HttpServer, "start", endless)

@@ -22,7 +22,7 @@ from paceline.cli.remote import http_url
 from paceline.cli.signals import handled_signals
 from paceline.configuration import ConfigurationError
 from paceline.engines.bundled_model import NoBundledModel
-from paceline.http.own_process import calm_garbage_collector, loop_factory, say
+from paceline.http.own_process import calm_garbage_collector, calm_matrices, loop_factory, say
 from paceline.http.server import CannotListen, Gateway
 from paceline.paths import log_directory, state_directory
 from paceline.planning.drafters import NoDrafter
@@ -174,6 +174,7 @@ async def _serve(gateway: Gateway | Keeper, of_one_model: bool) -> int:
     with handled_signals(gateway):
         await gateway.start()
         calm_garbage_collector()
+        calm_matrices()
         announcer = asyncio.create_task(tell())
         try:
             notify(READY)

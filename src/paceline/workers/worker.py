@@ -12,7 +12,7 @@ from typing import Any
 from paceline.configuration import ConfigurationError
 from paceline.engines import ENGINES
 from paceline.http.answers import Answers, CurrentSharer, Reload
-from paceline.http.own_process import calm_garbage_collector, say
+from paceline.http.own_process import calm_garbage_collector, calm_matrices, say
 from paceline.http.server import Gateway, Parts
 from paceline.http.storage import Storage
 from paceline.http.sums import GatewaySums
@@ -88,6 +88,7 @@ class Worker:
         if self._is_stopping:
             gateway.ask_to_stop()
         calm_garbage_collector()
+        calm_matrices()
         channel.tell("ready")
         # 3. Serve.
         reporting = asyncio.create_task(self._report())
