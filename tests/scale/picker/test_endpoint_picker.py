@@ -199,19 +199,19 @@ def test_an_engine_that_is_killed_costs_no_request_and_comes_back(
     mortal.stop()
 
 
-@pytest.mark.parametrize("way", [BUFFERED, DUPLEX], ids=lambda way: way.name)
 def test_a_picker_that_is_killed_costs_no_request_where_envoy_may_go_on_without(
-    addresses: list[str], start_picker: StartPicker, start_envoy: StartEnvoy, way: Way
+    addresses: list[str], start_picker: StartPicker, start_envoy: StartEnvoy
 ) -> None:
+    """In full duplex it can't, once it has handed over a piece of a body."""
     picker = start_picker(*flags_of(addresses))
     picker.wait_for(2)
-    envoy = start_envoy([way], addresses, picker=picker.grpc)
+    envoy = start_envoy([BUFFERED], addresses, picker=picker.grpc)
     statuses: Counter[int] = Counter()
     is_over = Event()
 
     def ask_on() -> None:
         while not is_over.is_set():
-            statuses[post(envoy.url(way.name), chat("Tell me a story.")).status_code] += 1
+            statuses[post(envoy.url("buffered"), chat("Tell me a story.")).status_code] += 1
 
     with ThreadPoolExecutor() as clients:
         running = [clients.submit(ask_on) for _ in range(2)]
@@ -227,8 +227,7 @@ def test_a_picker_that_is_killed_costs_no_request_where_envoy_may_go_on_without(
             is_over.set()
         for one in running:
             one.result()
-    lost = statuses.total() - statuses[200]
-    assert lost <= (2 if way is DUPLEX else 0), statuses  # those of the two clients that were in its hands
+    assert set(statuses) == {200}
 
 
 def test_pickers_that_share_learn_together(
