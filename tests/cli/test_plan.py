@@ -29,7 +29,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_plan_is_printed(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", str(model), "--gpus", "RTX 3090", "--host-memory", "64", "--context", "131072"]
+    words = ["plan", str(model), "--gpus", "RTX 3090", "--host-memory", "64", "--context-tokens", "131072"]
     assert run(words) == 0
     said = capsys.readouterr().out
     assert said.startswith("Qwen3.6-27B (qwen35): 64 layers, 14.6 GiB")
@@ -45,7 +45,7 @@ def test_a_plan_is_printed(model: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_does_not_fit_is_the_exit_status(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plan", str(model), "--gpus", "16", "--host-memory", "64", "--context", "262144"]) == 1
+    assert run(["plan", str(model), "--gpus", "16", "--host-memory", "64", "--context-tokens", "262144"]) == 1
     assert "262,144 tokens do not fit; the plan is for" in capsys.readouterr().out
     assert run(["plan", str(model), "--gpus", "8", "--host-memory", "4"]) == 1
     assert "GiB are missing" in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_a_written_plan_is_a_configuration(model: Path, tmp_path: Path, capsys: 
 def test_a_folder_is_planned_for_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = model_folder(tmp_path / "qwen", QWEN36_27B, {"model.layers.0.mlp": 15.0, "mtp.layers.0.mlp": 0.4})
     file = tmp_path / "paceline.toml"
-    words = ["plan", str(folder), "--gpus", "2x RTX 3090", "--context", "32768", "--write", str(file)]
+    words = ["plan", str(folder), "--gpus", "2x RTX 3090", "--context-tokens", "32768", "--write", str(file)]
     assert run(words) == 0
     said = capsys.readouterr().out
     assert "Fits. 32,768 tokens for each request" in said
@@ -125,7 +125,7 @@ def test_a_plan_is_written_served_and_answered(monkeypatch: pytest.MonkeyPatch, 
     build(cache_directory())
     file = tmp_path / "paceline.toml"
     model = bundled_model(cache_directory(), lambda: None)
-    assert run(["plan", str(model), "--context", "4096", "--slots", "1", "--write", str(file)]) == 0
+    assert run(["plan", str(model), "--context-tokens", "4096", "--slots", "1", "--write", str(file)]) == 0
     with Serving("--config", str(file), folder=tmp_path) as serving:
         lanes = [one["lane"] for one in serving.lanes()]
         assert lanes == ["llama/plain", "llama/ngram"]  # it controls its drafts

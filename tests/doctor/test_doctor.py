@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import socket
 import sqlite3
@@ -418,3 +419,14 @@ def test_without_a_configuration_the_machine_is_looked_at(
     home.write()
     main(["doctor", "--json"])
     assert json.loads(capsys.readouterr().out)["configuration"] == "paceline.toml"
+
+
+def test_the_page_of_trouble_has_every_kind_of_finding() -> None:
+    root = Path(__file__).parents[2]
+    code = "\n".join(file.read_text() for file in (root / "src" / "paceline" / "doctor").glob("*.py"))
+    kinds = set(re.findall(r'\b(?:fault|warning|note)\(\s*"([a-z-]+)"', code))
+    page = set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", (root / "docs" / "trouble-shooting.md").read_text()))
+    assert len(kinds) > 40
+    assert kinds <= page, kinds - page
+    rows = re.findall(r"^\| (`.+?) \|", (root / "docs" / "trouble-shooting.md").read_text(), re.MULTILINE)
+    assert {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)} - {"kind"} <= kinds

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from paceline.routing.pace import FIRST_S, S_PER_TOKEN, Pace
+from paceline.routing.pace import FIRST_S, S_PER_TOKEN, CloudPace
 from paceline.types import Observation, Outcome
 
 
@@ -15,12 +15,12 @@ def answered(first_s: float, s_per_token: float, tokens: int = 100, stream: bool
 
 
 def test_nothing_known_is_a_guess() -> None:
-    assert Pace().expected_s("cloud", "m", 60)[0] == pytest.approx(FIRST_S + 60 * S_PER_TOKEN)
+    assert CloudPace().expected_s("cloud", "m", 60)[0] == pytest.approx(FIRST_S + 60 * S_PER_TOKEN)
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_was_seen_is_expected(stream: bool) -> None:
-    pace, dice = Pace(), random.Random(1)
+    pace, dice = CloudPace(), random.Random(1)
     for _ in range(60):
         tokens = dice.randrange(50, 500)
         pace.learn("cloud", "m", answered(0.3, 0.01 * dice.lognormvariate(0, 0.1), tokens, stream))
@@ -31,7 +31,7 @@ def test_what_was_seen_is_expected(stream: bool) -> None:
 
 
 def test_a_slower_provider_is_noticed() -> None:
-    pace = Pace()
+    pace = CloudPace()
     for _ in range(50):
         pace.learn("cloud", "m", answered(0.3, 0.01))
     for _ in range(25):
@@ -40,7 +40,7 @@ def test_a_slower_provider_is_noticed() -> None:
 
 
 def test_failures_and_nonsense_teach_nothing() -> None:
-    pace = Pace()
+    pace = CloudPace()
     before = pace.expected_s("cloud", "m", 100)
     for outcome in (
         Outcome("cloud", 500, 0.01, first_byte_s=0.01, error="no"),

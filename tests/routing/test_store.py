@@ -14,6 +14,8 @@ from tests.entries import entries
 
 from paceline.decision import Knowledge, decide, learn, predict
 from paceline.decision.knowledge import Served
+from paceline.routing.placer import Placer
+from paceline.routing.remembered import Faded, Judged, Paced, Remembered
 from paceline.routing.store import Memory
 from paceline.types import Lane, LaneState, Observation, Outcome, Signals, Strategy, Task
 
@@ -379,3 +381,58 @@ def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     memory.close()
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+PLACED = Remembered(
+    (Paced("cloud", "m", Faded(9.0, -1.2, 0.5), Faded(9.0, -4.0, 0.5)),),
+    (Judged("gpu", "a", "task code", 3.0, 4.0),),
+    {"cloud": 0.7},
+)
+
+
+def test_what_placement_learned_is_kept_beside_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    assert memory.load_placement() == Remembered()
+    memory.save(FILLED)
+    memory.save_placement(PLACED)
+    memory.save(FILLED)
+    memory.close()
+    again = Memory(path)
+    assert known(again) == entries(FILLED)
+    assert again.load_placement() == PLACED
+    again.save_placement(Remembered())
+    assert again.load_placement() == Remembered()
+    again.close()
+
+
+@pytest.mark.parametrize("value", [b"", b"\x00", b"odd"])
+def test_placement_that_can_not_be_read_is_begun_anew(value: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "learned.sqlite"
+    memory = Memory(path)
+    memory.save_placement(PLACED)
+    memory.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE placement SET value = ?", (value,))
+    again = Memory(path)
+    assert again.load_placement() == Remembered()
+    again.save_placement(PLACED)
+    assert again.load_placement() == PLACED
+    again.close()
+
+
+def test_what_can_not_have_been_learned_of_placement_is_not_known() -> None:
+    odd = Remembered(
+        (
+            Paced("a", "m", Faded(float("nan"), 0.0, 0.0), Faded(1.0, 0.0, 0.0)),
+            Paced("b", "m", Faded(1.0, 1e9, 0.0), Faded(1.0, 0.0, 0.0)),
+            Paced("c", "m", Faded(1.0, 0.0, -1.0), Faded(1.0, 0.0, 0.0)),
+        ),
+        (Judged("gpu", "a", "", 5.0, 4.0), Judged("gpu", "a", "", 0.0, float("inf"))),
+        {"a": 7.0, "b": float("nan")},
+    )
+    placer = Placer()
+    placer.recall(odd)
+    assert placer.remembered() == Remembered()
+    placer.recall(PLACED)
+    assert placer.remembered() == PLACED

@@ -1,6 +1,7 @@
 """A gateway before a local and a cloud engine: who serves, and what it costs."""
 
 import asyncio
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -561,3 +562,24 @@ async def test_a_fallback_that_can_not_be_paid_is_not_waited_for(
     assert gpu.requests
     assert not cloud.requests
     assert not paused
+
+
+async def test_how_fast_providers_are_and_how_good_models_are_found_is_known_after_a_restart(
+    tmp_path: Path, start_engine: StartEngine
+) -> None:
+    gpu, cloud = await start_engine(), await start_engine()
+    running = RunningGateway("server.port = 0\n" + GROUP + engines(gpu, cloud), tmp_path, tmp_path / "state")
+    learned = []
+    for _ in range(2):
+        await running.start()
+        await running.lanes_settle()
+        learned.append(running.gateway.pipeline.router.placer.remembered())
+        named = {"x-paceline-lane": "cloud", "x-request-id": "r1"}
+        body = chat("hi", model="m")
+        assert (await running.http.post("/v1/chat/completions", json=body, headers=named)).status_code == 200
+        judged = await running.http.post("/paceline/feedback", json={"id": "r1", "good": False})
+        assert judged.status_code == 200
+        await running.stop()
+    assert not learned[0].qualities
+    assert {(one.engine, one.model, one.good, one.count) for one in learned[1].qualities} == {("cloud", "m", 0.0, 1.0)}
+    assert [(one.engine, one.model) for one in learned[1].paces] == [("cloud", "m")]

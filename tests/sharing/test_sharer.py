@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 import pytest
+from msgspec.structs import replace
 
-from paceline.decision import predict
+from paceline.decision import Knowledge, decide, predict
 from paceline.routing.router import Router
 from paceline.settings import RoutingSettings, SharingSettings
 from paceline.sharing import News, Sharer, Store, new_origin, open_store
@@ -31,7 +32,7 @@ def serve(router: Router, count: int, seed: int, signals: Signals = CODE) -> Non
             seen = Observation(
                 completion_tokens=100, decode_tokens=100, decode_s=0.5 + 0.05 * rng.random(), drafted=120, accepted=60
             )
-        router.observe(decision, Outcome(decision.lane, 200, 2.0, observed=seen, at_s=1.7e9 + number))
+        router.observe(decision, Outcome(decision.lane, 200, 2.0, observed=seen, at_s=time() + number / 1000))
 
 
 def times(router: Router, signals: Signals = CODE) -> list[float]:
@@ -122,8 +123,7 @@ def test_what_was_learned_while_the_store_was_lost_is_told_later(join: Join, add
     serve(teller, 5, 2)
     assert seen(listener) == 5
     store.is_lost = False
-    until(lambda: seen(listener) == 30)
-    assert sharer.state().problem is None
+    until(lambda: seen(listener) == 30 and sharer.state().problem is None)
 
 
 def test_what_is_no_delta_is_left_out_and_counted(join: Join, address: str) -> None:
@@ -147,3 +147,103 @@ def test_a_store_that_can_not_be_written_is_a_problem_and_no_more(tmp_path: Path
     until(lambda: sharer.state().problem is not None)
     sharer.stop()
     assert seen(router) == 5
+
+
+def test_who_comes_later_knows_what_the_log_no_longer_holds(tmp_path: Path) -> None:
+    teller, sharer = _joined(tmp_path)
+    serve(teller, 20, 0)
+    until(lambda: sharer.state().told > 0)
+    sharer.stop()  # which leaves a snapshot
+    for delta in (tmp_path / "paceline" / "log").iterdir():
+        delta.unlink()
+    joiner, another = _joined(tmp_path)
+    until(lambda: seen(joiner) == 20)
+    assert times(joiner) == pytest.approx(times(teller), rel=1e-6)
+    another.stop()
+
+
+def test_a_router_that_starts_again_with_what_it_kept_counts_nothing_twice(tmp_path: Path) -> None:
+    store, file = tmp_path / "store", tmp_path / "kept.db"
+    first, sharer = _joined(store)
+    other, another = _joined(store)
+    serve(first, 10, 0)
+    until(lambda: seen(other) == 10)
+    first.save(file)
+    sharer.stop()
+    serve(other, 5, 1)
+    again = Router((), RoutingSettings(), seed=9)
+    again.load(file)
+    assert seen(again) == 10
+    _, third = _joined(store, again)
+    until(lambda: seen(again) == 15)
+    serve(again, 1, 2)
+    until(lambda: seen(other) == 16)
+    for running in (another, third):
+        running.stop()
+
+
+def test_what_was_learned_before_sharing_is_told(tmp_path: Path) -> None:
+    alone = Router((), RoutingSettings(), seed=0)
+    serve(alone, 20, 0)
+    other, sharer = _joined(tmp_path)
+    serve(other, 5, 1)
+    _, another = _joined(tmp_path, alone)
+    until(lambda: seen(other) == 25 and seen(alone) == 25)
+    for running in (sharer, another):
+        running.stop()
+
+
+def test_routers_know_conversations_by_one_key(tmp_path: Path) -> None:
+    kept: list[bytes] = []
+    first = Router((), conversation_key=b"1" * 32)
+    second = Router((), conversation_key=b"2" * 32)
+    _, sharer = _joined(tmp_path, first)
+    until(lambda: sharer.state().agreed_s is not None)
+    another = Sharer(second, open_store(str(tmp_path)), new_origin(), SETTINGS, keep_key=kept.append)
+    another.start()
+    until(lambda: second.conversation_key == b"1" * 32)
+    assert kept == [b"1" * 32]
+    for running in (sharer, another):
+        running.stop()
+
+
+def test_requests_that_others_have_in_flight_count(tmp_path: Path) -> None:
+    here = [replace(lane, machine="gpu:8080") for lane in LANES]
+    busy = [replace(here[0], running=2, waiting=1), replace(here[2], running=1)]
+    elsewhere = replace(LANES[1], machine="another", running=7)
+    router = Router((), RoutingSettings(exploration=0), seed=0)
+    sharer = Sharer(router, open_store(str(tmp_path)), new_origin(), SETTINGS)
+    other = Sharer(Router(()), open_store(str(tmp_path)), new_origin(), SETTINGS, lanes=lambda: [*busy, elsewhere])
+    for running in (sharer, other):
+        running.start()
+    until(lambda: router.peers.count == 1 and bool(router.peers.loads))
+    decision = router.choose(REQUEST, CODE, here)
+    assert {each.concurrent for each in decision.predictions.values()} == {3}
+    assert {each.concurrent for each in router.choose(REQUEST, CODE, LANES).predictions.values()} == {0}
+    other.stop()
+    until(lambda: router.peers.count == 0)
+    assert {each.concurrent for each in router.choose(REQUEST, CODE, here).predictions.values()} == {0}
+    sharer.stop()
+
+
+def test_each_of_several_routers_explores_less() -> None:
+    alone, together = Knowledge(), Knowledge()
+    explored = []
+    for knowledge, routers in ((alone, 1), (together, 4)):
+        decision = decide(CODE, LANES, knowledge, Random(0), routers=routers)
+        assert decision.propensities == {LANES[0].lane.name: 1.0}, "the plain lane is measured first, by each"
+        learner = Router((), knowledge=knowledge, seed=0)
+        serve(learner, 1, 0)
+        decision = decide(CODE, LANES, knowledge, Random(0), routers=routers)
+        shares = dict(decision.propensities)
+        best = max(shares, key=shares.__getitem__)
+        explored.append(sum(share for lane, share in shares.items() if lane != best))
+    assert explored[0] > 0
+    assert explored[1] == pytest.approx(explored[0] / 4)
+
+
+def _joined(folder: Path, router: Router | None = None) -> tuple[Router, Sharer]:
+    router = router or Router((), RoutingSettings(), seed=0)
+    sharer = Sharer(router, open_store(str(folder)), new_origin(), SETTINGS)
+    sharer.start()
+    return router, sharer

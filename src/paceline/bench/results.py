@@ -90,7 +90,7 @@ def read(path: Path) -> Results:
     """
     try:
         lines = path.read_bytes().splitlines()
-        about = json.loads(lines[0])
+        about = json.loads(lines[0]) if lines else None
         if not isinstance(about, dict) or "lanes" not in about:
             raise ValueError("its first line does not tell about a bench")
         samples = []
@@ -100,8 +100,10 @@ def read(path: Path) -> Results:
             except msgspec.MsgspecError:
                 if number < len(lines):
                     raise
-    except (OSError, ValueError, IndexError, msgspec.MsgspecError) as error:
-        raise BadResults(f"{path}: {error}") from error
+    except OSError as error:
+        raise BadResults(f"{path}: {error.strerror}") from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise BadResults(f"{path} is no file of results that `bench run --results` wrote: {error}") from error
     return Results(about, samples)
 
 

@@ -27,7 +27,16 @@ from paceline.bench.show import advice, comparison, table
 from paceline.bench.summary import slices
 from paceline.bench.workload import BadWorkload, Workload
 from paceline.cli.calibrate import calibrated
-from paceline.cli.common import INTERRUPTED, Subparsers, add_command, fail, say, say_in_place
+from paceline.cli.common import (
+    INTERRUPTED,
+    Subparsers,
+    add_command,
+    add_json_option,
+    fail,
+    print_json,
+    say,
+    say_in_place,
+)
 from paceline.cli.engine_options import ENGINE_FLAGS, add_engine_options, engine_words, misused, whole_number
 from paceline.cli.remote import KEY_VARIABLE, Address, Unanswered, ask, gateway_url, key
 from paceline.configuration import ConfigurationError, load
@@ -114,7 +123,8 @@ def _register_results(actions: Subparsers) -> None:
     show = add_command(actions, "show", "show a results file", "Print again what a run has measured and kept.")
     show.add_argument("file", type=Path, metavar="FILE", help="that `bench run --results` wrote")
     _add_figures_option(show)
-    show.set_defaults(run=_guarded(lambda options: _show(results.read(options.file), options.figures)))
+    add_json_option(show)
+    show.set_defaults(run=_guarded(_show_action))
     compare = add_command(
         actions,
         "compare",
@@ -209,6 +219,14 @@ def _calibrate_action(options: argparse.Namespace) -> int:
     with _gateway(options, state_directory().parent) as to:
         print(calibrated(to))
     return 0
+
+
+def _show_action(options: argparse.Namespace) -> int:
+    measured = results.read(options.file)
+    if options.json:
+        print_json({"about": measured.about, "slices": slices(measured)})
+        return 0
+    return _show(measured, options.figures)
 
 
 def _compare(options: argparse.Namespace) -> int:

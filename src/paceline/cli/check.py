@@ -21,28 +21,32 @@ def register(commands: Subparsers) -> None:
         "engines that are to be started the programs and models. Every problem is said with file, line and key; the "
         "exit status is 1 if there is one. `paceline doctor` looks at what the file names, too.",
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file, TOML")
+    named = parser.add_mutually_exclusive_group(required=True)
+    named.add_argument("--config", type=Path, metavar="FILE", help="the configuration file, TOML")
+    # Scripts of older versions name it so.
+    named.add_argument("file", type=Path, nargs="?", help=argparse.SUPPRESS)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     problems, notes = "", []
+    file: Path = options.config or options.file
     try:
-        configuration = load(options.config)
-        problems = located_in(options.config, launch_problems(configuration))
+        configuration = load(file)
+        problems = located_in(file, launch_problems(configuration))
         notes = list(_notes(configuration))
     except ConfigurationError as error:
         problems = str(error)
     if options.json:
-        print_json({"file": str(options.config), "problems": problems.splitlines(), "notes": notes})
+        print_json({"file": str(file), "problems": problems.splitlines(), "notes": notes})
         return 1 if problems else 0
     if problems:
         return fail(problems)
     print("\n".join(notes))
     count = len(configuration.engine)
     fine = painted("fine", Colour.GREEN, sys.stdout)
-    print(f"{options.config}: {fine}, {count} engine{'s' * (count != 1)}; each has its lanes when it is up")
+    print(f"{file}: {fine}, {count} engine{'s' * (count != 1)}; each has its lanes when it is up")
     return 0
 
 

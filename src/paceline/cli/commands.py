@@ -56,6 +56,7 @@ def command_parser() -> Parser:
 
 def run(arguments: list[str] | None = None) -> int:
     """As :func:`paceline.cli.main`."""
+    _open_closed_streams()
     words, flags = _without_engine_flags(sys.argv[1:] if arguments is None else arguments)
     parser = command_parser()
     options = parser.parse_args(words)
@@ -84,6 +85,13 @@ def _without_engine_flags(words: list[str]) -> tuple[list[str], list[str]]:
         at = words.index("--")
         return words[:at], words[at + 1 :]
     return words, []
+
+
+def _open_closed_streams() -> None:
+    """Who starts a program with its output closed wants none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - to the process's end
 
 
 def _write_nothing_more() -> None:

@@ -6,7 +6,10 @@ import shlex
 import shutil
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ Subparsers = Any
 """argparse's own type of a set of subcommands is private."""
 LINE_INTERVAL_S = 10.0
 """Between two lines that say how far something is, where they are not written over one another."""
+TELL_AFTER_S, TELL_INTERVAL_S = 2.0, 1.0
+"""What takes longer is worth a word, and how long it takes a new one so often."""
 INTERRUPTED = 130
 """Exit status of what Ctrl-C has ended."""
 MAX_PRINTED = 300
@@ -80,6 +85,26 @@ class ProgressLine:
 
 
 say_in_place = ProgressLine().say
+
+
+@contextmanager
+def said_while(what: str) -> Iterator[None]:
+    """Say what takes so long, once it does, and for how long already."""
+    line, ended, began_s = ProgressLine(), threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(TELL_INTERVAL_S if time.monotonic() - began_s >= TELL_AFTER_S else TELL_AFTER_S):
+            line.say(f"{what} ... {time.monotonic() - began_s:.0f} s")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+        if time.monotonic() - began_s >= TELL_AFTER_S:
+            line.say("")
 
 
 def shortened(text: str) -> str:

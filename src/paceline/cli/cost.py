@@ -6,9 +6,12 @@ from pathlib import Path
 from paceline.cli.common import (
     Subparsers,
     add_command,
+    add_json_option,
     add_log_options,
     fail,
     positive_number,
+    print_json,
+    said_while,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -49,6 +52,7 @@ def register(commands: Subparsers) -> None:
         help="how long the machine ran (default: from first to last request)",
     )
     add_log_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,10 +66,15 @@ def run(options: argparse.Namespace) -> int:
                 install = "" if is_published_known() else "; `pip install 'paceline[prices]'` brings published prices"
                 say(f"no price of {name} is known; a [[cloud]] table may say it{install}")
         span_s = None if options.on_days is None else options.on_days * DAY_S
-        records = list(log)
-        if found := ways(records, configuration):
+        with said_while(f"reading {log.path}"):
+            records = list(log)
+            found, paid = ways(records, configuration), worth(records, configuration, options.against, span_s)
+        if options.json:
+            print_json({"currency": configuration.cost.currency, "ways": found, "worth": paid})
+            return 0
+        if found:
             print(modes.text(found, configuration.cost.currency), end="\n\n")
-        print(text(worth(records, configuration, options.against, span_s)))
+        print(text(paid))
     except (ConfigurationError, NoLog, NothingToPrice) as error:
         return fail(str(error))
     finally:

@@ -4,10 +4,12 @@ import argparse
 import time
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json, say_in_place
+from paceline.cli.engine_options import whole_number
 from paceline.engines.llama_cpp_build import BACKENDS, LLAMA_CPP, CannotBuild, Progress, build, builds, remove, usable
 from paceline.paths import cache_directory
 
+MAX_JOBS = 1024
 DESCRIPTION = f"""Build llama.cpp's server ({LLAMA_CPP}) so that it takes its speculative decoding from each request:
 one engine and one copy of the weights serve all lanes. Needs CMake, a C++ compiler and git, and for
 a GPU its toolkit. `paceline serve` uses it from then on."""
@@ -18,9 +20,12 @@ def register(commands: Subparsers) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     action = add_command(actions, "build", "build it; takes minutes, once", DESCRIPTION)
     action.add_argument("--backend", choices=BACKENDS, default="cpu", help="what it computes on (default: cpu)")
-    action.add_argument("--jobs", type=int, metavar="N", help="compilers at once (default: one per processor)")
+    action.add_argument(
+        "--jobs", type=whole_number(1, MAX_JOBS), metavar="N", help="compilers at once (default: one per processor)"
+    )
     action.set_defaults(run=_build)
     action = add_command(actions, "list", "list what was built", "List what was built.")
+    add_json_option(action)
     action.set_defaults(run=_list)
     action = add_command(actions, "remove", "remove what was built", "Remove what was built.")
     action.add_argument("key", metavar="KEY", help="as listed, or `all`")
@@ -38,21 +43,25 @@ def _build(options: argparse.Namespace) -> int:
             text += f", about {_duration(progress.left_s)} left"
         if text != shown:
             shown = text
-            print(f"\r{text:<50}", end="", flush=True)
+            say_in_place(text)
 
     try:
         built = build(cache_directory(), options.backend, options.jobs, report)
     except CannotBuild as error:
-        print()
         return fail(str(error))
+    finally:
+        say_in_place("")
     if shown:
-        print(f"\rbuilt in {_duration(time.monotonic() - began_s):<50}")
+        print(f"built in {_duration(time.monotonic() - began_s)}")
     print(f"{built.key}: {built.server}")
     return 0
 
 
-def _list(_: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace) -> int:
     current = usable(cache_directory())
+    if options.json:
+        print_json({"used": current and current.key, "builds": builds(cache_directory())})
+        return 0
     for engine_build in builds(cache_directory()):
         note = "used by `paceline serve`" if engine_build == current else "of another version, or not the latest"
         size_mb = Path(engine_build.server).stat().st_size / 1e6

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from paceline.cli.common import Subparsers, add_command, fail
+from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError, load
 from paceline.http.documents import explanation
@@ -54,6 +54,7 @@ def register(commands: Subparsers) -> None:
         metavar="PATH",
         help="where it would be sent (default: /v1/chat/completions)",
     )
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         return fail(str(error))
     if options.running or options.url:
         try:
-            _print(ask(address(options), "POST", f"/paceline/explain{options.path}", body))
+            _tell(options, ask(address(options), "POST", f"/paceline/explain{options.path}", body))
         except (ConfigurationError, Unanswered) as error:
             return fail(str(error))
         return 0
@@ -79,8 +80,15 @@ def run(options: argparse.Namespace) -> int:
     except ApiError as error:
         return fail(error.message)
     decision = Router(lanes, RoutingSettings(exploration=0)).explain(request)
-    _print(msgspec.to_builtins(explanation(decision)))
+    _tell(options, msgspec.to_builtins(explanation(decision)))
     return 0
+
+
+def _tell(options: argparse.Namespace, document: Mapping[str, Any]) -> None:
+    if options.json:
+        print_json(document)
+    else:
+        _print(document)
 
 
 def _print(document: Mapping[str, Any]) -> None:

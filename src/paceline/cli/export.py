@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from paceline.cli.common import Subparsers, add_command, add_log_options, fail, say_what_is_unreadable, wanted_log
+from paceline.cli.common import (
+    Subparsers,
+    add_command,
+    add_log_options,
+    fail,
+    said_while,
+    say_what_is_unreadable,
+    wanted_log,
+)
 from paceline.records.export import CannotExport, export
 from paceline.records.read import NoLog
 
@@ -25,7 +33,8 @@ def register(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     log = wanted_log(options, with_text=options.text)
     try:
-        count = export(log.numbered(), options.file, with_text=options.text)
+        with said_while(f"writing {options.file}"):
+            count = export(log.numbered(), options.file, with_text=options.text)
     except (NoLog, CannotExport, OSError) as error:
         return fail(str(error))
     finally:

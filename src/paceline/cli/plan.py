@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from paceline.cli.common import Subparsers, add_command, fail, positive_number, say
+from paceline.cli.common import Subparsers, add_command, fail, positive_number, said_while, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
 from paceline.cli.plan_folder import planned_folder, printed
 from paceline.engines.llama_cpp_build import CPU, Build, usable
@@ -69,6 +69,7 @@ def register(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--context",
+        "--context-tokens",
         type=whole_number(1, MAX_CONTEXT_TOKENS),
         metavar="N",
         help="tokens of each request (default: as many as are useful and fit)",
@@ -137,7 +138,8 @@ def _run_file(options: argparse.Namespace, machine: Machine, built: Build | None
         cache_type=None if options.kv == AUTO else options.kv,
     )
     model = model_of(headers)
-    plan = make_plan(model, machine, wish, drafter, judge_of(built))
+    with said_while("planning"):
+        plan = make_plan(model, machine, wish, drafter, judge_of(built))
     text = plan_text(plan, model, list(speed_sentences(plan, model, machine)), options.explain)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode({"machine": machine, "plan": plan})).decode())

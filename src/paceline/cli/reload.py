@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from paceline.cli.common import Subparsers, add_command, fail, shortened
+from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json, shortened
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
 
@@ -18,6 +18,7 @@ def register(commands: Subparsers) -> None:
         "SIGHUP does the same.",
     )
     add_address_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -28,6 +29,9 @@ def run(options: argparse.Namespace) -> int:
         return fail(f"{error}\nnothing was changed")
     except Unanswered as error:
         return fail(str(error))
+    if options.json:
+        print_json(answer)
+        return 0
     lines = [f"{change.replace('_', ' ')}: {_told(what)}" for change, what in answer.items() if what]
     print("\n".join(lines) or "nothing changed")
     return 0

@@ -129,7 +129,9 @@ def ask(to: Address, method: str, path: str, body: bytes = b"") -> Any:
     try:
         status, answer = asyncio.run(fetch())
     except (ConnectFailed, ConnectionLost, TimeoutError) as error:
-        raise Unanswered(f"no gateway answers at {to.url}: {error}") from error
+        raise Unanswered(
+            f"no gateway answers at {to.url}: {error}; start one with `paceline serve`, or name another with --url"
+        ) from error
     try:
         document = msgspec.json.decode(answer)
         if status == 200:

@@ -6,8 +6,11 @@ from pathlib import Path
 from paceline.cli.common import (
     Subparsers,
     add_command,
+    add_json_option,
     add_log_options,
     fail,
+    print_json,
+    said_while,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -40,6 +43,7 @@ def register(commands: Subparsers) -> None:
         "--lanes", metavar="A,B", help="the lanes that may be used, separated by commas (default: all of the log)"
     )
     add_log_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -53,7 +57,12 @@ def run(options: argparse.Namespace) -> int:
         exploration = configuration.routing.exploration if options.exploration is None else options.exploration
         for rule in unknowable(configuration):
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
-        print(text(replay(log, configuration, exploration, only)))
+        with said_while(f"deciding anew on {log.path}"):
+            replayed = replay(log, configuration, exploration, only)
+        if options.json:
+            print_json(replayed)
+        else:
+            print(text(replayed))
     except (ConfigurationError, NoLog, CannotReplay) as error:
         return fail(str(error))
     finally:

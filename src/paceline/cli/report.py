@@ -6,8 +6,11 @@ from pathlib import Path
 from paceline.cli.common import (
     Subparsers,
     add_command,
+    add_json_option,
     add_log_options,
     fail,
+    print_json,
+    said_while,
     say,
     say_what_is_unreadable,
     wanted_log,
@@ -38,6 +41,7 @@ def register(commands: Subparsers) -> None:
         "and [[cloud]] tables say what power and cloud models cost",
     )
     add_log_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -47,14 +51,18 @@ def run(options: argparse.Namespace) -> int:
         configuration = load(options.config, here=False) if options.config else None
         for rule in unknowable(configuration) if configuration else []:
             say(f"a rule for {rule.lane} looks at a header or a key, which no log keeps; it is passed over")
-        made = report(log, configuration)
-        if options.html:
-            options.html.write_text(page(made), "utf-8")
+        with said_while(f"reading {log.path}"):
+            made = report(log, configuration)
+            if options.html:
+                options.html.write_text(page(made), "utf-8")
     except (ConfigurationError, NoLog, TooLittle, OSError) as error:
         return fail(str(error))
     finally:
         say_what_is_unreadable(log)
-    print(text(made))
+    if options.json:
+        print_json(made)
+    else:
+        print(text(made))
     if options.html:
         say(f"written: {options.html}")
     return 0

@@ -9,11 +9,15 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from paceline import __version__
 from paceline.cli.announce import announce, announce_stop
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.engine_options import FileReader, add_engine_options, configuration_of_model, misused, whole_number
+from paceline.cli.log_file import printed_into
+from paceline.cli.notify import READY, notify
 from paceline.cli.remote import http_url
 from paceline.cli.signals import handled_signals
 from paceline.configuration import ConfigurationError
@@ -74,12 +78,23 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="listen beyond this machine although no key is asked for"
     )
+    parser.add_argument(
+        "--log-file",
+        type=Path,
+        metavar="FILE",
+        help="write what is printed into a file, which is put aside as .log.1 when it has 20 MB",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     if problem := misused(options):
         return fail(problem)
+    with printed_into(options.log_file, f"paceline {__version__}"):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
     try:
@@ -161,6 +176,7 @@ async def _serve(gateway: Gateway | Keeper, of_one_model: bool) -> int:
         calm_garbage_collector()
         announcer = asyncio.create_task(tell())
         try:
+            notify(READY)
             await gateway.serve_forever()
         finally:
             announcer.cancel()

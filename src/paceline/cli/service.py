@@ -1,7 +1,153 @@
-"""``paceline service``."""
+"""``paceline service``: have the system run the gateway, and start it again."""
 
-from paceline.cli.common import Subparsers
+import argparse
+import getpass
+import os
+import sys
+from pathlib import Path
+
+from paceline.cli.colour import Colour, painted
+from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json, say
+from paceline.configuration import ConfigurationError, load
+from paceline.service import launchd, systemd
+from paceline.service.description import Service
+from paceline.service.manager import ServiceError, install, manager_here, uninstall
+from paceline.settings import ServerSettings
+
+SUDO_USER = "SUDO_USER"
+"""Who has called sudo."""
+ADMINISTRATOR = "root"
+EXAMPLES = """examples:
+  paceline service install --config paceline.toml           of yours: runs while you are logged in
+  sudo paceline service install --config /etc/paceline/paceline.toml --system --run-as paceline
+  paceline service status
+  paceline service install --config paceline.toml --print   shows what would be written
+"""
 
 
 def register(commands: Subparsers) -> None:
-    return
+    parser = add_command(
+        commands,
+        "service",
+        "have the system run the gateway",
+        "Have systemd or launchd start the gateway with the machine or your session, and start it again where it ends. "
+        "A stop or restart drains: running answers end first.",
+        EXAMPLES,
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    action = add_command(
+        actions,
+        "install",
+        "write the service's file and start it",
+        "Write a unit for systemd or a property list for launchd, have it started now and from then on. Done again, it "
+        "is renewed. Variables with keys belong into a file beside the configuration that ends in .env.",
+    )
+    action.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the configuration that the gateway runs with"
+    )
+    _add_scope_options(action)
+    action.add_argument(
+        "--run-as", metavar="USER", help="with --system: the user that it runs as (default: who calls sudo)"
+    )
+    action.add_argument("--print", action="store_true", help="print the file, and do nothing")
+    action.add_argument(
+        "--for",
+        dest="manager",
+        choices=("systemd", "launchd"),
+        help="with --print: for which of them (default: this machine's)",
+    )
+    action.set_defaults(run=_install)
+    action = add_command(
+        actions,
+        "uninstall",
+        "stop the service and remove its file",
+        "Stop the service, which drains, and remove its file. The configuration, and what was learned, stay.",
+    )
+    _add_scope_options(action)
+    action.set_defaults(run=_uninstall)
+    action = add_command(
+        actions,
+        "status",
+        "tell how the service is",
+        "Tell how the service is; the exit status is 1 if it does not run.",
+    )
+    _add_scope_options(action)
+    add_json_option(action)
+    action.set_defaults(run=_status)
+
+
+def _add_scope_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--system", action="store_true", help="of the whole machine, from its start on (default: of your own session)"
+    )
+
+
+def _install(options: argparse.Namespace) -> int:
+    if options.run_as and not options.system:
+        return fail("--run-as goes with --system; a service of your own runs as you")
+    if options.manager and not options.print:
+        return fail("--for goes with --print; what is installed is for this machine")
+    run_as = options.run_as or os.environ.get(SUDO_USER) or getpass.getuser()
+    if options.system and run_as == ADMINISTRATOR and not options.run_as:
+        return fail(
+            "--run-as USER is wanted: engines should not run as root; `sudo useradd --system paceline` makes one"
+        )
+    try:
+        configuration = load(options.config, here=False)
+        service = Service(
+            file=options.config.absolute(),
+            server=configuration.server,
+            is_system=options.system,
+            run_as=run_as if options.system else None,
+        )
+        if options.print:
+            print(_printed(options.manager, service), end="")
+            return 0
+        manager = manager_here()
+        path = install(manager, service)
+    except (ConfigurationError, ServiceError) as error:
+        return fail(str(error))
+    print(f"wrote {path}, and started it")
+    for hint in manager.hints(service):
+        say(hint)
+    if configuration.secret_variables:
+        names = ", ".join(sorted(configuration.secret_variables))
+        say(f"the configuration reads {names}: write them as NAME=VALUE into {service.environment_file} (chmod 600)")
+    return 0
+
+
+def _printed(kind: str | None, service: Service) -> str:
+    if kind == "launchd" or (kind is None and sys.platform == "darwin"):
+        return launchd.plist_text(service, Path.home())
+    return systemd.unit_text(service)
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    try:
+        path = uninstall(manager_here(), _any_service(options))
+    except ServiceError as error:
+        return fail(str(error))
+    print(f"stopped it, and removed {path}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    try:
+        status = manager_here().status(_any_service(options))
+    except ServiceError as error:
+        return fail(str(error))
+    if options.json:
+        print_json(status)
+    elif not status.is_installed:
+        print(f"not installed: there is no {status.file}; `paceline service install --config FILE` installs it")
+    else:
+        state = painted(status.state, Colour.GREEN if status.is_running else Colour.RED, sys.stdout)
+        more = f", process {status.pid}" if status.pid else ""
+        more += f", started again {status.restarts} times" if status.restarts else ""
+        print(f"{state}{more}\n{status.file}")
+    return 0 if status.is_running else 1
+
+
+def _any_service(options: argparse.Namespace) -> Service:
+    """That of the user or of the machine, whatever it runs with."""
+    return Service(file=Path("paceline.toml").absolute(), server=ServerSettings(), is_system=options.system)

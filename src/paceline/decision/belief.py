@@ -21,7 +21,7 @@ GROWS_BY = 48
 """Unknowns that room is made for at a time."""
 MAX_MEAN = 50.0
 """Of unknowns, which are of logarithms: further off is nothing."""
-SMALL = 1e-9
+SMALL = 1e-6
 """Variance that may be missing from rounding."""
 GATHERED = 16
 """Rows that are taken from the covariance together."""

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
+from paceline.api_keys import resolved
 from paceline.http.access import Access
 from paceline.http.answers import Answers, CurrentSharer, Reload
 from paceline.http.application import Application
@@ -25,7 +26,7 @@ from paceline.routing.router import Router
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.settings import Configuration, ConfigurationError, ServerSettings
+from paceline.settings import FROM_ENVIRONMENT, FROM_FILE, Configuration, ConfigurationError, ServerSettings
 from paceline.sharing import CannotOpen, Sharer, new_origin, open_store
 from paceline.types import LaneState
 from paceline.wire.server import HttpServer, Limits
@@ -267,6 +268,7 @@ class Gateway:
             placer=Placer(self._configuration, storage.ledger),
         )
         router.placer.power_meter = power_meter
+        await storage.recall(router.placer)
         self.pipeline = Pipeline(fleet, router)
         self.pipeline.say, self.pipeline.asks_for_keys = self._say, access.asks_for_keys
         storage.listen_to(self.pipeline)
@@ -393,7 +395,7 @@ class Gateway:
             await self.pipeline.close()
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             self._retiring.clear()
-            await self._storage.save(self.pipeline.router.knowledge)
+            await self._storage.save(self.pipeline.router)
 
     async def _keep_house(self) -> None:
         rounds = 0
@@ -402,7 +404,7 @@ class Gateway:
             self.pipeline.keep_house()
             rounds += 1
             if rounds % round(SAVE_EVERY_S / HOUSEKEEPING_INTERVAL_S) == 0:
-                await self._storage.save(self.pipeline.router.knowledge)
+                await self._storage.save(self.pipeline.router)
 
 
 def sharer_of(
@@ -415,13 +417,15 @@ def sharer_of(
     :class:`Sharer`.
 
     Raises:
-        ConfigurationError: the store is none, or what speaks to it is not installed.
+        ConfigurationError: the store is none, what speaks to it is not installed, or its address can't be read.
     """
     settings = configuration.sharing
     if settings.store is None:
         return None
+    is_secret = settings.store.startswith((FROM_ENVIRONMENT, FROM_FILE))
+    address = resolved(settings.store, may_have_spaces=True) if is_secret else settings.store
     try:
-        store = open_store(settings.store, settings.group)
+        store = open_store(address, settings.group)
     except CannotOpen as error:
         raise ConfigurationError(f"sharing.store: {error}") from error
     return Sharer(router, store, new_origin(), settings, lanes=lanes, keep_key=keep_key)

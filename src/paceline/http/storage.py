@@ -10,6 +10,8 @@ from paceline.records.decision_log import DecisionLog, LogSettings
 from paceline.records.secret import KEY_BYTES, conversation_key, keep_key
 from paceline.records.traces import NoTraces, Traces
 from paceline.routing.budgets import Book, Ledger
+from paceline.routing.placer import Placer
+from paceline.routing.router import Router
 from paceline.routing.store import Knowledge, Memory
 from paceline.serving.pipeline import Pipeline
 from paceline.settings import Configuration, EvidenceSettings
@@ -55,10 +57,16 @@ class Storage:
         if len(key) == KEY_BYTES:
             keep_key(self._directory, key)
 
-    async def save(self, knowledge: Knowledge) -> None:
-        """In a thread: a slow disk keeps no request waiting, a full one stops none."""
+    async def recall(self, placer: Placer) -> None:
+        """Have placement know what it learned before."""
         if self._memory:
-            await asyncio.to_thread(self._memory.save, knowledge)
+            placer.recall(await asyncio.to_thread(self._memory.load_placement))
+
+    async def save(self, router: Router) -> None:
+        """Write what was learned, in a thread: a slow disk keeps no request waiting, a full one stops none."""
+        if self._memory:
+            await asyncio.to_thread(self._memory.save, router.knowledge)
+            await asyncio.to_thread(self._memory.save_placement, router.placer.remembered())
 
     async def close(self) -> None:
         """Write what waits, and let go of the files."""

@@ -1,8 +1,10 @@
 """How fast cloud engines answer, as learned from their answers: time to the first token, and time per token."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from math import exp, log, sqrt
 
+from paceline.routing.remembered import Faded, Paced
 from paceline.types import Outcome
 
 FIRST_S = 1.0
@@ -23,43 +25,18 @@ MAX_KNOWN = 500
 """Engines with a model."""
 
 
-class _Faded:
-    """Mean and deviation of logarithms, the older ones faded."""
-
-    def __init__(self, believed: float) -> None:
-        self.weight = PRIOR
-        self.mean = log(believed)
-        self.square = PRIOR * PRIOR_DEVIATION**2
-        """Sum of squared deviations."""
-
-    def add(self, value: float) -> None:
-        weight = FADING * self.weight + 1
-        deviation = log(value) - self.mean
-        self.mean += deviation / weight
-        self.square = FADING * self.square + deviation * (log(value) - self.mean)
-        self.weight = weight
-
-    @property
-    def value(self) -> float:
-        return exp(self.mean)
-
-    @property
-    def deviation(self) -> float:
-        return sqrt(self.square / self.weight)
-
-
-class Pace:
+class CloudPace:
     """Of all cloud engines, each with one of its models."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], tuple[_Faded, _Faded]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[Faded, Faded]] = OrderedDict()
 
     def expected_s(self, engine: str, model: str, tokens: float) -> tuple[float, float]:
         """Time to the end of an answer of so many tokens, in seconds, and the deviation of its logarithm."""
         first, rest = self._known.get((engine, model)) or _believed()
-        first_s, rest_s = first.value, tokens * rest.value
+        first_s, rest_s = exp(first.mean), tokens * exp(rest.mean)
         total_s = first_s + rest_s
-        return total_s, sqrt((first_s * first.deviation) ** 2 + (rest_s * rest.deviation) ** 2) / total_s
+        return total_s, sqrt((first_s * _deviation(first)) ** 2 + (rest_s * _deviation(rest)) ** 2) / total_s
 
     def learn(self, engine: str, model: str, outcome: Outcome) -> None:
         """Take in an answer that came whole."""
@@ -70,16 +47,42 @@ class Pace:
         if outcome.observed.decode_s is not None:  # a stream, whose first byte was its first token's
             rest_s = outcome.total_s - outcome.queue_s - outcome.decision_s - first_s
             if MIN_S <= first_s <= MAX_S:
-                first.add(first_s)
+                first = _later(first, first_s)
         else:
-            rest_s = first_s - first.value
+            rest_s = first_s - exp(first.mean)
         if tokens >= MIN_TOKENS and MIN_S <= rest_s <= MAX_S:
-            rest.add(max(MIN_S, rest_s / tokens))
+            rest = _later(rest, max(MIN_S, rest_s / tokens))
         self._known[engine, model] = first, rest
         self._known.move_to_end((engine, model))
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
+    def remembered(self) -> tuple[Paced, ...]:
+        """All that is known."""
+        return tuple(Paced(*key, *known) for key, known in self._known.items())
 
-def _believed() -> tuple[_Faded, _Faded]:
-    return _Faded(FIRST_S), _Faded(S_PER_TOKEN)
+    def recall(self, paces: Iterable[Paced]) -> None:
+        """Know what was remembered, but for what can't be."""
+        for paced in paces:
+            if all(map(_can_be, (paced.first, paced.rest))):
+                self._known[paced.engine, paced.model] = paced.first, paced.rest
+
+
+def _believed() -> tuple[Faded, Faded]:
+    square = PRIOR * PRIOR_DEVIATION**2
+    return Faded(PRIOR, log(FIRST_S), square), Faded(PRIOR, log(S_PER_TOKEN), square)
+
+
+def _later(faded: Faded, value: float) -> Faded:
+    """After one more time."""
+    weight, deviation = FADING * faded.weight + 1, log(value) - faded.mean
+    mean = faded.mean + deviation / weight
+    return Faded(weight, mean, FADING * faded.square + deviation * (log(value) - mean))
+
+
+def _can_be(faded: Faded) -> bool:
+    return faded.can_be and log(MIN_S) <= faded.mean <= log(MAX_S)
+
+
+def _deviation(faded: Faded) -> float:
+    return sqrt(faded.square / faded.weight)

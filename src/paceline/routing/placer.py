@@ -17,10 +17,11 @@ from paceline.money.bill import cost_of
 from paceline.money.power import Power, PowerMeter, configured_power, marginal_cost
 from paceline.routing.backlog import Backlog
 from paceline.routing.budgets import Book, Budgets, Held
-from paceline.routing.pace import Pace
+from paceline.routing.pace import CloudPace
 from paceline.routing.placement import Timed, Wanted, expected_tokens, rank, scored, strike
 from paceline.routing.privacy import Privacy
 from paceline.routing.quality import Quality
+from paceline.routing.remembered import Remembered
 from paceline.settings import BudgetSettings, Configuration
 from paceline.types import (
     CLIENT_LEFT,
@@ -114,7 +115,7 @@ class Placer:
         self.budgets = Budgets(ledger)
         self.power_meter = PowerMeter(())
         """Tells the machine's power where none is configured; may be replaced."""
-        self.pace = Pace()
+        self.pace = CloudPace()
         self.quality = Quality()
         self._answered: OrderedDict[tuple[str | None, str], tuple[Offer, Signals]] = OrderedDict()
         """By the client and its name for the request, who answered it."""
@@ -368,6 +369,18 @@ class Placer:
                 return False
             self.quality.learn(*answered, is_good)
             return True
+
+    def remembered(self) -> Remembered:
+        """What was learned of providers and models, to be kept over restarts."""
+        with self._lock:
+            return Remembered(self.pace.remembered(), self.quality.remembered(), dict(self._cache_shares))
+
+    def recall(self, remembered: Remembered) -> None:
+        """Know what was kept."""
+        with self._lock:
+            self.pace.recall(remembered.paces)
+            self.quality.recall(remembered.qualities)
+            self._cache_shares |= {name: share for name, share in remembered.cache_shares.items() if 0 <= share <= 1}
 
     def spending(self) -> list[tuple[BudgetSettings, float]]:
         """What was spent of each budget in its present period."""

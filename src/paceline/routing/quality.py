@@ -2,8 +2,10 @@
 and what for."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from math import sqrt
 
+from paceline.routing.remembered import Judged
 from paceline.types import Offer, Signals, Task
 
 DECLARED_WEIGHT = 20.0
@@ -51,6 +53,16 @@ class Quality:
             self._sums[group] = FADING * good + is_good, FADING * count + 1
         while len(self._sums) > MAX_GROUPS:
             self._sums.popitem(last=False)
+
+    def remembered(self) -> tuple[Judged, ...]:
+        """All that was told."""
+        return tuple(Judged(*group, *sums) for group, sums in self._sums.items())
+
+    def recall(self, qualities: Iterable[Judged]) -> None:
+        """Know what was remembered, but for what can't be."""
+        for judged in qualities:
+            if judged.can_be:
+                self._sums[judged.engine, judged.model, judged.group] = judged.good, judged.count
 
 
 def _groups(offer: Offer, task: Task, application: str) -> list[_Group]:

@@ -21,6 +21,7 @@ import msgspec
 from paceline.decision import ENTRY_TYPES, Key, Knowledge, Row
 from paceline.decision.knowledge import Shared, Totals, decoded_row
 from paceline.records.state_file import FILE_ERRORS, error_line, identity, is_damaged, make_private, set_aside
+from paceline.routing.remembered import Remembered
 
 __all__ = ["Knowledge", "Memory", "load", "save"]
 
@@ -34,6 +35,7 @@ FORGOTTEN_AFTER_S = 90 * 86_400.0
 CLOCKS_DIFFER_S = 3_600.0
 """Entries from further in the future were dated by a wrong clock, and would outweigh all that follows."""
 _SCHEMA = "CREATE TABLE IF NOT EXISTS learned (part TEXT, key TEXT, value BLOB, PRIMARY KEY (part, key)) WITHOUT ROWID"
+_SCHEMA_OF_PLACEMENT = "CREATE TABLE IF NOT EXISTS placement (at_s REAL, value BLOB)"
 LOCK_PATIENCE_S = 0.5
 """How long another program may hold the file before it counts as locked."""
 _WHAT_TO_DO = {
@@ -98,6 +100,8 @@ class Memory:
         self._earlier: Knowledge | None = None
         """What stood in a file that could be read only after the gateway had begun to learn; part of all that is
         saved."""
+        self._placement = Remembered()
+        """What stands in the file of placement."""
         self._open()
 
     def load(self) -> Knowledge:
@@ -129,6 +133,34 @@ class Memory:
                 self._open()
             if self._given != (id(knowledge), knowledge.learned) or self._saved is None:
                 self._write_guarded(knowledge)
+
+    def load_placement(self) -> Remembered:
+        """What was saved last of placement; nothing where it can't be read, or is too old."""
+        with self._lock:
+            if self._connection is None:
+                return Remembered()
+            try:
+                oldest_s = time.time() - FORGOTTEN_AFTER_S
+                rows = self._connection.execute("SELECT value FROM placement WHERE at_s > ?", (oldest_s,)).fetchall()
+                self._placement = msgspec.msgpack.decode(rows[0][0], type=Remembered) if rows else Remembered()
+            except (msgspec.MsgspecError, *FILE_ERRORS):
+                return Remembered()
+            return self._placement
+
+    def save_placement(self, remembered: Remembered) -> None:
+        """Write what placement has learned, if that has changed. To be called behind :meth:`save`, which tells of what
+        is wrong with the file."""
+        with self._lock:
+            if self._connection is None or remembered == self._placement:
+                return
+            try:
+                with self._connection as connection:
+                    connection.execute("DELETE FROM placement")
+                    row = time.time(), msgspec.msgpack.encode(remembered)
+                    connection.execute("INSERT INTO placement VALUES (?, ?)", row)
+                self._placement = remembered
+            except FILE_ERRORS as error:
+                self._failed(error)
 
     def close(self) -> None:
         """Let go of the file; savings that come later do nothing."""
@@ -167,6 +199,7 @@ class Memory:
                 )
                 return
             connection.execute(_SCHEMA)
+            connection.execute(_SCHEMA_OF_PLACEMENT)
             if its_format < FORMAT:
                 kept = set(ENTRY_TYPES) - ({"measured"} if its_format == _BY_LANE_FORMAT else set())
                 marks = ", ".join("?" * len(kept))
@@ -183,6 +216,7 @@ class Memory:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._identity = self._saved = None
+        self._placement = Remembered()
 
     def _begin_anew(self, why: str, because: str) -> None:
         """Set the file aside and begin another one.

@@ -16,7 +16,7 @@ from paceline.processes import Health, Supervisor
 from paceline.serving.illness import Illness
 from paceline.serving.limits import Limits
 from paceline.serving.model_identity import lasting_description
-from paceline.serving.pace import Pace
+from paceline.serving.pace import StreamPace
 from paceline.serving.turns import Device, Turn
 from paceline.settings import CloudEngineSettings, EngineSettings
 from paceline.types import Lane, LaneState
@@ -41,7 +41,7 @@ class EngineHandle:
     illness: Illness = field(default_factory=Illness)
     limits: Limits = field(default_factory=Limits)
     """A provider's."""
-    pace: Pace = field(default_factory=Pace)
+    pace: StreamPace = field(default_factory=StreamPace)
     passing: int = 0
     """Requests that are passed through to it undecided; counted by :meth:`passes_one`."""
     _lanes: "dict[Lane, LaneHandle]" = field(default_factory=dict)

@@ -16,7 +16,7 @@ MIN_STALL_S = 20.0
 """No stream is given up sooner, however quick the others were: providers' own hiccups take several seconds."""
 
 
-class Pace:
+class StreamPace:
     """Of one engine."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from paceline.decision.knowledge import Shared
 from paceline.decision.sharing import Delta, Sharing
 from paceline.decision.snapshots import Snapshot
+from paceline.routing.peers import Peers
 from paceline.routing.router import Router
 from paceline.settings import SharingSettings
 from paceline.sharing.messages import Refused, decoded, encoded
@@ -34,6 +35,9 @@ PEERS_AT_INTERVAL = 64
 PRESENT_INTERVALS, MIN_PRESENT_S = 4, 3.0
 """How many intervals, and seconds at least, a router counts as being there after it said so last."""
 SNAPSHOT_INTERVAL_S = 60.0
+RENEWED_S = 600.0
+"""How often a router goes on from the snapshot, as after a loss of the store: what each forgets by itself, and learns
+in another order than others, would else add up."""
 SNAPSHOT_LIFETIME_S = 7 * 86_400.0
 """A group that was off for so long begins with what its routers have kept themselves."""
 REPEATED, MAX_REPEATED_BYTES = 64, 8_000_000
@@ -78,6 +82,7 @@ class Sharer:
     """Tells and learns every ``interval_s`` in a thread of its own, so that no request ever waits for the store.
 
     Args:
+        router: its knowledge is not to be replaced as long as it shares.
         origin: as :func:`new_origin` makes it; unique among all that share, also over restarts.
         lanes: tells this router's lanes with their load, for others to take into account; called in the thread.
         keep_key: given the key by which all know conversations, where it is another than the router's own; called in
@@ -108,7 +113,7 @@ class Sharer:
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=REPEATED)
         """Those that are, or were."""
         self._writes_snapshots = True
-        self._snapshot_due_s = 0.0
+        self._snapshot_due_s = self._renewal_due_s = 0.0
         self._snapshot_of = -1
         """Outcomes that were learned when the last one was written."""
         self._refused: Counter[str] = Counter()
@@ -162,7 +167,7 @@ class Sharer:
             if self._problem is None:
                 log.warning("what is learned is not shared for now: %s; it is tried again", line)
             self._problem = line
-            self._router.peers = peers(())
+            self._router.peers = Peers(self._router.peers.count)  # they are there still, as far as anybody knows
             return min(MAX_PAUSE_S, max(self._interval_s, 2 * pause_s)) * self._random.uniform(0.75, 1.25)
         if self._problem is not None:
             log.warning("what is learned is shared again")
@@ -178,6 +183,8 @@ class Sharer:
         if was_lost:
             self._untold.extendleft(reversed(self._recent))
             self._recent.clear()
+            self._snapshot_due_s, self._snapshot_of = 0.0, -1
+            self._renewal_due_s = 0.0
         if was_lost or not self._has_joined:
             self._agree_on_key()
         if not self._has_joined:
@@ -185,6 +192,7 @@ class Sharer:
         self._tell()
         self._learn(self._away_s > KEPT_S)
         self._meet()
+        self._renew()
         self._write_snapshot()
         self._agreed_at_s = time.monotonic()
 
@@ -220,6 +228,7 @@ class Sharer:
         self._tell()
         if (snapshot := self._snapshot()) is not None:
             self._take(snapshot)
+        self._renewal_due_s = time.monotonic() + RENEWED_S * self._random.uniform(0.75, 1.25)
         knowledge.shared = Shared(time.time(), group)
         self._has_joined = True
 
@@ -314,6 +323,18 @@ class Sharer:
         self._snapshot_of = knowledge.learned
         self._store.write("snapshot", ALL, encoded(snapshot), SNAPSHOT_LIFETIME_S)
         self._snapshot_due_s = now_s + SNAPSHOT_INTERVAL_S
+
+    def _renew(self) -> None:
+        """Know what the router knows that writes the snapshots, and all that was told since."""
+        now_s = time.monotonic()
+        if now_s < self._renewal_due_s:
+            return
+        self._renewal_due_s = now_s + RENEWED_S * self._random.uniform(0.75, 1.25)
+        snapshot = None if self._writes_snapshots else self._snapshot()
+        if snapshot is not None and not self._store.since(snapshot.known).cut_off:
+            self._take(snapshot)
+            self._tell()
+            self._learn_news()
 
     def _snapshot(self) -> Snapshot | None:
         content = self._store.read("snapshot").get(ALL)

@@ -249,6 +249,7 @@ class Keeper:
         channel.on("reload wanted", NOTHING, lambda _: self._reload_told())
         channel.on("others", NOTHING, lambda _: self._others(worker))
         channel.on("recent", int, self._recent_after)
+        channel.on("one request", int, self._recent.find)
         channel.on("feedback", Feedback, partial(self._feedback, worker))
         channel.on("spent", Entry, partial(self._note_spent, worker))
         channel.on("turn wanted", TurnWanted, worker.turns.grant)
@@ -313,7 +314,7 @@ class Keeper:
                     worker.kill()
             if loop.time() - saved_s >= SAVE_EVERY_S:
                 saved_s = loop.time()
-                await self._storage.save(self._router.knowledge)
+                await self._storage.save(self._router)
 
     def _serving(self) -> Sequence[OneWorker]:
         return [worker for worker in self._workers.values() if worker.is_serving]
@@ -507,7 +508,7 @@ class Keeper:
     async def _stop_engines(self) -> None:
         async with self._reloading:
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
-            await self._storage.save(self._router.knowledge)
+            await self._storage.save(self._router)
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -526,17 +527,33 @@ class _Recent:
     def __init__(self) -> None:
         self._last = 0
         self._requests: deque[dict[str, Any]] = deque(maxlen=MAX_REQUESTS)
+        self._served_by: deque[tuple[OneWorker, int]] = deque(maxlen=MAX_REQUESTS)
+        """For each of them, who served it, and its number there."""
         self._asking = asyncio.Lock()
 
     async def after(self, number: int, workers: Sequence[OneWorker]) -> dict[str, Any]:
         """All that are still remembered beyond a number, the oldest first; what is new is asked for."""
         async with self._asking:
             found = await asyncio.gather(*(self._newer(worker) for worker in workers))
-            newer = sorted((request for requests in found for request in requests), key=lambda request: request["at_s"])
-            for request in newer:
+            newer = [(worker, request) for worker, requests in zip(workers, found, strict=True) for request in requests]
+            for worker, request in sorted(newer, key=lambda each: each[1]["at_s"]):
                 self._last += 1
+                self._served_by.append((worker, request["number"]))
                 self._requests.append(request | {"number": self._last})
         return {"last": self._last, "requests": [request for request in self._requests if request["number"] > number]}
+
+    async def find(self, number: int) -> list[dict[str, Any]]:
+        """The request with a number in full, or, where its worker has ended, as the list has it; none where it is not
+        remembered."""
+        place = number - self._last - 1
+        if not -len(self._requests) <= place < 0:
+            return []
+        (worker, its_number), request = self._served_by[place], self._requests[place]
+        try:
+            found = await worker.channel.ask("one request", its_number, list[dict[str, Any]])
+        except (Lost, Refusal):
+            found = []
+        return [one | {"number": number} for one in found] or [request]
 
     async def _newer(self, worker: OneWorker) -> Sequence[dict[str, Any]]:
         try:

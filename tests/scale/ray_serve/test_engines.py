@@ -83,27 +83,27 @@ def test_openais_client_is_served(two_kinds: Deployed) -> None:
 
 @pytest.mark.parametrize("what", ["engine", "replica"])
 def test_no_request_is_lost_when_a_replica_or_its_engine_is_killed(two_kinds: Deployed, what: str) -> None:
-    deployed = two_kinds
-    victim = ask(deployed, EDIT).headers["x-paceline-replica"]
+    victim = ask(two_kinds, EDIT).headers["x-paceline-replica"]
     with ThreadPoolExecutor(6) as clients:
-        asked = [clients.submit(ask, deployed, (STORY, EDIT)[number % 2]) for number in range(12)]
+        asked = [clients.submit(ask, two_kinds, (STORY, EDIT)[number % 2]) for number in range(12)]
         wait_until(lambda: sum(each.done() for each in asked) >= 2, within_s=60)
         if what == "replica":
-            os.kill(deployed.pid("engines", victim), signal.SIGKILL)
+            os.kill(two_kinds.pid("engines", victim), signal.SIGKILL)
         else:
-            kill_engine_of(deployed, victim)
+            engine_of(two_kinds, victim).kill()
         answers = [each.result(timeout=120) for each in asked]
     assert [answer.status_code for answer in answers] == [200] * 12, [answer.text[:200] for answer in answers]
     assert all(answered(answer) for answer in answers)
 
 
-def kill_engine_of(deployed: Deployed, replica: str) -> None:
+def engine_of(deployed: Deployed, replica: str) -> psutil.Process:
+    """The process of a replica's engine."""
     (engine,) = [
         child
         for child in psutil.Process(deployed.pid("engines", replica)).children(recursive=True)
         if "paceline.engines.embedded" in child.cmdline()
     ]
-    os.kill(engine.pid, signal.SIGKILL)
+    return engine
 
 
 @BUILT

@@ -31,6 +31,8 @@ PATHS: Mapping[Api, str] = {
     Api.OPENAI_COMPLETIONS: "/v1/completions",
     Api.OPENAI_RESPONSES: "/v1/responses",
 }
+MAX_SAID_BYTES = 200
+"""Of what an engine says that can't serve."""
 JSON = [(b"content-type", b"application/json")]
 
 
@@ -106,13 +108,13 @@ class EngineReplica(PacelineReplica):
                 async for part in self._answered(serving):
                     yield part
             except (ConnectFailed, ConnectionLost) as error:
-                serving.status, serving.error = 502, f"{self._settings.name}: {error}"
+                serving.status, serving.error = 502, type(error).__name__
                 if isinstance(error, ConnectFailed):
                     self._engine.supervisor.report_failure(str(error))
                 else:
                     self._engine.supervisor.suspect(str(error))
                 if serving.first_byte_s is None:
-                    raise NotServed(serving.error, self.replica) from error
+                    raise NotServed(f"{self._settings.name}: {error}", self.replica) from error
                 raise
 
     async def models(self) -> bytes:
@@ -146,9 +148,9 @@ class EngineReplica(PacelineReplica):
         async with await self._engine.client.send("POST", path, [*JSON, *self._engine.key_headers], body) as answer:
             serving.status = answer.status
             if answer.status >= 500 or answer.status in REFUSALS:
-                said = (await answer.read_all())[:200].decode("utf-8", "replace")
-                serving.error = f"{self._settings.name} answered {answer.status}: {said}"
-                raise NotServed(serving.error, self.replica)
+                said = (await answer.read_all())[:MAX_SAID_BYTES].decode("utf-8", "replace")
+                serving.error = f"answered {answer.status}"
+                raise NotServed(f"{self._settings.name} answered {answer.status}: {said}", self.replica)
             content_type = (answer.header(b"content-type") or b"application/json").decode("latin-1")
             observer.is_stream = content_type.startswith("text/event-stream")
             # 3. Its body, piece by piece.
@@ -163,7 +165,7 @@ class EngineReplica(PacelineReplica):
                 yield part
         # 4. What it told of itself.
         if observer.error is not None:
-            serving.error = observer.error
+            serving.error = "an error inside the answer"
         serving.observed, serving.answered = observer.observation(), observer.answered()
 
     async def _started(self) -> None:

@@ -69,7 +69,8 @@ class PacelineLLMServer(PacelineReplica, LLMServer):
                 yield part
             if observer.is_stream and (left := observer.end(perf_counter() - begun_s)):
                 yield left.decode()
-            serving.error = serving.error or observer.error
+            if observer.error is not None:
+                serving.error = "an error inside the answer"
             serving.observed, serving.answered = observer.observation(), observer.answered()
 
 
@@ -79,7 +80,7 @@ def _note_whole(serving: Serving, observer: Any, part: Any, at_s: float) -> None
     if error is not None:
         code = getattr(error, "code", BAD_REQUEST)
         serving.status = code if isinstance(code, int) else BAD_REQUEST
-        serving.error = str(getattr(error, "message", error))[:200]
+        serving.error = f"answered {serving.status}"
     else:
         observer.feed(part.model_dump_json().encode(), at_s)
 

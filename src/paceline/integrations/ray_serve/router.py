@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any
 
 import msgspec
-from ray.exceptions import RayError
+from msgspec.structs import replace
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import (
     MultiplexMixin,
@@ -24,7 +24,6 @@ from paceline.integrations.replicas.notes import (
     Choice,
     Offer,
     Served,
-    Tried,
     body_at,
     fields_of,
     note_in,
@@ -42,6 +41,8 @@ STATISTICS_PERIOD_S = 1.0
 """How often replicas are asked what they offer. They tell it when they start; later it changes with their health."""
 MAX_AWAITED = 10_000
 """Decisions whose outcome has not been told; the oldest are given up."""
+NOT_GENERATING = frozenset(("embeddings", "score", "transcriptions", "tokenize", "detokenize"))
+"""Methods of Ray's LLM deployments whose bodies look like those of generation requests, and are none."""
 TAKE_REPORTS_S = 10.0
 """How long the shared actor is asked to wait for a report."""
 RETRY_S = 1.0
@@ -136,7 +137,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         self._listen()
         arguments = [*pending.args, *pending.kwargs.values()]
         place = body_at(arguments)
-        if place is None or not replicas:
+        if place is None or not replicas or pending.metadata.call_method in NOT_GENERATING:
             return [replicas]
         body = arguments[place]
         note = note_in(body)
@@ -145,7 +146,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         # 2. Which replica, and how.
         by_name = {replica.replica_id.unique_id: replica for replica in replicas}
         candidates = [self._candidate(name, replica) for name, replica in by_name.items()]
-        avoid = note.replicas if isinstance(note, Tried) else ()
+        avoid = note.avoid if note is not None else ()
         ranking = self._ranker.rank(request_of(fields_of(body)), candidates, avoid)
         # 3. Tell it.
         self._decisions += 1
@@ -154,7 +155,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
             self._awaited[self._decisions] = ranking.decision
             if len(self._awaited) > MAX_AWAITED:
                 self._awaited.popitem(last=False)
-            _replace_argument(pending, place, with_note(body, told))
+            _replace_argument(pending, place, with_note(body, replace(told, avoid=avoid)))
         return [[by_name[name] for name in group] for group in ranking.order]
 
     def _candidate(self, name: str, replica: RunningReplica) -> Candidate:
@@ -215,7 +216,7 @@ async def _take_reports(router: "weakref.ref[PacelineRouter]", shared: SharedAct
     while router() is not None:
         try:
             reports = await shared.handle.take_reports.remote(origin, TAKE_REPORTS_S)
-        except RayError as error:
+        except Exception as error:  # whatever is wrong with the actor, requests are routed
             log.warning("what became of requests is not known for now: %s", str(error).partition("\n")[0])
             shared.forget()
             await asyncio.sleep(RETRY_S)

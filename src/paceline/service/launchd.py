@@ -1,0 +1,37 @@
+"""The property list for launchd. What each key means stands in launchd.plist(5)."""
+
+import plistlib
+from pathlib import Path
+
+from paceline.service.description import LABEL, OPEN_FILES, Service
+
+
+def plist_path(service: Service, home: Path) -> Path:
+    """Where it belongs."""
+    folder = Path("/Library/LaunchDaemons") if service.is_system else home / "Library" / "LaunchAgents"
+    return folder / f"{LABEL}.plist"
+
+
+def log_path(service: Service, home: Path) -> Path:
+    """What it prints; Paceline keeps it small itself, since launchd does not."""
+    return (Path("/Library/Logs") if service.is_system else home / "Library" / "Logs") / "paceline.log"
+
+
+def plist_text(service: Service, home: Path) -> str:
+    """The whole file."""
+    document = {
+        "Label": LABEL,
+        "ProgramArguments": [*service.command, "--log-file", str(log_path(service, home))],
+        "WorkingDirectory": str(service.file.parent),
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ThrottleInterval": 5,
+        "ExitTimeOut": service.stop_timeout_s,
+        "ProcessType": "Interactive",  # else its threads are slowed down
+        "Umask": 0o077,
+        "SoftResourceLimits": {"NumberOfFiles": OPEN_FILES},
+        "HardResourceLimits": {"NumberOfFiles": OPEN_FILES},
+    }
+    if service.is_system and service.run_as:
+        document["UserName"] = service.run_as
+    return plistlib.dumps(document, sort_keys=False).decode()
