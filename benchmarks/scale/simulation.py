@@ -2,10 +2,10 @@
 
     python -m benchmarks.scale.simulation [--routers N] [--seed N] [--json FILE]
 
-Simulated in steps of 0.25 s, with numpy. Each of many groups of requests (an application with a task) has two lanes, of
-which one is used and the other tried now and then. All routers observe times with noise; what they know is, by group
-and lane, a weight and a weighted sum, bounded so that old times give way to new ones. In the middle, the lane that is
-used becomes slow on all engines at once. A router has understood when it uses the other lane.
+Simulated in steps of half a second, with numpy. Each of many groups of requests (an application with a task) has two
+lanes, of which one is used and the other tried now and then. All routers observe times with noise; what they know is,
+by group and lane, a weight and a weighted sum, bounded so that old times give way to new ones. In the middle, the lane
+that is used becomes slow on all engines at once. A router has understood when it uses the other lane.
 
 What routers tell each other travels as it does in the program: each adds up what it observed, puts it into the store
 every interval, and reads there what others put in. Bytes and processor time are those that benchmarks.scale.costs
@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-STEP_S = 0.25
+STEP_S = 0.5
 CHANGE_S = 60.0
-END_S = 360.0
+END_S = 240.0
 REQUESTS_PER_S = 10_000.0
 """Of one router."""
 GROUPS = 40
@@ -215,8 +215,8 @@ def frequencies(routers: int) -> Floats:
     """Requests of all routers a second, by group, the most frequent first."""
     total = routers * REQUESTS_PER_S
     relative: Floats = np.geomspace(0.4 * total, RAREST, GROUPS)
-    shares: Floats = relative * total / relative.sum()
-    return shares
+    scaled: Floats = relative * total / relative.sum()
+    return scaled
 
 
 def _finite(seconds: float) -> float | None:
