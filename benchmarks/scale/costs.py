@@ -2,6 +2,8 @@
 
     python -m benchmarks.scale.costs [--json FILE]
 
+Set OPENBLAS_NUM_THREADS=1, as workers have it: threads that wait for each other count as work.
+
 For routers over one engine of six lanes up to ten engines of six, with requests of the world `base`: memory, time to
 decide and to learn, and of one interval's delta its bytes and the processor time to make and to learn it.
 """
@@ -11,6 +13,7 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -58,10 +61,8 @@ def main() -> None:
                 f"| {of_engines['lanes']} | {delta['requests']} | {delta['bytes'] / 1e3:.1f} kB "
                 f"| {delta['make_ms']:.2f} ms | {delta['learn_ms']:.2f} ms |"
             )
-    conversations = conversation_memory()
-    print(f"\na conversation that is remembered takes {conversations:.0f} bytes")
     if options.json:
-        options.json.write_text(json.dumps({"routers": result, "conversation_bytes": conversations}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"routers": result}, indent=1) + "\n")
 
 
 def measured(engines: int) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def measured(engines: int) -> dict[str, Any]:
         for _ in range(INTERVALS):
             times.append(serve(router, traffic, states, [next(numbers) for _ in range(requests)]))
             content, make_s = timed(lambda: encoded(sharing.delta()))
-            is_new, learn_s = timed(lambda content=content: listening.apply(decoded(content, Delta)))
+            is_new, learn_s = timed(partial(learned, listening, content))
             assert is_new, "it was learned"
             found.append((len(content), make_s, learn_s))
         deltas.append(
@@ -144,27 +145,9 @@ def serve(
     return choose_s / len(requests), observe_s / len(requests)
 
 
-def conversation_memory() -> float:
-    """Bytes for each conversation, up to the most that are remembered."""
-    from paceline.decision.tuning import MAX_KEYS
-
-    traffic = base().traffic(MAX_KEYS, seed=2)
-    states = lanes_of(traffic, 1)
-    used = []
-    for are_apart in (False, True):
-        gc.collect()
-        tracemalloc.start()
-        router = Router((), seed=1)
-        signals = [
-            replace(one, conversation=f"{number:032x}" if are_apart else "")
-            for number, one in enumerate(traffic.signals)
-        ]
-        serve(router, replace(traffic, signals=signals), states, range(len(signals)))
-        del signals
-        gc.collect()
-        used.append(tracemalloc.get_traced_memory()[0])
-        tracemalloc.stop()
-    return (used[1] - used[0]) / MAX_KEYS
+def learned(sharing: Sharing, content: bytes) -> bool:
+    """Learn a message; whether it was new."""
+    return sharing.apply(decoded(content, Delta))
 
 
 def timed(action: Callable[[], T]) -> tuple[T, float]:

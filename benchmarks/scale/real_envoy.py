@@ -38,11 +38,6 @@ class Way:
     original_destination: bool = False
     """Whether the request goes wherever the header says, and not to an endpoint that Envoy knows."""
 
-    @property
-    def allows_failure(self) -> bool:
-        """Whether requests go on without a picker. Envoy does not take that together with full duplex."""
-        return self.body != "FULL_DUPLEX_STREAMED"
-
 
 class RealEnvoy:
     """Runs until :meth:`stop`.
@@ -165,7 +160,7 @@ def _asks(way: Way) -> list[dict[str, Any]]:
     asked = {
         "grpc_service": {"envoy_grpc": {"cluster_name": way.picker}},
         "message_timeout": "5s",
-        "failure_mode_allow": way.allows_failure,
+        "failure_mode_allow": True,
         "processing_mode": {
             "request_header_mode": "SEND",
             "request_body_mode": way.body,

@@ -215,7 +215,8 @@ def frequencies(routers: int) -> Floats:
     """Requests of all routers a second, by group, the most frequent first."""
     total = routers * REQUESTS_PER_S
     relative: Floats = np.geomspace(0.4 * total, RAREST, GROUPS)
-    return relative * total / relative.sum()
+    shares: Floats = relative * total / relative.sum()
+    return shares
 
 
 def _finite(seconds: float) -> float | None:

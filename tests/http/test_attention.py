@@ -90,12 +90,12 @@ async def test_requests_in_flight_are_told_with_what_they_wait_for(
     sent = asyncio.create_task(running.http.post(GENERATES, json=CHAT))
     await until(lambda: running.gateway.pipeline.in_flight.requests == 1)
     await until(lambda: any(exchange.last_attempt for exchange in running.gateway.pipeline.in_flight.exchanges))
-    (one,) = (await running.http.get("/paceline/requests")).json()["running"]
+    (one,) = (await running.http.get("/paceline/lanes")).json()["running"]
     assert (one["lane"], one["model"], one["phase"]) == ("only", "m", "reads the prompt")
     assert 0 <= one["age_s"] < 30
     goes_on.set()
     assert (await sent).status_code == 200
-    assert (await running.http.get("/paceline/requests")).json()["running"] == []
+    assert (await running.http.get("/paceline/lanes")).json()["running"] == []
 
 
 async def test_one_request_is_told_in_full(start_engine: StartEngine, start_gateway: StartGateway) -> None:

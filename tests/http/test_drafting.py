@@ -6,14 +6,15 @@ import pytest
 from tests.conftest import CHAT, StartEngine, StartGateway, two_lanes
 from tests.fake_engine import ANSWER, Received, Wire, answer
 
-from paceline.http.drafting import DraftSums, positions_of, worth_of
+from paceline.http.drafting import positions_of, worth_of
+from paceline.http.drafts import DraftSums, together
 from paceline.types import DraftCounts
 
 GENERATES = "/v1/chat/completions"
 
 
 def drafted(steps: int, drafted: int, accepted: int, at: tuple[int, ...], verified: tuple[int, ...] = ()) -> DraftSums:
-    sums = DraftSums()
+    sums = DraftSums("engine", "ngram")
     sums.add(DraftCounts(steps, drafted, accepted, at, verified), tokens=100)
     return sums
 
@@ -42,7 +43,7 @@ def test_whether_drafts_pay_is_no_order_from_noise(steps: int, accepted: int, co
     assert worth == pytest.approx((1 + accepted / steps) / cost)
     assert sure is is_sure
     assert worth_of(drafted(steps, 2 * steps, accepted, ()), [1.25, cost], spread=2.0)[1] is False
-    assert worth_of(DraftSums(), [1.25, cost], spread=0.0) == (None, False)
+    assert worth_of(DraftSums("engine", "ngram"), [1.25, cost], spread=0.0) == (None, False)
     assert worth_of(drafted(steps, 2 * steps, accepted, ()), [], spread=0.0) == (None, False)
 
 
@@ -60,8 +61,19 @@ async def test_each_drafter_is_told_with_its_costs_and_counts(
     for _ in range(3):
         await running.http.post(GENERATES, json=CHAT, headers={"x-paceline-lane": "ngram"})
     found: dict[str, Any] = (await running.http.get("/paceline/drafting")).json()
-    assert found["requests"] == 3
     (drafter,) = found["drafters"]
     assert (drafter["engine"], drafter["kind"], drafter["lanes"]) == ("ngram", "ngram", ["ngram"])
-    assert (drafter["drafted"], drafter["accepted"]) == (18, 12)
+    assert (drafter["requests"], drafter["drafted"], drafter["accepted"]) == (3, 18, 12)
     assert drafter["is_sure"] is False
+
+
+def test_sums_of_several_processes_are_those_of_one() -> None:
+    counts = [DraftCounts(2, 5, 3, (2, 1), (2, 2)), DraftCounts(1, 4, 4, (1, 1, 1, 1)), DraftCounts(1, 1, 0, (0,))]
+    whole, one, two = (DraftSums("engine", "ngram") for _ in range(3))
+    for number, each in enumerate(counts):
+        whole.add(each, 10)
+        (one, two)[number % 2].add(each, 10)
+    assert together([[one], [two]]) == [whole] == together([[two], [], [one]])
+    assert (whole.at, whole.verified) == ([3, 2, 1, 1], [4, 3, 1, 1])
+    other = DraftSums("engine", "mtp")
+    assert together([[one, other], [two]]) == [whole, other]

@@ -1,5 +1,6 @@
 """What became of requests over time."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ async def test_failures_refusals_and_clients_that_left_are_told_apart() -> None:
     history = History(None, lambda: NOW_S)
     for status, error in ((200, None), (502, "lost"), (200, "it broke"), (400, "bad"), (429, "full"), (499, "left")):
         history.record(record(NOW_S, status=status, error=error))
-    total = history.total(300)
+    total = await history.total(300)
     assert (total.requests, total.failed, total.refused, total.left) == (6, 3, 1, 1)
 
 
@@ -56,17 +57,22 @@ def test_times_to_the_first_token_are_known_within_a_tenth(quantile: float) -> N
     assert Sums().first_token_s(quantile) is None
 
 
-async def test_what_was_before_the_start_comes_from_the_log(tmp_path: Path) -> None:
+async def test_with_a_log_what_is_new_in_it_is_read_whoever_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paceline.records.history.INTERVAL_S", 0.0)
     log = tmp_path / "requests.sqlite"
-    written(log, 5).close()
+    written(log, 5)
     history = History(log)
-    history.record(record(history.since_s + 1))
-    assert history.total(900).requests == 1, "nobody has asked for the log yet"
-    started_s = history.since_s
-    for _ in range(2):
-        found = await history.document(900)
-        assert found["total"]["requests"] == 6
-    assert history.since_s < started_s
+    for expected in (5, 5, 8):
+        if expected == 8:
+            written(log, 3)  # by another process
+        history.record(record(time.time()))  # which its own log tells
+        assert (await history.document(900))["total"]["requests"] == expected
+        assert (await history.total(300)).requests == expected
+    log.rename(tmp_path / "aside.sqlite")
+    written(log, 2)
+    assert (await history.document(900))["total"]["requests"] == 2, "another file begins anew"
 
 
 async def test_a_log_that_is_not_there_or_none_is_no_error(tmp_path: Path) -> None:
@@ -75,13 +81,13 @@ async def test_a_log_that_is_not_there_or_none_is_no_error(tmp_path: Path) -> No
         assert (await History(log).document(900))["total"]["requests"] == 0
 
 
-def test_memory_is_bounded_however_long_it_runs() -> None:
+async def test_memory_is_bounded_however_long_it_runs() -> None:
     now_s = [NOW_S]
     history = History(None, lambda: now_s[0])
     for _ in range(5 * KEPT[0]):
         now_s[0] += WIDTHS_S[0]
         history.record(record(now_s[0]))
-    assert history.total(3600).requests == pytest.approx(240, abs=1)
+    assert (await history.total(3600)).requests == pytest.approx(240, abs=1)
     slices = vars(history)["_slices"]
     assert max(map(len, slices)) <= 2 * max(KEPT[0], 5 * KEPT[0] * WIDTHS_S[0] // WIDTHS_S[1]) + 1
 

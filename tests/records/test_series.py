@@ -58,3 +58,16 @@ def test_series_that_are_known_are_there_at_zero() -> None:
         histogram.know(("plain",))
     assert b'x_total{lane="plain"} 0.0' in scraped(counts)
     assert b'y_count{lane="plain"} 0.0' in scraped(histogram)
+
+
+def test_series_of_what_is_gone_are_dropped() -> None:
+    counts, histogram = Counts("c", "about", ("lane", "task")), Histogram("h", "about", (1.0,), ("lane",))
+    for lane in ("a", "b"):
+        counts.add((lane, "code"))
+        histogram.observe((lane,), 0.5)
+    for series in (counts, histogram):
+        series.keep("engine", ())
+        series.keep("lane", {"b"})
+        assert [number.labels[0] for number in series.numbers()] == ["b"]
+    counts.add(("a", "code"))
+    assert {number.labels: number.sum for number in counts.numbers()} == {("a", "code"): 1.0, ("b", "code"): 1.0}

@@ -131,6 +131,13 @@ async def test_whichever_worker_is_asked_tells_of_all(start_engine: StartEngine,
             await client.aclose()
         numbers = [one["number"] for one in (await workers.get("/paceline/requests?after=5"))["requests"]]
         assert numbers == [6, 7, 8]
+        for number in range(1, 9):
+            one = await workers.get(f"/paceline/requests/{number}")
+            assert (one["number"], list(one["predictions"])) == (number, ["plain"])
+        async with workers.client() as client:
+            assert (await client.get("/paceline/requests/9")).status_code == 404
+        await asyncio.sleep(1)  # in which the log is written
+        assert (await workers.get("/paceline/history?range_s=900"))["total"]["requests"] == 8
     with closing(sqlite3.connect(tmp_path / "paceline" / "requests.sqlite")) as log:
         assert log.execute("SELECT count(*) FROM requests").fetchone() == (8,)
 

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,7 @@ async def _serve(program: Any) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, program.ask_to_stop)
+    loop.add_signal_handler(signal.SIGHUP, program.ask_to_reload)
     await program.run()
     _say("stopped")
 
@@ -198,13 +200,15 @@ def _sources(options: argparse.Namespace) -> list[Source]:
     return sources
 
 
-def _configuration(options: argparse.Namespace) -> Callable[[Sequence[EngineSettings]], Configuration]:
+def _configuration(options: argparse.Namespace) -> Callable[[Sequence[EngineSettings]], Configuration | None]:
     """What makes a configuration of the engines that were found."""
     given: dict[str, Any] = {key: value for key in ("host", "port") if (value := getattr(options, key)) is not None}
     if options.insecure:
         given["insecure"] = True
 
-    def made(engines: Sequence[EngineSettings]) -> Configuration:
+    def made(engines: Sequence[EngineSettings]) -> Configuration | None:
+        if not engines and not (options.config and _names_engines(options.config)):
+            return None
         if options.config:
             configuration = load(options.config, given, engines=engines)
         else:
@@ -213,11 +217,18 @@ def _configuration(options: argparse.Namespace) -> Callable[[Sequence[EngineSett
             configuration = replace(usual, server=server, engine=tuple(engines))
         if options.share:
             configuration = replace(configuration, sharing=replace(configuration.sharing, store=options.share))
-        if engines:
-            check_usable(configuration)
+        check_usable(configuration)
         return configuration
 
     return made
+
+
+def _names_engines(path: Path) -> bool:
+    """Whether a configuration has engines of its own, or is none that can be read."""
+    try:
+        return "engine" in tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError):
+        return True  # reading it properly says what is wrong
 
 
 def _address(options: argparse.Namespace) -> str:

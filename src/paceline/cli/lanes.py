@@ -6,11 +6,14 @@ from typing import Any
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.remote import Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import UNKNOWN, columns, shown_name, shown_number
+from paceline.text_table import NEVER_PAYS, UNKNOWN, columns, shown_name, shown_number
 
 COLUMNS = (
-    "lane", "health", "engine", "strategy", "chosen", "slots", "context", "model", "requests", "tokens/s", "accepted"
+    "lane", "health", "decodes", "chosen", "engine", "slots", "context",
+    "model", "requests", "failed", "tokens/s", "plain step", "step cost", "accepted", "break-even",
 )  # fmt: skip
+ABOUT_LANE = 7
+"""Of them, those that are the same for all models of a lane."""
 
 
 def register(commands: Subparsers) -> None:
@@ -62,26 +65,41 @@ def faults_of(lane: dict[str, Any]) -> list[str]:
 def rows_of(lane: dict[str, Any]) -> list[tuple[str, ...]]:
     """One; of an engine that serves several models, one for each of them that was asked for."""
     engine, strategy = lane["engine"], lane["strategy"]
-    n_max = strategy["n_max"]
     about = (
         lane["lane"],
         lane["health"],
-        " ".join(filter(None, (engine["kind"], engine["build"]))),
-        strategy["kind"] if n_max is None else f"{strategy['kind']} {n_max}",
+        _decodes(strategy),
         "by step" if strategy.get("among") else "by request" if engine["drafters"] else "at start",
+        " ".join(filter(None, (engine["kind"], engine["build"]))),
         shown_number(engine["slots"]),
         shown_number(engine["context_tokens"]),
     )
     rows = []
     for number, of_model in enumerate(lane["by_model"]):
-        measured = of_model["measured"]
+        measured, step = of_model["measured"], of_model.get("step", {})
+        cost, break_even = step.get("drafting_cost_in_plain_steps"), step.get("break_even_acceptance")
         rows.append(
             (
-                *(about if number == 0 else [""] * len(about)),
+                *(about if number == 0 else [""] * ABOUT_LANE),
                 shown_name(of_model["model"] or UNKNOWN),
                 shown_number(measured["requests"]),
+                shown_number(measured.get("failures")),
                 shown_number(measured["tokens_per_s"], ".1f"),
+                shown_number(step.get("plain_ms"), ".1f", UNKNOWN) + (" ms" if step.get("plain_ms") else ""),
+                shown_number(cost, ".2f"),
                 shown_number(measured["acceptance"], ".0%"),
+                NEVER_PAYS if cost is not None and break_even is None else shown_number(break_even, ".0%"),
             )
         )
     return rows
+
+
+def _decodes(strategy: dict[str, Any]) -> str:
+    """A strategy in words."""
+    if among := strategy.get("among"):
+        return ", ".join(
+            one["kind"] if one["n_max"] is None else f"{one['kind']} up to {one['n_max']}" for one in among
+        )
+    if strategy["kind"] == "autoregressive" or strategy["n_max"] == 0:
+        return "plain"
+    return str(strategy["kind"]) if strategy["n_max"] is None else f"{strategy['kind']} up to {strategy['n_max']}"

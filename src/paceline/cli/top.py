@@ -13,12 +13,18 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.key_presses import key_presses
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
-from paceline.text_table import UNKNOWN, amount, columns, shown_name, shown_number
+from paceline.text_table import NEVER_PAYS, UNKNOWN, amount, columns, shown_name, shown_number
 
 INTERVAL_S = 1.0
 """Between two looks at the gateway."""
 REPORT_EVERY = 10
 """Looks between two at the report, which costs the gateway more and changes slowly."""
+RANGE_S = 3600
+"""Of which speeds are told."""
+MAX_SHOWN = 8
+"""Requests that run, and that have ended."""
+MAX_POSITIONS = 8
+"""Of drafts."""
 MAX_REQUESTS = 1000
 """That are remembered, as many as a gateway remembers (``records/recent.py``)."""
 OTHER_SCREEN, OWN_SCREEN, HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
@@ -31,9 +37,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "top",
         "watch a running gateway",
-        "Show a running gateway's lanes, what tasks take and accept, what routing brought, where requests went and "
-        "what they cost, and the last decisions, anew each second until q or Ctrl-C. Where the output is no terminal, "
-        "once.",
+        "Show what a running gateway does, in the order of its dashboard: whether it is up, how fast, what routing "
+        "brought and what needs somebody; then requests, lanes, drafters, tasks, where requests went and what slots "
+        "hold. Anew each second until q or Ctrl-C; where the output is no terminal, once.",
     )
     add_address_options(parser)
     parser.add_argument("--once", action="store_true", help="show it once, and end")
@@ -76,6 +82,8 @@ class _Watched:
         self._last = 0
         self._lanes: dict[str, Any] = {}
         self._report: dict[str, Any] = {}
+        self._history: dict[str, Any] = {}
+        self._drafting: dict[str, Any] = {}
         self._requests: deque[dict[str, Any]] = deque(maxlen=MAX_REQUESTS)
         self._problem = ""
 
@@ -92,6 +100,8 @@ class _Watched:
         self._last = newer["last"]
         self._requests.extend(newer["requests"])
         if self._rounds % REPORT_EVERY == 0:
+            self._history = ask(self._gateway, "GET", f"/paceline/history?range_s={RANGE_S}")
+            self._drafting = ask(self._gateway, "GET", "/paceline/drafting")
             self._report = ask(self._gateway, "GET", "/paceline/report")
         self._rounds += 1
         self._problem = ""
@@ -107,14 +117,70 @@ class _Watched:
         up = sum(lane["health"] == "up" for lane in lanes)
         head = f"paceline {self._lanes['version']} at {self._gateway.url}: {up} of {len(lanes)} lanes up, "
         head += f"{self._lanes['in_flight']} requests in flight"
-        if (kept := self._lanes["log"]) and kept["problem"]:
-            head += f"\nthe decision log can't be written, {kept['lost']} entries are lost: {kept['problem']}"
-        parts = [self._problem or head, _brought(self._report), *money_parts(self._lanes), lanes_table(lanes)]
+        parts = [
+            self._problem or head,
+            "\n".join([speeds(self._history["total"]), *need_lines(self._lanes["needs"])]),
+            _brought(self._report),
+            *request_parts(self._lanes["running"], self._requests),
+            lanes_table(lanes),
+        ]
+        parts += ["\n".join(lines) for lines in [drafter_lines(self._drafting["drafters"])] if lines]
+        parts += [*task_tables(self._requests), *money_parts(self._lanes)]
         if contexts := context_lines(lanes):
             parts.append("\n".join(contexts))
-        if self._requests:
-            parts += [*task_tables(self._requests), decisions(self._requests)]
         return "\n\n".join(parts).splitlines()
+
+
+def speeds(total: dict[str, Any]) -> str:
+    """How much and how fast lately."""
+    requests = total["requests"]
+    parts = [f"last hour: {requests} request{'s' * (requests != 1)}, {total['failed']} failed"]
+    if total["tokens_per_s"] is not None:
+        parts.append(f"{total['tokens_per_s']:.1f} tokens/s")
+    if total["first_token_p50_s"] is not None:
+        parts.append(f"first token {total['first_token_p50_s']:.2f} s, p95 {total['first_token_p95_s']:.2f} s")
+    return "; ".join(parts)
+
+
+def need_lines(needs: Sequence[dict[str, Any]]) -> list[str]:
+    """What needs somebody, with what to do."""
+    if not needs:
+        return ["nothing needs you"]
+    return [f"{need['severity']}, {need['about']}: {need['problem']} {need['action']}" for need in needs]
+
+
+def request_parts(running: Sequence[dict[str, Any]], ended: deque[dict[str, Any]]) -> list[str]:
+    """The requests that run, and the last ones that have ended."""
+    parts = []
+    if running:
+        rows = [
+            (one["phase"], f"{one['age_s']:.1f} s", one["lane"] or UNKNOWN, one["task"] or UNKNOWN)
+            for one in running[:MAX_SHOWN]
+        ]
+        parts.append(columns([(f"{len(running)} running", "for", "lane", "task"), *rows]))
+    if ended:
+        parts.append(decisions(list(ended)[-MAX_SHOWN:]))
+    return parts
+
+
+def drafter_lines(drafters: Sequence[dict[str, Any]]) -> list[str]:
+    """For each drafter, whether it pays, what was accepted, and by position."""
+    lines = []
+    for one in drafters:
+        name = one["kind"] + (f" up to {one['n_max']}" if one["n_max"] else "") + f" on {one['engine']}"
+        if one["worth"] is None or not one["is_sure"]:
+            finding = "it can't be told yet whether it pays"
+        else:
+            finding = "pays" if one["worth"] > 1 else "costs more than it brings"
+            finding += f": its steps are {one['worth']:.2f} times as fast as plain ones"
+        line = f"{name}: {finding}"
+        if one["drafted"]:
+            line += f"; accepted {one['accepted'] / one['drafted']:.0%} of {one['drafted']} tokens"
+        shares = [each["accepted"] for each in one["positions"] if each["accepted"] is not None]
+        if shares:
+            line += f", by position {' '.join(f'{share:.0%}' for share in shares[:MAX_POSITIONS])}"
+        lines.append(line)
+    return lines
 
 
 def _brought(report: dict[str, Any]) -> str:
@@ -222,7 +288,7 @@ def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for request in requests:
         by_task[request["task"]].append(request)
-    rows = [("task", "requests", "tokens/s", "drafted for", "accepted", "break-even")]
+    rows = [("task", "requests", "tokens/s", "with drafts", "accepted", "break-even")]
     for task, alike in sorted(by_task.items(), key=lambda task_and_requests: -len(task_and_requests[1])):
         tokens, seconds, drafted, accepted = (
             sum(request["observed"][name] or 0 for request in alike)
@@ -236,22 +302,24 @@ def _tasks_of_one_model(requests: Sequence[dict[str, Any]]) -> str:
                 shown_number(tokens / seconds if seconds else None, ".1f"),
                 f"{sum(request['drafts'] for request in alike) / len(alike):.0%}",
                 shown_number(accepted / drafted if drafted else None, ".2f"),
-                shown_number(median(needed) if needed else None, ".2f"),
+                NEVER_PAYS
+                if needed and median(needed) > 1
+                else shown_number(median(needed) if needed else None, ".2f"),
             )
         )
     return columns(rows)
 
 
 def decisions(requests: Sequence[dict[str, Any]] | deque[dict[str, Any]]) -> str:
-    """A line for each request, the last one first: what came of it and why, what it cost, and which engines it could
-    not go to."""
+    """A line for each request, the last one first: what came of it and why in words, what it cost, and which engines
+    it could not go to."""
     lines = []
     for request in reversed(requests):
         at = time.strftime("%H:%M:%S", time.localtime(request["at_s"]))
         line = f"{at}  {request['status']}  {request['lane']}  "
         if request["cost"] is not None:
             line += f"{'about ' if request['cost_is_estimate'] else ''}{amount(request['cost'])}  "
-        line += request["error"] or request["reason"]
+        line += request["error"] or request["why"]
         for engine, why in (request["placed"] or {"struck": {}})["struck"].items():
             line += f"; not {engine}: {why}"
         lines.append(line)

@@ -11,14 +11,15 @@ import msgspec
 from paceline.configuration import ConfigurationError
 from paceline.http import dashboard, documents
 from paceline.http.access import Caller
-from paceline.http.attention import needs
+from paceline.http.attention import LOOKED_BACK_S, needs
 from paceline.http.drafting import drafting
+from paceline.http.drafts import Drafts
 from paceline.http.errors import ApiError
 from paceline.http.gain import Gain
 from paceline.http.parse import parse_request
 from paceline.http.reply import ApiReply
 from paceline.http.routes import GENERATION, ROUTES
-from paceline.http.running import running
+from paceline.http.running import oldest, running
 from paceline.http.spent import Spent
 from paceline.http.sums import GatewaySums, sums_of
 from paceline.http.unpack import unpacked
@@ -66,12 +67,13 @@ class Answers:
         self._take_up = reload
         self._log = log
         self._sharer = sharer
-        self._started_s = time()
         self._gain = Gain(log.path if log else None)
         self._spent = Spent(pipeline)
         pipeline.sinks.add("spent", self._spent)
         self._history = History(log.path if log else None)
         pipeline.sinks.add("history", self._history)
+        self._drafts = Drafts()
+        pipeline.sinks.add("drafts", self._drafts)
 
     def sums(self, connections: int) -> GatewaySums:
         """What this process has counted.
@@ -79,7 +81,12 @@ class Answers:
         Args:
             connections: of clients.
         """
-        return sums_of(self._pipeline, self._log, self._spent, connections)
+        return sums_of(self._pipeline, self._log, self._spent, self._drafts, connections)
+
+    def one_request(self, number: int) -> dict[str, Any] | None:
+        """A request of this process in full, by its number here; ``None`` where it is not remembered."""
+        found = self._pipeline.recent.find(number)
+        return None if found is None else documents.request(*found)
 
     # What other processes of the same gateway have a part in
 
@@ -90,6 +97,10 @@ class Answers:
     async def requests_after(self, number: int) -> dict[str, Any]:
         """The document of the last requests."""
         return self._pipeline.recent.after(number)
+
+    async def one_of_all(self, number: int) -> dict[str, Any] | None:
+        """A request in full, by its number in that document; ``None`` where it is not remembered."""
+        return self.one_request(number)
 
     async def learned_feedback(self, identifier: str, is_good: bool, client: str | None) -> bool:
         """Whether the request is known that somebody tells of."""
@@ -198,28 +209,28 @@ class Answers:
         document = documents.lanes(self._pipeline, self._log, self._sharer(), others)
         more = {
             "money": self._spent.document([other.spent for other in others]),
-            "started_s": self._started_s,
+            "started_s": min([self._spent.sums().since_s, *(other.spent.since_s for other in others)]),
             "now_s": time(),
-            "needs": needs(self._pipeline, self._log, self._history),
+            "running": oldest([running(self._pipeline), *(other.running for other in others)]),
+            "needs": needs(self._pipeline, document, await self._history.total(LOOKED_BACK_S)),
         }
         await reply.json(200, document | more)
 
     async def requests(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
-        """The last requests, and those that are in flight."""
-        ended = await self.requests_after(_number(incoming.query, "after", 0))
-        await reply.json(200, ended | {"running": running(self._pipeline)})
+        """The last requests."""
+        await reply.json(200, await self.requests_after(_number(incoming.query, "after", 0)))
 
-    async def one_request(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
+    async def request(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """One of them, with all that was expected and measured."""
         number = incoming.path.removeprefix("/paceline/requests/")
-        found = self._pipeline.recent.find(int(number)) if re.fullmatch(r"[0-9]{1,18}", number) else None
+        found = await self.one_of_all(int(number)) if re.fullmatch(r"[0-9]{1,18}", number) else None
         if found is None:
             raise ApiError(
                 404,
                 f"request {number[:40]} is not among the last {MAX_REQUESTS}, which are remembered until the gateway "
                 "stops; the decision log may have it (paceline export)",
             )
-        await reply.json(200, documents.request(*found))
+        await reply.json(200, found)
 
     async def history(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """Sums over time."""
@@ -230,7 +241,8 @@ class Answers:
 
     async def drafting(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What drafts cost and yield."""
-        await reply.json(200, drafting(self._pipeline))
+        others = await self.others()
+        await reply.json(200, drafting(self._pipeline, [self._drafts.sums(), *(other.drafts for other in others)]))
 
     async def report(self, incoming: HttpRequest, reply: ApiReply, _: Caller) -> None:
         """What routing has brought."""

@@ -1,14 +1,13 @@
 """What a person has to look after, the worst first, with what to do about it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct, to_builtins
 
 from paceline.processes import Health
-from paceline.records.decision_log import DecisionLog
-from paceline.records.history import History
+from paceline.records.history import Sums
 from paceline.serving.handles import EngineHandle, LaneHandle
 from paceline.serving.pipeline import Pipeline
 
@@ -43,11 +42,19 @@ class Need(Struct, frozen=True):
     """What to do, in a sentence."""
 
 
-def needs(pipeline: Pipeline, log: DecisionLog | None, history: History) -> list[dict[str, Any]]:
-    """All that there is at the moment; empty where nothing needs anybody."""
-    found = [*_engines(pipeline), *_requests(history), *_drafters(pipeline), *_budgets(pipeline), *_parts(pipeline)]
-    if log is not None:
-        found += _log(log)
+def needs(pipeline: Pipeline, document: Mapping[str, Any], lately: Sums) -> list[dict[str, Any]]:
+    """All that there is at the moment; empty where nothing needs anybody.
+
+    Args:
+        document: of the lanes, which tells of all processes of the gateway.
+        lately: the requests of the last :data:`LOOKED_BACK_S`.
+    """
+    found = [*_engines(pipeline), *_requests(lately), *_drafters(pipeline), *_budgets(pipeline)]
+    found += _parts(document["routing_failures"])
+    if document["log"]:
+        found += _log(document["log"])
+    if document["sharing"]:
+        found += _sharing(document["sharing"])
     return [to_builtins(need) for need in sorted(found, key=lambda need: need.severity is not Severity.CRITICAL)]
 
 
@@ -112,8 +119,7 @@ def _engine(engine: EngineHandle, is_alone: bool) -> Iterator[Need]:
         yield Need(Severity.WARNING, engine.name, warning, "Run `paceline check` for the key that is meant.")
 
 
-def _requests(history: History) -> Iterator[Need]:
-    lately = history.total(LOOKED_BACK_S)
+def _requests(lately: Sums) -> Iterator[Need]:
     if lately.failed >= MIN_FAILED and lately.failed > MANY_FAILED * lately.requests:
         yield Need(
             Severity.CRITICAL,
@@ -151,8 +157,8 @@ def _budgets(pipeline: Pipeline) -> Iterator[Need]:
             )
 
 
-def _parts(pipeline: Pipeline) -> Iterator[Need]:
-    for part, count in pipeline.failures.items():
+def _parts(failures: Mapping[str, int]) -> Iterator[Need]:
+    for part, count in failures.items():
         yield Need(
             Severity.WARNING,
             part,
@@ -161,11 +167,21 @@ def _parts(pipeline: Pipeline) -> Iterator[Need]:
         )
 
 
-def _log(log: DecisionLog) -> Iterator[Need]:
-    if log.problem:
+def _log(log: Mapping[str, Any]) -> Iterator[Need]:
+    if log["problem"]:
         yield Need(
             Severity.WARNING,
             "decision log",
-            f"It can't be written: {log.problem}. {log.lost} entries are lost.",
-            f"Make room, or mend the permissions of {log.path}; requests are served meanwhile.",
+            f"It can't be written: {log['problem']}. Lost are {log['lost']} entries.",
+            f"Make room, or mend the permissions of {log['path']}; requests are served meanwhile.",
+        )
+
+
+def _sharing(sharing: Mapping[str, Any]) -> Iterator[Need]:
+    if sharing["problem"]:
+        yield Need(
+            Severity.WARNING,
+            "sharing",
+            f"What is learned is not shared for now: {sharing['problem']}.",
+            "Look whether the store runs and can be reached ([sharing]); what is learned meanwhile is told later.",
         )

@@ -1,58 +1,24 @@
 """Drafters at work: what their drafts cost and yield, position by position, and whether that pays."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import log, sqrt
 from typing import Any
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
+from paceline.http.drafts import DraftSums, together
 from paceline.records.record import Record
 from paceline.routing.router import Router
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
-from paceline.types import DraftCounts, Lane, LaneState, Signals, Strategy
+from paceline.types import Lane, LaneState, Signals, Strategy
 
 LENGTHS = (1, 2, 4, 8, 16, 32)
 """Of drafts, whose steps' costs are asked for; between them the cost is taken to rise evenly."""
 SURE = 1.96
 """Standard deviations that a gain has to be away from none before it is called one: 95 %."""
-
-
-class DraftSums(Struct):
-    """What one drafter did for the requests that are remembered."""
-
-    requests: int = 0
-    tokens: int = 0
-    """Of the answers that it drafted for."""
-    steps: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    shadow_drafted: int = 0
-    """Of drafts that were only compared with what then was generated."""
-    shadow_accepted: int = 0
-    at: Counter[int] = field(default_factory=Counter)
-    """By position from 0 on, tokens that were accepted."""
-    verified: Counter[int] = field(default_factory=Counter)
-    """The same of tokens that were drafted where those before them were accepted."""
-
-    def add(self, counts: DraftCounts, tokens: int) -> None:
-        self.requests += 1
-        self.tokens += tokens
-        self.steps += counts.steps
-        self.drafted += counts.drafted
-        self.accepted += counts.accepted
-        if counts.shadow is not None:
-            self.shadow_drafted += counts.shadow.drafted
-            self.shadow_accepted += counts.shadow.accepted
-        reached = counts.steps
-        for position, accepted in enumerate(counts.accepted_by_position):
-            known = position < len(counts.verified_by_position)
-            self.at[position] += accepted
-            self.verified[position] += counts.verified_by_position[position] if known else reached
-            reached = accepted
 
 
 class _Drafter(Struct, frozen=True):
@@ -66,32 +32,16 @@ class _Drafter(Struct, frozen=True):
     lanes: Sequence[str]
 
 
-def drafting(pipeline: Pipeline) -> dict[str, Any]:
+def drafting(pipeline: Pipeline, of_processes: Iterable[Sequence[DraftSums]]) -> dict[str, Any]:
     """Of ``/paceline/drafting``: each drafter of each engine and model, with what is believed of its steps' costs and
-    what its drafts yielded among the remembered requests that were served with the present settings."""
-    records = pipeline.recent.records
-    sums, router = _sums(records), pipeline.router
-    return {
-        "requests": len(records),
-        "drafters": [_document(one, sums, records, router) for one in _drafters(pipeline)],
-    }
+    what its drafts yielded with the settings that the engine has now.
 
-
-def _sums(records: Sequence[Record]) -> dict[tuple[str, str], DraftSums]:
-    """By fingerprint and kind of drafter."""
-    sums: dict[tuple[str, str], DraftSums] = {}
-    for record in records:
-        outcome, seen = record.outcome, record.outcome.observed
-        by_kind = dict(seen.by_drafter)
-        if not by_kind and record.strategy and seen.drafted and seen.accepted is not None:
-            steps = int(seen.drafting_steps or 0)
-            if steps <= seen.drafted:
-                by_kind[record.strategy] = DraftCounts(
-                    steps, int(seen.drafted), int(seen.accepted), seen.accepted_by_position if steps else ()
-                )
-        for kind, counts in by_kind.items():
-            sums.setdefault((outcome.fingerprint, kind), DraftSums()).add(counts, int(seen.completion_tokens or 0))
-    return sums
+    Args:
+        of_processes: what each process of the gateway has counted.
+    """
+    sums = {(each.fingerprint, each.kind): each for each in together(of_processes)}
+    records, router = pipeline.recent.records, pipeline.router
+    return {"drafters": [_document(one, sums, records, router) for one in _drafters(pipeline)]}
 
 
 def _drafters(pipeline: Pipeline) -> Iterator[_Drafter]:
@@ -116,7 +66,8 @@ def _drafters(pipeline: Pipeline) -> Iterator[_Drafter]:
 def _document(
     drafter: _Drafter, sums: dict[tuple[str, str], DraftSums], records: Sequence[Record], router: Router
 ) -> dict[str, Any]:
-    seen = sums.get((drafter.state.fingerprint, drafter.strategy.kind), DraftSums())
+    known = drafter.state.fingerprint, drafter.strategy.kind
+    seen = sums.get(known) or DraftSums(*known)
     costs, spread = _step_costs(router, drafter)
     told = _told(drafter, records)
     if told is not None:
@@ -151,8 +102,8 @@ def positions_of(seen: DraftSums, costs: Sequence[float]) -> list[dict[str, Any]
     plain steps, which is the share from which on drafting it is no slower than plain decoding."""
     positions = []
     reached, before = 1.0, 1.0
-    for position in range(max(len(costs), max(seen.verified, default=-1) + 1)):
-        tried = seen.verified[position]
+    for position in range(max(len(costs), len(seen.verified))):
+        tried = seen.verified[position] if position < len(seen.verified) else 0
         reached *= seen.at[position] / tried if tried else 0.0
         cost = costs[position] if position < len(costs) else None
         positions.append(

@@ -104,8 +104,8 @@ ROUTES: Sequence[Route] = (
         "lanes",
         _ADMINISTRATORS,
         "each lane: engine, strategy, health, what was measured, by model where there are several; budgets, where "
-        "requests went and what they cost; what a person has to look after (`needs`); `null` is "
-        '"not reported"',
+        "requests went and what they cost; what is in flight (`running`), and what a person has to look after "
+        '(`needs`); `null` is "not reported"',
     ),
     Route(
         _GET,
@@ -114,12 +114,12 @@ ROUTES: Sequence[Route] = (
         _ADMINISTRATORS,
         "the last 1,000 requests, with `?after=N` those behind number `N`, without their text: lane, reason, "
         "placement, prediction, cost, what was measured; `id` is the client's `x-request-id`, `client` the name of "
-        "its key; those in flight stand under `running`",
+        "its key",
     ),
     Route(
         _GET,
         "/paceline/requests/*",
-        "one_request",
+        "request",
         _ADMINISTRATORS,
         "one of them by its number, with its signals and what was predicted of every lane",
     ),

@@ -1,5 +1,7 @@
 """The requests that are in flight, for who watches."""
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from paceline.records.in_words import in_words
@@ -16,6 +18,11 @@ def running(pipeline: Pipeline) -> list[dict[str, Any]]:
     """Each request that is decided on or answered now, the oldest first, without its text."""
     exchanges = sorted(pipeline.in_flight.exchanges, key=lambda exchange: -exchange.age_s)
     return [_document(exchange) for exchange in exchanges[:MAX_SHOWN]]
+
+
+def oldest(of_processes: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Those of several processes together."""
+    return sorted(chain.from_iterable(of_processes), key=lambda one: -one["age_s"])[:MAX_SHOWN]
 
 
 def _document(exchange: Exchange) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from paceline.http.drafts import Drafts, DraftSums, together
+from paceline.http.running import running
 from paceline.http.spent import Spent, SpentSums
 from paceline.records.decision_log import DecisionLog, LogSums
 from paceline.records.series import Number
@@ -28,11 +31,14 @@ class GatewaySums(Struct, frozen=True, kw_only=True):
     """Of the decision log, if one is kept."""
     metrics: dict[str, list[Number]]
     spent: SpentSums
+    drafts: list[DraftSums]
+    running: list[dict[str, Any]]
+    """What is in flight, as documents."""
 
     def ended(self, before: "GatewaySums | None") -> "GatewaySums":
         """What stays of it when its process has ended, with what stays of others."""
         log = None if self.log is None else replace(self.log, waiting=0, lost=self.log.lost + self.log.waiting)
-        left = replace(self, pid=0, in_flight=0, connections=0, lanes={}, log=log)
+        left = replace(self, pid=0, in_flight=0, connections=0, lanes={}, log=log, running=[])
         if before is None:
             return left
         return replace(
@@ -41,10 +47,11 @@ class GatewaySums(Struct, frozen=True, kw_only=True):
             log=left.log.plus(before.log) if left.log else before.log,
             metrics={name: _added(of_name, before.metrics.get(name, [])) for name, of_name in left.metrics.items()},
             spent=left.spent.plus(before.spent),
+            drafts=together([left.drafts, before.drafts]),
         )
 
 
-def sums_of(pipeline: Pipeline, log: DecisionLog | None, spent: Spent, connections: int) -> GatewaySums:
+def sums_of(pipeline: Pipeline, log: DecisionLog | None, spent: Spent, drafts: Drafts, connections: int) -> GatewaySums:
     """Of this process, as they are now.
 
     Args:
@@ -59,6 +66,8 @@ def sums_of(pipeline: Pipeline, log: DecisionLog | None, spent: Spent, connectio
         log=log.sums() if log else None,
         metrics=pipeline.metrics.numbers(),
         spent=spent.sums(),
+        drafts=drafts.sums(),
+        running=running(pipeline),
     )
 
 

@@ -3,18 +3,19 @@
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import dropwhile
 from math import ceil
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from msgspec import Struct, field
 
+from paceline.records.decision_log import INTERVAL_S
 from paceline.records.read import LogReader, NoLog
 from paceline.records.record import Record
+from paceline.records.state_file import identity
 from paceline.types import CLIENT_LEFT
 
 WIDTHS_S = (15, 300, 3600)
@@ -22,9 +23,8 @@ WIDTHS_S = (15, 300, 3600)
 KEPT = (240, 288, 720)
 """Slices of each width: an hour, a day, 30 days."""
 MAX_RANGE_S = WIDTHS_S[-1] * KEPT[-1]
-MAX_EARLIER = 20_000
-"""Entries of the decision log, from before the gateway was started, that are counted in; reading one takes 30
-microseconds."""
+MAX_ENTRIES = 20_000
+"""Of the decision log, the last ones, that are counted; reading one takes 30 microseconds."""
 BOUNDS_S = tuple(0.005 * 2 ** (number / 4) for number in range(64))
 """Upper ones of the classes in which times to the first token are counted: 5 ms to 275 s, each a fifth longer than the
 one before."""
@@ -125,7 +125,8 @@ _COLUMNS = tuple(name for name in Sums.__struct_fields__ if name not in ("lanes"
 
 
 class History:
-    """A sink. What was before the gateway's start comes from the decision log, once somebody asks.
+    """The decision log over time: what is new in it is read when somebody asks, so that it tells of all processes of a
+    gateway, and of those before. Without a log it is a sink, and tells of this process alone.
 
     Args:
         log: the decision log; ``None`` where none is kept.
@@ -135,21 +136,19 @@ class History:
     def __init__(self, log: Path | None, now_s: Callable[[], float] = time) -> None:
         self._log = log
         self._now_s = now_s
-        self.since_s = now_s()
+        self._since_s = now_s()
         """From when on every request is counted."""
         self._slices: Sequence[dict[int, Sums]] = tuple({} for _ in WIDTHS_S)
         """For each width, by the slice's number since 1970."""
         self._reading = asyncio.Lock()
-        self._is_read = log is None
-        self._started_s = self.since_s
+        self._read_at_s = float("-inf")
+        self._last = 0
+        """Number of the last entry that was read."""
+        self._file: tuple[int, int] | None = None
 
     def record(self, record: Record, /) -> None:
-        _count(self._slices, record)
-        for slices, width_s, kept in zip(self._slices, WIDTHS_S, KEPT, strict=True):
-            if len(slices) > 2 * kept:
-                first = self._now_s() // width_s - kept
-                for number in [number for number in slices if number < first]:
-                    del slices[number]
+        if self._log is None:
+            self._count(record)
 
     async def document(self, range_s: float) -> dict[str, Any]:
         """Of ``/paceline/history``: columns with a number for each slice, the oldest first, and the same of the whole.
@@ -158,18 +157,19 @@ class History:
             range_s: how far back, at most :data:`MAX_RANGE_S`.
         """
         async with self._reading:
-            if not self._is_read:
-                await self._read_earlier()
-        return self._document(min(range_s, MAX_RANGE_S))
+            await self._catch_up()
+            return self._document(min(range_s, MAX_RANGE_S))
 
-    def total(self, range_s: float) -> Sums:
-        """Of the requests since the start, as far as they are within so many last seconds."""
-        level = _level(range_s)
-        width_s, whole = WIDTHS_S[level], Sums()
-        first = (self._now_s() - range_s) // width_s
-        for _, sums in dropwhile(lambda each: each[0] <= first, sorted(self._slices[level].items())):
-            whole.join(sums)
-        return whole
+    async def total(self, range_s: float) -> Sums:
+        """Of the requests within so many last seconds."""
+        async with self._reading:
+            await self._catch_up()
+            level, whole = _level(range_s), Sums()
+            first = (self._now_s() - range_s) // WIDTHS_S[level]
+            for number, sums in self._slices[level].items():
+                if number > first:
+                    whole.join(sums)
+            return whole
 
     def _document(self, range_s: float) -> dict[str, Any]:
         now_s, level = self._now_s(), _level(range_s)
@@ -182,8 +182,7 @@ class History:
         rows = [sums.document() for sums in each]
         return {
             "now_s": now_s,
-            "since_s": self.since_s,
-            "started_s": self._started_s,
+            "since_s": self._since_s,
             "range_s": range_s,
             "width_s": width_s,
             "times_s": [number * width_s for number in numbers],
@@ -192,37 +191,35 @@ class History:
             "total": whole.document(),
         }
 
-    async def _read_earlier(self) -> None:
-        assert self._log is not None
-        self._is_read = True
-        earlier, first_s = await asyncio.to_thread(_earlier, self._log, self._started_s)
-        self.since_s = min(self.since_s, first_s)
-        for slices, older in zip(self._slices, earlier, strict=True):
-            for number, sums in older.items():
-                slices.setdefault(number, Sums()).join(sums)
+    async def _catch_up(self) -> None:
+        if self._log is not None and monotonic() - self._read_at_s > INTERVAL_S:
+            await asyncio.to_thread(self._read, self._log)
+            self._read_at_s = monotonic()
+
+    def _read(self, log: Path) -> None:
+        if (file := identity(log)) != self._file:  # another one than before: it was set aside, or removed
+            self._file, self._last = file, 0
+            for slices in self._slices:
+                slices.clear()
+        with suppress(NoLog):  # then nothing new is known
+            for number, record in LogReader(log, self._now_s() - MAX_RANGE_S, MAX_ENTRIES).numbered(self._last):
+                self._last = number
+                self._since_s = min(self._since_s, record.outcome.at_s)
+                self._count(record)
+
+    def _count(self, record: Record) -> None:
+        for slices, width_s, kept in zip(self._slices, WIDTHS_S, KEPT, strict=True):
+            number = int(record.outcome.at_s // width_s)
+            sums = slices.get(number)
+            if sums is None:
+                sums = slices[number] = Sums()
+            sums.add(record)
+            if len(slices) > 2 * kept:
+                first = self._now_s() // width_s - kept
+                for old in [number for number in slices if number < first]:
+                    del slices[old]
 
 
 def _level(range_s: float) -> int:
     """Of the finest slices that reach so far back."""
     return next((level for level, width_s in enumerate(WIDTHS_S) if width_s * KEPT[level] >= range_s), -1)
-
-
-def _count(slices: Iterable[dict[int, Sums]], record: Record) -> None:
-    for each, width_s in zip(slices, WIDTHS_S, strict=True):
-        number = int(record.outcome.at_s // width_s)
-        sums = each.get(number)
-        if sums is None:
-            sums = each[number] = Sums()
-        sums.add(record)
-
-
-def _earlier(log: Path, until_s: float) -> tuple[Sequence[Mapping[int, Sums]], float]:
-    """By width and slice, the requests of a log that ended before a moment, and from when on they are all of them."""
-    slices: Sequence[dict[int, Sums]] = tuple({} for _ in WIDTHS_S)
-    first_s = until_s
-    with suppress(NoLog):  # then what was before is not known
-        for record in LogReader(log, until_s - MAX_RANGE_S, most=MAX_EARLIER):
-            if record.outcome.at_s < until_s:
-                first_s = min(first_s, record.outcome.at_s)
-                _count(slices, record)
-    return slices, first_s

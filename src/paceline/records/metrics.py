@@ -231,6 +231,13 @@ class Metrics:
                 for by_task in of_tasks:
                     by_task.know((lane, str(task)))
 
+    def forget_others(self, lanes: Collection[str], engines: Collection[str]) -> None:
+        """Drop the series of all other lanes and engines: where these come and go, they would become ever more."""
+        for series in self._series.values():
+            series.keep("lane", lanes)
+            series.keep("engine", engines)
+        self._known_lanes &= set(lanes)
+
     def text(
         self,
         lanes: Lanes,

@@ -15,7 +15,7 @@ _ALL = 2**62
 """Entries; more than any file holds, and within SQLite's integers."""
 _QUERY = """
 SELECT number, CAST(entry AS BLOB) FROM entries
-WHERE at_s >= ? AND number > (SELECT coalesce(max(number), 0) FROM entries) - ? ORDER BY number
+WHERE at_s >= ? AND number > max(?, (SELECT coalesce(max(number), 0) FROM entries) - ?) ORDER BY number
 """
 _DECODER = msgspec.json.Decoder(Record)
 
@@ -44,8 +44,11 @@ class LogReader:
     def __iter__(self) -> Iterator[Record]:
         return (record for _, record in self.numbered())
 
-    def numbered(self) -> Iterator[tuple[int, Record]]:
+    def numbered(self, after: int = 0) -> Iterator[tuple[int, Record]]:
         """The records with their numbers in the log.
+
+        Args:
+            after: only those with a larger number.
 
         Raises:
             NoLog: the file is not there, or is no log.
@@ -58,7 +61,7 @@ class LogReader:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
                     raise NoLog(f"{self.path} is no log of this Paceline")
                 most = _ALL if self._most is None else self._most
-                for number, entry in connection.execute(_QUERY, (self._since_s, most)):
+                for number, entry in connection.execute(_QUERY, (self._since_s, after, most)):
                     if (record := self._decoded(entry)) is not None:
                         yield number, record
         except sqlite3.Error as error:

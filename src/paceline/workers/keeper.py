@@ -136,10 +136,8 @@ class Keeper:
             )
             await self._storage.recall(self._router.placer)
             self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
-            self._sharer = sharer_of(self._for_workers(self._configuration), self._router)
-            assert self._sharer is not None  # there is a store
-            opened.push_async_callback(asyncio.to_thread, self._sharer.stop)
-            self._sharer.start()
+            await self._share(self._configuration)
+            opened.push_async_callback(self._end_sharing)
             await self._agreed(since_s=0.0)  # so that workers begin with what was learned before
             # 3. The engines.
             self.fleet = Fleet(self._configuration, self._log_directory)
@@ -196,6 +194,8 @@ class Keeper:
         async with self._reloading:
             configuration = await asyncio.to_thread(self._load)
             Access(configuration)
+            if configuration.sharing != self._configuration.sharing:
+                await self._share(configuration)
             fleet = Fleet(configuration, self._log_directory, self.fleet)
             old, self._configuration, self.fleet = self._configuration, configuration, fleet
             self._budgets.settings = configuration.budget
@@ -252,6 +252,7 @@ class Keeper:
         channel.on("reload wanted", NOTHING, lambda _: self._reload_told())
         channel.on("others", NOTHING, lambda _: self._others(worker))
         channel.on("recent", int, self._recent_after)
+        channel.on("one request", int, self._recent.find)
         channel.on("feedback", Feedback, partial(self._feedback, worker))
         channel.on("spent", Entry, partial(self._note_spent, worker))
         channel.on("spend if left", Entry, partial(self._spend_if_left, worker))
@@ -350,6 +351,22 @@ class Keeper:
                 worker.kill()
             await asyncio.wait(late)
         await self._agreed(since_s=asyncio.get_running_loop().time())  # so that what they told last is kept
+
+    async def _share(self, configuration: Configuration) -> None:
+        """Learn what the workers do, by the store that a configuration wants.
+
+        Raises:
+            ConfigurationError: there is no such store; the old one stays.
+        """
+        sharer = sharer_of(self._for_workers(configuration), self._router)
+        assert sharer is not None  # workers always have a store
+        await self._end_sharing()
+        self._sharer = sharer
+        sharer.start()
+
+    async def _end_sharing(self) -> None:
+        if self._sharer is not None:
+            await asyncio.to_thread(self._sharer.stop)
 
     async def _agreed(self, since_s: float) -> None:
         """Until all is learned that was told until some moment, or the store keeps that waiting for too long."""
@@ -526,17 +543,33 @@ class _Recent:
     def __init__(self) -> None:
         self._last = 0
         self._requests: deque[dict[str, Any]] = deque(maxlen=MAX_REQUESTS)
+        self._served_by: deque[tuple[OneWorker, int]] = deque(maxlen=MAX_REQUESTS)
+        """For each of them, who served it, and its number there."""
         self._asking = asyncio.Lock()
 
     async def after(self, number: int, workers: Sequence[OneWorker]) -> dict[str, Any]:
         """All that are still remembered beyond a number, the oldest first; what is new is asked for."""
         async with self._asking:
             found = await asyncio.gather(*(self._newer(worker) for worker in workers))
-            newer = sorted((request for requests in found for request in requests), key=lambda request: request["at_s"])
-            for request in newer:
+            newer = [(worker, request) for worker, requests in zip(workers, found, strict=True) for request in requests]
+            for worker, request in sorted(newer, key=lambda each: each[1]["at_s"]):
                 self._last += 1
+                self._served_by.append((worker, request["number"]))
                 self._requests.append(request | {"number": self._last})
         return {"last": self._last, "requests": [request for request in self._requests if request["number"] > number]}
+
+    async def find(self, number: int) -> list[dict[str, Any]]:
+        """The request with a number in full, or, where its worker has ended, as the list has it; none where it is not
+        remembered."""
+        place = number - self._last - 1
+        if not -len(self._requests) <= place < 0:
+            return []
+        (worker, its_number), request = self._served_by[place], self._requests[place]
+        try:
+            found = await worker.channel.ask("one request", its_number, list[dict[str, Any]])
+        except (Lost, Refusal):
+            found = []
+        return [one | {"number": number} for one in found] or [request]
 
     async def _newer(self, worker: OneWorker) -> Sequence[dict[str, Any]]:
         try:

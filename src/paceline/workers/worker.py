@@ -71,6 +71,7 @@ class Worker:
         channel.on("fewest connections", int, self._note_fewest)
         channel.on("sums", NOTHING, lambda _: self._sums())
         channel.on("requests", int, lambda after: self._started.pipeline.recent.after(after))
+        channel.on("one request", int, self._one_request)
         channel.on("feedback", Feedback, self._learn_feedback)
         await channel.open(self._control)
         beginning = await channel.ask("begin", os.getpid(), Beginning)
@@ -163,14 +164,26 @@ class Worker:
     def _learn_feedback(self, told: Feedback) -> bool:
         return self._started.pipeline.router.placer.feedback(told.id, told.good, told.client)
 
+    def _one_request(self, number: int) -> list[dict[str, Any]]:
+        found = self._answers.one_request(number)
+        return [] if found is None else [found]
+
     def _note_fewest(self, fewest: int) -> None:
         if self._parts is not None:
             self._parts.fewest_connections = fewest
 
     def _sums(self) -> GatewaySums:
-        gateway = self._started
-        assert self._parts is not None and self._parts.own_answers is not None
-        return self._parts.own_answers.sums(gateway.connections)
+        return self._answers.sums(self._started.connections)
+
+    @property
+    def _answers(self) -> "_AnswersOfAll":
+        """
+        Raises:
+            Refusal: it is not there yet.
+        """
+        if self._parts is None or self._parts.own_answers is None:
+            raise Refusal("the worker is starting")
+        return self._parts.own_answers
 
     async def _report(self) -> None:
         while True:
@@ -362,6 +375,10 @@ class _AnswersOfAll(Answers):
         own = RecentRequests(0, [])
         found = await self._asked("recent", number, RecentRequests, own)
         return {"last": found.last, "requests": found.requests}
+
+    async def one_of_all(self, number: int) -> dict[str, Any] | None:
+        found = await self._asked("one request", number, list[dict[str, Any]], [])
+        return found[0] if found else None
 
     async def learned_feedback(self, identifier: str, is_good: bool, client: str | None) -> bool:
         if await super().learned_feedback(identifier, is_good, client):

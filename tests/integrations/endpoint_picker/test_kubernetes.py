@@ -57,7 +57,7 @@ async def test_the_ready_pods_of_a_pool_are_its_endpoints_as_they_come_and_go(cl
         cluster.put(PODS, pod("b", "10.0.0.2", LABELS, is_ready=False))
         cluster.put(PODS, pod("b", "10.0.0.2", LABELS))
         await until(lambda: watcher.addresses == ["10.0.0.1:8000", "10.0.0.2:8000"])
-        assert watcher.told[-1][1] == Endpoint("10.0.0.2:8000", "vllm", "b")
+        assert watcher.told[-1][1] == Endpoint("10.0.0.2:8000", "vllm", "b", "llamas")
         cluster.put(PODS, pod("a", "10.0.0.1", LABELS, deleted="2026-11-30T00:00:00Z"))  # it is about to end
         await until(lambda: watcher.addresses == ["10.0.0.2:8000"])
         cluster.remove(PODS, "a")

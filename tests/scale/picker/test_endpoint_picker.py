@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -135,7 +136,8 @@ def test_a_client_that_leaves_is_forgotten(
     envoy = start_envoy([DUPLEX], addresses, picker=picker.grpc)
     body = chat("Count to a thousand.", stream=True, max_tokens=2000, ignore_eos=True)
     with httpx2.stream("POST", f"{envoy.url('duplex')}{CHAT}", json=body, trust_env=False, timeout=60) as answer:
-        next(answer.iter_raw())
+        pieces = answer.iter_raw()  # which is kept: without it, the connection is closed
+        next(pieces)
         assert picker.metric("paceline_picker_requests") == 1
     wait_until(lambda: picker.metric("paceline_picker_requests") == 0)
     (record,) = picker.get("/paceline/requests")["requests"]
@@ -197,32 +199,36 @@ def test_an_engine_that_is_killed_costs_no_request_and_comes_back(
     mortal.stop()
 
 
+@pytest.mark.parametrize("way", [BUFFERED, DUPLEX], ids=lambda way: way.name)
 def test_a_picker_that_is_killed_costs_no_request_where_envoy_may_go_on_without(
-    addresses: list[str], start_picker: StartPicker, start_envoy: StartEnvoy
+    addresses: list[str], start_picker: StartPicker, start_envoy: StartEnvoy, way: Way
 ) -> None:
     picker = start_picker(*flags_of(addresses))
     picker.wait_for(2)
-    envoy = start_envoy([BUFFERED], addresses, picker=picker.grpc)
+    envoy = start_envoy([way], addresses, picker=picker.grpc)
     statuses: Counter[int] = Counter()
     is_over = Event()
 
     def ask_on() -> None:
         while not is_over.is_set():
-            statuses[post(envoy.url("buffered"), chat("Tell me a story.")).status_code] += 1
+            statuses[post(envoy.url(way.name), chat("Tell me a story.")).status_code] += 1
 
     with ThreadPoolExecutor() as clients:
         running = [clients.submit(ask_on) for _ in range(2)]
-        wait_until(lambda: statuses[200] > 4)
-        picker.kill()
-        count = statuses[200]
-        wait_until(lambda: statuses[200] > count + 6)
-        picker.start()
-        picker.wait_for(2)
-        wait_until(lambda: picker.metric("paceline_picker_decided_total"))  # it is asked again
-        is_over.set()
+        try:
+            wait_until(lambda: statuses[200] > 4)
+            picker.kill()
+            count = statuses[200]
+            wait_until(lambda: statuses[200] > count + 6)
+            picker.start()
+            picker.wait_for(2)
+            wait_until(lambda: picker.metric("paceline_picker_decided_total"))  # it is asked again
+        finally:
+            is_over.set()
         for one in running:
             one.result()
-    assert set(statuses) == {200}
+    lost = statuses.total() - statuses[200]
+    assert lost <= (2 if way is DUPLEX else 0), statuses  # those of the two clients that were in its hands
 
 
 def test_pickers_that_share_learn_together(
@@ -263,6 +269,24 @@ def test_endpoints_are_taken_up_from_a_file_while_it_runs(
     assert picker.stop() == 0
 
 
+def test_a_configuration_has_engines_and_rules_and_is_taken_up_anew(
+    addresses: list[str], start_picker: StartPicker, start_envoy: StartEnvoy, tmp_path: Path
+) -> None:
+    config = tmp_path / "paceline.toml"
+    engine = f'[[engine]]\nname = "own"\nkind = "llama.cpp"\nurl = "http://{addresses[0]}"\n'
+    config.write_text(f'{engine}[[rule]]\ntask = "create"\nlane = "own/ngram"\n')
+    picker = start_picker("--config", str(config), "--endpoint", addresses[1])
+    picker.wait_for(2)
+    envoy = start_envoy([DUPLEX], addresses, picker=picker.grpc)
+    story = chat("Write a story about a fox.")
+    assert post(envoy.url("duplex"), story).headers["x-paceline-lane"] == "own/ngram"
+    config.write_text(engine.replace("own", "renamed"))
+    picker.process.send_signal(signal.SIGHUP)
+    picker.wait_for(2)
+    wait_until(lambda: "renamed/plain" in {lane["lane"] for lane in picker.lanes()})
+    assert "rule" not in post(envoy.url("duplex"), story).headers["x-paceline-reason"]
+
+
 def health_of(address: str, service: str) -> str:
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -300,6 +324,12 @@ async def test_the_pods_of_a_pool_are_picked_from(
 
             assert await asyncio.to_thread(moved)
             await until(lambda: cluster.watches == 2)
+            cluster.remove(PODS, "smol-b")  # the engine itself is still there
+            await asyncio.to_thread(picker.wait_for, 0)
+            assert (await asyncio.to_thread(post, envoy.url("duplex"), chat("hi"))).status_code == 503
+            cluster.put(PODS, pod("smol-a", "127.0.0.2", labels))
+            await asyncio.to_thread(picker.wait_for, 1)
+            assert (await asyncio.to_thread(post, envoy.url("duplex"), chat("hi"))).status_code == 200
     finally:
         for one in pods:
             one.stop()

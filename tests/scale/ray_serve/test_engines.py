@@ -21,8 +21,6 @@ STORY = "Tell me a story about a lighthouse."
 EDIT = (
     "Repeat this file as it is, and nothing else:\n```\n" + "".join(f"x{i} = x{i} + {i}\n" for i in range(20)) + "```"
 )
-BUSY_PERCENT = 10
-"""Of a processor: an engine that decodes takes a whole one, as far as others leave it."""
 BUILT = pytest.mark.skipif(
     usable(cache_directory()) is None, reason="needs the server of `paceline engine build`, as `make test-engines` does"
 )
@@ -81,15 +79,6 @@ def test_openais_client_is_served(two_kinds: Deployed) -> None:
     assert two_kinds.http.post("/v1/chat/completions", content=b"{").status_code == 400
     assert two_kinds.http.post("/v1/chat/completions", json={"model": "smol"}).status_code == 400
     assert two_kinds.http.get("/v1/nothing").status_code == 404
-
-
-def test_an_engine_whose_client_has_left_stops(two_kinds: Deployed) -> None:
-    body = chat(STORY, stream=True) | {"max_tokens": 1500, "ignore_eos": True}
-    with two_kinds.http.stream("POST", "/v1/chat/completions", json=body) as answer:
-        assert next(answer.iter_bytes())
-        engine = engine_of(two_kinds, answer.headers["x-paceline-replica"])
-        assert engine.cpu_percent(interval=0.5) > BUSY_PERCENT
-    wait_until(lambda: engine.cpu_percent(interval=0.5) < BUSY_PERCENT)
 
 
 @pytest.mark.parametrize("what", ["engine", "replica"])

@@ -32,12 +32,12 @@ async function update() {
   showLanes(lanes);
   showMoney(lanes);
   showState(lanes);
+  showRunning(lanes.running);
   const found = await asked(`/paceline/requests?after=${last}`);
   if (found.last < last) {
     [last, requests] = [0, []]; // the gateway was started again
     return;
   }
-  showRunning(found.running);
   if (found.requests.length || rounds === 0) {
     requests = [...requests, ...found.requests].slice(-MAX_REQUESTS);
     showTasks(requests);

@@ -5,9 +5,9 @@ import { byId, counted, details, element, fixed, groupRow, known, median, percen
 
 const MAX_POSITIONS = 16;
 
-export function showDrafters({ drafters, requests }) {
+export function showDrafters({ drafters }) {
   if (!drafters.length) return show(byId("drafters"), element("p.empty", "No engine drafts, so that every token is decoded plainly."));
-  show(byId("drafters"), element("p.soft", `Of the last ${counted(requests, "request")}, with the settings that engines have now`),
+  show(byId("drafters"), element("p.soft", "Since the gateway was started, with the settings that engines have now"),
     element("div.cards", drafters.map(card)));
 }
 

@@ -26,6 +26,7 @@ export async function showRequest(number) {
 const back = () => element("p", link("#requests", "← All requests"));
 
 function parts(one) {
+  one = { predictions: {}, decision: {}, signals: null, placement: null, ...one }; // of a process that has ended less is known
   const seen = one.observed, chosen = one.predictions[one.lane];
   return [
     element("h2", `Request ${one.number}`),
@@ -37,7 +38,7 @@ function parts(one) {
     Object.keys(one.predictions).length > 0 && element("section", element("h3", "What was expected of each lane"), predictions(one)),
     drafts(seen),
     one.placement && element("section", element("h3", "Where it might have gone"), places(one.placement)),
-    element("section", element("h3", "What was found in it"), signals(one.signals)),
+    one.signals && element("section", element("h3", "What was found in it"), signals(one.signals)),
     element("section", element("h3", "The request"), facts([
       ["Model", one.model], ["Address", one.path], ["Streamed", one.stream ? "yes" : "no"], ["Client's key", one.client], ["Client's name for it", one.id],
       ["Cost", known(one.cost) ? `${one.cost_is_estimate ? "about " : ""}${amount(one.cost)}` : null],

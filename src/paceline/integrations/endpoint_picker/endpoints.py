@@ -31,6 +31,8 @@ class Endpoint(Struct, frozen=True):
     """Of the engine, as in ``[[engine]]``."""
     name: str = ""
     """Of the engine; empty for one that is made of the address."""
+    machine_kind: str | None = None
+    """As in ``[[engine]]``: a new endpoint starts from what is known of others on machines of the same kind."""
 
     def settings(self, kind: str, api_key: str | None = None) -> EngineSettings:
         """The settings of its engine.
@@ -45,8 +47,8 @@ class Endpoint(Struct, frozen=True):
             "url": f"http://{self.address}",
             "takes_private": True,  # it is where the operator's gateway sends everything
         }
-        if api_key is not None:
-            table["api_key"] = api_key
+        table |= {"api_key": api_key} if api_key is not None else {}
+        table |= {"machine_kind": self.machine_kind} if self.machine_kind is not None else {}
         settings: EngineSettings = msgspec.convert(table, ENGINES[kind].settings_type)
         return settings
 

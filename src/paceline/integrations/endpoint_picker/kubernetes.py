@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from paceline.integrations.endpoint_picker.endpoints import DETECTED, KINDS, BadEndpoint, Endpoint, checked_address
 from paceline.integrations.endpoint_picker.sources import Found, Source
@@ -77,7 +78,7 @@ class ApiServer(Struct, frozen=True):
 
 
 class InferencePool(Source):
-    """The ready pods of an InferencePool.
+    """The ready pods of an InferencePool; a new one starts from what is known of the others.
 
     Args:
         kind: of the engines whose pods have no label that tells it.
@@ -119,7 +120,13 @@ class InferencePool(Source):
                 self._server,
                 path,
                 {"labelSelector": selector},
-                lambda pods: self._found([one for pod in pods for one in endpoints_of(pod, ports, self._kind)]),
+                lambda pods: self._found(
+                    [
+                        replace(one, machine_kind=self._name)
+                        for pod in pods
+                        for one in endpoints_of(pod, ports, self._kind)
+                    ]
+                ),
             )
         )
 

@@ -60,8 +60,8 @@ class Picker:
         self.limits = limits
         self.pipeline: Pipeline | None = None
         """``None`` before any endpoint was found."""
-        self.has_looked = False
-        """Whether it is known by now which endpoints are up; until then nothing can be said of any."""
+        self.is_empty = False
+        """Whether all endpoints are gone; the pipeline still has the last ones."""
         self.buffered_bytes = 0
         """Of requests that are being received now."""
         self.decided = 0
@@ -84,7 +84,7 @@ class Picker:
 
     def by_address(self) -> Mapping[str, EngineHandle]:
         """The engines that a gateway can send requests to."""
-        fleet = self.pipeline.fleet if self.pipeline else None
+        fleet = self.pipeline.fleet if self.pipeline and not self.is_empty else None
         if fleet is not self._fleet:
             found = ((address_of(engine.settings), engine) for engine in fleet.engines.values()) if fleet else ()
             self._fleet, self._addresses = fleet, {address: engine for address, engine in found if address}
@@ -124,7 +124,8 @@ class Picker:
                 why_none = type(error).__name__
             except Exception as error:
                 why_none = type(error).__name__
-                log.exception("a decision failed; the request goes on as it came")
+                if not self.passed[why_none]:  # the first of its kind; the others are counted
+                    log.exception("a decision failed; the request goes on as it came")
         self.passed[why_none] += 1
         return self._undecided(pipeline, head, engines)
 

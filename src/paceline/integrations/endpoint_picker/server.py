@@ -104,8 +104,6 @@ class _Service(external_processor_pb2_grpc.ExternalProcessorServicer):
 
     async def Process(self, _: Any, context: Any) -> None:  # noqa: N802 - its name in the protocol
         """One call for each exchange. It is read and written as messages come, which is quicker than by iterators."""
-        if not self._picker.has_looked:  # a gateway that may go on without a picker does
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the endpoint picker is starting")
         stream = Stream(self._picker)
         try:
             while (message := await context.read()) is not grpc.aio.EOF:

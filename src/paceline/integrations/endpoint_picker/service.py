@@ -22,6 +22,10 @@ from paceline.wire.client import bearer
 
 HEALTH_INTERVAL_S = 0.5
 """Between two looks whether an endpoint is up, for what is told of the picker's own health."""
+LOOK_INTERVAL_S = 0.05
+"""Between two looks whether all endpoints were looked at, when it starts."""
+START_PATIENCE_S = 10.0
+"""For sources and endpoints that don't answer; then gateways are answered all the same."""
 DETECT_INTERVAL_S = 2.0
 """Until engines that did not tell their kind are asked again."""
 
@@ -32,11 +36,11 @@ class EndpointPicker:
     """Runs until :meth:`ask_to_stop` is called.
 
     What it finds becomes engines of a gateway in this process, which also tells what is measured and learned, as any
-    gateway does. So there is none before the first endpoint was found; where all are gone, the last ones are kept, and
-    are found to be down.
+    gateway does. There is none before the first endpoint was found, and where all are gone, it keeps the last ones,
+    which are not picked.
 
     Args:
-        configuration: makes one of the engines that were found.
+        configuration: makes one of the engines that were found; ``None`` where there is not a single engine.
         sources: of endpoints.
         api_key: that engines are shown, as in ``[[engine]]``.
     """
@@ -44,7 +48,7 @@ class EndpointPicker:
     def __init__(
         self,
         *,
-        configuration: Callable[[Sequence[EngineSettings]], Configuration],
+        configuration: Callable[[Sequence[EngineSettings]], Configuration | None],
         sources: Sequence[Source],
         picker: Picker,
         server: PickerServer,
@@ -69,6 +73,7 @@ class EndpointPicker:
         self._changed = asyncio.Event()
         self._is_up_to_date = False
         """Whether the gateway's engines are those that were found last, as far as their kinds are known."""
+        self._is_to_reload = False
         self._asked_to_stop = asyncio.Event()
         self.gateway: Gateway | None = None
 
@@ -76,17 +81,21 @@ class EndpointPicker:
         """Begin to stop; returns at once."""
         self._asked_to_stop.set()
 
+    def ask_to_reload(self) -> None:
+        """Take up the configuration as it is now; returns at once."""
+        self._is_to_reload = True
+        self._changed.set()
+
     async def run(self) -> None:
         """
         Raises:
             CannotListen: an address is not to be had, of the picker or of its gateway.
             ConfigurationError: the configuration can't be used.
         """
-        await self._server.start()
         self._changed.set()
         loop = asyncio.get_running_loop()
         sources = [loop.create_task(source.run(partial(self._take, at))) for at, source in enumerate(self._sources)]
-        own = [loop.create_task(work) for work in (self._keep_up(), self._tell_health(), self._stop_is_asked_for())]
+        own = [loop.create_task(work) for work in (self._keep_up(), self._serve(), self._stop_is_asked_for())]
         try:
             ended, _ = await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
@@ -113,7 +122,8 @@ class EndpointPicker:
             endpoints = {one.address: one for found in self._found.values() for one in found}
             self._kinds = {address: kind for address, kind in self._kinds.items() if address in endpoints}
             engines = await self._settings(list(endpoints.values()))
-            if self.gateway is None or (engines and engines != self._engines):
+            if self.gateway is None or self._is_to_reload or engines != self._engines:
+                self._is_to_reload = False
                 await self._use(engines)
             self._is_up_to_date = not self._changed.is_set()
             if len(engines) < len(endpoints):  # some have not told their kind
@@ -131,18 +141,16 @@ class EndpointPicker:
     async def _use(self, engines: Sequence[EngineSettings]) -> None:
         before, self._engines = self._engines, engines
         try:
+            self._picker.is_empty = self._configuration(engines) is None
+            if self._picker.is_empty:
+                return
             if self.gateway is not None:
                 changes = await self.gateway.reload()
+                fleet = self.gateway.fleet
+                self.gateway.pipeline.metrics.forget_others(fleet.lanes.keys(), fleet.engines.keys())
                 self._say(f"endpoints: {len(engines)}; changed: {changes}")
                 return
-            configuration = self._configuration(engines)
-            if not configuration.engine:
-                return
-            gateway = Gateway(
-                lambda: self._configuration(self._engines),
-                log_directory=self._log_directory,
-                state_directory=self._state_directory,
-            )
+            gateway = Gateway(self._read, log_directory=self._log_directory, state_directory=self._state_directory)
             await gateway.start()
         except ConfigurationError as error:
             self._engines = before
@@ -155,9 +163,23 @@ class EndpointPicker:
         gateway.pipeline.metrics.add(PickerMetrics(self._picker))
         self._say(f"endpoints: {len(engines)}; metrics and state at {gateway.url}")
 
-    async def _tell_health(self) -> None:
+    def _read(self) -> Configuration:
+        configuration = self._configuration(self._engines)
+        if configuration is None:
+            raise ConfigurationError("there are no endpoints")
+        return configuration
+
+    async def _serve(self) -> None:
+        """Listen once it is known which endpoints are up, and tell from then on whether any is. Before that, gateways
+        that may go on without a picker do."""
+        try:
+            async with asyncio.timeout(START_PATIENCE_S):
+                while not self._has_looked():
+                    await asyncio.sleep(LOOK_INTERVAL_S)
+        except TimeoutError:
+            log.warning("not all endpoints have been looked at within %g s", START_PATIENCE_S)
+        await self._server.start()
         while True:
-            self._picker.has_looked = self._picker.has_looked or self._has_looked()
             await self._server.tell_health()
             await asyncio.sleep(HEALTH_INTERVAL_S)
 

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import (
     MultiplexMixin,
@@ -23,7 +24,6 @@ from paceline.integrations.replicas.notes import (
     Choice,
     Offer,
     Served,
-    Tried,
     body_at,
     fields_of,
     note_in,
@@ -146,7 +146,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
         # 2. Which replica, and how.
         by_name = {replica.replica_id.unique_id: replica for replica in replicas}
         candidates = [self._candidate(name, replica) for name, replica in by_name.items()]
-        avoid = note.replicas if isinstance(note, Tried) else ()
+        avoid = note.avoid if note is not None else ()
         ranking = self._ranker.rank(request_of(fields_of(body)), candidates, avoid)
         # 3. Tell it.
         self._decisions += 1
@@ -155,7 +155,7 @@ class PacelineRouter(MultiplexMixin, RequestRouter):
             self._awaited[self._decisions] = ranking.decision
             if len(self._awaited) > MAX_AWAITED:
                 self._awaited.popitem(last=False)
-            _replace_argument(pending, place, with_note(body, told))
+            _replace_argument(pending, place, with_note(body, replace(told, avoid=avoid)))
         return [[by_name[name] for name in group] for group in ranking.order]
 
     def _candidate(self, name: str, replica: RunningReplica) -> Candidate:

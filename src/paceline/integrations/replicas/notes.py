@@ -70,13 +70,15 @@ class Choice(Struct, frozen=True):
     reason: str
     control: DraftControl = NO_CONTROL
     """What control of drafts starts from on such a replica."""
+    avoid: tuple[str, ...] = ()
+    """As in :class:`Tried`, for when it is decided on again."""
 
 
 class Tried(Struct, frozen=True):
     """Where a request was sent before, in vain. It travels in its body, under :data:`FIELD`, until it is decided on."""
 
-    replicas: tuple[str, ...]
-    """To be asked last."""
+    avoid: tuple[str, ...]
+    """Replicas to ask last."""
 
 
 class Served(Struct, frozen=True):
