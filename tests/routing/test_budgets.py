@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 from tests.patient import wait_until
 
-from paceline.routing.budgets import Budgets, Held, Ledger
+from paceline.routing.budgets import Budgets, Entry, Held, Ledger
 from paceline.settings import BudgetSettings
 
 NOON_S = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -122,3 +122,33 @@ def test_threads_that_ask_at_the_same_time_do_not_exceed_a_budget_together() -> 
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(holds, range(16))) in (99, 100)  # cents have no exact sum
     assert one.spent(one.settings[0], NOON_S) <= 1.0
+
+
+async def test_processes_that_know_little_of_each_other_do_not_exceed_a_budget_together() -> None:
+    limit = BudgetSettings(limit=1.0)
+    keeper, workers = budgets(limit), [budgets(limit) for _ in range(3)]
+
+    async def spend_if_left(entry: Entry) -> str:
+        return keeper.spend_if_left(entry)
+
+    for one in workers:
+        one.agree = spend_if_left
+    held = [(one, one.hold_if_left(None, 0.4, NOON_S)) for one in workers]
+    assert all(isinstance(each, Held) and not each.is_agreed for _, each in held), "each thinks that it is left"
+    refused = [await one.agreed(each) for one, each in held if isinstance(each, Held)]
+    assert refused[:2] == ["", ""] and "the budget of 1 a day is spent" in refused[2]
+    assert keeper.spent(limit, NOON_S) == pytest.approx(0.8)
+    assert workers[2].spent(limit, NOON_S) == pytest.approx(0.0), "what was refused is not held"
+
+
+def test_what_was_given_up_before_it_was_agreed_on_counts_with_what_it_cost() -> None:
+    one = budgets(BudgetSettings(limit=1.0))
+
+    async def never_asked(entry: Entry) -> str:
+        raise AssertionError(entry)
+
+    one.agree = never_asked
+    held = one.hold_if_left(None, 0.4, NOON_S)
+    assert isinstance(held, Held)
+    one.settle(held, 0.1)
+    assert one.spent(one.settings[0], NOON_S) == pytest.approx(0.1)

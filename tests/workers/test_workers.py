@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ import httpx2
 import psutil
 import pytest
 from tests.conftest import CHAT, StartEngine, lane
-from tests.fake_engine import Received, Wire, slow_to_tell, token
+from tests.fake_engine import Received, Wire, answer, slow_to_tell, token
 from tests.patient import until
 
+from paceline.paths import KNOWLEDGE
 from paceline.processes.launch import free_port
+from paceline.routing.store import Memory
 
 pytestmark = pytest.mark.slow
 STAND_IN = [sys.executable, str(Path(__file__).parents[1] / "stand_in_server.py"), "--port", "{port}"]
@@ -329,6 +331,32 @@ async def test_a_budget_is_one_for_all_workers(start_engine: StartEngine, tmp_pa
         assert (await again.get("/paceline/lanes"))["budgets"][0]["spent"] == pytest.approx(6 * 0.015)
 
 
+async def test_requests_at_the_same_moment_do_not_exceed_a_budget_together(
+    start_engine: StartEngine, tmp_path: Path
+) -> None:
+    async def after_a_while(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(1.0)
+        await answer(received, wire)
+
+    engine = await start_engine(after_a_while)
+    cloud = (
+        f'[[engine]]\nname = "cloud"\nkind = "openai"\ncloud = true\nurl = "{engine.url}"\n'
+        '[[cloud]]\nname = "m"\ninput_price = 1000.0\noutput_price = 2000.0\n[[budget]]\nlimit = 0.1\n'
+    )
+    async with two_workers(tmp_path, cloud) as workers, AsyncExitStack() as opened:
+        clients = [await opened.enter_async_context(workers.client()) for _ in range(24)]
+        met = await asyncio.gather(*(client.get("/livez") for client in clients))
+        assert len({workers.worker_of(each) for each in met}) == 2
+        asked = CHAT | {"max_tokens": 3}
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=asked) for client in clients))
+        statuses = Counter(each.status_code for each in answers)
+        assert set(statuses) == {200, 402}, statuses
+        assert len(engine.requests) == statuses[200] > 0
+        spent = [(await client.get("/paceline/lanes")).json()["budgets"][0]["spent"] for client in clients]
+        assert spent == pytest.approx([spent[0]] * len(clients)), "all workers tell the same"
+        assert spent[0] <= 0.1
+
+
 async def test_workers_end_with_their_keeper_and_leave_the_address(start_engine: StartEngine, tmp_path: Path) -> None:
     engine = await start_engine()
     async with two_workers(tmp_path, lane("plain", engine.url)) as workers:
@@ -383,3 +411,24 @@ def said_by(command: Sequence[str], folder: Path) -> str:
     )
     assert ended.returncode == 1
     return ended.stderr + ended.stdout
+
+
+async def test_what_placement_learns_is_of_all_workers_and_kept(start_engine: StartEngine, tmp_path: Path) -> None:
+    async def streams(received: Received, wire: Wire) -> None:
+        await asyncio.sleep(0.05)
+        await answer(received, wire)
+
+    engine = await start_engine(streams)
+    cloud = (
+        f'[[engine]]\nname = "cloud"\nkind = "openai"\ncloud = true\nurl = "{engine.url}"\n'
+        '[[cloud]]\nname = "m"\ninput_price = 1.0\noutput_price = 2.0\n'
+    )
+    for told in (1, 2):  # before a restart, and after
+        async with two_workers(tmp_path, cloud) as workers:
+            given = {"x-request-id": f"request-{told}"}
+            assert (await workers.http.post("/v1/chat/completions", json=CHAT, headers=given)).status_code == 200
+            feedback = {"id": f"request-{told}", "good": False}
+            assert (await workers.http.post("/paceline/feedback", json=feedback)).status_code == 200
+        with closing(Memory(tmp_path / "paceline" / KNOWLEDGE)) as memory:
+            judged = {entry.group: entry for entry in memory.load_placement().qualities}
+        assert judged[""].good == 0 and judged[""].count == pytest.approx(told, abs=0.01)

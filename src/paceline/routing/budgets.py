@@ -9,7 +9,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,12 +145,14 @@ class Ledger:
             self._has_said = True
 
 
-class Held(Struct, frozen=True):
+class Held(Struct):
     """What a request is expected to cost, while it runs."""
 
     day: str
     client: str
     amount: float
+    is_agreed: bool = True
+    """Whether it counts everywhere; else, by this process alone."""
 
 
 class Budgets:
@@ -163,6 +165,9 @@ class Budgets:
     def __init__(self, ledger: Book | None = None) -> None:
         self.settings: Sequence[BudgetSettings] = ()
         """The budgets in force; they may be replaced, and what was spent stays."""
+        self.agree: Callable[[Entry], Awaitable[str]] | None = None
+        """Has whoever keeps what several processes spend count an entry, or tell why that may not be; ``None`` where
+        this process spends alone. It does not raise; given up before it has returned, it takes the entry back."""
         self._ledger = ledger
         self._lock = threading.RLock()
         self._spent: dict[str, dict[str, float]] = {}
@@ -177,20 +182,26 @@ class Budgets:
             amount: ``None`` where it is not known; then nothing may be, where a budget counts.
             now_s: in seconds since 1970.
         """
+        return self._refuses(client, amount, _day(now_s))
+
+    def _refuses(self, client: str | None, amount: float | None, today: str) -> str:
         for budget in self.settings:
             if budget.key is not None and budget.key != client:
                 continue
             name = f"the budget of {budget.limit:g} a {budget.per}{f' of {budget.key}' if budget.key else ''}"
             if amount is None:
                 return f"its price is not known, and {name} counts"
-            spent = self.spent(budget, now_s)
+            spent = self._spent_of(budget, today)
             if spent + amount > budget.limit:
                 return f"{name} is spent ({spent:.4g}, and this takes {amount:.4g})"
         return ""
 
     def spent(self, budget: BudgetSettings, now_s: float) -> float:
         """What was spent of a budget in the present day or month, with what running requests are expected to cost."""
-        period = _day(now_s) if budget.per == "day" else _day(now_s)[:7]
+        return self._spent_of(budget, _day(now_s))
+
+    def _spent_of(self, budget: BudgetSettings, today: str) -> float:
+        period = today if budget.per == "day" else today[:7]
         with self._lock:
             return sum(
                 amount
@@ -214,11 +225,41 @@ class Budgets:
             amount: ``None`` where it is not known.
         """
         with self._lock:
-            return self.refuses(client, amount, now_s) or self.hold(client, amount or 0.0, now_s)
+            if refused := self.refuses(client, amount, now_s):
+                return refused
+            if self.agree is None or not self.settings:
+                return self.hold(client, amount or 0.0, now_s)
+            held = Held(_day(now_s), client or "", amount or 0.0, is_agreed=False)
+            self._count(Entry(held.day, held.client, held.amount))
+            return held
+
+    async def agreed(self, held: Held) -> str:
+        """Have what is held count everywhere, before it is spent. Returns why it may not be; then it is not held any
+        more. Empty where it may."""
+        if held.is_agreed or self.agree is None:
+            return ""
+        refused = await self.agree(Entry(held.day, held.client, held.amount))
+        if refused:
+            self.settle(held, 0.0)
+        else:
+            held.is_agreed = True
+        return refused
+
+    def spend_if_left(self, entry: Entry) -> str:
+        """Count an entry of another process, and have it kept, or tell why it may not be spent."""
+        with self._lock:
+            if not (refused := self._refuses(entry.client or None, entry.amount, entry.day)):
+                self.spend(entry)
+            return refused
 
     def settle(self, held: Held, cost: float) -> None:
         """Correct what was held for a request to what it cost."""
-        self._add(held.day, held.client, cost - held.amount)
+        if held.is_agreed:
+            self._add(held.day, held.client, cost - held.amount)
+        else:
+            with self._lock:
+                self._count(Entry(held.day, held.client, -held.amount))
+                self._add(held.day, held.client, cost)
 
     def learn(self, entry: Entry) -> None:
         """Count what another process has spent, which has it kept."""

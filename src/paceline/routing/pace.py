@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from math import exp, log, sqrt
 
-from paceline.routing.remembered import Faded, Paced
+from paceline.routing.remembered import Faded, Paced, PaceSeen
 from paceline.types import Outcome
 
 FIRST_S = 1.0
@@ -40,20 +40,35 @@ class CloudPace:
 
     def learn(self, engine: str, model: str, outcome: Outcome) -> None:
         """Take in an answer that came whole."""
+        if seen := self.seen(engine, model, outcome):
+            self.take_in(seen)
+
+    def seen(self, engine: str, model: str, outcome: Outcome) -> PaceSeen | None:
+        """What an answer that came whole shows; ``None`` where that is nothing."""
         first_s, tokens = outcome.first_byte_s, outcome.observed.completion_tokens
         if not outcome.is_whole or first_s is None or not tokens:
-            return
-        first, rest = self._known.get((engine, model)) or _believed()
+            return None
+        seen_first_s = None
         if outcome.observed.decode_s is not None:  # a stream, whose first byte was its first token's
             rest_s = outcome.total_s - outcome.queue_s - outcome.decision_s - first_s
             if MIN_S <= first_s <= MAX_S:
-                first = _later(first, first_s)
+                seen_first_s = first_s
         else:
+            first, _ = self._known.get((engine, model)) or _believed()
             rest_s = first_s - exp(first.mean)
-        if tokens >= MIN_TOKENS and MIN_S <= rest_s <= MAX_S:
-            rest = _later(rest, max(MIN_S, rest_s / tokens))
-        self._known[engine, model] = first, rest
-        self._known.move_to_end((engine, model))
+        has_rest = tokens >= MIN_TOKENS and MIN_S <= rest_s <= MAX_S
+        return PaceSeen(engine, model, seen_first_s, max(MIN_S, rest_s / tokens) if has_rest else None)
+
+    def take_in(self, seen: PaceSeen) -> None:
+        """Learn what an answer has shown, here or in another process."""
+        key = seen.engine, seen.model
+        first, rest = self._known.get(key) or _believed()
+        if seen.first_s is not None:
+            first = _later(first, seen.first_s)
+        if seen.rest_s is not None:
+            rest = _later(rest, seen.rest_s)
+        self._known[key] = first, rest
+        self._known.move_to_end(key)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 

@@ -20,8 +20,8 @@ from paceline.routing.budgets import Book, Budgets, Held
 from paceline.routing.pace import CloudPace
 from paceline.routing.placement import Timed, Wanted, expected_tokens, rank, scored, strike
 from paceline.routing.privacy import Privacy
-from paceline.routing.quality import Quality
-from paceline.routing.remembered import Remembered
+from paceline.routing.quality import Quality, told_of
+from paceline.routing.remembered import CacheSeen, Lesson, PaceSeen, QualityTold, Remembered
 from paceline.settings import BudgetSettings, Configuration
 from paceline.types import (
     CLIENT_LEFT,
@@ -115,6 +115,8 @@ class Placer:
         self.budgets = Budgets(ledger)
         self.power_meter = PowerMeter(())
         """Tells the machine's power where none is configured; may be replaced."""
+        self.tell: Callable[[Lesson], None] | None = None
+        """Given all that is learned here, for other processes to learn it, too; called in any thread."""
         self.pace = CloudPace()
         self.quality = Quality()
         self._answered: OrderedDict[tuple[str | None, str], tuple[Offer, Signals]] = OrderedDict()
@@ -303,6 +305,19 @@ class Placer:
                 self.budgets.settle(request_open.held.pop(other), 0.0)
             return self._hold(request_open, engine)
 
+    async def agreed(self, decision: Decision, engine: str) -> str:
+        """Why a request that is admitted may not be sent all the same, since other processes have spent what was left;
+        empty where it may. To be awaited behind :meth:`admits`."""
+        with self._lock:
+            request_open = self._open.get(id(decision))
+            held = request_open.held.get(engine) if request_open else None
+        if request_open is None or held is None:
+            return ""
+        if refused := await self.budgets.agreed(held):
+            with self._lock:
+                request_open.held.pop(engine, None)
+        return refused
+
     # When it is over
 
     def billed(self, decision: Decision, outcome: Outcome) -> Outcome:
@@ -350,7 +365,7 @@ class Placer:
             if offer is None or not outcome.is_whole:
                 return
             if offer.is_cloud:
-                self.pace.learn(offer.engine, offer.model, outcome)
+                self._learn(self.pace.seen(offer.engine, offer.model, outcome))
             self._remember(decision, offer, outcome, request_open.tokens[engine])
             if request_open.request_id and decision.signals is not None:
                 self._answered[request_open.client, request_open.request_id] = offer, decision.signals
@@ -367,8 +382,27 @@ class Placer:
         with self._lock:
             if (answered := self._answered.pop((client, request_id), None)) is None:
                 return False
-            self.quality.learn(*answered, is_good)
+            self._learn(told_of(*answered, is_good))
             return True
+
+    def learn(self, lesson: Lesson) -> None:
+        """Know what was learned, here or in another process."""
+        with self._lock:
+            match lesson:
+                case PaceSeen():
+                    self.pace.take_in(lesson)
+                case QualityTold():
+                    self.quality.take_in(lesson)
+                case CacheSeen(engine, share):
+                    before = self._cache_shares.get(engine, CACHE_SHARE)
+                    self._cache_shares[engine] = before + CACHE_FADING * (share - before)
+
+    def _learn(self, lesson: Lesson | None) -> None:
+        """Know it, and tell."""
+        if lesson is not None:
+            self.learn(lesson)
+            if self.tell is not None:
+                self.tell(lesson)
 
     def remembered(self) -> Remembered:
         """What was learned of providers and models, to be kept over restarts."""
@@ -470,9 +504,7 @@ class Placer:
         prompt = (observed.prompt_tokens or 0) + (observed.cached_tokens or 0) or expected.fresh + expected.cached
         before = self._turns.pop(signals.conversation, None)
         if before and before.engine == offer.engine and before.prompt_tokens and observed.cached_tokens is not None:
-            seen = min(1.0, observed.cached_tokens / before.prompt_tokens)
-            share = self._cache_shares.get(offer.engine, CACHE_SHARE)
-            self._cache_shares[offer.engine] = share + CACHE_FADING * (seen - share)
+            self._learn(CacheSeen(offer.engine, min(1.0, observed.cached_tokens / before.prompt_tokens)))
         failures = before.failures if before and signals.turn in FOLLOWS_A_TOOL else 0
         self._turns[signals.conversation] = _Turn(
             self._clock(),

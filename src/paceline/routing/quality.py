@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from math import sqrt
 
-from paceline.routing.remembered import Judged
+from paceline.routing.remembered import Judged, QualityTold
 from paceline.types import Offer, Signals, Task
 
 DECLARED_WEIGHT = 20.0
@@ -48,9 +48,14 @@ class Quality:
 
     def learn(self, offer: Offer, signals: Signals, is_good: bool) -> None:
         """Somebody told whether an answer was good enough."""
-        for group in _groups(offer, signals.task, signals.application):
+        self.take_in(told_of(offer, signals, is_good))
+
+    def take_in(self, told: QualityTold) -> None:
+        """Learn what somebody told, here or in another process."""
+        for name in told.groups:
+            group = told.engine, told.model, name
             good, count = self._sums.pop(group, (0.0, 0.0))
-            self._sums[group] = FADING * good + is_good, FADING * count + 1
+            self._sums[group] = FADING * good + told.is_good, FADING * count + 1
         while len(self._sums) > MAX_GROUPS:
             self._sums.popitem(last=False)
 
@@ -63,6 +68,12 @@ class Quality:
         for judged in qualities:
             if judged.can_be:
                 self._sums[judged.engine, judged.model, judged.group] = judged.good, judged.count
+
+
+def told_of(offer: Offer, signals: Signals, is_good: bool) -> QualityTold:
+    """What it means that an answer to such a request was good enough, or was not."""
+    groups = _groups(offer, signals.task, signals.application)
+    return QualityTold(offer.engine, offer.model, tuple(group for _, _, group in groups), is_good)
 
 
 def _groups(offer: Offer, task: Task, application: str) -> list[_Group]:

@@ -46,6 +46,38 @@ class Judged(Struct, frozen=True):
         return isfinite(self.count) and 0 <= self.good <= self.count
 
 
+class PaceSeen(Struct, frozen=True, tag=True):
+    """How fast one answer of a provider's came."""
+
+    engine: str
+    model: str
+    first_s: float | None
+    """To the first token; ``None`` where that was not seen."""
+    rest_s: float | None
+    """Of each token; ``None`` where it was not seen."""
+
+
+class QualityTold(Struct, frozen=True, tag=True):
+    """Whether one answer was good enough."""
+
+    engine: str
+    model: str
+    groups: tuple[str, ...]
+    """From the widest to the narrowest, as :class:`Judged` has them."""
+    is_good: bool
+
+
+class CacheSeen(Struct, frozen=True, tag=True):
+    """What a provider's cache held of one conversation's earlier prompt."""
+
+    engine: str
+    share: float
+
+
+Lesson = PaceSeen | QualityTold | CacheSeen
+"""One thing that placement learned: the processes of one gateway tell each other."""
+
+
 class Remembered(Struct, frozen=True):
     """All of it."""
 

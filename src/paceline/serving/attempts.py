@@ -2,7 +2,7 @@
 
 from random import uniform
 
-from paceline.serving.errors import EngineGivenUp, EngineLost, LimitReached, NoLane, ServingError
+from paceline.serving.errors import EngineGivenUp, EngineLost, LimitReached, NoLane, NotPlaced, ServingError
 from paceline.serving.failure import Failure
 
 MAX_DELIVERIES = 2
@@ -79,4 +79,6 @@ class Attempts:
             return EngineGivenUp(message, may_pass=True)
         if self._deliveries:
             return EngineLost(message, may_pass=True)
+        if self.failures and set(self.failures.values()) == {Failure.BUDGET}:
+            return NotPlaced(message, "cost")
         return NoLane(message) if limit_s is None else LimitReached(message, limit_s)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -194,7 +194,7 @@ class Pipeline:
         attempts = Attempts()
         refusal: Refusal | None = None
         while lanes := await self._left_to_try(plan, attempts, refusal):
-            if refused := self._router.placer.admits(plan.decision, lanes[0].engine.name, exchange.may_be_billed):
+            if refused := await self._unpaid(plan, lanes[0].engine.name, exchange.may_be_billed):
                 attempts.failed(lanes[0].engine.name, Failure.BUDGET, f"{lanes[0].lane.name}: {refused}")
                 continue
             for lane, begun in await self._tried(exchange, plan, lanes, attempts):
@@ -228,13 +228,16 @@ class Pipeline:
             or second is None
             or not second.engine.is_well
             or after_s is None
-            or self._router.placer.admits(
-                plan.decision, second.engine.name, {first.engine.name} | exchange.may_be_billed
-            )
+            or await self._unpaid(plan, second.engine.name, {first.engine.name} | exchange.may_be_billed)
         ):
             is_last = len(lanes) == 1 and not (first.engine.settings.is_cloud and attempts.has_another)
             return [(first, await exchange.attempt(plan, first, is_last))]
         return await exchange.race(plan, first, second, after_s)
+
+    async def _unpaid(self, plan: Plan, engine: str, beside: Collection[str]) -> str:
+        """Why a request may not be sent to an engine, since that can't be paid; empty where it may."""
+        placer = self._router.placer
+        return placer.admits(plan.decision, engine, beside) or await placer.agreed(plan.decision, engine)
 
     async def _left_to_try(self, plan: Plan, attempts: Attempts, refusal: Refusal | None) -> Sequence[LaneHandle]:
         """The lanes that are left to try, the next one first: of the engines that were not tried, in the decision's

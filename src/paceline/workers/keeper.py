@@ -32,7 +32,7 @@ from paceline.serving.turns import Device
 from paceline.settings import Configuration
 from paceline.sharing import Sharer
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal
-from paceline.workers.messages import Beginning, Feedback, Load, RecentRequests, Setting, Stop
+from paceline.workers.messages import Beginning, Feedback, Learned, Load, RecentRequests, Setting, Stop
 from paceline.workers.one_worker import OneWorker
 from paceline.workers.turns import DeviceState, TurnKeeper, TurnWanted
 
@@ -130,9 +130,11 @@ class Keeper:
             self._storage = Storage(_without_records(self._configuration), self._state_directory)
             opened.push_async_callback(self._storage.close)
             self._budgets = Budgets(self._storage.ledger)
+            self._budgets.settings = self._configuration.budget
             self._router = Router(
                 (), knowledge=await self._storage.knowledge(), conversation_key=self._storage.conversation_key
             )
+            await self._storage.recall(self._router.placer)
             self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
             await self._share(self._configuration)
             opened.push_async_callback(self._end_sharing)
@@ -196,6 +198,7 @@ class Keeper:
                 await self._share(configuration)
             fleet = Fleet(configuration, self._log_directory, self.fleet)
             old, self._configuration, self.fleet = self._configuration, configuration, fleet
+            self._budgets.settings = configuration.budget
             self._number(fleet)
             fleet.start()
             for engine in fleet.engines.values():
@@ -252,6 +255,8 @@ class Keeper:
         channel.on("one request", int, self._recent.find)
         channel.on("feedback", Feedback, partial(self._feedback, worker))
         channel.on("spent", Entry, partial(self._note_spent, worker))
+        channel.on("spend if left", Entry, partial(self._spend_if_left, worker))
+        channel.on("learned", Learned, partial(self._learn_placement, worker))
         channel.on("turn wanted", TurnWanted, worker.turns.grant)
         channel.on("turn over", int, worker.turns.end)
         try:
@@ -379,6 +384,7 @@ class Keeper:
         return Beginning(
             setting=self._setting(),
             spent=self._budgets.entries(),
+            placement=self._router.placer.remembered(),
             state_directory=None if self._state_directory is None else str(self._state_directory),
             log_directory=str(self._log_directory),
         )
@@ -455,6 +461,16 @@ class Keeper:
     def _note_spent(self, worker: OneWorker, entry: Entry) -> None:
         self._budgets.spend(entry)
         self._tell_all("spent", entry, but=worker)
+
+    def _spend_if_left(self, worker: OneWorker, entry: Entry) -> str:
+        """Returns why it may not be spent; empty where it is."""
+        if not (refused := self._budgets.spend_if_left(entry)):
+            self._tell_all("spent", entry, but=worker)
+        return refused
+
+    def _learn_placement(self, worker: OneWorker, learned: Learned) -> None:
+        self._router.placer.learn(learned.lesson)
+        self._tell_all("learned", learned, but=worker)
 
     # The engines
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from paceline.processes.followed import EngineState
 from paceline.routing.budgets import Entry
+from paceline.routing.remembered import Lesson, Remembered
 from paceline.settings import Configuration
 from paceline.workers.turns import DeviceState
 
@@ -33,6 +34,8 @@ class Beginning(Struct, frozen=True, kw_only=True):
 
     setting: Setting
     spent: list[Entry]
+    placement: Remembered
+    """What placement has learned, of all workers and before."""
     state_directory: str | None
     log_directory: str
 
@@ -61,6 +64,12 @@ class Feedback(Struct, frozen=True):
     id: str
     good: bool
     client: str | None
+
+
+class Learned(Struct, frozen=True):
+    """What placement has learned in one worker."""
+
+    lesson: Lesson
 
 
 class Stop(Struct, frozen=True):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from paceline.configuration import ConfigurationError
 from paceline.engines import ENGINES
 from paceline.http.answers import Answers, CurrentSharer, Reload
@@ -21,16 +23,20 @@ from paceline.processes.followed import EngineState, FollowedEngine
 from paceline.records.decision_log import DecisionLog
 from paceline.records.lines import Lines
 from paceline.routing.budgets import Entry
+from paceline.routing.placer import Placer
+from paceline.routing.remembered import Lesson, Remembered
 from paceline.serving.fleet import Fleet, Makers
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.turns import Device
 from paceline.settings import Configuration, DeviceSettings, EngineSettings
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal, T
-from paceline.workers.messages import Beginning, EngineUse, Feedback, Load, RecentRequests, Setting, Stop
+from paceline.workers.messages import Beginning, EngineUse, Feedback, Learned, Load, RecentRequests, Setting, Stop
 from paceline.workers.turns import FREE, DeviceState, SharedDevice
 
 LOAD_INTERVAL_S = 0.1
 """Between two messages about what this worker has to do."""
+BUDGET_TIMEOUT_S = 2.0
+"""For the keeper to tell whether something may be spent; it does so within a millisecond."""
 RELOAD_TIMEOUT_S = 120.0
 """For the keeper and all workers; model files are looked at."""
 
@@ -61,6 +67,7 @@ class Worker:
         channel.on("engines", dict[int, EngineState], self._follow)
         channel.on("devices", dict[str, DeviceState], self._follow_devices)
         channel.on("spent", Entry, self._learn_spent)
+        channel.on("learned", Learned, self._learn_placement)
         channel.on("fewest connections", int, self._note_fewest)
         channel.on("sums", NOTHING, lambda _: self._sums())
         channel.on("requests", int, lambda after: self._started.pipeline.recent.after(after))
@@ -151,6 +158,10 @@ class Worker:
         if self._gateway is not None:
             self._started.pipeline.router.placer.budgets.learn(entry)
 
+    def _learn_placement(self, learned: Learned) -> None:
+        if self._gateway is not None:
+            self._started.pipeline.router.placer.learn(learned.lesson)
+
     def _learn_feedback(self, told: Feedback) -> bool:
         return self._started.pipeline.router.placer.feedback(told.id, told.good, told.client)
 
@@ -211,6 +222,7 @@ class _WorkerParts(Parts, Makers):
         self._channel = channel
         self._listening = listening
         self._book = _KeptElsewhere(beginning.spent, channel)
+        self._placement = beginning.placement
         self._states = dict(beginning.setting.engines)
         self._shared: dict[str, SharedDevice] = {}
 
@@ -244,7 +256,7 @@ class _WorkerParts(Parts, Makers):
         return fleet
 
     def storage(self, configuration: Configuration, directory: Path | None) -> Storage:
-        return Storage(configuration, directory, self._book)
+        return _SharedStorage(configuration, directory, self._book, self._placement)
 
     def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: CurrentSharer) -> Answers:
         self.own_answers = _AnswersOfAll(pipeline, log, sharer, self._channel)
@@ -292,10 +304,52 @@ class _KeptElsewhere:
         self._loop = asyncio.get_running_loop()
 
     def add(self, entry: Entry) -> None:
-        self._loop.call_soon_threadsafe(self._channel.tell, "spent", entry)
+        self.tell("spent", entry)
+
+    def tell(self, name: str, content: object) -> None:
+        """Have the keeper know something; called in any thread."""
+        self._loop.call_soon_threadsafe(self._channel.tell, name, content)
+
+    def tell_learned(self, lesson: Lesson) -> None:
+        """The same of what placement has learned."""
+        self.tell("learned", Learned(lesson))
+
+    async def spend_if_left(self, entry: Entry) -> str:
+        """Returns why it may not be spent. What is not known in time may not; given up, it is taken back."""
+        asking = asyncio.ensure_future(self._channel.ask("spend if left", entry, str, BUDGET_TIMEOUT_S))
+        try:
+            return await asyncio.shield(asking)
+        except (Lost, Refusal) as error:
+            return f"whether a budget allows it can't be told: {error}"
+        except asyncio.CancelledError:
+            asking.add_done_callback(lambda asked: self._take_back(entry, asked))
+            raise
+
+    def _take_back(self, entry: Entry, asked: asyncio.Future[str]) -> None:
+        if not asked.cancelled() and asked.exception() is None and not asked.result():
+            self._channel.tell("spent", replace(entry, amount=-entry.amount))
 
     def close(self) -> None:
         pass  # it was told
+
+
+class _SharedStorage(Storage):
+    """Of what placement knows, the keeper keeps what all workers have learned.
+
+    Args:
+        placement: that by now.
+    """
+
+    def __init__(
+        self, configuration: Configuration, directory: Path | None, book: _KeptElsewhere, placement: Remembered
+    ) -> None:
+        super().__init__(configuration, directory, book)
+        self._book, self._placement = book, placement
+
+    async def recall(self, placer: Placer) -> None:
+        placer.recall(self._placement)
+        placer.tell = self._book.tell_learned
+        placer.budgets.agree = self._book.spend_if_left
 
 
 class _AnswersOfAll(Answers):
