@@ -70,7 +70,7 @@ format: .venv/installed-dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and all caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache
 
 .venv/installed-run: pyproject.toml scripts/set_up.py
 	@$(SET_UP) run

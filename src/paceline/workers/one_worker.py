@@ -16,10 +16,6 @@ from paceline.workers.turns import TurnKeeper
 SUMS_TIMEOUT_S = 2.0
 """For a worker to tell what it has counted; one that is late counts with what it told last."""
 
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""For numpy, unless the user says otherwise: its matrices are small here, and threads that wait for each other would
-take the processor from the other workers."""
-
 
 class OneWorker:
     """Made by :meth:`start`.
@@ -55,7 +51,6 @@ class OneWorker:
             self._process = await asyncio.create_subprocess_exec(
                 *_command(its.fileno(), listening.fileno()),
                 pass_fds=(its.fileno(), listening.fileno()),
-                env=ONE_THREAD | os.environ,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the keeper, which has the answers finished first
             )
