@@ -12,6 +12,7 @@ from paceline.decision import Knowledge, decide, predict
 from paceline.routing.router import Router
 from paceline.settings import RoutingSettings, SharingSettings
 from paceline.sharing import News, Sharer, Store, new_origin, open_store
+from paceline.sharing.presence import peers, presence
 from paceline.types import Api, Lane, LaneState, Observation, Outcome, Request, Signals, Strategy, Task
 
 LANES = [
@@ -224,6 +225,15 @@ def test_requests_that_others_have_in_flight_count(tmp_path: Path) -> None:
     until(lambda: router.peers.count == 0)
     assert {each.concurrent for each in router.choose(REQUEST, CODE, here).predictions.values()} == {0}
     sharer.stop()
+
+
+def test_one_that_only_keeps_what_others_learn_takes_no_part_of_what_is_explored() -> None:
+    busy = [replace(LANES[0], machine="gpu:8080", running=2)]
+    keeping, deciding = presence(1.0, busy, decides=False), presence(2.0, busy)
+    assert peers([keeping]).count == 0
+    both = peers([keeping, deciding])
+    assert both.count == 1
+    assert [load.running for load in both.loads.values()] == [4]
 
 
 def test_each_of_several_routers_explores_less() -> None:

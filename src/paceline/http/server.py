@@ -412,8 +412,9 @@ def sharer_of(
     router: Router,
     lanes: Callable[[], Sequence[LaneState]] = tuple,
     keep_key: Callable[[bytes], None] = lambda _: None,
+    decides: bool = True,
 ) -> Sharer | None:
-    """What shares what the router learns, if that is wanted; not started yet. The last two are as for
+    """What shares what the router learns, if that is wanted; not started yet. The last three are as for
     :class:`Sharer`.
 
     Raises:
@@ -428,7 +429,7 @@ def sharer_of(
         store = open_store(address, settings.group)
     except CannotOpen as error:
         raise ConfigurationError(f"sharing.store: {error}") from error
-    return Sharer(router, store, new_origin(), settings, lanes=lanes, keep_key=keep_key)
+    return Sharer(router, store, new_origin(), settings, lanes=lanes, keep_key=keep_key, decides=decides)
 
 
 def listen(server: ServerSettings) -> socket.socket:

@@ -34,17 +34,24 @@ SECRETS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("pypi-",), r"pypi-[A-Za-z0-9_-]{40}"),
     (("hf_",), r"\bhf_[A-Za-z0-9]{30}"),
     (("SG.",), r"\bSG\.[A-Za-z0-9_-]{16,32}+\.[A-Za-z0-9_-]{16}"),
+    (("hooks.slack.com/",), r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{16}"),
+    (("discord",), r"discord(?:app)?\.com/api/webhooks/[0-9]{17,20}/[A-Za-z0-9_-]{16}"),
+    ((":aa",), r"\b[0-9]{8,10}:AA[A-Za-z0-9_-]{32}"),
+    (("sk", "ac"), r"\b(?:SK|AC)[0-9a-f]{32}\b"),
+    (("-us",), r"\b[0-9a-f]{32}-us[0-9]{1,2}\b"),
+    (("sq0",), r"\bsq0[a-z]{3}-[A-Za-z0-9_-]{22}"),
+    (("accountkey",), r"(?i)accountkey\s{0,2}+=\s{0,2}+[A-Za-z0-9+/]{40}"),
     ((".eyJ",), r"\beyJ[A-Za-z0-9_-]{10,512}+\.eyJ[A-Za-z0-9_-]{10}"),
     (("://",), r"://[^\s:/@\"]{1,64}+:[^\s:/@\"]{3,128}+@"),
     (
         ("key", "secret", "passw"),
-        r"(?i)(?:api_?key|secret|passw(?:or)?d)[\"']?\s{0,2}+[:=]\s{0,2}+[\"']?[A-Za-z0-9+/_-]{16}",
+        r"(?i)(?:api_?key|secret(?:_access_key)?|passw(?:or)?d)[\"']?\s{0,2}+[:=]\s{0,2}+[\"']?[A-Za-z0-9+/_-]{16}",
     ),
 )
 """Shapes of keys and passwords, each behind what is looked for first, in any case, since that is quick: private keys
-(RFC 7468); AWS, GitHub, GitLab, Slack, OpenAI and Anthropic, Stripe, Google, npm, PyPI, Hugging Face, SendGrid, as
-their documentation has them; JSON Web Tokens (RFC 7519); addresses with a password; assignments to what is called a key
-or a password."""
+(RFC 7468); AWS, GitHub, GitLab, Slack, OpenAI and Anthropic, Stripe, Google, npm, PyPI, Hugging Face, SendGrid,
+Discord, Telegram, Twilio, Mailchimp, Square, Azure storage, as their documentation has them; JSON Web Tokens (RFC
+7519); addresses with a password; assignments to what is called a key or a password."""
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "b": "\b", '"': '"', "/": "/"}
 _PIECES = tuple((f"\\{escape}".encode(), plain.encode()) for escape, plain in _ESCAPES.items())
 _UNICODE = re.compile(r"(?:\\+u[0-9a-fA-F]{4})+")

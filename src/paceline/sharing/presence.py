@@ -18,11 +18,13 @@ class Presence(Struct, frozen=True):
     """Since when it shares, in seconds since 1970: who does so for longest writes the snapshot."""
     loads: list[tuple[str, str, int, int]] = []
     """Machine and strategy of lanes in use, and how many requests run and wait there."""
+    decides: bool = True
+    """Whether it decides on requests, and so tries out lanes; one that only keeps what others learn does not."""
 
 
-def presence(started_s: float, lanes: Sequence[LaneState]) -> Presence:
+def presence(started_s: float, lanes: Sequence[LaneState], decides: bool = True) -> Presence:
     busy = [lane for lane in lanes if lane.running or lane.waiting][:MAX_LOADS]
-    return Presence(started_s, [(*place_of(lane), lane.running, lane.waiting) for lane in busy])
+    return Presence(started_s, [(*place_of(lane), lane.running, lane.waiting) for lane in busy], decides)
 
 
 def peers(others: Iterable[Presence]) -> Peers:
@@ -30,7 +32,7 @@ def peers(others: Iterable[Presence]) -> Peers:
     loads: dict[Place, Load] = {}
     count = 0
     for other in others:
-        count += 1
+        count += other.decides
         for machine, strategy, running, waiting in other.loads[:MAX_LOADS]:
             before = loads.get(Place(machine, strategy), Load())
             more = Load(before.running + max(0, running), before.waiting + max(0, waiting))

@@ -85,6 +85,7 @@ class Sharer:
         router: its knowledge is not to be replaced as long as it shares.
         origin: as :func:`new_origin` makes it; unique among all that share, also over restarts.
         lanes: tells this router's lanes with their load, for others to take into account; called in the thread.
+        decides: whether the router is asked for decisions.
         keep_key: given the key by which all know conversations, where it is another than the router's own; called in
             the thread.
     """
@@ -98,6 +99,7 @@ class Sharer:
         *,
         lanes: Callable[[], Sequence[LaneState]] = tuple,
         keep_key: Callable[[bytes], None] = lambda _: None,
+        decides: bool = True,
     ) -> None:
         self.settings = settings
         self._router = router
@@ -105,6 +107,7 @@ class Sharer:
         self._origin = origin
         self._lanes = lanes
         self._keep_key = keep_key
+        self._decides = decides
         self._sharing = Sharing(router.knowledge, origin)
         self._started_s = time.time()
         self._has_joined = False
@@ -300,7 +303,9 @@ class Sharer:
     def _meet(self) -> None:
         """Tell that this router is here, and what it has in flight; and hear the same of others."""
         lifetime_s = max(MIN_PRESENT_S, PRESENT_INTERVALS * self._interval_s)
-        self._store.write("present", self._origin, encoded(presence(self._started_s, self._lanes())), lifetime_s)
+        self._store.write(
+            "present", self._origin, encoded(presence(self._started_s, self._lanes(), self._decides)), lifetime_s
+        )
         others: dict[str, Presence] = {}
         for origin, content in self._store.read("present").items():
             try:

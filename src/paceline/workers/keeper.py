@@ -358,7 +358,7 @@ class Keeper:
         Raises:
             ConfigurationError: there is no such store; the old one stays.
         """
-        sharer = sharer_of(self._for_workers(configuration), self._router)
+        sharer = sharer_of(self._for_workers(configuration), self._router, decides=False)
         assert sharer is not None  # workers always have a store
         await self._end_sharing()
         self._sharer = sharer
