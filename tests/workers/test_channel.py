@@ -129,3 +129,17 @@ async def test_a_turn_that_is_granted_as_it_is_given_up_is_nobodys() -> None:
     with pytest.raises(Refusal):
         await granting
     assert (card.running, card.holder) == (0, None)
+
+
+async def test_a_turn_that_is_given_up_in_the_same_breath_is_nobodys(pair: Pair) -> None:
+    card = Device(takes_turns=True)
+    keeper = TurnKeeper({"card": card})
+    pair.two.on("turn wanted", TurnWanted, keeper.grant)
+    pair.two.on("turn over", int, keeper.end)
+    await pair.open()
+    asking = asyncio.create_task(pair.one.ask("turn wanted", TurnWanted(7, "card", "one", 1), float))
+    await asyncio.sleep(0)
+    pair.one.tell("turn over", 7)  # both are read at once
+    with pytest.raises(Refusal, match="no longer wanted"):
+        await asking
+    assert (card.running, card.holder) == (0, None)

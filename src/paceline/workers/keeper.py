@@ -302,6 +302,7 @@ class Keeper:
         self._tell_fewest()
 
     def _note_end(self, worker: OneWorker) -> None:
+        worker.turns.end_all()
         if not worker.ready.done():
             worker.ready.set_exception(Lost("it has ended"))
             worker.ready.exception()  # which somebody may wait for, or nobody
