@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.patient import until
 
+from paceline.routing.budgets import Entry
 from paceline.serving.turns import Device
+from paceline.workers import worker as module
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal
 from paceline.workers.turns import SharedDevice, TurnKeeper, TurnWanted
+from paceline.workers.worker import _KeptElsewhere
 
 
 class Pair:
@@ -143,3 +146,23 @@ async def test_a_turn_that_is_given_up_in_the_same_breath_is_nobodys(pair: Pair)
     with pytest.raises(Refusal, match="no longer wanted"):
         await asking
     assert (card.running, card.holder) == (0, None)
+
+
+async def test_what_the_keeper_counts_too_late_is_taken_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUDGET_TIMEOUT_S", 0.05)
+    go = asyncio.Event()
+    spent: list[float] = []
+
+    async def count_late(entry: Entry) -> str:
+        await go.wait()
+        spent.append(entry.amount)
+        return ""
+
+    pair.two.on("spend if left", Entry, count_late)
+    pair.two.on("spent", Entry, lambda entry: spent.append(entry.amount))
+    await pair.open()
+    book = _KeptElsewhere([], pair.one)
+    assert "not told within" in await book.spend_if_left(Entry("2026-11-30", "", 2.0))
+    go.set()
+    await until(lambda: len(spent) == 2)
+    assert spent == [2.0, -2.0]

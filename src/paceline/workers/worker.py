@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,13 +317,17 @@ class _KeptElsewhere:
 
     async def spend_if_left(self, entry: Entry) -> str:
         """Returns why it may not be spent. What is not known in time may not; given up, it is taken back."""
-        asking = asyncio.ensure_future(self._channel.ask("spend if left", entry, str, BUDGET_TIMEOUT_S))
+        asking = asyncio.ensure_future(self._channel.ask("spend if left", entry, str, within_s=None))
         try:
-            return await asyncio.shield(asking)
+            async with asyncio.timeout(BUDGET_TIMEOUT_S):
+                return await asyncio.shield(asking)
         except (Lost, Refusal) as error:
             return f"whether a budget allows it can't be told: {error}"
+        except TimeoutError:
+            asking.add_done_callback(partial(self._take_back, entry))
+            return f"whether a budget allows it was not told within {BUDGET_TIMEOUT_S:g} s"
         except asyncio.CancelledError:
-            asking.add_done_callback(lambda asked: self._take_back(entry, asked))
+            asking.add_done_callback(partial(self._take_back, entry))
             raise
 
     def _take_back(self, entry: Entry, asked: asyncio.Future[str]) -> None:
