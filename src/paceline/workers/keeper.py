@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -52,8 +53,6 @@ AGREEMENT_TIMEOUT_S = 3.0
 """For what others told to be learned, at the beginning and at the end."""
 KEEPS = "keep a worker"
 """Name of the tasks that start workers again."""
-K = TypeVar("K")
-V = TypeVar("V")
 log = logging.getLogger("paceline.workers")
 
 
@@ -103,6 +102,8 @@ class Keeper:
         """What workers had counted that have ended."""
         self._recent = _Recent()
         self._numbers: dict[Supervisor, int] = {}
+        self._next_number = count(1)
+        """No number is given twice: a worker may still know who had it."""
         self._retiring: set[EngineHandle] = set()
         self._told_engines: dict[int, EngineState] = {}
         self._told_devices: dict[str, DeviceState] = {}
@@ -110,7 +111,7 @@ class Keeper:
         self._opened = AsyncExitStack()
         self._reloading = asyncio.Lock()
         self._asked_to_stop = asyncio.Event()
-        self._drains = self._is_stopping_now = False
+        self._drains = self._is_stopping_now = self._engines_are_stopped = False
         self._stopped: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -136,7 +137,7 @@ class Keeper:
             )
             await self._storage.recall(self._router.placer)
             self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
-            await self._share(self._configuration)
+            await self._share_by(self._made_sharer(self._configuration))
             opened.push_async_callback(self._end_sharing)
             await self._agreed(since_s=0.0)  # so that workers begin with what was learned before
             # 3. The engines.
@@ -190,13 +191,18 @@ class Keeper:
 
         Raises:
             ConfigurationError: the configuration has errors, and the old one stays in force.
+            RuntimeError: the gateway does not run.
         """
         async with self._reloading:
+            if self._engines_are_stopped:
+                raise RuntimeError("the gateway does not run")
+            # 1. All that may be refused.
             configuration = await asyncio.to_thread(self._load)
             Access(configuration)
-            if configuration.sharing != self._configuration.sharing:
-                await self._share(configuration)
+            shares_otherwise = configuration.sharing != self._configuration.sharing
+            sharer = self._made_sharer(configuration) if shares_otherwise else None
             fleet = Fleet(configuration, self._log_directory, self.fleet)
+            # 2. It is in force.
             old, self._configuration, self.fleet = self._configuration, configuration, fleet
             self._budgets.settings = configuration.budget
             self._number(fleet)
@@ -207,6 +213,9 @@ class Keeper:
             self._retiring |= set(fleet.retired)
             for worker in self._workers.values():
                 worker.turns.devices = self._devices()
+            if sharer is not None:
+                await self._share_by(sharer)
+            # 3. In the workers, too.
             setting = self._setting()
             results = await asyncio.gather(
                 *(worker.channel.ask("setting", setting, NOTHING) for worker in self._serving()), return_exceptions=True
@@ -297,6 +306,7 @@ class Keeper:
         worker.turns.end_all()
         if worker.sums is not None:
             self._departed = worker.sums.ended(self._departed)
+            worker.sums = None  # so that it counts once, however often another one can't be started
         if self._workers.get(worker.index) is worker:
             del self._workers[worker.index]
         self._tell_fewest()
@@ -333,7 +343,6 @@ class Keeper:
     async def _end_workers(self) -> None:
         """Have them finish their answers, and end."""
         server = self._configuration.server
-        await self._refreshed()
         self._listening.close()  # theirs are open while they drain
         running = sum(worker.load.in_flight for worker in self._workers.values())
         if running and not self._is_stopping_now:
@@ -353,14 +362,17 @@ class Keeper:
             await asyncio.wait(late)
         await self._agreed(since_s=asyncio.get_running_loop().time())  # so that what they told last is kept
 
-    async def _share(self, configuration: Configuration) -> None:
-        """Learn what the workers do, by the store that a configuration wants.
+    def _made_sharer(self, configuration: Configuration) -> Sharer:
+        """What learns what the workers do, by the store that a configuration wants.
 
         Raises:
-            ConfigurationError: there is no such store; the old one stays.
+            ConfigurationError: there is no such store.
         """
         sharer = sharer_of(self._for_workers(configuration), self._router, decides=False)
         assert sharer is not None  # workers always have a store
+        return sharer
+
+    async def _share_by(self, sharer: Sharer) -> None:
         await self._end_sharing()
         self._sharer = sharer
         sharer.start()
@@ -430,18 +442,14 @@ class Keeper:
     async def _reload_asked(self) -> dict[str, Any]:
         try:
             return await self.reload()
-        except ConfigurationError as error:
+        except (ConfigurationError, RuntimeError) as error:
             raise Refusal(str(error)) from error
 
     async def _reload_told(self) -> None:
         try:
             log.info("configuration taken up: %s", await self.reload())
-        except ConfigurationError as error:
+        except (ConfigurationError, RuntimeError) as error:
             log.error("the configuration is not taken up, the old one stays in force:\n%s", error)
-
-    async def _refreshed(self) -> Sequence[GatewaySums]:
-        found = await asyncio.gather(*(worker.refresh_sums() for worker in self._serving()))
-        return [sums for sums in found if sums is not None]
 
     async def _others(self, asking: OneWorker) -> list[GatewaySums]:
         """What all but one have counted, those that have ended, too."""
@@ -479,8 +487,7 @@ class Keeper:
         """Give each engine that is looked after here its number, by which workers know it."""
         for handle in fleet.engines.values():
             if handle.supervisor not in self._numbers:
-                number = max(self._numbers.values(), default=0) + 1
-                self._numbers[handle.supervisor] = number
+                number = self._numbers[handle.supervisor] = next(self._next_number)
                 handle.supervisor.use_elsewhere = partial(self._use, number)
 
     def _use(self, number: int) -> Use:
@@ -523,7 +530,8 @@ class Keeper:
         del self._numbers[handle.supervisor]
 
     async def _stop_engines(self) -> None:
-        async with self._reloading:
+        async with self._reloading:  # whose new engines are to be stopped, too
+            self._engines_are_stopped = True
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             await self._storage.save(self._router)
 
@@ -579,11 +587,6 @@ class _Recent:
             return ()
         worker.last_request = answer.last
         return answer.requests
-
-
-def _otherwise(now: Mapping[K, V], before: Mapping[K, V]) -> dict[K, V]:
-    """What is not as it was."""
-    return {key: value for key, value in now.items() if before.get(key) != value}
 
 
 def _without_records(configuration: Configuration) -> Configuration:
