@@ -272,6 +272,30 @@ async def test_a_reload_reaches_all_workers(start_engine: StartEngine, tmp_path:
         await until(lambda: not [child for child in workers.keeper.children() if "stand_in" in str(child.cmdline())])
 
 
+async def test_answers_outlast_reloads_that_take_their_engine_away(start_engine: StartEngine, tmp_path: Path) -> None:
+    engine = await start_engine()
+    slow = f'[[engine]]\nname = "own"\nkind = "llama.cpp"\nlaunch = {json.dumps([*STAND_IN, "--behave", "slow"])}\n'
+    async with two_workers(tmp_path, slow + lane("plain", engine.url)) as workers:
+
+        def engines() -> list[psutil.Process]:
+            return [child for child in workers.keeper.children() if "stand_in" in str(child.cmdline())]
+
+        async def whole() -> bool:
+            body, headers = CHAT | {"stream": True}, {"x-paceline-lane": "own"}
+            async with workers.client() as http:
+                answer = await http.post("/v1/chat/completions", json=body, headers=headers)
+                return answer.content.endswith(b"data: [DONE]\n\n")
+
+        assert await whole()
+        streams = [asyncio.create_task(whole()) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        for name in ("plain", "other"):
+            workers.file.write_text(lane(name, engine.url))
+            assert (await workers.http.post("/paceline/reload")).status_code == 200
+        assert [await stream for stream in streams] == [True] * 4
+        await until(lambda: not engines())
+
+
 async def test_engines_of_a_device_take_turns_over_all_workers(start_engine: StartEngine, tmp_path: Path) -> None:
     running: Counter[str] = Counter()
     together: list[dict[str, int]] = []

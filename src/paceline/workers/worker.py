@@ -143,9 +143,9 @@ class Worker:
     async def _take_up(self, setting: Setting) -> None:
         gateway = self._started
         assert self._parts is not None
-        self._parts.setting = setting
+        self._parts.take_up(setting)
         await gateway.reload()
-        self._parts.follow(setting.engines)
+        self._channel.tell("load", self._load())  # so that the keeper knows what still runs on engines that go
 
     def _follow(self, states: dict[int, EngineState]) -> None:
         if self._parts is not None:
@@ -225,7 +225,14 @@ class _WorkerParts(Parts, Makers):
         self._book = _KeptElsewhere(beginning.spent, channel)
         self._placement = beginning.placement
         self._states = dict(beginning.setting.engines)
+        self._device_states = dict(beginning.setting.devices)
         self._shared: dict[str, SharedDevice] = {}
+
+    def take_up(self, setting: Setting) -> None:
+        """Have the next fleet made by it."""
+        self.setting = setting
+        self.follow(setting.engines)
+        self.follow_devices(setting.devices)
 
     def follow(self, states: dict[int, EngineState]) -> None:
         """Have engines taken up as they are."""
@@ -236,6 +243,7 @@ class _WorkerParts(Parts, Makers):
 
     def follow_devices(self, states: dict[str, DeviceState]) -> None:
         """The same of devices."""
+        self._device_states |= states
         for name, state in states.items():
             if name in self._shared:
                 self._shared[name].follow(state)
@@ -250,7 +258,7 @@ class _WorkerParts(Parts, Makers):
 
     def fleet(self, configuration: Configuration, log_directory: Path, previous: Fleet | None) -> Fleet:
         fleet = Fleet(configuration, log_directory, previous, self)
-        in_use = set(self.setting.numbers.values())
+        in_use = self.setting.engines.keys()  # those that the keeper waits for to be out of use, too
         for number in [number for number in self.followed if number not in in_use]:
             if self.followed[number] not in {handle.supervisor for handle in fleet.retired}:
                 del self.followed[number]
@@ -291,7 +299,7 @@ class _WorkerParts(Parts, Makers):
             name=settings.name,
             channel=self._channel,
         )
-        shared.follow(self.setting.devices.get(settings.name, FREE))
+        shared.follow(self._device_states.get(settings.name, FREE))
         self._shared[settings.name] = shared
         return shared
 
