@@ -11,6 +11,7 @@ from paceline.routing.budgets import Entry
 from paceline.serving.turns import Device
 from paceline.workers import worker as module
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal
+from paceline.workers.one_worker import OneWorker
 from paceline.workers.turns import SharedDevice, TurnKeeper, TurnWanted
 from paceline.workers.worker import _KeptElsewhere
 
@@ -166,3 +167,20 @@ async def test_what_the_keeper_counts_too_late_is_taken_back(pair: Pair, monkeyp
     go.set()
     await until(lambda: len(spent) == 2)
     assert spent == [2.0, -2.0]
+
+
+async def test_what_a_worker_misses_while_it_starts_it_is_told_when_it_serves(pair: Pair) -> None:
+    heard: list[str] = []
+    pair.two.on("news", str, heard.append)
+    await pair.open()
+    worker = OneWorker(0, pair.one, TurnKeeper({}))
+    worker.tell("news", "is part of what it begins with")
+    worker.begins_with_all(generation=3)
+    worker.tell("news", "first")
+    worker.tell("news", "second")
+    await asyncio.sleep(0.05)
+    assert (worker.is_serving, heard) == (False, [])
+    worker.serves()
+    worker.tell("news", "third")
+    await until(lambda: len(heard) == 3)
+    assert heard == ["first", "second", "third"]

@@ -105,6 +105,8 @@ class Keeper:
         self._next_number = count(1)
         """No number is given twice: a worker may still know who had it."""
         self._retiring: set[EngineHandle] = set()
+        self._generation = 0
+        """Of the configuration in force: how many there were before."""
         self._told_engines: dict[int, EngineState] = {}
         self._told_devices: dict[str, DeviceState] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -171,7 +173,7 @@ class Keeper:
         """As :meth:`paceline.http.server.Gateway.ask_to_stop`."""
         if self._asked_to_stop.is_set():
             self._is_stopping_now = True
-            self._tell_all("stop", Stop(drains=False, at_once=True))
+            self._have_all_stop(Stop(drains=False, at_once=True))
             return
         self._drains = drains
         self._asked_to_stop.set()
@@ -204,6 +206,7 @@ class Keeper:
             fleet = Fleet(configuration, self._log_directory, self.fleet)
             # 2. It is in force.
             old, self._configuration, self.fleet = self._configuration, configuration, fleet
+            self._generation += 1
             self._budgets.settings = configuration.budget
             self._number(fleet)
             fleet.start()
@@ -216,16 +219,18 @@ class Keeper:
             if sharer is not None:
                 await self._share_by(sharer)
             # 3. In the workers, too.
-            setting = self._setting()
-            results = await asyncio.gather(
-                *(worker.channel.ask("setting", setting, NOTHING) for worker in self._serving()), return_exceptions=True
-            )
-            for result in results:
-                if isinstance(result, BaseException):  # it ended meanwhile, and begins with the new one
-                    log.error("a worker has not taken up the configuration: %s", result)
+            await asyncio.gather(*(self._give_setting(worker) for worker in self._serving()))
             for handle in fleet.retired:
                 self._in_background(self._retire(handle))
             return changes(old, configuration, fleet)
+
+    async def _give_setting(self, worker: OneWorker) -> None:
+        """Have a worker take up the configuration in force; one that ends meanwhile begins with it."""
+        worker.generation = self._generation
+        try:
+            await worker.channel.ask("setting", self._setting(), NOTHING)
+        except (Lost, Refusal) as error:
+            log.error("a worker has not taken up the configuration: %s", error)
 
     # The workers
 
@@ -252,7 +257,7 @@ class Keeper:
         channel = Channel(on_end=lambda: self._note_end(worker))
         worker = OneWorker(index, channel, TurnKeeper(self._devices()))
         channel.on("begin", int, lambda _: self._begin(worker))
-        channel.on("ready", NOTHING, lambda _: worker.ready.set_result(None))
+        channel.on("ready", NOTHING, lambda _: self._note_ready(worker))
         channel.on("cannot start", str, lambda why: worker.ready.set_exception(ConfigurationError(why)))
         channel.on("load", Load, partial(self._note_load, worker))
         channel.on("last sums", GatewaySums, lambda sums: setattr(worker, "sums", sums))
@@ -274,6 +279,12 @@ class Keeper:
             raise CannotStart(f"worker {index} can't be started: {error}") from error
         self._workers[index] = worker
         return worker
+
+    def _note_ready(self, worker: OneWorker) -> None:
+        worker.serves()
+        self._tell_fewest()
+        if worker.generation != self._generation:  # there was a reload while it started
+            self._in_background(self._give_setting(worker))
 
     async def _keep(self, worker: OneWorker) -> None:
         """Start a worker again whenever it has ended, until the gateway stops."""
@@ -324,8 +335,8 @@ class Keeper:
         while True:
             await asyncio.sleep(SUMS_INTERVAL_S)
             await asyncio.gather(*(worker.refresh_sums() for worker in self._workers.values()))
-            for worker in self._serving():
-                if loop.time() - worker.heard_s > HUNG_AFTER_S:
+            for worker in list(self._workers.values()):
+                if loop.time() - worker.heard_s > (HUNG_AFTER_S if worker.is_serving else START_TIMEOUT_S):
                     log.error("worker %d (process %d) hangs and is killed", worker.index, worker.pid)
                     worker.kill()
             if loop.time() - saved_s >= SAVE_EVERY_S:
@@ -338,7 +349,12 @@ class Keeper:
     def _tell_all(self, name: str, content: object, but: OneWorker | None = None) -> None:
         for worker in self._workers.values():
             if worker is not but:
-                worker.channel.tell(name, content)
+                worker.tell(name, content)
+
+    def _have_all_stop(self, how: Stop) -> None:
+        """Those that start still, too."""
+        for worker in self._workers.values():
+            worker.channel.tell("stop", how)
 
     async def _end_workers(self) -> None:
         """Have them finish their answers, and end."""
@@ -350,7 +366,7 @@ class Keeper:
         keeping = [task for task in self._background if task.get_name() == KEEPS]
         for task in keeping:
             task.cancel()
-        self._tell_all("stop", Stop(drains=self._drains, at_once=self._is_stopping_now))
+        self._have_all_stop(Stop(drains=self._drains, at_once=self._is_stopping_now))
         limit_s = server.shutdown_grace_s + (server.drain_s if self._drains else 0) + LAST_WORDS_S
         workers = list(self._workers.values())
         if not workers:
@@ -394,6 +410,8 @@ class Keeper:
     # What they ask and tell
 
     def _begin(self, worker: OneWorker) -> Beginning:
+        worker.begins_with_all(self._generation)
+        worker.turns.devices = self._devices()
         return Beginning(
             setting=self._setting(),
             spent=self._budgets.entries(),
