@@ -430,6 +430,7 @@ class Keeper:
             },
             engines=self._engine_states(),
             devices=self._device_states(),
+            shares=self._configuration.sharing.store is not None,
         )
 
     def _for_workers(self, configuration: Configuration) -> Configuration:
@@ -472,8 +473,9 @@ class Keeper:
     async def _others(self, asking: OneWorker) -> list[GatewaySums]:
         """What all but one have counted, those that have ended, too."""
         others = [worker for worker in self._serving() if worker is not asking]
+        departed = self._departed  # before they are asked: one that ends meanwhile is not to count twice
         found = await asyncio.gather(*(worker.refresh_sums() for worker in others))
-        return [sums for sums in (*found, self._departed) if sums is not None]
+        return [sums for sums in (*found, departed) if sums is not None]
 
     async def _recent_after(self, number: int) -> dict[str, Any]:
         return await self._recent.after(number, self._serving())

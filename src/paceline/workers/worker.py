@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from paceline.configuration import ConfigurationError
 from paceline.engines import ENGINES
 from paceline.http.answers import Answers, CurrentSharer, Reload
+from paceline.http.errors import RETRY_AFTER_S, ApiError
 from paceline.http.own_process import calm_garbage_collector, calm_matrices, say
 from paceline.http.server import Gateway, Parts
 from paceline.http.storage import Storage
@@ -268,7 +269,9 @@ class _WorkerParts(Parts, Makers):
         return _SharedStorage(configuration, directory, self._book, self._placement)
 
     def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: CurrentSharer) -> Answers:
-        self.own_answers = _AnswersOfAll(pipeline, log, sharer, self._channel)
+        self.own_answers = _AnswersOfAll(
+            pipeline, log, lambda: sharer() if self.setting.shares else None, self._channel
+        )
         return self.own_answers
 
     # Of a fleet
@@ -376,11 +379,15 @@ class _AnswersOfAll(Answers):
         """
         Raises:
             ConfigurationError: it has errors; nothing was changed.
+            ApiError: 503, the keeper has ended, or takes too long.
         """
         try:
             return await self._channel.ask("reload", None, dict[str, Any], RELOAD_TIMEOUT_S)
         except Refusal as error:
             raise ConfigurationError(str(error)) from error
+        except Lost as error:
+            message = f"whether the configuration is taken up is not known: {error}; look at the log, and try again"
+            raise ApiError(503, message, retry_after_s=RETRY_AFTER_S) from error
 
     async def others(self) -> Sequence[GatewaySums]:
         return await self._asked("others", None, list[GatewaySums], [])
