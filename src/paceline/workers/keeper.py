@@ -313,13 +313,13 @@ class Keeper:
                 await asyncio.sleep(BACKOFF_S[-1])
 
     def _forget(self, worker: OneWorker) -> None:
-        """Keep what it had counted, and give back what it held."""
+        """Keep what it had counted, and give back what it held; once, however often another one can't be started."""
+        if self._workers.get(worker.index) is not worker:
+            return
+        del self._workers[worker.index]
         worker.turns.end_all()
         if worker.sums is not None:
             self._departed = worker.sums.ended(self._departed)
-            worker.sums = None  # so that it counts once, however often another one can't be started
-        if self._workers.get(worker.index) is worker:
-            del self._workers[worker.index]
         self._tell_fewest()
 
     def _note_end(self, worker: OneWorker) -> None:
