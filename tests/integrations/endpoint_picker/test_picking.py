@@ -1,6 +1,7 @@
 """Which endpoint a request goes to, what it becomes, and what is learned: on engines with sockets, before a small
 gateway."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -50,7 +51,10 @@ def start_pool(start_engine: StartEngine, start_gateway: StartGateway) -> StartP
     ) -> Pool:
         engines = [await start_engine(), await start_engine()]
         keys = (of_engines, of_the_last or of_engines)
-        tables = [lane(name, one.url, more=own) for name, one, own in zip("ab", engines, keys, strict=True)]
+        tables = [
+            lane(name, one.url, more=own).replace('strategy = "autoregressive"\nstrategy', "strategy")
+            for name, one, own in zip("ab", engines, keys, strict=True)
+        ]
         text = "".join(tables).replace('kind = "openai"', f'kind = "{kind}"')
         running = await start_gateway(more + text)
         await until(lambda: all(one.is_up for one in running.gateway.fleet.engines.values()))
@@ -319,6 +323,39 @@ async def test_what_the_next_endpoint_served_is_learned_of_that(start_pool: Star
     assert record[0].lane == "b" and [name for name, _ in record[0].failed] == ["a"]
     engines = pool.running.gateway.fleet.engines.values()
     assert [engine.in_flight for engine in engines] == [0, 0]
+
+
+async def test_the_next_endpoints_answer_is_not_put_down_to_the_first_where_it_has_no_such_lane(
+    start_pool: StartPool,
+) -> None:
+    async def fails(_: Received, wire: Wire) -> None:
+        await wire.json({"error": "out of memory"}, 500)
+
+    rule = '[[rule]]\nmodel = "m"\nlane = "a"\n'
+    pool = await start_pool(Limits(fallbacks=1), more=rule, of_the_last='strategy = "ngram"\n')
+    pool.engines[1].script = fails
+    pool.gateway.unreachable = {pool.addresses[0]}
+    for number in range(1, 4):
+        reply = await pool.gateway.post(chat("hi", model="m"))
+        assert reply.status == 500 and "x-paceline-lane" not in reply.headers
+        outcome = await pool.running.outcome_number(number)
+        assert outcome.lane == "a" and outcome.first_byte_s is None and not outcome.is_failure
+    engines = pool.running.gateway.fleet.engines.values()
+    assert not any(engine.illness.is_ejected for engine in engines) and pool.picker.in_flight == 0
+
+
+async def test_what_runs_beside_a_request_is_counted_on_the_device_that_serves_it(start_pool: StartPool) -> None:
+    pool = await start_pool(Limits(fallbacks=1), more='[[rule]]\nmodel = "m"\nlane = "a"\n')
+    pool.gateway.subset = (pool.addresses[1],)
+    begun = [await pool.gateway.begin({"input": "x"}, "/v1/embeddings"), await pool.gateway.begin(chat("x", model="m"))]
+    await asyncio.sleep(0.3)  # so long another has run on the second one
+    pool.gateway.subset, pool.gateway.unreachable = None, {pool.addresses[0]}
+    for stream, _ in begun:
+        stream.close()
+    await pool.running.outcome_number(1)
+    assert (await pool.gateway.post(chat("hi", model="m"))).status == 200
+    outcome = await pool.running.outcome_number(2)
+    assert outcome.lane == "b" and outcome.concurrent == 0
 
 
 async def test_the_endpoint_is_shown_its_key(start_engine: StartEngine, start_gateway: StartGateway) -> None:
