@@ -366,3 +366,12 @@ async def test_the_endpoint_is_shown_its_key(start_engine: StartEngine, start_ga
     reply = await SmallGateway(picker).post(chat("hi", model="m"), headers={"authorization": "Bearer of-the-client"})
     assert reply.status == 200
     assert engine.requests[0].headers["authorization"] == "Bearer of-the-engine"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_an_endpoint_is_not_shown_anothers_key(start_pool: StartPool, path: str) -> None:
+    keys = {"of_engines": 'api_key = "of-the-first"\n', "of_the_last": 'api_key = "of-the-last"\n'}
+    pool = await start_pool(Limits(fallbacks=1), **keys)
+    assert len((await pool.gateway.post(chat("hi", model="m"), path)).endpoints) == 1
+    alike = await start_pool(Limits(fallbacks=1), of_engines='api_key = "of-both"\n')
+    assert len((await alike.gateway.post(chat("hi", model="m"), path)).endpoints) == 2

@@ -167,9 +167,13 @@ class Picker:
         first = lanes[0]
         # 2. It is on its way from now on, with the lane's strategy in its body.
         carried = await Carried.begin(pipeline, plan, first, observes=head.response_mode is not BodyMode.NONE)
-        # 3. Further endpoints understand the same body only where they are of the same kind.
-        kind = first.engine.settings.kind
-        others = [lane for lane in lanes[1:] if not carried.is_changed or lane.engine.settings.kind == kind]
+        # 3. Further endpoints are shown the same key, and understand the same body only if they are of the same kind.
+        kind, key = first.engine.settings.kind, first.engine.api_key
+        others = [
+            lane
+            for lane in lanes[1:]
+            if lane.engine.api_key == key and (not carried.is_changed or lane.engine.settings.kind == kind)
+        ]
         addresses = {engine.name: address for address, engine in engines.items()}
         used = (first, *others[: self.limits.fallbacks])
         return Picked(
@@ -189,8 +193,9 @@ class Picker:
 
         ordered = sorted(engines, key=busyness)
         first = engines[ordered[0]]
+        alike = [address for address in ordered if engines[address].api_key == first.api_key]  # all get the first's key
         return Picked(
-            endpoints=tuple(ordered[: 1 + self.limits.fallbacks]),
+            endpoints=tuple(alike[: 1 + self.limits.fallbacks]),
             on_its_way=Passed(pipeline, first),
             set_headers=_key_headers(first),
         )
