@@ -101,6 +101,12 @@ def test_a_written_plan_is_a_configuration(model: Path, tmp_path: Path, capsys: 
     assert "{port}" in engine.launch
     assert (engine.strategy, engine.n_max) == ("ngram", 2)
     assert "# weights" in file.read_text()
+    file.write_text("# of mine\n")
+    assert run(words) == 1
+    assert "--force overwrites it" in capsys.readouterr().err
+    assert file.read_text() == "# of mine\n"
+    assert run([*words, "--force"]) == 0
+    assert load(file).engine == (engine,)
 
 
 def test_a_folder_is_planned_for_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

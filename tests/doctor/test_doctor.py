@@ -184,6 +184,21 @@ def damaged_log(home: Home) -> None:
     (home.state / "requests.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 999)
 
 
+def log_that_can_not_be_opened(home: Home) -> None:
+    home.monkeypatch.chdir(home.state)  # since the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as odd:
+        odd.bind("requests.sqlite")
+
+
+def odd_folder(home: Home) -> None:
+    """What an address has another meaning for, and what a shell has."""
+    home.monkeypatch.setenv("XDG_STATE_HOME", str(home.folder / "a %41 b?#"))
+    home.state = home.folder / "a %41 b?#" / "paceline"
+    home.state.mkdir(parents=True, mode=0o700)
+    log_of_the_future(home)
+    (home.state / "ledger.sqlite.damaged").touch()
+
+
 def log_of_the_future(home: Home) -> None:
     with closing(sqlite3.connect(home.state / "requests.sqlite")) as connection, connection:
         connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -228,15 +243,23 @@ FAULTS: list[tuple[str, Plant, str, str]] = [
     ("program-not-executable", program_is_not_executable, "fault", "chmod +x"),
     ("no-model-file", no_model, "fault", "correct the model's path in {file}:"),
     ("model-cut-short", cut_model, "fault", "download"),
-    ("memory-too-small", huge_model, "fault", "paceline plan"),
+    ("memory-too-small", huge_model, "fault", "--write {planned} finds what fits"),
     ("drafter-does-not-fit", other_familys_drafter, "fault", "same family"),
     ("no-mtp-layers", stripped_model, "fault", "take draft-mtp out"),
-    ("no-drafter-started", no_drafter, "warning", "--spec-type"),
+    (
+        "no-drafter-started",
+        no_drafter,
+        "warning",
+        "paceline plan MODEL --write {planned}, and",
+    ),
     ("too-many-threads", too_many_threads, "warning", "--threads"),
     ("context-beyond-model", too_long_context, "warning", "--ctx-size 16384"),
     ("secret-readable", readable_key, "warning", "chmod 600 {file}"),
     ("not-a-folder", file_in_the_way, "fault", "mv {state} {state}.old"),
     ("file-damaged", damaged_log, "fault", "mv {state}/requests.sqlite"),
+    ("file-not-readable", log_that_can_not_be_opened, "fault", "ls -ld {state}/requests.sqlite"),
+    ("clock-behind", odd_folder, "warning", "timedatectl"),
+    ("files-set-aside", odd_folder, "note", "rm '{state}/ledger.sqlite.damaged'"),
     ("clock-behind", log_of_the_future, "warning", "timedatectl"),
     ("clock-wrong", clock_before_it_was_made, "fault", "timedatectl"),
     ("disk-full", full_disk, "fault", "free some space"),
@@ -254,7 +277,8 @@ def test_a_planted_fault_is_found_with_its_mend(
     status, found = home.findings(capsys)
     assert kind in found, found
     assert found[kind]["severity"] == severity
-    assert mend.format(file=home.file, state=home.state) in found[kind]["mend"]
+    planned = home.folder / "paceline.planned.toml"
+    assert mend.format(file=home.file, state=home.state, planned=planned) in found[kind]["mend"]
     assert (status == 1) == any(finding["severity"] == "fault" for finding in found.values())
     if severity == "fault":
         assert status == 1
@@ -289,6 +313,15 @@ def test_what_an_engine_answers(
         home.engine = f'kind = "llama.cpp"\nurl = "{url}"\n'
         _, found = home.findings(capsys)
     assert mend in found[kind]["mend"], found
+
+
+def test_a_key_that_an_engine_quotes_is_not_reported(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = {"/v1/models": {"error": {"message": "Incorrect API key provided: a-long-secret-key-4711"}}}
+    with answering(refused, 401) as url:
+        home.engine = f'kind = "openai"\nurl = "{url}"\napi_key = "a-long-secret-key-4711"\n'
+        _, found = home.findings(capsys)
+    assert "Incorrect API key provided" in found["engine-wants-key"]["message"]
+    assert "4711" not in json.dumps(found)
 
 
 def test_a_port_that_an_engine_has(home: Home, engine: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,29 @@ def test_a_body_that_can_not_be_read_may_name_a_private_model() -> None:
     assert not privacy.why_passed("/v1/embeddings", (), b"{}", None)
 
 
+@pytest.mark.parametrize(
+    ("target", "is_private"),
+    [
+        ("/v1beta/models/qwen3:8b:generateContent", True),
+        ("/v1beta/models/qwen3%3A8B:generateContent", True),
+        ("/upstream/qwen3:8b/infill", True),
+        ("/upstream/Qwen/Qwen3-8B/x", True),
+        ("/upstream/qwen%2Fqwen3-8b", True),
+        ("/models;model=qwen3:8b", True),
+        ("/upstream/org/x-private/infill", True),
+        ("/upstream/qwen3:8b-instruct/infill", False),
+        ("/upstream/my-qwen3:8b/infill", False),
+        ("/upstream/x-private-not/infill", False),
+        ("/v1beta/models/qwen3:generateContent", False),
+    ],
+)
+def test_a_model_with_a_colon_or_a_slash_is_found_in_an_address(target: str, is_private: bool) -> None:
+    aliases = '["qwen3:8b", "Qwen/Qwen3-8B", "*-private"]'
+    rules = f'[[model]]\nname = "house"\naliases = {aliases}\nprivate = true\nlanes = ["gpu"]\n'
+    privacy = Privacy(parse(rules + ENGINE, here=False))
+    assert privacy.why_passed(target, (), b"", None) == ("its model" if is_private else "")
+
+
 def test_escapes_are_read_as_json_has_them() -> None:
     text = 'a "quoted" back\\slash \\n no line\nline\ttab é 😀 /'
     assert text in text_of(json.dumps({"x": text}).encode())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.answering import answering
@@ -20,7 +21,7 @@ from paceline.cli import main
 from paceline.processes.launch import free_port
 from paceline.service.description import LABEL, Service
 from paceline.service.launchd import plist_text
-from paceline.service.manager import Launchd, ServiceError, Status, Systemd, install, uninstall
+from paceline.service.manager import Launchd, Manager, ServiceError, Status, Systemd, install, uninstall
 from paceline.service.systemd import quoted, unit_text
 from paceline.settings import ServerSettings
 
@@ -130,7 +131,28 @@ def test_install_status_and_uninstall(
         "systemctl --user enable paceline.service",
         "systemctl --user restart paceline.service",
         "systemctl --user disable --now paceline.service",
+        "systemctl --user daemon-reload",
     ]
+
+
+@pytest.mark.usefixtures("commands")
+@pytest.mark.parametrize(("manager", "waiting"), [(Systemd(), {"restart", "disable"}), (Launchd(), {"bootout"})])
+def test_a_stop_may_take_as_long_as_draining(
+    manager: Manager, waiting: set[str], configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlimited = set()
+    run = subprocess.run
+
+    def noted(command: list[str], *, timeout: float | None, **more: Any) -> subprocess.CompletedProcess[str]:
+        if timeout is None:
+            unlimited.update(command)
+        return run(command, timeout=timeout, **more)
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("paceline.service.manager.subprocess.run", noted)
+    install(manager, service(configuration))
+    uninstall(manager, service(configuration))
+    assert unlimited & {"daemon-reload", "enable", "restart", "disable", "bootstrap", "bootout"} == waiting
 
 
 def test_launchd_is_told(configuration: Path, commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -547,6 +547,29 @@ async def test_a_provider_that_may_have_worked_in_vain_is_billed_by_a_guess(
     assert budgets.spent(BudgetSettings(limit=1.0), time()) == pytest.approx(outcome.cost or 0.0)
 
 
+async def test_a_provider_that_broke_off_is_asked_again_only_where_both_answers_can_be_paid(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    expected, asked = 0.0, []
+    for answers in (1000.0, 1.5, 2.5):
+        gpu, cloud = await start_engine(), await start_engine(breaks_off)
+        budget = f"[[budget]]\nlimit = {answers * (expected or 1.0)}\n"
+        running = await start_gateway(OFFERS + engines(gpu, cloud) + budget)
+        body = chat("hi", model="m", max_tokens=3, stream=True)
+        named = {"x-paceline-lane": "cloud"}
+        got = await running.http.post("/v1/chat/completions", json=body, headers=named, timeout=20)
+        assert got.status_code >= 400
+        outcome = await running.outcome_number(1)
+        placed = running.records[-1].decision.placed
+        assert placed is not None
+        expected = placed.terms["cloud"].cost or 0.0
+        asked.append(len(cloud.requests))
+        assert outcome.cost == pytest.approx(asked[-1] * expected)
+        budgets = running.gateway.pipeline.router.placer.budgets
+        assert budgets.spent(budgets.settings[0], time()) == pytest.approx(outcome.cost)
+    assert asked == [2, 1, 2]
+
+
 async def test_a_fallback_that_can_not_be_paid_is_not_waited_for(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def register(commands: Subparsers) -> None:
     parser.add_argument("--explain", action="store_true", help="say why for every choice")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write a configuration that `serve --config` runs")
+    parser.add_argument("--force", action="store_true", help="with --write: overwrite a file that exists")
     parser.set_defaults(run=run)
 
 
@@ -109,6 +110,9 @@ def run(options: argparse.Namespace) -> int:
     if is_folder != (options.engine in ("vllm", "sglang")) and options.engine:
         kind = "a folder with config.json and safetensors" if options.engine != "llama.cpp" else "a GGUF file"
         return fail(f"{options.engine} needs {kind}, and {options.model} is none")
+    if options.write and options.write.is_file() and not options.force:
+        said = "exists, and stays as it is; --force overwrites it, --write FILE names another"
+        return fail(f"{options.write} {said}")
     try:
         built = usable(cache_directory())
         machine = _machine(options, built)

@@ -96,7 +96,8 @@ def drafting_is_as_configured(scene: Scene) -> Iterator[Finding]:
                 "no-drafter-started",
                 f"engine {engine.name}",
                 f"{place}: its strategy is {wanted}, but its command starts it without a drafter, so it decodes plain.",
-                f"add --spec-type to launch, or remove strategy; paceline plan MODEL {_write(scene)} does it",
+                f"add --spec-type to launch, or remove strategy; or {scene.plan_command('MODEL')}, and take its "
+                "[[engine]] over",
             )
         elif wanted == "autoregressive" and loaded:
             yield warning(
@@ -190,10 +191,6 @@ def _place(line: str, file: Path) -> str:
     """File and line at the beginning of a problem."""
     found = re.match(rf"{re.escape(str(file))}:\d+", line)
     return found[0] if found else str(file)
-
-
-def _write(scene: Scene) -> str:
-    return f"--write {shlex.quote(str(scene.file))}"
 
 
 def _user() -> str:

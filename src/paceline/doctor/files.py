@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from paceline.doctor.finding import Finding, fault, fine, note, warning
-from paceline.doctor.scene import Scene
+from paceline.doctor.scene import Scene, quoted
 from paceline.paths import DECISION_LOG, KNOWLEDGE, LEDGER
 
 MB = 1_000_000
@@ -32,7 +32,7 @@ def folders_can_be_used(scene: Scene) -> Iterator[Finding]:
                 "not-a-folder",
                 about,
                 f"{existing} is in the way of {folder}: it is a file.",
-                f"mv {existing} {existing}.old",
+                f"mv {quoted(existing)} {quoted(f'{existing}.old')}",
             )
         elif not _may(existing, os.W_OK | os.X_OK):
             yield fault(
@@ -47,7 +47,7 @@ def folders_can_be_used(scene: Scene) -> Iterator[Finding]:
                 "folder-readable",
                 about,
                 f"Other users may look into {folder}, which tells what was asked when.",
-                f"chmod 700 {folder}",
+                f"chmod 700 {quoted(folder)}",
             )
         else:
             yield fine(about, f"{folder} can be written.")
@@ -70,14 +70,15 @@ def there_is_room(scene: Scene) -> Iterator[Finding]:
             "disk-full",
             about,
             f"The disk of {scene.state} has {free / MB:.0f} MB left: what is learned and logged gets lost.",
-            f"free some space: du -xsh {scene.state} {scene.cache}; paceline engine remove all removes built engines",
+            f"free some space: du -xsh {quoted(scene.state)} {quoted(scene.cache)}; paceline engine remove all removes "
+            "built engines",
         )
     elif inodes < MIN_FREE_INODES:
         yield fault(
             "disk-full",
             about,
             f"The disk of {scene.state} has room for {inodes} more files.",
-            f"remove files that are not needed: df -i {_existing(scene.state)}",
+            f"remove files that are not needed: df -i {quoted(_existing(scene.state))}",
         )
     elif free < want_bytes:
         yield warning(
@@ -102,18 +103,25 @@ def databases_are_whole(scene: Scene) -> Iterator[Finding]:
                 "file-not-writable",
                 name,
                 f"{file} is {_owner(file)}'s, and can't be read and written.",
-                f"sudo chown $USER {file}",
+                f"sudo chown $USER {quoted(file)}",
             )
             continue
         problem = _problem(file)
         if problem and "locked" in problem:
             yield note("file-locked", name, f"{file} is in use by another program: {problem}.")
+        elif problem and "unable to open" in problem:
+            yield fault(
+                "file-not-readable",
+                name,
+                f"{file} can't be read: {problem}.",
+                f"see what it is, and whose: ls -ld {quoted(file)} {quoted(file.parent)}",
+            )
         elif problem:
             yield fault(
                 "file-damaged",
                 name,
                 f"{file} is damaged: {problem}. A gateway sets it aside at its start, and begins a new one.",
-                f"mv {file} {file}.damaged",
+                f"mv {quoted(file)} {quoted(f'{file}.damaged')}",
             )
     aside = sorted(scene.state.glob(f"*.{_DAMAGED}*")) if os.path.isdir(scene.state) else []
     if aside:
@@ -121,7 +129,7 @@ def databases_are_whole(scene: Scene) -> Iterator[Finding]:
             "files-set-aside",
             "state folder",
             f"Damaged files were set aside: {', '.join(path.name for path in aside)}.",
-            f"rm {' '.join(map(str, aside))}, when nobody wants to look into them",
+            f"rm {' '.join(map(quoted, aside))}, when nobody wants to look into them",
         )
 
 
@@ -129,7 +137,7 @@ def log_is_not_from_the_future(scene: Scene) -> Iterator[Finding]:
     """Entries that are later than now tell that the clock was, or is, wrong."""
     file = scene.state / DECISION_LOG
     try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=1.0)) as connection:
+        with closing(_opened(file)) as connection:
             (last_s,) = connection.execute("SELECT max(at_s) FROM entries").fetchone()
     except (sqlite3.Error, TypeError):
         return
@@ -144,9 +152,17 @@ def log_is_not_from_the_future(scene: Scene) -> Iterator[Finding]:
         )
 
 
+def _opened(file: Path) -> sqlite3.Connection:
+    """
+    Raises:
+        sqlite3.Error: it can't be opened.
+    """
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+
+
 def _problem(file: Path) -> str | None:
     try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=1.0)) as connection:
+        with closing(_opened(file)) as connection:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except (sqlite3.Error, TypeError) as error:
         return str(error)
@@ -156,8 +172,8 @@ def _problem(file: Path) -> str | None:
 def _taken_over(folder: Path, existing: Path) -> str:
     """The command that gives a folder to the user; those above it stay as they are."""
     if existing == folder:
-        return f"sudo chown -R $USER {folder} && chmod -R u+rwX {folder}"
-    return f"sudo install -d -m 700 -o $USER {folder}"
+        return f"sudo chown -R $USER {quoted(folder)} && chmod -R u+rwX {quoted(folder)}"
+    return f"sudo install -d -m 700 -o $USER {quoted(folder)}"
 
 
 def _may(path: Path, mode: int) -> bool:

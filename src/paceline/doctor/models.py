@@ -80,14 +80,15 @@ def models_fit(scene: Scene) -> Iterator[Finding]:
             "memory-too-small",
             "memory",
             f"The engines need {need / GB:.1f} GB for weights and caches, and {free / GB:.1f} GB {where} are free.",
-            f"paceline plan {model} --write paceline.toml finds what fits; or less --ctx-size, or a smaller model",
+            f"{scene.plan_command(model)} finds what fits: take its [[engine]] over; or less --ctx-size, or a "
+            "smaller model",
         )
     elif need > 0.9 * free:
         yield warning(
             "memory-scarce",
             "memory",
             f"The engines need {need / GB:.1f} of the {free / GB:.1f} GB {where} that are free.",
-            f"paceline plan {model} --write paceline.toml plans with room to spare",
+            f"{scene.plan_command(model)} plans with room to spare; take its [[engine]] over",
         )
     else:
         yield fine("memory", f"The engines need {need / GB:.1f} of {free / GB:.1f} GB {where}.")

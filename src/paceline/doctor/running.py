@@ -10,7 +10,7 @@ from paceline import __version__
 from paceline.addresses import is_loopback
 from paceline.api_keys import resolved
 from paceline.doctor.finding import Finding, fault, fine, note, warning
-from paceline.doctor.scene import Scene
+from paceline.doctor.scene import Scene, quoted
 from paceline.engines import ENGINES, NotReady
 from paceline.engines.identify import UNKNOWN, identify
 from paceline.settings import CloudEngineSettings, ConfigurationError, EngineSettings
@@ -41,10 +41,11 @@ async def _engine(scene: Scene, index: int, engine: EngineSettings) -> list[Find
     about, driver, url = f"engine {engine.name}", ENGINES[engine.kind], engine.base_url or ""
     place = scene.place("engine", index, "url")
     try:
-        headers = driver.key_headers(resolved(engine.api_key) if engine.api_key else None)
+        key = resolved(engine.api_key) if engine.api_key else None
+        headers = driver.key_headers(key)
     except ConfigurationError:
         return []  # it is said of the file
-    client = Client(url, fetch_headers=headers)
+    client = Client(url, fetch_headers=headers, secrets=[key] if key else ())
     try:
         async with asyncio.timeout(LOOK_TIMEOUT_S):
             facts = await driver.probe(client)
@@ -193,7 +194,7 @@ def gateway_is_well(scene: Scene) -> Iterator[Finding]:
             "log-lost",
             about,
             f"{log['lost']} entries of the decision log were lost.",
-            f"see whether the disk of {scene.state} is full or slow: df -h {scene.state}",
+            f"see whether the disk of {scene.state} is full or slow: df -h {quoted(scene.state)}",
         )
     yield from _lanes(scene, document.get("lanes", []))
 
@@ -203,13 +204,13 @@ def _lanes(scene: Scene, lanes: list[dict[str, Any]]) -> Iterator[Finding]:
     for lane in lanes:
         engine = lane["engine"]
         about = f"lane {lane['lane']}"
+        log = scene.state / "log" / f"{engine['name']}.log"
         if lane["health"] != "up":
-            log = scene.state / "log" / f"{engine['name']}.log"
             yield fault(
                 "lane-down",
                 about,
                 f"It is {lane['health']}: {lane['problem'] or 'nothing is known of it'}.",
-                f"tail -50 {log}" if engine["pid"] or log.exists() else "start its engine again",
+                f"tail -50 {quoted(log)}" if engine["pid"] or log.exists() else "start its engine again",
             )
         elif lane["ejected"]:
             yield warning(
@@ -227,7 +228,7 @@ def _lanes(scene: Scene, lanes: list[dict[str, Any]]) -> Iterator[Finding]:
                 "engine-restarts",
                 f"engine {engine['name']}",
                 f"It was started again {engine['restarts']} times.",
-                f"tail -50 {scene.state / 'log' / engine['name']}.log",
+                f"tail -50 {quoted(log)}",
             )
     for lane in lanes:
         for broken in lane.get("faults") or ():

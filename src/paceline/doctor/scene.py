@@ -17,6 +17,11 @@ from paceline.planning.find_devices import find_machine
 from paceline.settings import Configuration
 
 
+def quoted(path: Path | str) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
 class Gateway(Struct, frozen=True, kw_only=True):
     """A gateway that runs.
 
@@ -99,7 +104,12 @@ class Scene(Struct, frozen=True, kw_only=True, dict=True):
         """A problem with file, line and key."""
         return located_in(self.file, [(keys, message)]) if self.file else message
 
+    def plan_command(self, model: Path | str) -> str:
+        """A command that plans a model beside the configuration, which has more than an engine."""
+        file = (self.file or Path("paceline.toml")).with_suffix(".planned.toml")
+        return f"paceline plan {quoted(model)} --write {quoted(file)}"
+
     @property
     def config_option(self) -> str:
         """As commands are given the configuration."""
-        return f"--config {shlex.quote(str(self.file))}" if self.file else "--config paceline.toml"
+        return f"--config {quoted(self.file)}" if self.file else "--config paceline.toml"

@@ -93,6 +93,8 @@ class _Open:
         self.request_id: str | None = None
         self.held: dict[str, Held] = {}
         """By engine, what its answer is expected to cost."""
+        self.broken_off: list[Held] = []
+        """For answers that engines broke off before they were asked again."""
         self.job: tuple[str, int | None] | None = None
         """Where it stands in the backlog."""
 
@@ -300,7 +302,9 @@ class Placer:
             if request_open is None or engine not in request_open.offers:
                 return ""
             if engine in request_open.held:
-                return ""
+                if engine not in beside:
+                    return ""
+                request_open.broken_off.append(request_open.held.pop(engine))
             for other in [name for name in request_open.held if name not in beside]:
                 self.budgets.settle(request_open.held.pop(other), 0.0)
             return self._hold(request_open, engine)
@@ -354,7 +358,7 @@ class Placer:
                 return
             engine = engine_of(outcome.lane) if outcome.lane else ""
             cost = outcome.cost or 0.0  # of all that it was sent to
-            for held in request_open.held.values():
+            for held in (*request_open.held.values(), *request_open.broken_off):
                 self.budgets.settle(held, cost)
                 cost = 0.0
             if cost:  # of engines before the one that answered

@@ -11,7 +11,7 @@ import msgspec
 
 from paceline.globs import any_matches, compiled
 from paceline.patterns import TooLong, compiled_pattern, first_found
-from paceline.settings import CREDENTIALS, Configuration, ModelSettings, PrivacySettings
+from paceline.settings import CREDENTIALS, Configuration, PrivacySettings
 from paceline.types import Request
 
 MAX_SEARCHED_BYTES = 4_000_000
@@ -69,7 +69,9 @@ class Privacy:
         settings: PrivacySettings = configuration.privacy
         self._keys = frozenset(client.name for client in configuration.key if client.private)
         self._models = frozenset(model.name for model in configuration.model if model.private)
-        self._names = _names(configuration.model)
+        names = [name for model in configuration.model if model.private for name in (model.name, *model.aliases)]
+        self._names = compiled(names)
+        self._names_in_paths = _in_paths(names)
         self._paths = compiled(settings.paths)
         self._headers = [_header(header) for header in settings.headers]
         self._patterns = [compiled_pattern(pattern) for pattern in settings.patterns]
@@ -113,7 +115,7 @@ class Privacy:
             return f"key {client}"
         if self._names and models is None:
             return "which model it names can't be told"
-        if any(map(self._is_of_model, (*(models or ()), *_models_in_address(target)))):
+        if any(map(self._is_of_model, (*(models or ()), *_models_in_query(target)))) or self._is_model_in_path(target):
             return "its model"
         if self._paths and any(any_matches(self._paths, path) for path in _spellings(target.partition("?")[0])):
             return "path"
@@ -145,6 +147,10 @@ class Privacy:
 
     def _is_of_model(self, name: str | None) -> bool:
         return name is not None and any_matches(self._names, name)
+
+    def _is_model_in_path(self, target: str) -> bool:
+        path = target.partition("?")[0]
+        return any(pattern.search(text) for text in {path, unquote(path)} for pattern in self._names_in_paths)
 
 
 @lru_cache(maxsize=1)
@@ -195,11 +201,8 @@ def _spellings(path: str) -> Iterable[str]:
     return (path,) if plain == path else (path, plain)
 
 
-def _models_in_address(target: str) -> Iterable[str]:
-    """What an address may name a model by: its query, and what stands between its slashes."""
-    path, _, query = target.partition("?")
-    yield from parse_qs(query, max_num_fields=MAX_QUERY_FIELDS).get("model", ())
-    yield from (name for part in path.split("/") for name in unquote(part).split(":") if name)
+def _models_in_query(target: str) -> Iterable[str]:
+    return parse_qs(target.partition("?")[2], max_num_fields=MAX_QUERY_FIELDS).get("model", ())
 
 
 def _characters(match: re.Match[str]) -> str:
@@ -208,9 +211,15 @@ def _characters(match: re.Match[str]) -> str:
     return codecs.decode(units, "utf-16-be", "replace")
 
 
-def _names(models: Iterable[ModelSettings]) -> tuple[re.Pattern[str], ...]:
-    """All names of private models."""
-    return compiled([name for model in models if model.private for name in (model.name, *model.aliases)])
+def _in_paths(names: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """What finds models in a path: between slashes and colons, which their names may have as well."""
+    return tuple(re.compile(_in_path(name), re.IGNORECASE | re.DOTALL) for name in names)
+
+
+def _in_path(name: str) -> str:
+    begin = "" if name.startswith("*") else "(?:^|[/:=])"
+    whole = ".*".join(map(re.escape, name.lstrip("*").split("*")))
+    return rf"{begin}{whole}(?=$|[/:?])"
 
 
 def _values(content: bytes) -> Iterable[bytes]:

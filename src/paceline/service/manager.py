@@ -14,7 +14,7 @@ from paceline.service import launchd, systemd
 from paceline.service.description import LABEL, Service
 
 RUN_SECONDS = 120.0
-"""Longer than a stop takes that drains."""
+"""For commands that wait for no gateway to end; for the others the manager has a limit, by what draining takes."""
 MAX_SAID = 2000
 """Characters of what a command says, in a message."""
 
@@ -47,6 +47,10 @@ class Manager(Protocol):
     def text(self, service: Service) -> str: ...
     def start(self, service: Service) -> None: ...
     def stop(self, service: Service) -> None: ...
+    def removed(self, service: Service) -> None:
+        """Its file is gone."""
+        ...
+
     def status(self, service: Service) -> Status: ...
     def hints(self, service: Service) -> Sequence[str]:
         """What to know after an installation, in sentences."""
@@ -80,10 +84,13 @@ class Systemd:
     def start(self, service: Service) -> None:
         _run([*self._systemctl(service), "daemon-reload"])
         _run([*self._systemctl(service), "enable", systemd.UNIT])
-        _run([*self._systemctl(service), "restart", systemd.UNIT])
+        _run([*self._systemctl(service), "restart", systemd.UNIT], timeout_s=None)
 
     def stop(self, service: Service) -> None:
-        _run([*self._systemctl(service), "disable", "--now", systemd.UNIT])
+        _run([*self._systemctl(service), "disable", "--now", systemd.UNIT], timeout_s=None)
+
+    def removed(self, service: Service) -> None:
+        _run([*self._systemctl(service), "daemon-reload"])
 
     def status(self, service: Service) -> Status:
         file = self.path(service)
@@ -128,7 +135,10 @@ class Launchd:
         _run(["launchctl", "bootstrap", self._domain(service), str(self.path(service))])
 
     def stop(self, service: Service) -> None:
-        _run(["launchctl", "bootout", f"{self._domain(service)}/{LABEL}"])
+        _run(["launchctl", "bootout", f"{self._domain(service)}/{LABEL}"], timeout_s=None)
+
+    def removed(self, service: Service) -> None:
+        """launchd has forgotten it at its stop."""
 
     def status(self, service: Service) -> Status:
         file = self.path(service)
@@ -186,6 +196,7 @@ def uninstall(manager: Manager, service: Service) -> Path:
         path.unlink()
     except OSError as error:
         raise _not_allowed(path, error) from error
+    manager.removed(service)
     return path
 
 
@@ -194,7 +205,7 @@ def _not_allowed(path: Path, error: OSError) -> ServiceError:
     return ServiceError(f"{path}: {error.strerror}{hint}")
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], timeout_s: float | None = RUN_SECONDS) -> str:
     """What it prints.
 
     Raises:
@@ -202,7 +213,7 @@ def _run(command: Sequence[str]) -> str:
     """
     said = " ".join(command)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         raise ServiceError(f"`{said}` can't be run: {error}") from error
     if done.returncode:
