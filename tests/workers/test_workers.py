@@ -21,10 +21,11 @@ from tests.conftest import CHAT, StartEngine, lane
 from tests.fake_engine import Received, Wire, answer, slow_to_tell, token
 from tests.patient import until
 
-from paceline.configuration import load
+from paceline.configuration import ConfigurationError, load
 from paceline.paths import KNOWLEDGE
 from paceline.processes.launch import free_port
 from paceline.routing.store import Memory
+from paceline.settings import Configuration
 from paceline.workers.keeper import Keeper
 
 pytestmark = pytest.mark.slow
@@ -390,12 +391,27 @@ async def test_requests_at_the_same_moment_do_not_exceed_a_budget_together(
         assert spent[0] <= 0.1
 
 
-async def test_a_keeper_that_has_stopped_takes_nothing_up(start_engine: StartEngine, tmp_path: Path) -> None:
+async def test_a_keeper_that_refuses_a_reload_or_has_stopped_takes_nothing_up(
+    start_engine: StartEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = await start_engine()
     file = tmp_path / "paceline.toml"
     file.write_text(lane("plain", engine.url) + f"[server]\nport = {free_port()}\n")
-    keeper = Keeper(lambda: load(file), 1, log_directory=tmp_path / "log", state_directory=None)
+
+    def read() -> Configuration:
+        configuration = load(file)
+        monkeypatch.delenv("GONE_SOON", raising=False)  # so that it is missed where engines are made
+        return configuration
+
+    keeper = Keeper(read, 1, log_directory=tmp_path / "log", state_directory=None)
     await keeper.start()
+    sharer = keeper._sharer
+    monkeypatch.setenv("GONE_SOON", "a-key-of-an-engine")
+    elsewhere = f'[sharing]\nstore = "{tmp_path / "elsewhere"}"\n'
+    file.write_text(lane("other", engine.url, more='api_key = "env:GONE_SOON"') + elsewhere)
+    with pytest.raises(ConfigurationError, match="GONE_SOON"):
+        await keeper.reload()
+    assert sharer is not None and keeper._sharer is sharer and not sharer._stopping.is_set()
     await keeper.stop()
     with pytest.raises(RuntimeError, match="does not run"):
         await keeper.reload()
@@ -435,10 +451,6 @@ async def test_workers_learn_as_one_and_it_is_kept(start_engine: StartEngine, tm
         os.kill(workers.pids[0], signal.SIGKILL)
         await until(lambda: "another one is started" in workers.said)
         await all_know(workers, 10)
-        elsewhere = f'api_key = "env:IS_NOT_SET"\n[sharing]\nstore = "{tmp_path / "elsewhere"}"\n'
-        workers.file.write_text(lane("plain", engine.url) + elsewhere)
-        refused = await workers.http.post("/paceline/reload")
-        assert (refused.status_code, "IS_NOT_SET" in refused.text) == (422, True)
         await ask_by_each(workers, 2)
     async with two_workers(tmp_path, lane("plain", engine.url)) as again:
         await all_know(again, 12)
