@@ -14,7 +14,7 @@ PARALLEL = --numprocesses 4 --dist worksteal
 run: .venv/installed-run  ## serve the bundled model at http://127.0.0.1:8080/v1
 	@exec $(BIN)/paceline serve $(ARGS)
 
-test: .venv/installed-dev  ## all tests, on real engines, one after another
+test: .venv/installed-dev  ## all tests but those of the other test targets, on the embedded engine, one after another
 	$(BIN)/pytest $(ARGS)
 
 test-fast: .venv/installed-dev  ## the tests without a real engine, a browser or real waiting, in parallel (a minute)

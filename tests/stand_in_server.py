@@ -1,6 +1,6 @@
 """A stand-in for ``llama-server``: its help, its looks, and ways to misbehave.
 
-python stand_in_server.py --port N [--spec-type T] [--behave loading|crash|ignore-term]
+python stand_in_server.py --port N [--spec-type T] [--behave loading|crash|ignore-term|slow]
 """
 
 import argparse
@@ -32,7 +32,7 @@ ANSWERS: dict[str, Any] = {
 
 TIMINGS = {"prompt_n": 5, "prompt_ms": 5.0, "cache_n": 0, "predicted_n": 8, "predicted_ms": 14.0}
 ANSWER = {"choices": [], "content": "a", "usage": {"input_tokens": 5, "output_tokens": 8}, "timings": TIMINGS}
-TOKEN_S = 0.002
+TOKEN_S = 0.4 if options.behave == "slow" else 0.002
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

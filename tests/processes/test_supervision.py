@@ -22,6 +22,7 @@ from paceline.engines.llama_cpp import LlamaCpp, LlamaCppSettings
 from paceline.engines.openai import OpenAI, OpenAISettings
 from paceline.processes import Health, Supervisor, launched_process
 from paceline.processes import supervisor as module
+from paceline.processes.followed import EngineState, FollowedEngine
 from paceline.processes.supervisor import Timing
 from paceline.types import AS_STARTED, LOGPROBS
 from paceline.wire.client import Client, ConnectionLost
@@ -163,6 +164,26 @@ async def test_without_requests_silence_is_told_soon(
     await becomes(one, Health.UP)
     hanging.hangs = True
     await becomes(one, Health.DOWN)
+
+
+async def test_one_that_follows_leaves_it_to_who_sees_the_process_whether_silence_is_the_end(
+    hanging: Hanging, supervise: Supervise, tmp_path: Path
+) -> None:
+    settings = OpenAISettings(name="one", launch=(sys.executable, "{port}"))
+    one = FollowedEngine(settings, ENGINES["openai"], log_directory=tmp_path, look=lambda: None)
+    one.timing = Timing(connect_timeout_s=1.0, health_interval_s=0.05)
+    one.follow(EngineState(health=Health.UP, problem=None, url=hanging.url, pid=1, is_coming=False))
+    assert one.is_coming, "it is up, but was not looked at from here yet"
+    one.start()
+    try:
+        await becomes(one, Health.UP)
+        hanging.hangs = True
+        await asyncio.sleep(1.0)  # five looks without an answer
+        assert one.health is Health.UP
+        one.follow(EngineState(health=Health.DOWN, problem="hung", url=hanging.url, pid=1))
+        await becomes(one, Health.DOWN)
+    finally:
+        await one.stop()
 
 
 async def test_answers_may_end_on_an_engine_that_takes_no_more(hanging: Hanging, supervise: Supervise) -> None:

@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.patient import until
 
+from paceline.routing.budgets import Entry
 from paceline.serving.turns import Device
+from paceline.workers import worker as module
 from paceline.workers.channel import NOTHING, Channel, Lost, Refusal
+from paceline.workers.one_worker import OneWorker
 from paceline.workers.turns import SharedDevice, TurnKeeper, TurnWanted
+from paceline.workers.worker import _KeptElsewhere
 
 
 class Pair:
@@ -129,3 +133,54 @@ async def test_a_turn_that_is_granted_as_it_is_given_up_is_nobodys() -> None:
     with pytest.raises(Refusal):
         await granting
     assert (card.running, card.holder) == (0, None)
+
+
+async def test_a_turn_that_is_given_up_in_the_same_breath_is_nobodys(pair: Pair) -> None:
+    card = Device(takes_turns=True)
+    keeper = TurnKeeper({"card": card})
+    pair.two.on("turn wanted", TurnWanted, keeper.grant)
+    pair.two.on("turn over", int, keeper.end)
+    await pair.open()
+    asking = asyncio.create_task(pair.one.ask("turn wanted", TurnWanted(7, "card", "one", 1), float))
+    await asyncio.sleep(0)
+    pair.one.tell("turn over", 7)  # both are read at once
+    with pytest.raises(Refusal, match="no longer wanted"):
+        await asking
+    assert (card.running, card.holder) == (0, None)
+
+
+async def test_what_the_keeper_counts_too_late_is_taken_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUDGET_TIMEOUT_S", 0.05)
+    go = asyncio.Event()
+    spent: list[float] = []
+
+    async def count_late(entry: Entry) -> str:
+        await go.wait()
+        spent.append(entry.amount)
+        return ""
+
+    pair.two.on("spend if left", Entry, count_late)
+    pair.two.on("spent", Entry, lambda entry: spent.append(entry.amount))
+    await pair.open()
+    book = _KeptElsewhere([], pair.one)
+    assert "not told within" in await book.spend_if_left(Entry("2026-11-30", "", 2.0))
+    go.set()
+    await until(lambda: len(spent) == 2)
+    assert spent == [2.0, -2.0]
+
+
+async def test_what_a_worker_misses_while_it_starts_it_is_told_when_it_serves(pair: Pair) -> None:
+    heard: list[str] = []
+    pair.two.on("news", str, heard.append)
+    await pair.open()
+    worker = OneWorker(0, pair.one, TurnKeeper({}))
+    worker.tell("news", "is part of what it begins with")
+    worker.begins_with_all(generation=3)
+    worker.tell("news", "first")
+    worker.tell("news", "second")
+    await asyncio.sleep(0.05)
+    assert (worker.is_serving, heard) == (False, [])
+    worker.serves()
+    worker.tell("news", "third")
+    await until(lambda: len(heard) == 3)
+    assert heard == ["first", "second", "third"]

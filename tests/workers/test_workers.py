@@ -116,11 +116,17 @@ async def ask_by_each(workers: Workers, times: int) -> Counter[int]:
 
 async def test_whichever_worker_is_asked_tells_of_all(start_engine: StartEngine, tmp_path: Path) -> None:
     engine = await start_engine()
-    async with two_workers(tmp_path, lane("plain", engine.url)) as workers:
+    sharing = f'[sharing]\nstore = "{tmp_path / "store"}"\ninterval_s = 0.1\n'
+    async with two_workers(tmp_path, lane("plain", engine.url) + sharing) as workers:
         clients = [workers.client() for _ in range(8)]  # which keep their connections
         answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=CHAT) for client in clients))
         by_worker = Counter(workers.worker_of(answer) for answer in answers)
         assert len(by_worker) == 2, "both have a part of them"
+        shared: dict[str, tuple[int, int]] = {}
+        async with asyncio.timeout(30):
+            while len(shared) < 2 or len(set(shared.values())) > 1 or min(shared.values()) < (2, 2):
+                told = [(await client.get("/paceline/lanes")).json()["sharing"] for client in clients]
+                shared = {each["origin"]: (each["told"], each["learned"]) for each in told}
         for client in clients:
             assert (await client.get("/paceline/requests")).json()["last"] == 8
             lanes = (await client.get("/paceline/lanes")).json()
@@ -261,6 +267,7 @@ async def test_a_reload_reaches_all_workers(start_engine: StartEngine, tmp_path:
         workers.file.write_text(lane("plain", engine.url) + "speed = 9\n")
         refused = await workers.http.post("/paceline/reload")
         assert refused.status_code == 422
+        assert (await workers.get("/paceline/lanes"))["sharing"] is None, "no store is configured"
         assert "speed" in refused.json()["error"]["message"]
         await ask_by_each(workers, 4)
         workers.file.write_text(lane("other", engine.url))
@@ -270,6 +277,30 @@ async def test_a_reload_reaches_all_workers(start_engine: StartEngine, tmp_path:
             async with client:
                 assert [one["lane"] for one in (await client.get("/paceline/lanes")).json()["lanes"]] == ["other"]
         await until(lambda: not [child for child in workers.keeper.children() if "stand_in" in str(child.cmdline())])
+
+
+async def test_answers_outlast_reloads_that_take_their_engine_away(start_engine: StartEngine, tmp_path: Path) -> None:
+    engine = await start_engine()
+    slow = f'[[engine]]\nname = "own"\nkind = "llama.cpp"\nlaunch = {json.dumps([*STAND_IN, "--behave", "slow"])}\n'
+    async with two_workers(tmp_path, slow + lane("plain", engine.url)) as workers:
+
+        def engines() -> list[psutil.Process]:
+            return [child for child in workers.keeper.children() if "stand_in" in str(child.cmdline())]
+
+        async def whole() -> bool:
+            body, headers = CHAT | {"stream": True}, {"x-paceline-lane": "own"}
+            async with workers.client() as http:
+                answer = await http.post("/v1/chat/completions", json=body, headers=headers)
+                return answer.content.endswith(b"data: [DONE]\n\n")
+
+        assert await whole()
+        streams = [asyncio.create_task(whole()) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        for name in ("plain", "other"):
+            workers.file.write_text(lane(name, engine.url))
+            assert (await workers.http.post("/paceline/reload")).status_code == 200
+        assert [await stream for stream in streams] == [True] * 4
+        await until(lambda: not engines())
 
 
 async def test_engines_of_a_device_take_turns_over_all_workers(start_engine: StartEngine, tmp_path: Path) -> None:

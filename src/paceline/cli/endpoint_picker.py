@@ -13,11 +13,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from paceline.addresses import is_loopback
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.engine_options import whole_number
 from paceline.configuration import ConfigurationError, check_usable, load
 from paceline.http.server import CannotListen as GatewayCannotListen
-from paceline.integrations.endpoint_picker.endpoints import DETECTED, KINDS, BadEndpoint, Endpoint, endpoint
+from paceline.integrations.endpoint_picker.endpoints import DETECTED, KINDS, BadEndpoint, Endpoint, address_of, endpoint
 from paceline.integrations.endpoint_picker.kubernetes import ApiServer, InferencePool, NotInCluster
 from paceline.integrations.endpoint_picker.picking import Limits, Picker
 from paceline.integrations.endpoint_picker.sources import EndpointFile, Given, Source
@@ -29,6 +30,11 @@ METRICS_PORT = 9090
 """Where nothing says otherwise: what other endpoint pickers have."""
 MAX_MEGABYTES = 2048
 MEGABYTE = 1024 * 1024
+TOLD_ANYONE = (
+    "whoever reaches the port for gateways is told this key; let only gateways with a certificate ask "
+    "(--tls-client-ca), listen on this machine alone (--grpc-host 127.0.0.1), or keep strangers out by the network and "
+    "give --insecure"
+)
 
 EXAMPLES = """examples:
   paceline endpoint-picker --endpoint 10.0.0.1:8000 --endpoint llama.cpp=10.0.0.2:8080
@@ -89,6 +95,12 @@ def register(commands: Subparsers) -> None:
         "--tls-certificate", type=Path, metavar="FILE", help="certificate for gateways, PEM (default: none)"
     )
     own.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
+    own.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="certificates, PEM, of the authorities whose clients alone may ask (default: all may)",
+    )
     own.add_argument("--host", help="address for metrics and state (default: the configuration's, else 127.0.0.1)")
     own.add_argument(
         "--port",
@@ -98,7 +110,8 @@ def register(commands: Subparsers) -> None:
     own.add_argument(
         "--insecure",
         action="store_true",
-        help="tell metrics and state beyond this machine although no key is asked for",
+        help="tell metrics and state beyond this machine although no key is asked for, and engines' keys to whoever "
+        "reaches the port for gateways",
     )
     limits = parser.add_argument_group("limits")
     usual = Limits()
@@ -131,6 +144,10 @@ def register(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     if (options.tls_certificate is None) != (options.tls_key is None):
         return fail("--tls-certificate and --tls-key go together")
+    if options.tls_client_ca is not None and options.tls_key is None:
+        return fail("--tls-client-ca needs --tls-certificate and --tls-key")
+    if options.engine_key and _tells_anyone(options):
+        return fail(f"--engine-key: {TOLD_ANYONE}")
     try:
         from paceline.integrations.endpoint_picker import server, service
     except ModuleNotFoundError as error:
@@ -150,7 +167,8 @@ def run(options: argparse.Namespace) -> int:
                 fallbacks=options.fallbacks,
             )
         )
-        certificate = server.Certificate(options.tls_certificate, options.tls_key) if options.tls_key else None
+        files = (options.tls_certificate, options.tls_key, options.tls_client_ca)
+        certificate = server.Certificate(*files) if options.tls_key else None
         program = service.EndpointPicker(
             configuration=_configuration(options),
             sources=sources,
@@ -201,7 +219,8 @@ def _sources(options: argparse.Namespace) -> list[Source]:
 
 
 def _configuration(options: argparse.Namespace) -> Callable[[Sequence[EngineSettings]], Configuration | None]:
-    """What makes a configuration of the engines that were found."""
+    """What makes a configuration of the engines that were found. It raises :class:`ConfigurationError` where that
+    can't be used."""
     given: dict[str, Any] = {key: value for key in ("host", "port") if (value := getattr(options, key)) is not None}
     if options.insecure:
         given["insecure"] = True
@@ -218,9 +237,18 @@ def _configuration(options: argparse.Namespace) -> Callable[[Sequence[EngineSett
         if options.share:
             configuration = replace(configuration, sharing=replace(configuration.sharing, store=options.share))
         check_usable(configuration)
+        with_key = [one.name for one in configuration.engine if one.api_key is not None and address_of(one) is not None]
+        if with_key and _tells_anyone(options):
+            raise ConfigurationError(f"engine {with_key[0]}: api_key: {TOLD_ANYONE}")
         return configuration
 
     return made
+
+
+def _tells_anyone(options: argparse.Namespace) -> bool:
+    """Whether clients on other machines that are not known may ask, and so are told what the engines are shown."""
+    is_bounded = is_loopback(options.grpc_host) or options.tls_client_ca is not None
+    return not (is_bounded or options.insecure)
 
 
 def _names_engines(path: Path) -> bool:

@@ -81,7 +81,7 @@ class Answers:
         Args:
             connections: of clients.
         """
-        return sums_of(self._pipeline, self._log, self._spent, self._drafts, connections)
+        return sums_of(self._pipeline, self._log, self._sharer(), self._spent, self._drafts, connections)
 
     def one_request(self, number: int) -> dict[str, Any] | None:
         """A request of this process in full, by its number here; ``None`` where it is not remembered."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from paceline import __version__
 from paceline.decision.drafting import acceptance_of
-from paceline.http.sums import GatewaySums
+from paceline.http.sums import GatewaySums, sharing_sums
 from paceline.records.decision_log import DecisionLog, LogSums
 from paceline.records.metrics import Sharing
 from paceline.records.record import Record
@@ -20,7 +20,7 @@ from paceline.serving.fleet import Fleet
 from paceline.serving.handles import LaneHandle
 from paceline.serving.pipeline import Pipeline
 from paceline.serving.speaking import spoken
-from paceline.sharing import Sharer
+from paceline.sharing import Sharer, State
 from paceline.types import Decision, LaneState, Measured, Prediction, Request, Signals, engine_of
 
 
@@ -68,7 +68,7 @@ def lanes(
         "in_flight": pipeline.in_flight.requests + sum(other.in_flight for other in others),
         "routing_failures": _failures(pipeline, others),
         "log": {"path": str(log.path), **structs.asdict(_log_sums(log, others))} if log else None,
-        "sharing": structs.asdict(sharer.state()) if sharer else None,
+        "sharing": structs.asdict(_sharing(sharer, others)) if sharer else None,
         "power": _power(pipeline),
         "budgets": [
             {"key": budget.key, "per": budget.per, "spent": spent, "limit": budget.limit}
@@ -99,7 +99,7 @@ def metrics(
     log_lost = _log_sums(log, others).lost if log else None
     sharing = None
     if sharer is not None:
-        state = sharer.state()
+        state = _sharing(sharer, others)
         refused = sum(state.refused.values())
         sharing = Sharing(state.problem is None, state.peers, state.told, state.learned, state.lost, refused)
     return metrics.text(now, _failures(pipeline, others), log_lost, spending, sharing)
@@ -183,6 +183,15 @@ def _log_sums(log: DecisionLog, others: Sequence[GatewaySums]) -> LogSums:
     for other in others:
         sums = sums.plus(other.log)
     return sums
+
+
+def _sharing(sharer: Sharer, others: Sequence[GatewaySums]) -> State:
+    """How this process shares, and what all have counted."""
+    state = sharer.state()
+    sums = sharing_sums(state)
+    for other in others:
+        sums = sums.plus(other.sharing)
+    return replace(state, **structs.asdict(sums))
 
 
 def _under_way(handle: LaneHandle, others: Sequence[GatewaySums]) -> tuple[int, int]:

@@ -14,6 +14,25 @@ from paceline.http.spent import Spent, SpentSums
 from paceline.records.decision_log import DecisionLog, LogSums
 from paceline.records.series import Number
 from paceline.serving.pipeline import Pipeline
+from paceline.sharing import Sharer, State
+
+
+class SharingSums(Struct, frozen=True):
+    """Messages of what is learned, as :class:`paceline.sharing.State` has them; none where nothing is shared."""
+
+    told: int = 0
+    learned: int = 0
+    lost: int = 0
+    refused: dict[str, int] = {}
+
+    def plus(self, other: "SharingSums") -> "SharingSums":
+        """Of both."""
+        return SharingSums(
+            self.told + other.told,
+            self.learned + other.learned,
+            self.lost + other.lost,
+            dict(Counter(self.refused) + Counter(other.refused)),
+        )
 
 
 class GatewaySums(Struct, frozen=True, kw_only=True):
@@ -29,6 +48,7 @@ class GatewaySums(Struct, frozen=True, kw_only=True):
     """By name, the requests that it decodes, and that wait for it."""
     log: LogSums | None
     """Of the decision log, if one is kept."""
+    sharing: SharingSums
     metrics: dict[str, list[Number]]
     spent: SpentSums
     drafts: list[DraftSums]
@@ -45,13 +65,21 @@ class GatewaySums(Struct, frozen=True, kw_only=True):
             left,
             failures=dict(Counter(left.failures) + Counter(before.failures)),
             log=left.log.plus(before.log) if left.log else before.log,
+            sharing=left.sharing.plus(before.sharing),
             metrics={name: _added(of_name, before.metrics.get(name, [])) for name, of_name in left.metrics.items()},
             spent=left.spent.plus(before.spent),
             drafts=together([left.drafts, before.drafts]),
         )
 
 
-def sums_of(pipeline: Pipeline, log: DecisionLog | None, spent: Spent, drafts: Drafts, connections: int) -> GatewaySums:
+def sums_of(
+    pipeline: Pipeline,
+    log: DecisionLog | None,
+    sharer: Sharer | None,
+    spent: Spent,
+    drafts: Drafts,
+    connections: int,
+) -> GatewaySums:
     """Of this process, as they are now.
 
     Args:
@@ -64,11 +92,17 @@ def sums_of(pipeline: Pipeline, log: DecisionLog | None, spent: Spent, drafts: D
         failures=dict(pipeline.failures),
         lanes={name: (lane.running, lane.waiting) for name, lane in pipeline.fleet.lanes.items()},
         log=log.sums() if log else None,
+        sharing=sharing_sums(sharer.state()) if sharer else SharingSums(),
         metrics=pipeline.metrics.numbers(),
         spent=spent.sums(),
         drafts=drafts.sums(),
         running=running(pipeline),
     )
+
+
+def sharing_sums(state: State) -> SharingSums:
+    """What a state counts."""
+    return SharingSums(state.told, state.learned, state.lost, state.refused)
 
 
 def _added(one: Sequence[Number], two: Sequence[Number]) -> list[Number]:

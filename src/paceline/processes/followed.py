@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from paceline.processes.supervisor import DOWN_INTERVAL_S, Health, Supervisor
+from paceline.wire.client import Client
 
 
 class EngineState(Struct, frozen=True, kw_only=True):
@@ -59,7 +60,8 @@ class FollowedEngine(Supervisor):
 
     @property
     def is_coming(self) -> bool:
-        return self._state.is_coming and self.health is not Health.UP
+        """One that is up where it is looked after is so here as soon as this process has looked, too."""
+        return self.health is not Health.UP and (self._state.is_coming or self._state.health is Health.UP)
 
     def report_failure(self, problem: str) -> None:
         self._ask_for_a_look()
@@ -68,6 +70,10 @@ class FollowedEngine(Supervisor):
     def suspect(self, problem: str) -> None:
         self._ask_for_a_look()
         super().suspect(problem)
+
+    def _may_be_busy(self, client: Client, is_working: bool) -> bool:
+        """Whether its process works is seen only where it is looked after."""
+        return self._state.health is Health.UP or super()._may_be_busy(client, is_working)
 
     async def _keep_running(self) -> None:
         connected: tuple[str | None, int | None] = (None, None)

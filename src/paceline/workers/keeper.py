@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -52,8 +53,6 @@ AGREEMENT_TIMEOUT_S = 3.0
 """For what others told to be learned, at the beginning and at the end."""
 KEEPS = "keep a worker"
 """Name of the tasks that start workers again."""
-K = TypeVar("K")
-V = TypeVar("V")
 log = logging.getLogger("paceline.workers")
 
 
@@ -103,14 +102,18 @@ class Keeper:
         """What workers had counted that have ended."""
         self._recent = _Recent()
         self._numbers: dict[Supervisor, int] = {}
+        self._next_number = count(1)
+        """No number is given twice: a worker may still know who had it."""
         self._retiring: set[EngineHandle] = set()
+        self._generation = 0
+        """Of the configuration in force: how many there were before."""
         self._told_engines: dict[int, EngineState] = {}
         self._told_devices: dict[str, DeviceState] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._opened = AsyncExitStack()
         self._reloading = asyncio.Lock()
         self._asked_to_stop = asyncio.Event()
-        self._drains = self._is_stopping_now = False
+        self._drains = self._is_stopping_now = self._engines_are_stopped = False
         self._stopped: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -136,7 +139,7 @@ class Keeper:
             )
             await self._storage.recall(self._router.placer)
             self._folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="paceline-"))
-            await self._share(self._configuration)
+            await self._share_by(self._made_sharer(self._configuration))
             opened.push_async_callback(self._end_sharing)
             await self._agreed(since_s=0.0)  # so that workers begin with what was learned before
             # 3. The engines.
@@ -170,7 +173,7 @@ class Keeper:
         """As :meth:`paceline.http.server.Gateway.ask_to_stop`."""
         if self._asked_to_stop.is_set():
             self._is_stopping_now = True
-            self._tell_all("stop", Stop(drains=False, at_once=True))
+            self._have_all_stop(Stop(drains=False, at_once=True))
             return
         self._drains = drains
         self._asked_to_stop.set()
@@ -190,14 +193,20 @@ class Keeper:
 
         Raises:
             ConfigurationError: the configuration has errors, and the old one stays in force.
+            RuntimeError: the gateway does not run.
         """
         async with self._reloading:
+            if self._engines_are_stopped:
+                raise RuntimeError("the gateway does not run")
+            # 1. All that may be refused.
             configuration = await asyncio.to_thread(self._load)
             Access(configuration)
-            if configuration.sharing != self._configuration.sharing:
-                await self._share(configuration)
+            shares_otherwise = configuration.sharing != self._configuration.sharing
+            sharer = self._made_sharer(configuration) if shares_otherwise else None
             fleet = Fleet(configuration, self._log_directory, self.fleet)
+            # 2. It is in force.
             old, self._configuration, self.fleet = self._configuration, configuration, fleet
+            self._generation += 1
             self._budgets.settings = configuration.budget
             self._number(fleet)
             fleet.start()
@@ -207,16 +216,21 @@ class Keeper:
             self._retiring |= set(fleet.retired)
             for worker in self._workers.values():
                 worker.turns.devices = self._devices()
-            setting = self._setting()
-            results = await asyncio.gather(
-                *(worker.channel.ask("setting", setting, NOTHING) for worker in self._serving()), return_exceptions=True
-            )
-            for result in results:
-                if isinstance(result, BaseException):  # it ended meanwhile, and begins with the new one
-                    log.error("a worker has not taken up the configuration: %s", result)
+            if sharer is not None:
+                await self._share_by(sharer)
+            # 3. In the workers, too.
+            await asyncio.gather(*(self._give_setting(worker) for worker in self._serving()))
             for handle in fleet.retired:
                 self._in_background(self._retire(handle))
             return changes(old, configuration, fleet)
+
+    async def _give_setting(self, worker: OneWorker) -> None:
+        """Have a worker take up the configuration in force; one that ends meanwhile begins with it."""
+        worker.generation = self._generation
+        try:
+            await worker.channel.ask("setting", self._setting(), NOTHING)
+        except (Lost, Refusal) as error:
+            log.error("a worker has not taken up the configuration: %s", error)
 
     # The workers
 
@@ -243,7 +257,7 @@ class Keeper:
         channel = Channel(on_end=lambda: self._note_end(worker))
         worker = OneWorker(index, channel, TurnKeeper(self._devices()))
         channel.on("begin", int, lambda _: self._begin(worker))
-        channel.on("ready", NOTHING, lambda _: worker.ready.set_result(None))
+        channel.on("ready", NOTHING, lambda _: self._note_ready(worker))
         channel.on("cannot start", str, lambda why: worker.ready.set_exception(ConfigurationError(why)))
         channel.on("load", Load, partial(self._note_load, worker))
         channel.on("last sums", GatewaySums, lambda sums: setattr(worker, "sums", sums))
@@ -265,6 +279,12 @@ class Keeper:
             raise CannotStart(f"worker {index} can't be started: {error}") from error
         self._workers[index] = worker
         return worker
+
+    def _note_ready(self, worker: OneWorker) -> None:
+        worker.serves()
+        self._tell_fewest()
+        if worker.generation != self._generation:  # there was a reload while it started
+            self._in_background(self._give_setting(worker))
 
     async def _keep(self, worker: OneWorker) -> None:
         """Start a worker again whenever it has ended, until the gateway stops."""
@@ -297,11 +317,13 @@ class Keeper:
         worker.turns.end_all()
         if worker.sums is not None:
             self._departed = worker.sums.ended(self._departed)
+            worker.sums = None  # so that it counts once, however often another one can't be started
         if self._workers.get(worker.index) is worker:
             del self._workers[worker.index]
         self._tell_fewest()
 
     def _note_end(self, worker: OneWorker) -> None:
+        worker.turns.end_all()
         if not worker.ready.done():
             worker.ready.set_exception(Lost("it has ended"))
             worker.ready.exception()  # which somebody may wait for, or nobody
@@ -313,8 +335,8 @@ class Keeper:
         while True:
             await asyncio.sleep(SUMS_INTERVAL_S)
             await asyncio.gather(*(worker.refresh_sums() for worker in self._workers.values()))
-            for worker in self._serving():
-                if loop.time() - worker.heard_s > HUNG_AFTER_S:
+            for worker in list(self._workers.values()):
+                if loop.time() - worker.heard_s > (HUNG_AFTER_S if worker.is_serving else START_TIMEOUT_S):
                     log.error("worker %d (process %d) hangs and is killed", worker.index, worker.pid)
                     worker.kill()
             if loop.time() - saved_s >= SAVE_EVERY_S:
@@ -327,12 +349,16 @@ class Keeper:
     def _tell_all(self, name: str, content: object, but: OneWorker | None = None) -> None:
         for worker in self._workers.values():
             if worker is not but:
-                worker.channel.tell(name, content)
+                worker.tell(name, content)
+
+    def _have_all_stop(self, how: Stop) -> None:
+        """Those that start still, too."""
+        for worker in self._workers.values():
+            worker.channel.tell("stop", how)
 
     async def _end_workers(self) -> None:
         """Have them finish their answers, and end."""
         server = self._configuration.server
-        await self._refreshed()
         self._listening.close()  # theirs are open while they drain
         running = sum(worker.load.in_flight for worker in self._workers.values())
         if running and not self._is_stopping_now:
@@ -340,7 +366,7 @@ class Keeper:
         keeping = [task for task in self._background if task.get_name() == KEEPS]
         for task in keeping:
             task.cancel()
-        self._tell_all("stop", Stop(drains=self._drains, at_once=self._is_stopping_now))
+        self._have_all_stop(Stop(drains=self._drains, at_once=self._is_stopping_now))
         limit_s = server.shutdown_grace_s + (server.drain_s if self._drains else 0) + LAST_WORDS_S
         workers = list(self._workers.values())
         if not workers:
@@ -352,14 +378,17 @@ class Keeper:
             await asyncio.wait(late)
         await self._agreed(since_s=asyncio.get_running_loop().time())  # so that what they told last is kept
 
-    async def _share(self, configuration: Configuration) -> None:
-        """Learn what the workers do, by the store that a configuration wants.
+    def _made_sharer(self, configuration: Configuration) -> Sharer:
+        """What learns what the workers do, by the store that a configuration wants.
 
         Raises:
-            ConfigurationError: there is no such store; the old one stays.
+            ConfigurationError: there is no such store.
         """
         sharer = sharer_of(self._for_workers(configuration), self._router, decides=False)
         assert sharer is not None  # workers always have a store
+        return sharer
+
+    async def _share_by(self, sharer: Sharer) -> None:
         await self._end_sharing()
         self._sharer = sharer
         sharer.start()
@@ -381,6 +410,8 @@ class Keeper:
     # What they ask and tell
 
     def _begin(self, worker: OneWorker) -> Beginning:
+        worker.begins_with_all(self._generation)
+        worker.turns.devices = self._devices()
         return Beginning(
             setting=self._setting(),
             spent=self._budgets.entries(),
@@ -399,6 +430,7 @@ class Keeper:
             },
             engines=self._engine_states(),
             devices=self._device_states(),
+            shares=self._configuration.sharing.store is not None,
         )
 
     def _for_workers(self, configuration: Configuration) -> Configuration:
@@ -429,24 +461,21 @@ class Keeper:
     async def _reload_asked(self) -> dict[str, Any]:
         try:
             return await self.reload()
-        except ConfigurationError as error:
+        except (ConfigurationError, RuntimeError) as error:
             raise Refusal(str(error)) from error
 
     async def _reload_told(self) -> None:
         try:
             log.info("configuration taken up: %s", await self.reload())
-        except ConfigurationError as error:
+        except (ConfigurationError, RuntimeError) as error:
             log.error("the configuration is not taken up, the old one stays in force:\n%s", error)
-
-    async def _refreshed(self) -> Sequence[GatewaySums]:
-        found = await asyncio.gather(*(worker.refresh_sums() for worker in self._serving()))
-        return [sums for sums in found if sums is not None]
 
     async def _others(self, asking: OneWorker) -> list[GatewaySums]:
         """What all but one have counted, those that have ended, too."""
         others = [worker for worker in self._serving() if worker is not asking]
+        departed = self._departed  # before they are asked: one that ends meanwhile is not to count twice
         found = await asyncio.gather(*(worker.refresh_sums() for worker in others))
-        return [sums for sums in (*found, self._departed) if sums is not None]
+        return [sums for sums in (*found, departed) if sums is not None]
 
     async def _recent_after(self, number: int) -> dict[str, Any]:
         return await self._recent.after(number, self._serving())
@@ -478,8 +507,7 @@ class Keeper:
         """Give each engine that is looked after here its number, by which workers know it."""
         for handle in fleet.engines.values():
             if handle.supervisor not in self._numbers:
-                number = max(self._numbers.values(), default=0) + 1
-                self._numbers[handle.supervisor] = number
+                number = self._numbers[handle.supervisor] = next(self._next_number)
                 handle.supervisor.use_elsewhere = partial(self._use, number)
 
     def _use(self, number: int) -> Use:
@@ -522,7 +550,8 @@ class Keeper:
         del self._numbers[handle.supervisor]
 
     async def _stop_engines(self) -> None:
-        async with self._reloading:
+        async with self._reloading:  # whose new engines are to be stopped, too
+            self._engines_are_stopped = True
             await asyncio.gather(self.fleet.stop(), *(handle.supervisor.stop() for handle in self._retiring))
             await self._storage.save(self._router)
 
@@ -578,11 +607,6 @@ class _Recent:
             return ()
         worker.last_request = answer.last
         return answer.requests
-
-
-def _otherwise(now: Mapping[K, V], before: Mapping[K, V]) -> dict[K, V]:
-    """What is not as it was."""
-    return {key: value for key, value in now.items() if before.get(key) != value}
 
 
 def _without_records(configuration: Configuration) -> Configuration:

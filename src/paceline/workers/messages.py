@@ -22,6 +22,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     engines: dict[int, EngineState]
     devices: dict[str, DeviceState]
     """Those that take turns."""
+    shares: bool
+    """Whether what is learned is shared beyond this gateway, too."""
 
     @property
     def configuration(self) -> Configuration:

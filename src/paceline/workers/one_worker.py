@@ -36,8 +36,12 @@ class OneWorker:
         """Done when it serves; with an exception, where it can't."""
         self.heard_s = asyncio.get_running_loop().time()
         """When it told its load last."""
+        self.generation = 0
+        """Which configuration it was given, counted by the keeper."""
         self.last_request = 0
         """Number of the last of its requests that was asked for."""
+        self._missed: list[tuple[str, object]] = []
+        """What it is told when it serves."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, listening: socket.socket) -> None:
@@ -69,6 +73,26 @@ class OneWorker:
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    def begins_with_all(self, generation: int) -> None:
+        """It is given what is so now; what is told from here on is kept for it until it serves."""
+        self.generation = generation
+        self._missed = []
+
+    def tell(self, name: str, content: object) -> None:
+        """Have it know something now, or as soon as it serves."""
+        if self.is_serving:
+            self.channel.tell(name, content)
+        else:
+            self._missed.append((name, content))
+
+    def serves(self) -> None:
+        """It has begun to; it is told what it has missed."""
+        self.heard_s = asyncio.get_running_loop().time()
+        self.ready.set_result(None)
+        for name, content in self._missed:
+            self.channel.tell(name, content)
+        self._missed = []
 
     async def ended(self) -> int:
         """Wait for its end; returns its exit status."""

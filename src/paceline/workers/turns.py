@@ -1,9 +1,10 @@
 """Turns on a device whose engines several processes use: one of them keeps the queue, the others ask it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from msgspec import Struct
 
@@ -51,17 +52,21 @@ class TurnKeeper:
         """Of those that wait, those that are not wanted any more."""
         self._held: dict[int, Turn] = {}
 
-    async def grant(self, wanted: TurnWanted) -> float:
-        """Wait for a turn; returns for how many seconds.
+    def grant(self, wanted: TurnWanted) -> Coroutine[Any, Any, float]:
+        """Wait for a turn; what is awaited returns for how many seconds. It is known at once, so that :meth:`end` finds
+        it however soon that comes.
 
         Raises:
-            Refusal: too many wait.
+            Refusal: there is no such device, or too many wait.
         """
         device = self.devices.get(wanted.device)
         if device is None:
             raise Refusal(f"there is no device {wanted.device}")
         task = asyncio.ensure_future(device.acquire(wanted.engine, wanted.slots))
         self._waiting[wanted.number] = task
+        return self._granted(wanted.number, task)
+
+    async def _granted(self, number: int, task: "asyncio.Task[Turn]") -> float:
         try:
             turn = await task
         except QueueFull as error:
@@ -69,13 +74,13 @@ class TurnKeeper:
         except asyncio.CancelledError:
             raise Refusal("it is no longer wanted") from None
         finally:
-            del self._waiting[wanted.number]
-            is_given_up = wanted.number in self._given_up
-            self._given_up.discard(wanted.number)
+            del self._waiting[number]
+            is_given_up = number in self._given_up
+            self._given_up.discard(number)
         if is_given_up:  # it was granted at that moment
             turn.release()
             raise Refusal("it is no longer wanted")
-        self._held[wanted.number] = turn
+        self._held[number] = turn
         return turn.queued_s
 
     def end(self, number: int) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from paceline.configuration import ConfigurationError
 from paceline.engines import ENGINES
 from paceline.http.answers import Answers, CurrentSharer, Reload
+from paceline.http.errors import RETRY_AFTER_S, ApiError
 from paceline.http.own_process import calm_garbage_collector, calm_matrices, say
 from paceline.http.server import Gateway, Parts
 from paceline.http.storage import Storage
@@ -142,9 +144,9 @@ class Worker:
     async def _take_up(self, setting: Setting) -> None:
         gateway = self._started
         assert self._parts is not None
-        self._parts.setting = setting
+        self._parts.take_up(setting)
         await gateway.reload()
-        self._parts.follow(setting.engines)
+        self._channel.tell("load", self._load())  # so that the keeper knows what still runs on engines that go
 
     def _follow(self, states: dict[int, EngineState]) -> None:
         if self._parts is not None:
@@ -224,7 +226,14 @@ class _WorkerParts(Parts, Makers):
         self._book = _KeptElsewhere(beginning.spent, channel)
         self._placement = beginning.placement
         self._states = dict(beginning.setting.engines)
+        self._device_states = dict(beginning.setting.devices)
         self._shared: dict[str, SharedDevice] = {}
+
+    def take_up(self, setting: Setting) -> None:
+        """Have the next fleet made by it."""
+        self.setting = setting
+        self.follow(setting.engines)
+        self.follow_devices(setting.devices)
 
     def follow(self, states: dict[int, EngineState]) -> None:
         """Have engines taken up as they are."""
@@ -235,6 +244,7 @@ class _WorkerParts(Parts, Makers):
 
     def follow_devices(self, states: dict[str, DeviceState]) -> None:
         """The same of devices."""
+        self._device_states |= states
         for name, state in states.items():
             if name in self._shared:
                 self._shared[name].follow(state)
@@ -249,7 +259,7 @@ class _WorkerParts(Parts, Makers):
 
     def fleet(self, configuration: Configuration, log_directory: Path, previous: Fleet | None) -> Fleet:
         fleet = Fleet(configuration, log_directory, previous, self)
-        in_use = set(self.setting.numbers.values())
+        in_use = self.setting.engines.keys()  # those that the keeper waits for to be out of use, too
         for number in [number for number in self.followed if number not in in_use]:
             if self.followed[number] not in {handle.supervisor for handle in fleet.retired}:
                 del self.followed[number]
@@ -259,7 +269,9 @@ class _WorkerParts(Parts, Makers):
         return _SharedStorage(configuration, directory, self._book, self._placement)
 
     def answers(self, pipeline: Pipeline, reload: Reload, log: DecisionLog | None, sharer: CurrentSharer) -> Answers:
-        self.own_answers = _AnswersOfAll(pipeline, log, sharer, self._channel)
+        self.own_answers = _AnswersOfAll(
+            pipeline, log, lambda: sharer() if self.setting.shares else None, self._channel
+        )
         return self.own_answers
 
     # Of a fleet
@@ -290,7 +302,7 @@ class _WorkerParts(Parts, Makers):
             name=settings.name,
             channel=self._channel,
         )
-        shared.follow(self.setting.devices.get(settings.name, FREE))
+        shared.follow(self._device_states.get(settings.name, FREE))
         self._shared[settings.name] = shared
         return shared
 
@@ -316,13 +328,17 @@ class _KeptElsewhere:
 
     async def spend_if_left(self, entry: Entry) -> str:
         """Returns why it may not be spent. What is not known in time may not; given up, it is taken back."""
-        asking = asyncio.ensure_future(self._channel.ask("spend if left", entry, str, BUDGET_TIMEOUT_S))
+        asking = asyncio.ensure_future(self._channel.ask("spend if left", entry, str, within_s=None))
         try:
-            return await asyncio.shield(asking)
+            async with asyncio.timeout(BUDGET_TIMEOUT_S):
+                return await asyncio.shield(asking)
         except (Lost, Refusal) as error:
             return f"whether a budget allows it can't be told: {error}"
+        except TimeoutError:
+            asking.add_done_callback(partial(self._take_back, entry))
+            return f"whether a budget allows it was not told within {BUDGET_TIMEOUT_S:g} s"
         except asyncio.CancelledError:
-            asking.add_done_callback(lambda asked: self._take_back(entry, asked))
+            asking.add_done_callback(partial(self._take_back, entry))
             raise
 
     def _take_back(self, entry: Entry, asked: asyncio.Future[str]) -> None:
@@ -363,11 +379,15 @@ class _AnswersOfAll(Answers):
         """
         Raises:
             ConfigurationError: it has errors; nothing was changed.
+            ApiError: 503, the keeper has ended, or takes too long.
         """
         try:
             return await self._channel.ask("reload", None, dict[str, Any], RELOAD_TIMEOUT_S)
         except Refusal as error:
             raise ConfigurationError(str(error)) from error
+        except Lost as error:
+            message = f"whether the configuration is taken up is not known: {error}; look at the log, and try again"
+            raise ApiError(503, message, retry_after_s=RETRY_AFTER_S) from error
 
     async def others(self) -> Sequence[GatewaySums]:
         return await self._asked("others", None, list[GatewaySums], [])

@@ -53,6 +53,8 @@ class ApiServer:
         """Targets, and their headers."""
         self.refuse_with = 0
         """The status of all answers, while it is not 0."""
+        self.odd: Any = None
+        """In place of lists, while there is something."""
         self.oldest_version = 0
         """From which on can be watched."""
         self._watching: dict[asyncio.StreamWriter, tuple[str, dict[str, str]]] = {}
@@ -136,6 +138,8 @@ class ApiServer:
                 writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line))
             else:
                 self._watching[writer] = path, query
+        elif self.odd is not None:
+            _write(writer, 200, self.odd)
         else:
             items = [one for one in self.objects[path].values() if _fits(one, query)]
             _write(writer, 200, {"metadata": {"resourceVersion": str(self.version)}, "items": items})

@@ -116,6 +116,34 @@ async def test_watches_that_end_break_or_are_too_old_lose_nothing(
         await until(lambda: len(watcher.addresses) == 3)
 
 
+@pytest.mark.parametrize(
+    "odd", [{"metadata": "none"}, {"metadata": {}}, {"metadata": {}, "items": 7}, {"metadata": {}, "items": ["a pod"]}]
+)
+async def test_odd_answers_are_outlived_and_not_asked_for_without_a_pause(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, odd: dict[str, object]
+) -> None:
+    monkeypatch.setattr(kubernetes, "PAUSES_S", (0.05,))
+    cluster.put(POOLS, pool("llamas", LABELS, 8000))
+    cluster.put(PODS, pod("a", "10.0.0.1", LABELS))
+    cluster.odd = odd
+    async with watching(cluster) as watcher:
+        await asyncio.sleep(0.5)
+        assert 2 <= len(cluster.asked) <= 11
+        cluster.odd = None
+        await until(lambda: watcher.addresses == ["10.0.0.1:8000"])
+
+
+async def test_watches_that_are_always_too_old_are_begun_ever_more_rarely(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "PAUSES_S", (0.01, 0.1, 60.0))
+    cluster.oldest_version = cluster.version + 100
+    async with watching(cluster):
+        await until(lambda: len(cluster.asked) == 6)  # thrice a list, and a watch
+        await asyncio.sleep(0.3)
+        assert len(cluster.asked) == 6
+
+
 async def test_the_token_is_read_anew(cluster: Cluster, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first\n")

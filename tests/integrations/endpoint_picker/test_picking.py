@@ -1,6 +1,7 @@
 """Which endpoint a request goes to, what it becomes, and what is learned: on engines with sockets, before a small
 gateway."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -9,8 +10,9 @@ from tests.fake_engine import ANSWER, FakeEngine, Received, Wire
 from tests.integrations.endpoint_picker.small_gateway import SmallGateway
 from tests.patient import until
 
-from paceline.integrations.endpoint_picker.messages import BodyMode, Go, Refuse
+from paceline.integrations.endpoint_picker.messages import BodyMode, Go, Refuse, RequestBody, RequestHeaders
 from paceline.integrations.endpoint_picker.picking import Limits, Picker
+from paceline.integrations.endpoint_picker.stream import OutOfTurn
 
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":40}}\n\n'
 MODES = [BodyMode.DUPLEX, BodyMode.BUFFERED]
@@ -40,9 +42,19 @@ StartPool = Callable[..., Awaitable[Pool]]
 
 @pytest.fixture
 def start_pool(start_engine: StartEngine, start_gateway: StartGateway) -> StartPool:
-    async def start(limits: Limits = Limits(), kind: str = "openai", more: str = "") -> Pool:  # noqa: B008
+    async def start(
+        limits: Limits = Limits(),  # noqa: B008
+        kind: str = "openai",
+        more: str = "",
+        of_engines: str = "",
+        of_the_last: str = "",
+    ) -> Pool:
         engines = [await start_engine(), await start_engine()]
-        tables = [lane(name, engine.url) for name, engine in zip("ab", engines, strict=True)]
+        keys = (of_engines, of_the_last or of_engines)
+        tables = [
+            lane(name, one.url, more=own).replace('strategy = "autoregressive"\nstrategy', "strategy")
+            for name, one, own in zip("ab", engines, keys, strict=True)
+        ]
         text = "".join(tables).replace('kind = "openai"', f'kind = "{kind}"')
         running = await start_gateway(more + text)
         await until(lambda: all(one.is_up for one in running.gateway.fleet.engines.values()))
@@ -157,6 +169,57 @@ async def test_a_defect_of_the_router_breaks_no_request(start_pool: StartPool, m
     assert received.body == body and pool.picker.passed["ZeroDivisionError"] == 1
 
 
+PRIVATE_HEADER = {"x-paceline-private": "yes"}
+SECRET = b"AKIA" + b"ABCDEFGHIJKLMNOP"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("body", "headers", "path"),
+    [
+        (b'{"model": "m", "messages": []}', PRIVATE_HEADER, "/v1/chat/completions"),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "%b"}]}' % SECRET, {}, "/v1/chat/completions"),
+        (b'{"model": "m", "input": "%b"}' % SECRET, {}, "/v1/embeddings"),
+        (b"whatever is in it", {"content-encoding": "br"}, "/v1/chat/completions"),
+        (b'{"prompt": "%b"}' % (b"word " * 10_000), {}, "/v1/completions"),
+    ],
+)
+async def test_what_is_private_goes_to_no_endpoint_that_may_not_have_it(
+    start_pool: StartPool, mode: BodyMode, body: bytes, headers: dict[str, str], path: str
+) -> None:
+    pool = await start_pool(
+        Limits(max_body_bytes=10_000), more="[privacy]\nsecrets = true\n", of_engines="takes_private = false\n"
+    )
+    pool.gateway.mode = mode
+    reply = await pool.gateway.post(body, path, headers)
+    assert reply.status == 403 and "private" in reply.json["error"]["message"]
+    assert not pool.received and pool.picker.refused[403] == 1 and pool.picker.in_flight == 0
+    ordinary = await pool.gateway.post({"model": "m", "input": "hi"}, "/v1/embeddings")
+    assert ordinary.status == 200 and (await pool.gateway.get("/v1/models")).status == 200
+
+
+async def test_what_is_private_goes_undecided_to_an_endpoint_that_may_have_it(start_pool: StartPool) -> None:
+    pool = await start_pool(of_engines="takes_private = false\n", of_the_last="takes_private = true\n")
+    for _ in range(3):
+        reply = await pool.gateway.post({"input": "hi"}, "/v1/embeddings", PRIVATE_HEADER)
+        assert reply.status == 200 and reply.endpoints == (pool.addresses[1],)
+
+
+async def test_a_gateway_that_repeats_itself_is_out_of_turn(start_pool: StartPool) -> None:
+    pool = await start_pool()
+    for mode in MODES:
+        pool.gateway.mode = mode
+        stream, _ = await pool.gateway.begin(chat("hi", model="m"))
+        with pytest.raises(OutOfTurn):
+            await stream.take(RequestHeaders(headers=[(b":path", b"/v1/chat/completions")], request_mode=mode))
+        if mode is BodyMode.BUFFERED:
+            with pytest.raises(OutOfTurn):
+                await stream.take(RequestBody(b"{}", ends=True))
+        assert pool.picker.in_flight == 1
+        stream.close()
+        assert pool.picker.in_flight == 0
+
+
 async def test_a_large_body_passes_in_pieces_and_is_not_held(start_pool: StartPool) -> None:
     pool = await start_pool(Limits(max_body_bytes=10_000))
     body = b'{"prompt": "' + b"word " * 10_000 + b'"}'
@@ -262,6 +325,39 @@ async def test_what_the_next_endpoint_served_is_learned_of_that(start_pool: Star
     assert [engine.in_flight for engine in engines] == [0, 0]
 
 
+async def test_the_next_endpoints_answer_is_not_put_down_to_the_first_where_it_has_no_such_lane(
+    start_pool: StartPool,
+) -> None:
+    async def fails(_: Received, wire: Wire) -> None:
+        await wire.json({"error": "out of memory"}, 500)
+
+    rule = '[[rule]]\nmodel = "m"\nlane = "a"\n'
+    pool = await start_pool(Limits(fallbacks=1), more=rule, of_the_last='strategy = "ngram"\n')
+    pool.engines[1].script = fails
+    pool.gateway.unreachable = {pool.addresses[0]}
+    for number in range(1, 4):
+        reply = await pool.gateway.post(chat("hi", model="m"))
+        assert reply.status == 500 and "x-paceline-lane" not in reply.headers
+        outcome = await pool.running.outcome_number(number)
+        assert outcome.lane == "a" and outcome.first_byte_s is None and not outcome.is_failure
+    engines = pool.running.gateway.fleet.engines.values()
+    assert not any(engine.illness.is_ejected for engine in engines) and pool.picker.in_flight == 0
+
+
+async def test_what_runs_beside_a_request_is_counted_on_the_device_that_serves_it(start_pool: StartPool) -> None:
+    pool = await start_pool(Limits(fallbacks=1), more='[[rule]]\nmodel = "m"\nlane = "a"\n')
+    pool.gateway.subset = (pool.addresses[1],)
+    begun = [await pool.gateway.begin({"input": "x"}, "/v1/embeddings"), await pool.gateway.begin(chat("x", model="m"))]
+    await asyncio.sleep(0.3)  # so long another has run on the second one
+    pool.gateway.subset, pool.gateway.unreachable = None, {pool.addresses[0]}
+    for stream, _ in begun:
+        stream.close()
+    await pool.running.outcome_number(1)
+    assert (await pool.gateway.post(chat("hi", model="m"))).status == 200
+    outcome = await pool.running.outcome_number(2)
+    assert outcome.lane == "b" and outcome.concurrent == 0
+
+
 async def test_the_endpoint_is_shown_its_key(start_engine: StartEngine, start_gateway: StartGateway) -> None:
     engine = await start_engine()
     running = await start_gateway(lane("a", engine.url, more='api_key = "of-the-engine"'))
@@ -270,3 +366,12 @@ async def test_the_endpoint_is_shown_its_key(start_engine: StartEngine, start_ga
     reply = await SmallGateway(picker).post(chat("hi", model="m"), headers={"authorization": "Bearer of-the-client"})
     assert reply.status == 200
     assert engine.requests[0].headers["authorization"] == "Bearer of-the-engine"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_an_endpoint_is_not_shown_anothers_key(start_pool: StartPool, path: str) -> None:
+    keys = {"of_engines": 'api_key = "of-the-first"\n', "of_the_last": 'api_key = "of-the-last"\n'}
+    pool = await start_pool(Limits(fallbacks=1), **keys)
+    assert len((await pool.gateway.post(chat("hi", model="m"), path)).endpoints) == 1
+    alike = await start_pool(Limits(fallbacks=1), of_engines='api_key = "of-both"\n')
+    assert len((await alike.gateway.post(chat("hi", model="m"), path)).endpoints) == 2

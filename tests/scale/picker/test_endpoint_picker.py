@@ -346,3 +346,30 @@ def test_gateways_may_ask_by_tls(
     picker.wait_for(2)
     envoy = start_envoy([DUPLEX], addresses, picker=f"https://{picker.grpc}")
     assert "x-paceline-lane" in post(envoy.url("duplex"), chat("hi")).headers
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+def test_only_gateways_with_a_certificate_may_ask(
+    addresses: list[str], start_picker: StartPicker, tmp_path: Path
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    name = ("-subj", "/CN=picker", "-addext", "subjectAltName=DNS:picker")
+    command = ["openssl", "req", *made, *name, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    files = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(certificate))
+    picker = start_picker(*flags_of(addresses), *files)
+    picker.wait_for(2)
+
+    def asked(*of_client: bytes) -> int:
+        credentials = grpc.ssl_channel_credentials(certificate.read_bytes(), *of_client)
+        named = (("grpc.ssl_target_name_override", "picker"),)
+        with grpc.secure_channel(picker.grpc, credentials, named) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            status: int = stub.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=10).status
+            return status
+
+    assert asked(key.read_bytes(), certificate.read_bytes()) == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as refused:
+        asked()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

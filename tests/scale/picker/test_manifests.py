@@ -88,6 +88,16 @@ def test_the_pool_leads_to_the_picker_and_the_picker_to_the_pool() -> None:
         assert selector.items() <= labels.items()
 
 
+def test_only_gateways_and_what_has_a_key_reach_the_picker() -> None:
+    policy = RESOURCES["NetworkPolicy", PICKER]["spec"]
+    labels = RESOURCES["Deployment", PICKER]["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items() and policy["policyTypes"] == ["Ingress"]
+    admitted = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert admitted.keys() == {port["name"] for port in CONTAINER["ports"]}
+    assert admitted["grpc"] and all("podSelector" in one for one in admitted["grpc"])
+    assert admitted["metrics"] is None and "admin_key" in RESOURCES["ConfigMap", PICKER]["data"]["paceline.toml"]
+
+
 def test_probes_ask_for_services_that_there_are() -> None:
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = CONTAINER[probe]["grpc"]

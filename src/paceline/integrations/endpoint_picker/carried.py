@@ -99,6 +99,8 @@ class Carried:
         self._held_bytes = 0
         self._is_whole = self._is_over = False
         self._failed_before: tuple[tuple[str, str], ...] = ()
+        self._is_strangers = False
+        """Whether an engine answers that has no such lane, so that nothing of it is known or learned."""
 
     @classmethod
     async def begin(cls, pipeline: Pipeline, plan: Plan, lane: LaneHandle, *, observes: bool) -> "Carried":
@@ -128,7 +130,7 @@ class Carried:
         self._observer.is_stream = fields.get(b"content-type", b"").lower().startswith(b"text/event-stream")
         if fields.get(b"content-encoding", b"identity").lower() != b"identity":
             self._observes = False
-        return self._plan.headers(self.lane)
+        return () if self._is_strangers else self._plan.headers(self.lane)
 
     def feed(self, data: bytes, ends: bool) -> bytes:
         at_s = perf_counter() - self._began_s
@@ -155,13 +157,13 @@ class Carried:
         device = self.lane.engine.device
         concurrent = (device.request_s() - self._device_request_s) / took_s - 1 if took_s > 0 else 0.0
         self.lane.leave(self._turn)
-        error, failed = self._error()
+        error, failed = (NOT_BEGUN, None) if self._is_strangers else self._error()
         outcome = Outcome(
             lane=self.lane.lane.name,
             status=CLIENT_LEFT if error in (NOT_WHOLE, NOT_BEGUN) else self._status,
             total_s=took_s + self._plan.decision_s,
             decision_s=self._plan.decision_s,
-            first_byte_s=self._first_byte_s,
+            first_byte_s=None if self._is_strangers else self._first_byte_s,
             observed=self._observer.observation() if error is None and self._observes else Observation(),
             concurrent=max(0.0, concurrent),
             at_s=time(),
@@ -196,10 +198,12 @@ class Carried:
         strategy = self.lane.lane.strategy
         other = next((lane for lane in engine.lanes() if lane.lane.strategy == strategy), None)
         if other is None:
-            self._observes = False  # what it did with the fields meant for another engine is not known
+            # What it did with the fields meant for another engine is not known, and tells nothing of that one.
+            self._is_strangers, self._observes, self._status = True, False, 0
             return
         self._failed_before = ((self.lane.lane.name, self._fingerprint),)
         self.lane.running -= 1
+        self._device_request_s += other.engine.device.request_s() - self.lane.engine.device.request_s()
         self.lane = other
         other.running += 1
         self._fingerprint, _ = engine.identity(self._plan.served.own_name(engine.name))

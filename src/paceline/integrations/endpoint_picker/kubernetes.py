@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,8 @@ WATCH_S = 240
 ANSWER_TIMEOUT_S = 30.0
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """After the first, second ... failure in a row; the last one repeats."""
+LASTING_S = 1.0
+"""A watch that ends sooner counts as a failure."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """Of one event; the API server keeps no object above 1.5 MB."""
 MAX_LIST_BYTES = 256 * 1024 * 1024
@@ -164,19 +167,32 @@ async def _follow(
     server: ApiServer, path: str, query: Mapping[str, str], changed: Callable[[Sequence[Mapping[str, Any]]], None]
 ) -> None:
     """List objects, and watch them; ``changed`` is told all of them each time. Until it is cancelled."""
-    failures = 0
+    objects: dict[str, Mapping[str, Any]] = {}
+    version, failures = "", 0
     while True:
+        watched_s, problem = 0.0, ""
         try:
-            objects, version = await _listed(server, path, query)
-            changed(list(objects.values()))
-            failures = 0
-            while version:
-                version = await _watched(server, path, query, objects, version, changed)
+            if not version:
+                objects, version = await _listed(server, path, query)
+                changed(list(objects.values()))
+            began_s = monotonic()
+            try:
+                version = await _watched(server, path, query, objects, version, changed) if version else ""
+            finally:
+                watched_s = monotonic() - began_s
         except (Failed, ConnectFailed, ConnectionLost, TimeoutError) as error:
-            pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
-            failures += 1
-            log.warning("the API server is asked again in %g s: %s", pause_s, error)
-            await asyncio.sleep(pause_s)
+            version, problem = "", str(error)
+        except Exception as error:  # whatever it answers, it is asked again
+            version, problem = "", f"{type(error).__name__}: {error}"
+            log.exception("the API server answers with something unknown")
+        if watched_s >= LASTING_S:
+            failures = 0
+            if not problem:
+                continue
+        pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
+        failures += 1
+        log.warning("the API server is asked again in %g s: %s", pause_s, problem or "its watch ended at once")
+        await asyncio.sleep(pause_s)
 
 
 async def _listed(server: ApiServer, path: str, query: Mapping[str, str]) -> tuple[dict[str, Mapping[str, Any]], str]:

@@ -13,9 +13,10 @@ from paceline.http.routes import GENERATION, api_of
 from paceline.integrations.endpoint_picker.carried import Carried, OnItsWay, Passed
 from paceline.integrations.endpoint_picker.endpoints import address_of, is_in
 from paceline.integrations.endpoint_picker.messages import BodyMode, Refuse, RequestHeaders
-from paceline.serving.errors import ServingError
+from paceline.serving.errors import NotPlaced, ServingError
 from paceline.serving.fleet import Fleet
 from paceline.serving.handles import EngineHandle
+from paceline.serving.model_in_body import named_model
 from paceline.serving.pipeline import Pipeline
 from paceline.wire.headers import Headers
 
@@ -110,9 +111,11 @@ class Picker:
         if all(engine.in_flight >= engine.slots + self.limits.queue_limit for engine in engines.values()):
             return self._refusal(429, "all endpoints have as many requests as they may", "rate_limit_exceeded", path)
         api = GENERATION.get(path.partition("?")[0])
+        is_encoded = _field(head, b"content-encoding", b"identity") != b"identity"
+        why_stays = ""
         if body is not None and api is None:
             why_none = NOT_DECIDED_ON
-        elif body is not None and _field(head, b"content-encoding", b"identity") != b"identity":
+        elif body is not None and is_encoded:
             why_none = ENCODED
         elif body is not None:
             try:
@@ -122,10 +125,21 @@ class Picker:
                 return picked
             except (ApiError, ServingError) as error:
                 why_none = type(error).__name__
+                if isinstance(error, NotPlaced):
+                    why_stays = str(error)
             except Exception as error:
                 why_none = type(error).__name__
                 if not self.passed[why_none]:  # the first of its kind; the others are counted
                     log.exception("a decision failed; the request goes on as it came")
+        # What may not leave this machine does not leave it undecided, either.
+        if any(engine.settings.leaves_machine for engine in engines.values()):
+            readable = None if is_encoded else b"" if head.ends else body
+            if not why_stays and (why_private := await _why_private(pipeline, head, path, readable)):
+                why_stays = f"the request is private ({why_private})"
+            if why_stays:
+                engines = {address: one for address, one in engines.items() if not one.settings.leaves_machine}
+            if not engines:
+                return self._refusal(403, f"no endpoint may have the request: {why_stays}", "private", path)
         self.passed[why_none] += 1
         return self._undecided(pipeline, head, engines)
 
@@ -148,12 +162,18 @@ class Picker:
         may_serve = {engine.name for engine in engines.values() if api in engine.settings.speaks}
         plan = await pipeline.plan(request, lambda engine: engine.name in may_serve)
         lanes = [lane for lane in pipeline.order(plan) if lane.engine.name in may_serve]
+        if not lanes:  # by what was found out of it since
+            raise NotPlaced("none that is up may have it", "private")
         first = lanes[0]
         # 2. It is on its way from now on, with the lane's strategy in its body.
         carried = await Carried.begin(pipeline, plan, first, observes=head.response_mode is not BodyMode.NONE)
-        # 3. Further endpoints understand the same body only where they are of the same kind.
-        kind = first.engine.settings.kind
-        others = [lane for lane in lanes[1:] if not carried.is_changed or lane.engine.settings.kind == kind]
+        # 3. Further endpoints are shown the same key, and understand the same body only if they are of the same kind.
+        kind, key = first.engine.settings.kind, first.engine.api_key
+        others = [
+            lane
+            for lane in lanes[1:]
+            if lane.engine.api_key == key and (not carried.is_changed or lane.engine.settings.kind == kind)
+        ]
         addresses = {engine.name: address for address, engine in engines.items()}
         used = (first, *others[: self.limits.fallbacks])
         return Picked(
@@ -173,8 +193,9 @@ class Picker:
 
         ordered = sorted(engines, key=busyness)
         first = engines[ordered[0]]
+        alike = [address for address in ordered if engines[address].api_key == first.api_key]  # all get the first's key
         return Picked(
-            endpoints=tuple(ordered[: 1 + self.limits.fallbacks]),
+            endpoints=tuple(alike[: 1 + self.limits.fallbacks]),
             on_its_way=Passed(pipeline, first),
             set_headers=_key_headers(first),
         )
@@ -182,7 +203,20 @@ class Picker:
     def _refusal(self, status: int, message: str, code: str, path: str) -> Refuse:
         self.refused[status] += 1
         body = ApiError(status, message, code).body(api_of(path.partition("?")[0]))
-        return Refuse(status, message, body, retry_after_s=RETRY_AFTER_S)
+        return Refuse(status, message, body, retry_after_s=None if status == 403 else RETRY_AFTER_S)
+
+
+async def _why_private(pipeline: Pipeline, head: RequestHeaders, path: str, body: bytes | None) -> str:
+    """Why a request that is not decided on may not leave this machine; empty where it may.
+
+    Args:
+        body: ``None`` where it can't be read.
+    """
+    headers = [(name, value) for name, value in head.headers if not name.startswith(b":")]
+    named = await named_model(headers, body) if body is not None else None
+    models = named.models if named is not None and named.is_sure else None
+    placer = pipeline.router.placer
+    return placer.why_passed_private(path, headers, body or b"", None, models, is_readable=body is not None)
 
 
 def _field(head: RequestHeaders, name: bytes, default: bytes = b"") -> bytes:

@@ -29,6 +29,8 @@ class Certificate(NamedTuple):
 
     certificate: Path
     key: Path
+    client_authority: Path | None = None
+    """Whose clients alone may ask; ``None`` for all."""
 
 
 class CannotListen(Exception):
@@ -90,7 +92,11 @@ class PickerServer:
             port: int = self._server.add_insecure_port(self._address)
             return port
         pair = (self._certificate.key.read_bytes(), self._certificate.certificate.read_bytes())
-        secure: int = self._server.add_secure_port(self._address, grpc.ssl_server_credentials([pair]))
+        authority = self._certificate.client_authority
+        credentials = grpc.ssl_server_credentials(
+            [pair], authority.read_bytes() if authority else None, require_client_auth=authority is not None
+        )
+        secure: int = self._server.add_secure_port(self._address, credentials)
         return secure
 
     async def _tell(self, service: str, is_well: bool) -> None:

@@ -69,6 +69,8 @@ class Stream:
     # The request
 
     async def _begins(self, head: RequestHeaders) -> Sequence[Answer]:
+        if self._head is not None:
+            raise OutOfTurn("a request's headers for a second time")
         self._head = head
         if head.ends or head.request_mode in (BodyMode.NONE, BodyMode.STREAMED):
             return [self._goes(await self._picker.pick(head, None))]
@@ -78,6 +80,8 @@ class Stream:
     async def _request_body(self, said: RequestBody) -> Sequence[Answer]:
         head = self._begun()
         if head.request_mode is BodyMode.BUFFERED:
+            if self._on_its_way is not None or self._is_refused:
+                raise OutOfTurn("a request's body for a second time")
             is_small = len(said.data) <= self._picker.limits.max_body_bytes
             picked = await (
                 self._picker.pick(head, said.data) if is_small else self._picker.pick(head, None, TOO_LARGE)

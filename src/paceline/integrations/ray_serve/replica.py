@@ -152,7 +152,7 @@ class Serving:
         """The request's body without what Paceline says in it."""
         self.offer = offer
         chosen = self.choice.lanes.get(offer.fingerprint, "") if self.choice else ""
-        engine, _, name = chosen.partition("/")
+        engine, _, name = chosen.rpartition("/")
         self.lane: OfferedLane = next((lane for lane in offer.lanes if lane.name == name), offer.lanes[0])
         """How it is to be decoded: the default lane where nothing was decided for such a replica."""
         self.lane_name = f"{engine or offer.engine}/{self.lane.name}"
