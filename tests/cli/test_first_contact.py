@@ -402,6 +402,6 @@ async def test_what_can_not_be_said_at_the_start_stops_nothing(
         raise BrokenPipeError("nobody reads it")
 
     monkeypatch.setattr(serve, "announce", broken)
-    monkeypatch.setattr(serve, "_calm_garbage_collector", lambda: None)
+    monkeypatch.setattr(serve, "calm_garbage_collector", lambda: None)
     assert await serve._serve(cast(Gateway, Running()), of_one_model=False) == 0
     assert "nobody reads it" in caplog.text

@@ -238,9 +238,10 @@ def in_a_terminal(words: list[str], answers: list[tuple[str, str]], **environmen
         if left and left[0][0] in said:
             _, answer = left.pop(0)
             os.write(ours, answer.encode() if answer == "\x03" else answer.encode() + b"\n")
-    os.close(ours)
     assert not left, said
-    return said, process.wait(10)
+    status = process.wait(PATIENCE_S)
+    os.close(ours)  # which hangs up on who is still there
+    return said, status
 
 
 def _take_terminal() -> None:

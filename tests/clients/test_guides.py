@@ -118,4 +118,5 @@ def test_a_tool_set_up_as_the_page_says_is_answered(guide: Guide, gateway: Servi
     served = [row for row in rows if row["status"] == 200]
     assert served, f"{rows}\n{said}"
     assert len(ended.stdout.strip()) > 1, said
-    assert all(row["status"] in (200, 499) for row in rows), rows
+    assert served[0] == rows[0], "the first request is answered; a model so small may then fill its context"
+    assert all(row["status"] in (200, 400, 499) for row in rows), rows

@@ -116,7 +116,7 @@ async def test_explaining_counts_no_failure_and_draws_no_number_that_requests_ar
     running = await start_gateway(lane("a", engine.url) + lane("b", engine.url))
     drawn_from: list[Random] = []
 
-    def broken(_signals: object, _lanes: object, _state: object, rng: Random, _exploration: object) -> object:
+    def broken(_signals: object, _lanes: object, _state: object, rng: Random, *_: object) -> object:
         drawn_from.append(rng)
         raise RuntimeError("a defect")
 

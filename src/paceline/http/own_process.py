@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from threadpoolctl import threadpool_limits
-
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 """Made and not freed since the last look for garbage; Python's own default is 700 to 2,000."""
 
@@ -28,6 +26,8 @@ def calm_garbage_collector() -> None:
 def calm_matrices() -> None:
     """Linear algebra in one thread. The decision's matrices have some hundred rows, and threads that wait for one
     another on cores where an engine computes made learning take 21 ms in place of 0.5."""
+    from threadpoolctl import threadpool_limits  # which only a process that serves needs
+
     threadpool_limits(1, user_api="blas")
 
 

@@ -39,7 +39,7 @@ ENGINE_LABELS = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-typ
 ENGINES = {kind.replace(".", "").replace("_", "").replace("-", ""): kind for kind in KINDS}
 """Kinds by how a label may spell them: ``llamacpp``."""
 
-log = logging.getLogger("paceline.endpoint_picker")
+log = logging.getLogger("paceline.integrations")
 
 
 class NotInCluster(Exception):

@@ -27,7 +27,7 @@ RETRY_AFTER_S = 2.0
 NO_BODY, TOO_LARGE, NOT_DECIDED_ON, ENCODED = "no body", "too large", "no such path", "compressed"
 """Why a request is passed on undecided, beside what fails."""
 
-log = logging.getLogger("paceline.endpoint_picker")
+log = logging.getLogger("paceline.integrations")
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ READINESS, LIVENESS = "readiness", "liveness"
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """Of a body that is handed over at once, which the gateway itself bounds."""
 
-log = logging.getLogger("paceline.endpoint_picker")
+log = logging.getLogger("paceline.integrations")
 _health: Any = health
 _health_pb: Any = health_pb2
 

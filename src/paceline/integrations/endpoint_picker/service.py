@@ -29,7 +29,7 @@ START_PATIENCE_S = 10.0
 DETECT_INTERVAL_S = 2.0
 """Until engines that did not tell their kind are asked again."""
 
-log = logging.getLogger("paceline.endpoint_picker")
+log = logging.getLogger("paceline.integrations")
 
 
 class EndpointPicker:

@@ -14,7 +14,7 @@ LOOK_INTERVAL_S = 1.0
 Found = Callable[[Sequence[Endpoint]], None]
 """To be told all endpoints, whenever they change."""
 
-log = logging.getLogger("paceline.endpoint_picker")
+log = logging.getLogger("paceline.integrations")
 
 
 class Source(Protocol):

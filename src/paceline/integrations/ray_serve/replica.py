@@ -31,7 +31,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 FAILED = 500
 """Status of a request that the replica raised an error over."""
 
-log = logging.getLogger("paceline.ray_serve")
+log = logging.getLogger("paceline.integrations")
 
 
 class Lanes:

@@ -48,7 +48,7 @@ TAKE_REPORTS_S = 10.0
 RETRY_S = 1.0
 """Until an actor that could not be reached is asked again."""
 
-log = logging.getLogger("paceline.ray_serve")
+log = logging.getLogger("paceline.integrations")
 
 
 def router_config(**settings: Any) -> RequestRouterConfig:

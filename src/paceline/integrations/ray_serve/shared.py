@@ -28,7 +28,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 ANSWER_TIMEOUT_S = 5.0
 """How long a router's thread waits for the actor."""
 
-log = logging.getLogger("paceline.ray_serve")
+log = logging.getLogger("paceline.integrations")
 
 
 class Shared:
