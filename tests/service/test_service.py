@@ -21,7 +21,7 @@ from paceline.cli import main
 from paceline.processes.launch import free_port
 from paceline.service.description import LABEL, Service
 from paceline.service.launchd import plist_text
-from paceline.service.manager import Launchd, Manager, ServiceError, Status, Systemd, install, uninstall
+from paceline.service.manager import Launchd, Manager, ServiceError, Status, Systemd, _give_folder, install, uninstall
 from paceline.service.systemd import quoted, unit_text
 from paceline.settings import ServerSettings
 
@@ -133,6 +133,51 @@ def test_install_status_and_uninstall(
         "systemctl --user disable --now paceline.service",
         "systemctl --user daemon-reload",
     ]
+
+
+def test_a_unit_that_something_else_wrote_stays(
+    configuration: Path, commands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit, other = tmp_path / "config" / "systemd" / "user" / "paceline.service", tmp_path / "other"
+    words = ["service", "install", "--config", str(configuration)]
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Unit]\n")
+    assert main(words) == 1
+    assert "--force replaces it" in capsys.readouterr().err
+    assert main(["service", "uninstall"]) == 1
+    assert "stays as it is" in capsys.readouterr().err
+    assert unit.read_text() == "[Unit]\n"
+    assert not commands.exists()
+    assert main([*words, "--force"]) == 0
+    ours = unit.read_text()
+    assert main(words) == 0  # renewed
+    unit.rename(other)
+    unit.symlink_to(other)
+    assert main(words) == 1
+    other.write_text("theirs")
+    assert main([*words, "--force"]) == 0
+    assert (unit.read_text(), unit.is_symlink(), other.read_text()) == (ours, False, "theirs")
+    assert list(unit.parent.iterdir()) == [unit]
+
+
+@pytest.mark.usefixtures("commands")
+def test_launchd_has_a_folder_for_its_log_and_no_file_of_variables(
+    configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paceline.service.launchd.SYSTEM_LOGS", tmp_path / "Logs")
+    given: list[tuple[Path, str]] = []
+    monkeypatch.setattr("paceline.service.manager.shutil.chown", lambda *whom: given.append(whom))
+    own = service(configuration, is_system=True)
+    Launchd().start(own)
+    assert given == [(tmp_path / "Logs" / "paceline", getpass.getuser())]
+    assert given[0][0].is_dir()
+    monkeypatch.undo()
+    hints = "\n".join(Launchd().hints(own, {"OPENAI_API_KEY"}))
+    assert "file:PATH for env:OPENAI_API_KEY" in hints
+    assert ".env" not in hints
+    assert "50%.env" in "\n".join(Systemd().hints(own, {"OPENAI_API_KEY"}))
+    with pytest.raises(ServiceError, match="no user nobody-here"):
+        _give_folder(tmp_path, "nobody-here")
 
 
 @pytest.mark.usefixtures("commands")

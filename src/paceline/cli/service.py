@@ -40,7 +40,8 @@ def register(commands: Subparsers) -> None:
         "install",
         "write the service's file and start it",
         "Write a unit for systemd or a property list for launchd, have it started now and from then on. Done again, it "
-        "is renewed. Variables with keys belong into a file beside the configuration that ends in .env.",
+        "is renewed; a file that something else wrote stays. Variables with keys belong into a file beside the "
+        "configuration that ends in .env; launchd reads none, so keys are written as file:PATH there.",
     )
     action.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="the configuration that the gateway runs with"
@@ -49,6 +50,7 @@ def register(commands: Subparsers) -> None:
     action.add_argument(
         "--run-as", metavar="USER", help="with --system: the user that it runs as (default: who calls sudo)"
     )
+    action.add_argument("--force", action="store_true", help="replace a file of that name that something else wrote")
     action.add_argument("--print", action="store_true", help="print the file, and do nothing")
     action.add_argument(
         "--for",
@@ -104,15 +106,12 @@ def _install(options: argparse.Namespace) -> int:
             print(_printed(options.manager, service), end="")
             return 0
         manager = manager_here()
-        path = install(manager, service)
+        path = install(manager, service, options.force)
     except (ConfigurationError, ServiceError) as error:
         return fail(str(error))
     print(f"wrote {path}, and started it")
-    for hint in manager.hints(service):
+    for hint in manager.hints(service, configuration.secret_variables):
         say(hint)
-    if configuration.secret_variables:
-        names = ", ".join(sorted(configuration.secret_variables))
-        say(f"the configuration reads {names}: write them as NAME=VALUE into {service.environment_file} (chmod 600)")
     return 0
 
 

@@ -10,6 +10,8 @@ from paceline.settings import ServerSettings
 NAME = "paceline"
 LABEL = "io.paceline.gateway"
 """launchd's own names are those of domains, backwards."""
+WRITTEN_BY = "Written by `paceline service install`"
+"""Stands in each file that is ours."""
 STOP_SLACK_S = 30.0
 """Beyond drain and grace: engines are stopped, and what was learned is saved."""
 OPEN_FILES = 65_536

@@ -3,7 +3,9 @@
 import plistlib
 from pathlib import Path
 
-from paceline.service.description import LABEL, OPEN_FILES, Service
+from paceline.service.description import LABEL, NAME, OPEN_FILES, WRITTEN_BY, Service
+
+SYSTEM_LOGS = Path("/Library/Logs")
 
 
 def plist_path(service: Service, home: Path) -> Path:
@@ -13,8 +15,9 @@ def plist_path(service: Service, home: Path) -> Path:
 
 
 def log_path(service: Service, home: Path) -> Path:
-    """What it prints; Paceline keeps it small itself, since launchd does not."""
-    return (Path("/Library/Logs") if service.is_system else home / "Library" / "Logs") / "paceline.log"
+    """What it prints; Paceline keeps it small itself, since launchd does not. That of the whole machine has a folder of
+    its own, which has to be its user's."""
+    return (SYSTEM_LOGS / NAME if service.is_system else home / "Library" / "Logs") / "paceline.log"
 
 
 def plist_text(service: Service, home: Path) -> str:
@@ -34,4 +37,4 @@ def plist_text(service: Service, home: Path) -> str:
     }
     if service.is_system and service.run_as:
         document["UserName"] = service.run_as
-    return plistlib.dumps(document, sort_keys=False).decode()
+    return plistlib.dumps(document, sort_keys=False).decode().replace("<plist", f"<!-- {WRITTEN_BY} -->\n<plist", 1)

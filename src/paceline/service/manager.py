@@ -1,17 +1,19 @@
 """Telling systemd or launchd: what is written where, and which of their commands are run."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
 from paceline.service import launchd, systemd
-from paceline.service.description import LABEL, Service
+from paceline.service.description import LABEL, WRITTEN_BY, Service
 
 RUN_SECONDS = 120.0
 """For commands that wait for no gateway to end; for the others the manager has a limit, by what draining takes."""
@@ -52,8 +54,12 @@ class Manager(Protocol):
         ...
 
     def status(self, service: Service) -> Status: ...
-    def hints(self, service: Service) -> Sequence[str]:
-        """What to know after an installation, in sentences."""
+    def hints(self, service: Service, variables: Collection[str]) -> Sequence[str]:
+        """What to know after an installation, in sentences.
+
+        Args:
+            variables: that the configuration reads keys from.
+        """
         ...
 
 
@@ -111,11 +117,15 @@ class Systemd:
             restarts=int(values.get("NRestarts") or 0),
         )
 
-    def hints(self, service: Service) -> Sequence[str]:
+    def hints(self, service: Service, variables: Collection[str]) -> Sequence[str]:
         option = "" if service.is_system else "--user "
         said = [f"its log: journalctl {option}-u paceline -f"]
         if not service.is_system:
             said.append("it ends when you log out, unless: loginctl enable-linger")
+        if variables:
+            names = ", ".join(sorted(variables))
+            file = service.environment_file
+            said.append(f"the configuration reads {names}: write them as NAME=VALUE into {file} (chmod 600)")
         return said
 
     def _systemctl(self, service: Service) -> list[str]:
@@ -132,6 +142,8 @@ class Launchd:
     def start(self, service: Service) -> None:
         if self._printed(service) is not None:
             self.stop(service)
+        if service.is_system and service.run_as:
+            _give_folder(launchd.log_path(service, Path.home()).parent, service.run_as)
         _run(["launchctl", "bootstrap", self._domain(service), str(self.path(service))])
 
     def stop(self, service: Service) -> None:
@@ -153,8 +165,13 @@ class Launchd:
             pid=int(values["pid"]) if values.get("pid", "").isdecimal() else None,
         )
 
-    def hints(self, service: Service) -> Sequence[str]:
-        return [f"its log: tail -f {launchd.log_path(service, Path.home())}"]
+    def hints(self, service: Service, variables: Collection[str]) -> Sequence[str]:
+        command = "sudo tail" if service.is_system else "tail"
+        said = [f"its log: {command} -f {shlex.quote(str(launchd.log_path(service, Path.home())))}"]
+        if variables:
+            names = ", ".join(f"env:{name}" for name in sorted(variables))
+            said.append(f"launchd sets no variables: write file:PATH for {names}, each key in a file (chmod 600)")
+        return said
 
     def _domain(self, service: Service) -> str:
         return "system" if service.is_system else f"gui/{os.getuid()}"
@@ -166,16 +183,23 @@ class Launchd:
             return None
 
 
-def install(manager: Manager, service: Service) -> Path:
+def install(manager: Manager, service: Service, is_forced: bool = False) -> Path:
     """Write the service's file, and have it started now and at each start of the machine, or of the user's session.
+
+    Args:
+        is_forced: whether a file there that others wrote is replaced.
 
     Raises:
         ServiceError: it can't be.
     """
     path = manager.path(service)
     try:
+        if not is_forced and _is_of_others(path):
+            raise ServiceError(
+                f"{path} is not from `paceline service install`, and stays as it is; --force replaces it"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(manager.text(service), "utf-8")
+        _write(path, manager.text(service))
     except OSError as error:
         raise _not_allowed(path, error) from error
     manager.start(service)
@@ -191,13 +215,54 @@ def uninstall(manager: Manager, service: Service) -> Path:
     path = manager.path(service)
     if not path.exists():
         raise ServiceError(f"it is not installed: there is no {path}")
-    manager.stop(service)
     try:
+        if _is_of_others(path):
+            raise ServiceError(f"{path} is not from `paceline service install`, and stays as it is")
+        manager.stop(service)
         path.unlink()
     except OSError as error:
         raise _not_allowed(path, error) from error
     manager.removed(service)
     return path
+
+
+def _is_of_others(path: Path) -> bool:
+    """
+    Raises:
+        OSError: it can't be read.
+    """
+    return path.is_symlink() or (path.exists() and WRITTEN_BY.encode() not in path.read_bytes())
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or nothing of it; in place of a link, not through it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            out.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError:
+        os.unlink(name)
+        raise
+
+
+def _give_folder(folder: Path, user: str) -> None:
+    """
+    Raises:
+        ServiceError: it can't be made, or given to the user.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.chown(folder, user)
+    except LookupError as error:
+        raise ServiceError(f"there is no user {user}, whom --run-as names") from error
+    except OSError as error:
+        raise _not_allowed(folder, error) from error
 
 
 def _not_allowed(path: Path, error: OSError) -> ServiceError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from paceline.service.description import NAME, OPEN_FILES, Service
+from paceline.service.description import NAME, OPEN_FILES, WRITTEN_BY, Service
 
 UNIT = f"{NAME}.service"
 
@@ -23,7 +23,7 @@ def unit_text(service: Service) -> str:
     target = "multi-user.target" if service.is_system else "default.target"
     network = "After=network-online.target\nWants=network-online.target\n" if service.is_system else ""
     return f"""\
-# Written by `paceline service install`, which overwrites it; changes of yours belong into `systemctl edit {NAME}`.
+# {WRITTEN_BY}, which overwrites it; changes of yours belong into `systemctl edit {NAME}`.
 [Unit]
 Description=Paceline, a gateway in front of LLM engines
 {network}StartLimitIntervalSec=300

@@ -319,6 +319,7 @@ async def test_what_the_next_endpoint_served_is_learned_of_that(start_pool: Star
     reply = await pool.gateway.post(chat("hi", model="m"))
     assert reply.endpoints == tuple(pool.addresses) and reply.status == 200
     assert reply.headers["x-paceline-lane"] == "b"
+    assert not pool.running.gateway.fleet.engines["a"].device.running
     record = (await pool.running.outcome_number(1), pool.running.records[0])
     assert record[0].lane == "b" and [name for name, _ in record[0].failed] == ["a"]
     engines = pool.running.gateway.fleet.engines.values()
@@ -355,7 +356,8 @@ async def test_what_runs_beside_a_request_is_counted_on_the_device_that_serves_i
     await pool.running.outcome_number(1)
     assert (await pool.gateway.post(chat("hi", model="m"))).status == 200
     outcome = await pool.running.outcome_number(2)
-    assert outcome.lane == "b" and outcome.concurrent == 0
+    assert outcome.lane == "b" and outcome.concurrent == pytest.approx(0, abs=0.01)
+    assert [engine.device.running for engine in pool.running.gateway.fleet.engines.values()] == [0, 0]
 
 
 async def test_the_endpoint_is_shown_its_key(start_engine: StartEngine, start_gateway: StartGateway) -> None:

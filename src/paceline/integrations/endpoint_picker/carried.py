@@ -203,7 +203,12 @@ class Carried:
             return
         self._failed_before = ((self.lane.lane.name, self._fingerprint),)
         self.lane.running -= 1
-        self._device_request_s += other.engine.device.request_s() - self.lane.engine.device.request_s()
+        device, before = other.engine.device, self.lane.engine.device
+        if device is not before:
+            self._device_request_s += device.request_s() - before.request_s()
+            if (turn := device.take(engine.name, engine.slots)) is not None:  # it runs there from now on
+                self._turn.release()
+                self._turn = turn
         self.lane = other
         other.running += 1
         self._fingerprint, _ = engine.identity(self._plan.served.own_name(engine.name))
