@@ -413,14 +413,14 @@ def test_what_is_drafted_after_a_pause_is_what_is_drafted_without_one(
     head = () if name == "draft-mtp" else ("--spec-draft-model", str(drafters / f"{name}.gguf"))
     flags = ("--spec-type", f"ngram-simple,{name}", "--spec-draft-n-max", "4", *head, "--parallel", "1", "-lv", "10")
     server = start(*flags, **({"target": drafters / "hybrid.gguf"} if name == "draft-mtp" else {}))
-    never_pays = {name: {"costs": [6.0, 6.1], "acceptance": [0.01]}}
+    hoped_for = {name: {"costs": [2.0, 2.1], "acceptance": [0.9], "weight": 2}}  # and soon found not to pay
     copies = {"ngram-simple": {"costs": [1, 1, 1, 1], "acceptance": [0.9]}}
     text = "A map, a map, a lighthouse keeper, a map. One two three four. One two three four."
     texts, drafts = [], []
     ways: list[dict[str, Any]] = [
         {TYPES: name, N_MAX: 2},
-        {CONTROL: never_pays},
-        {CONTROL: copies | never_pays},
+        {CONTROL: hoped_for},
+        {CONTROL: copies | hoped_for},
         {TYPES: name, N_MAX: 2, MIN_YIELD: 3.0},
     ]
     for way in ways:
