@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +288,12 @@ async def test_answers_outlast_reloads_that_take_their_engine_away(start_engine:
     async with two_workers(tmp_path, slow + lane("plain", engine.url)) as workers:
 
         def engines() -> list[psutil.Process]:
-            return [child for child in workers.keeper.children() if "stand_in" in str(child.cmdline())]
+            found = []
+            for child in workers.keeper.children():
+                with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                    if "stand_in" in str(child.cmdline()):
+                        found.append(child)
+            return found
 
         async def whole() -> bool:
             body, headers = CHAT | {"stream": True}, {"x-paceline-lane": "own"}
