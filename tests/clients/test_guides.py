@@ -20,8 +20,8 @@ INSTALLED = ROOT / ".venv-clients"
 URL = "http://127.0.0.1:8080"
 """As the page writes the gateway's address."""
 PROGRAMS = {"sh": ("bash", "-eu"), "python": (str(INSTALLED / "bin" / "python"),), "js": ("node",)}
-TIMEOUT_S = 400.0
-CONTEXT_TOKENS = 12_288
+TIMEOUT_S = 900.0
+CONTEXT_TOKENS = 10_240
 """Qwen Code's first request has 9,000 tokens."""
 MAX_ANSWER_TOKENS = "96"
 """A model of 135M weights does not always find an end. Claude Code asks for 32,000 tokens unless it is told."""
