@@ -5,7 +5,6 @@ import asyncio
 import logging
 import signal
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from paceline.addresses import is_loopback
 from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.engine_options import whole_number
 from paceline.configuration import ConfigurationError, check_usable, load
+from paceline.http.own_process import calm_matrices, loop_factory, say
 from paceline.http.server import CannotListen as GatewayCannotListen
 from paceline.integrations.endpoint_picker.endpoints import DETECTED, KINDS, BadEndpoint, Endpoint, address_of, endpoint
 from paceline.integrations.endpoint_picker.kubernetes import ApiServer, InferencePool, NotInCluster
@@ -177,9 +177,9 @@ def run(options: argparse.Namespace) -> int:
             api_key=options.engine_key,
             log_directory=log_directory(),
             state_directory=state_directory(),
-            say=_say,
+            say=say,
         )
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_serve(program))
     except (ConfigurationError, BadEndpoint, NotInCluster, server.CannotListen, GatewayCannotListen, OSError) as error:
         return fail(str(error))
@@ -187,12 +187,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _serve(program: Any) -> None:
+    calm_matrices()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, program.ask_to_stop)
     loop.add_signal_handler(signal.SIGHUP, program.ask_to_reload)
     await program.run()
-    _say("stopped")
+    say("stopped")
 
 
 def _sources(options: argparse.Namespace) -> list[Source]:
@@ -269,14 +270,3 @@ def _endpoint(text: str) -> Endpoint:
         return endpoint(text)
     except BadEndpoint as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

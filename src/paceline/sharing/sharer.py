@@ -240,9 +240,8 @@ class Sharer:
         return blake2b(self._router.conversation_key, digest_size=8).hexdigest()
 
     def _tell(self) -> None:
-        if (
-            not self._untold
-        ):  # else the store does not take them: what is learned meanwhile adds up, and is told at once
+        # While the store takes none, what is learned meanwhile adds up, and is told at once.
+        if not self._untold:
             self._queue(self._sharing.delta())
         while self._untold:
             self._store.append(self._origin, *self._untold[0])
