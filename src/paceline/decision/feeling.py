@@ -16,6 +16,7 @@ from paceline.decision.tuning import (
     DEPTH_MEAN,
     DEPTH_OF_COST_MEAN,
     LOAD_MEAN,
+    LOAD_OF_COST,
     LOAD_OWN,
     LOADS,
     LOOKUP_SHARE,
@@ -100,13 +101,15 @@ def unknowns_of(lane: LaneId, beside: float) -> tuple[Unknown, ...]:
     # 2. What load adds.
     if beside > 0:
         logarithm, single = load_shape(beside)
+        share = _load_share(shape)
         unknowns += [
-            Unknown(("load",), PRIOR.load**2, logarithm, COST),
-            Unknown(("load", engine), PRIOR.load_of_engine**2, logarithm, COST),
+            Unknown(("load",), PRIOR.load**2, share * logarithm, COST),
+            Unknown(("load", engine), PRIOR.load_of_engine**2, share * logarithm, COST),
             Unknown(("load of lane", engine, kind, own), PRIOR.load_of_lane**2, logarithm, COST),
         ]
         unknowns += [
-            Unknown(("load at", str(knot)), PRIOR.load**2, LOAD_OWN * single[knot], COST) for knot in range(LOADS)
+            Unknown(("load at", str(knot)), PRIOR.load**2, share * LOAD_OWN * single[knot], COST)
+            for knot in range(LOADS)
         ]
         if shape.drafts:
             cost = PRIOR.load_of_cost**2
@@ -146,6 +149,18 @@ def _depth_share(shape: Shape) -> float:
     return (LOOKUP_SHARE if shape.looks_up else 1.0) if shape.drafts else 0.0
 
 
+def _step_cost(shape: Shape, beside: float) -> float:
+    """Logarithm of a step's cost, in plain steps made alone, before anything was observed."""
+    logarithm, _ = load_shape(beside)
+    return shape.cost + LOAD_MEAN * logarithm * _load_share(shape)
+
+
+def _load_share(shape: Shape) -> float:
+    """How much a lane feels of what others cost a plain step: where these fill the free places of a batch, drafts find
+    none."""
+    return 1.0 + LOAD_OF_COST * shape.cost
+
+
 # All lanes of a choice
 
 
@@ -174,9 +189,7 @@ class Lanes:
         self.means = np.zeros((3, len(ids)))
         """Of the terms, before anything was observed."""
         self.means[MACHINE] = MACHINE_MEAN
-        self.means[COST] = [
-            shape.cost + LOAD_MEAN * load_shape(others)[0] for shape, others in zip(shapes, beside, strict=True)
-        ]
+        self.means[COST] = [_step_cost(shape, others) for shape, others in zip(shapes, beside, strict=True)]
         self.means[LENGTH] = [-shape.length for shape in shapes]
         self.strength: Floats = np.array([shape.strength for shape in shapes])
         """How much each lane feels of the strength of all drafters."""
@@ -359,7 +372,7 @@ def feeling_of(lane: LaneId, kinds: Sequence[str], asked: Asked, beside: float, 
     """
     shape = shape_of(lane.strategy, lane.drafted_token_cost)
     cost, length = Sum(), Sum()
-    cost.mean = MACHINE_MEAN + shape.cost + LOAD_MEAN * load_shape(beside)[0]
+    cost.mean = MACHINE_MEAN + _step_cost(shape, beside)
     cost.mean += (DEPTH_MEAN + DEPTH_OF_COST_MEAN * _depth_share(shape)) * asked.depth
     length.mean = shape.length + shape.strength * believed_strength(asked)
     length.mean += shape.feels * believed_lookups(asked) if shape.looks_up else 0.0

@@ -192,6 +192,8 @@ that to a step's that verifies drafts: -0.36 on CUDA with a cache in 4 bits, -0.
 sudoingX/qwen38-mtp, sweeps."""
 LOADS = 7
 """Concurrencies that are told apart: 1, 3, 7 ... 127 others."""
+LOAD_OF_COST = 0.6
+"""What each logarithm by which others slow a plain step adds to the logarithm of what drafts cost, as a share of it."""
 LOAD_MEAN, LOAD_OWN = 0.1, 0.3
 """What load adds to the logarithm of time, for each logarithm of concurrency, and how far single concurrencies deviate
 from what all have in common, as a share."""
