@@ -76,6 +76,25 @@ def test_where_others_are_decoded_too_a_drafted_token_may_cost_more() -> None:
     assert together.costs[1] > 1.1 * alone.costs[1]
 
 
+def test_where_others_slow_plain_steps_a_draft_that_nobody_made_there_costs_more() -> None:
+    """They fill the places of a batch that a draft had for nothing."""
+    busy = LaneState(MTP.lane, running=15, model="m", fingerprint="gpu")
+    costs = {}
+    for slower in (1.0, 5.0):
+        knowledge, machine = Knowledge(), ControlledMachine(APART)
+        for _ in range(20):
+            for beside in (0.0, 15.0):
+                outcome = machine.answer(Task.CODE, PLAIN)
+                seconds = (outcome.observed.decode_s or 0) * (slower if beside else 1.0)
+                observed = replace(outcome.observed, decode_s=seconds)
+                outcome = replace(outcome, observed=observed, concurrent=beside, total_s=seconds + 0.1)
+                learn(knowledge, CODE, decided(knowledge, CODE), outcome)
+        for _ in range(10):  # as many are decoded over a request's life as at its start
+            knowledge.forecasts["m"].learn(15, 15.0)
+        costs[slower] = control(knowledge, Task.CODE, busy).drafters["mtp"].costs
+    assert all(dear > 1.15 * cheap for cheap, dear in zip(costs[1.0], costs[5.0], strict=True))
+
+
 def test_a_drafter_that_seemed_dear_once_is_tried_again() -> None:
     knowledge = taught(ControlledMachine(APART), 3, [PLAIN])
     drafts = DraftCounts(50, 200, 150, (45, 40, 35, 30), (50, 45, 40, 35))
