@@ -8,8 +8,10 @@ from tests.controlled_machine import HEAD, LOOKUP
 
 from paceline.decision.controlled import (
     StepShare,
+    batch_shares,
     drafting,
     hazard_counts,
+    head_lanes,
     parts,
     reached,
     step_shares,
@@ -62,6 +64,23 @@ def test_steps_between_two_lengths_are_part_of_both() -> None:
     assert [one.lane.strategy.name for one in shares] == ["mtp-2", "mtp-3", "ngram-8"]
     assert [one.share for one in shares] == pytest.approx([0.1, 0.1, 0.1])
     assert step_shares(BOTH, {}, 50) == []
+
+
+def test_a_batch_drafts_as_if_it_were_of_known_lengths() -> None:
+    two, four = (replace(BOTH, strategy=Strategy("mtp", length)) for length in (2, 4))
+    for drafted, expected in ((0.0, {}), (1.0, {2: 0.5}), (2.0, {2: 1.0}), (3.5, {2: 0.25, 4: 0.75}), (9.0, {4: 1.0})):
+        shares = batch_shares([two, four], drafted)
+        assert {one.lane.strategy.n_max: one.share for one in shares} == expected
+
+
+def test_heads_are_those_of_the_same_engine() -> None:
+    lookup, elsewhere = replace(BOTH, strategy=LOOKUP), replace(CAPPED, fingerprint="another")
+    one, two, other = (replace(BOTH, strategy=Strategy(*each)) for each in (("mtp", 1), ("mtp", 2), ("eagle3", 2)))
+    ids = [lookup, elsewhere, two, BOTH, one, other]
+    assert head_lanes(replace(BOTH, strategy=Strategy()), ids) == [one, two]
+    assert head_lanes(other, ids) == [other]
+    assert head_lanes(BOTH, ids) == [one, two]
+    assert head_lanes(BOTH, [lookup]) == []
 
 
 def test_the_mean_of_steps_times_and_how_it_changes() -> None:

@@ -128,6 +128,37 @@ def test_load_is_learned_apart_and_foretold_between() -> None:
     assert alone < three < seven
 
 
+def in_a_batch(tells: bool, plain_step_s: float = 0.08, token: float = 0.1, beside: float = 7.0) -> TimeModel:
+    """Batches of eight of which some draft three tokens a step, two of each accepted; each drafted token of the batch
+    adds a part of a plain step, as on a machine that computes all it can."""
+    model = TimeModel()
+    for number in range(40):
+        others = 3 * (number // 2 % 4)
+        lane, own = ((PLAIN_LANE, 0), (THREE, 3))[number % 2]
+        step_s = plain_step_s * (1 + token * (own + others))
+        counts = Counts(60, 20, 20, (20, 20, 0)) if own else None
+        mean_draft = (own + others) / (1 + beside) if tells else None
+        model.learn(lane, HEADS, CODE, beside, step_s / (3 if own else 1), counts, None, mean_draft)
+    return model
+
+
+def test_a_batch_that_drafts_in_part_shows_what_it_would_take_if_all_of_it_did() -> None:
+    plain, three = (times(in_a_batch(tells=True), beside=7.0)[place] for place in (0, 3))
+    assert plain == pytest.approx(log(0.08), abs=0.1)
+    assert three == pytest.approx(log(0.08 * (1 + 0.1 * 24) / 3), abs=0.15)
+    assert three > plain, "three tokens for 3.4 steps of all"
+    fooled = in_a_batch(tells=False)
+    assert times(fooled, beside=7.0)[3] < times(fooled, beside=7.0)[0], "each for himself, drafting seems to pay"
+
+
+def test_where_all_draft_alike_a_batch_shows_nothing_else() -> None:
+    alike, unknown = TimeModel(), TimeModel()
+    for model, mean_draft in ((alike, 3.0), (unknown, None)):
+        for _ in range(10):
+            model.learn(THREE, HEADS, CODE, 7.0, 0.05, Counts(60, 20, 20, (20, 20, 0)), None, mean_draft)
+    assert times(alike, beside=7.0) == pytest.approx(times(unknown, beside=7.0))
+
+
 def test_what_nothing_else_explains_is_a_lanes_own_at_one_kind_of_requests() -> None:
     model = TimeModel()
     for _ in range(60):

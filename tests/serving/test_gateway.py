@@ -14,8 +14,8 @@ from tests.fake_engine import ANSWER, Received, Wire, event, token
 ODD: list[Any] = [None, 5, "x", [], [None, 5, "x", [], {}], {"type": 5}, [{"role": 5, "content": [{"text": 5}]}]]
 TOLD_OF_A_REQUEST = set(
     "number id path model task client reason propensity predicted_ms_per_token drafts break_even_share lane status "
-    "total_s queue_s decision_s first_byte_s observed beside at_s error answered fingerprint failed deliveries "
-    "cancelled cost cost_is_estimate placed abandoned explored stream why".split()
+    "total_s queue_s decision_s first_byte_s observed beside drafted_beside at_s error answered fingerprint failed "
+    "deliveries cancelled cost cost_is_estimate placed abandoned explored stream why".split()
 )
 """Other people's programs read these by name, whatever the code calls them."""
 

@@ -82,6 +82,22 @@ async def test_release_counts_once() -> None:
     assert one.running == 1
 
 
+async def test_what_ran_beside_a_turn_is_told_on_average() -> None:
+    one, clock = device()
+    first = await one.acquire("a", 4)
+    first.drafts(3.0)
+    clock.now_s = 2.0
+    second = await one.acquire("a", 4)
+    second.drafts(1.0)
+    clock.now_s = 6.0
+    assert tuple(second.beside()) == pytest.approx((1.0, 3.0))
+    second.release()
+    clock.now_s = 8.0
+    assert tuple(first.beside()) == pytest.approx((0.5, 0.5))
+    first.release()
+    assert (one.running, one.drafting) == (0, 0.0)
+
+
 async def test_a_waiter_that_gives_up_frees_those_it_held_back() -> None:
     one, clock = device(patience_s=1.0)
     await one.acquire("a", 2)

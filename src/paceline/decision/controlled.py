@@ -129,6 +129,41 @@ def step_shares(lane: LaneId, by_drafter: Mapping[str, DraftCounts], steps: floa
     return found
 
 
+def head_lanes(lane: LaneId, ids: Sequence[LaneId]) -> list[LaneId]:
+    """Lanes of the same engine that draft with one head, the shortest drafts first: with the lane's own, or else the
+    first one. Lookups are left out: in most steps they find nothing to draft."""
+    alike = [
+        each
+        for each in ids
+        if each.fingerprint == lane.fingerprint
+        and each.model == lane.model
+        and each.machine == lane.machine
+        and each.strategy.drafts
+        and not (each.strategy.among or looks_up(each.strategy.kind))
+    ]
+    kinds = [each.strategy.kind for each in alike]
+    own = [drafter.kind for drafter in lane.strategy.among] or [lane.strategy.kind]
+    kind = next((kind for kind in (*own, *kinds) if kind in kinds), "")
+    return sorted((each for each in alike if each.strategy.kind == kind), key=lambda each: draft_length(each.strategy))
+
+
+def batch_shares(heads: Sequence[LaneId], drafted: float) -> list[StepShare]:
+    """Steps of a batch whose requests draft so many tokens at each step on average, as those that verify drafts of
+    known lengths.
+
+    Args:
+        heads: as :func:`head_lanes` has them, at least one.
+    """
+    lengths = [draft_length(each.strategy) for each in heads]
+    if drafted <= lengths[0]:
+        return [StepShare(heads[0], drafted / lengths[0])] if drafted > 0 else []
+    above = next((place for place, length in enumerate(lengths) if length >= drafted), len(lengths) - 1)
+    if lengths[above] <= drafted:
+        return [StepShare(heads[above], 1.0)]
+    part = (drafted - lengths[above - 1]) / (lengths[above] - lengths[above - 1])
+    return [StepShare(heads[above - 1], 1 - part), StepShare(heads[above], part)]
+
+
 def step_time(plain_time: float, over_plain: Sequence[float], shares: Sequence[StepShare]) -> tuple[float, list[float]]:
     """Logarithm of the mean time of an answer's steps, and how much it changes with each drafter's.
 

@@ -39,7 +39,8 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
         if report:
             beside = max(0.0, outcome.concurrent) if isfinite(outcome.concurrent) else 0.0
             knowledge.forecasts.setdefault(prediction.model, Forecast()).learn(prediction.concurrent, beside)
-            _learn_time(model, signals, decision, outcome.lane, beside, report)
+            drafted = _drafted(prediction, outcome, report, beside)
+            _learn_time(model, signals, decision, outcome.lane, beside, report, drafted)
         _learn_means(knowledge, signals, next(iter(decision.predictions.values())), prediction, outcome)
 
         # 3. What the engine's cache holds now, and what was spent on exploring.
@@ -54,7 +55,13 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
 
 
 def _learn_time(
-    model: TimeModel, signals: Signals, decision: Decision, lane_name: str, beside: float, report: Decoding
+    model: TimeModel,
+    signals: Signals,
+    decision: Decision,
+    lane_name: str,
+    beside: float,
+    report: Decoding,
+    drafted: float | None,
 ) -> None:
     ids = {name: _id(each) for name, each in decision.predictions.items()}
     lane = ids[lane_name]
@@ -65,10 +72,20 @@ def _learn_time(
     among = list(dict.fromkeys(ids.values()))
     beside = round(8 * beside) / 8
     told = _told(model, signals, decision, lane, among, beside) if lane.strategy.among else None
-    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, told)
+    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, told, drafted)
     times = {ids[name]: s for name, each in decision.predictions.items() if (s := each.s_per_token) is not None}
     if len(among) > 1 and len(times) == len(among):
         model.compared(times, lane, report.tokens)
+
+
+def _drafted(prediction: Prediction, outcome: Outcome, report: Decoding, beside: float) -> float | None:
+    """Tokens that a request of the batch drafted at each step, on average over all of them; ``None`` where that is not
+    known, or nobody else was decoded."""
+    others, own = outcome.drafted_beside, outcome.observed.drafted
+    if not beside or others is None or not isfinite(others) or (own is None and prediction.strategy.drafts):
+        return None
+    steps = report.tokens - (report.accepted or 0.0)
+    return ((own or 0) / steps + max(0.0, others)) / (1 + beside) if steps > 0 else None
 
 
 def _told(

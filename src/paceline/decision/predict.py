@@ -13,6 +13,7 @@ from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, id_of
 from paceline.decision.load import Load
+from paceline.decision.shapes import draft_length, looks_up
 from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.types import DraftControl, LaneState, Prediction, Signals
@@ -74,13 +75,19 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = _prefills(knowledge, ids, signals)
-    predictions = _predictions(ids, expected, tokens, prefills, starts)
+        drafted = [_drafted_per_step(knowledge, state, lane) for state, lane in zip(lanes, ids, strict=True)]
+    predictions = _predictions(ids, expected, tokens, prefills, starts, drafted)
     by_name = {state.lane.name: prediction for state, prediction in zip(lanes, predictions, strict=True)}
     return Foreseen(knowledge, model, ids, expected, by_name, parts)
 
 
 def _predictions(
-    ids: Sequence[LaneId], expected: Expected, tokens: float, prefills: Sequence[float], starts: Sequence[int]
+    ids: Sequence[LaneId],
+    expected: Expected,
+    tokens: float,
+    prefills: Sequence[float],
+    starts: Sequence[int],
+    drafted: Sequence[float],
 ) -> Iterator[Prediction]:
     """One for each lane."""
     rows = zip(
@@ -96,9 +103,10 @@ def _predictions(
         _plain_costs(ids, expected),
         prefills,
         starts,
+        drafted,
         strict=True,
     )
-    for lane, shape, time, machine, cost, length, variance, spread, rate, plain, prefill_s, concurrent in rows:
+    for lane, shape, time, machine, cost, length, variance, spread, rate, plain, prefill_s, concurrent, drafts in rows:
         break_even: float | None = None
         acceptance: float | None = None
         coverage: float | None = None
@@ -127,7 +135,20 @@ def _predictions(
             prefill_s=prefill_s,
             break_even=break_even,
             concurrent=concurrent,
+            drafted_per_step=drafts,
         )
+
+
+def _drafted_per_step(knowledge: Knowledge, state: LaneState, lane: LaneId) -> float:
+    """Where each step has a draft, its length; where a control decides, or a lookup finds something, what it was so
+    far."""
+    strategy = lane.strategy
+    if not strategy.drafts:
+        return 0.0
+    if not (strategy.among or looks_up(strategy.kind)):
+        return float(draft_length(strategy))
+    measured = knowledge.measured.get((lane.fingerprint, state.lane.name))
+    return round((measured and measured.drafted_per_step) or 0.0, 2)
 
 
 def _plain_costs(ids: Sequence[LaneId], expected: Expected) -> list[float]:

@@ -328,10 +328,16 @@ class TimeModel:
         s_per_token: float,
         counts: Counts | None,
         told: Told | None = None,
+        mean_draft: float | None = None,
     ) -> None:
         """Take in how long a lane took, chosen among some, and what its engine counted.
 
+        A lane is expected to take what it would if all requests of a batch went down it, for that is what it costs
+        them. Where the others did something else, a step's time tells of what all of them drafted.
+
         Args:
+            mean_draft: tokens that a request of the batch drafted at each step, on average over all; ``None`` where
+                that is not known.
             told: where the lane is controlled, what was expected.
         """
         shape, leaf, kin = shape_of(lane.strategy), leaf_of(signals, beside), lane.kin
@@ -341,8 +347,8 @@ class TimeModel:
         among = controlled.wide(tuple(among)).ids
         kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
         if told is not None:
-            self._learn_controlled(lane, kinds, signals, beside, log(s_per_token), counts)
-            self._learn_factors(lane, leaf, log(s_per_token), counts, told)
+            more = self._learn_controlled(lane, among, kinds, signals, beside, log(s_per_token), counts, mean_draft)
+            self._learn_factors(lane, leaf, log(s_per_token) + more, counts, told)
             return
         feeling = self._feeling(lane, kinds, asked, beside)
         conversation = self._conversation(signals.conversation) if signals.conversation and shape.drafts else None
@@ -356,7 +362,7 @@ class TimeModel:
         # 1. A plain step shows the machine.
         if not shape.drafts:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
-            self._learn_time(feeling, time, noise)
+            self._learn_step(feeling, among, kinds, asked, beside, mean_draft, time, noise)
             return
 
         # 2. Counts show the length, and then the time shows the rest; else it shows their sum.
@@ -374,7 +380,8 @@ class TimeModel:
             if conversation is not None:
                 alike = [other.of_conversation(conversation) for other in alike]
             self._learn_length(feeling, alike, counts, leaf, shape)
-            miss, expected = self._learn_time(feeling, time + counts.length - residual, noise + variance)
+            step, noise = time + counts.length - residual, noise + variance
+            miss, expected = self._learn_step(feeling, among, kinds, asked, beside, mean_draft, step, noise)
         else:
             miss, expected = self._learn_sum(feeling, time - residual, noise + variance, leaf, shape)
 
@@ -386,14 +393,20 @@ class TimeModel:
     def _learn_controlled(
         self,
         lane: LaneId,
+        among: Sequence[LaneId],
         kinds: tuple[str, ...],
         signals: Signals,
         beside: float,
         time: float,
         counts: Counts | None,
-    ) -> None:
+        mean_draft: float | None,
+    ) -> float:
         """Of a lane whose drafts differ from step to step: what each drafter's counts tell of it, and then what the
-        mean of steps' times does."""
+        mean of steps' times does.
+
+        Returns:
+            what is to be added to the logarithm of its time, had all requests of the batch drafted as it did.
+        """
         asked, leaf = asked_of(signals), leaf_of(signals, beside)
         conversation = self._conversation(signals.conversation) if signals.conversation else None
 
@@ -423,10 +436,35 @@ class TimeModel:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
 
         # 2. What a step takes, from its parts as they are believed now.
-        if counts:
-            self._note_idle(lane, {part.strategy.kind for part, _ in shares})
-            parts = [feeling_of_part(part) for part, _ in shares]
-            self._learn_steps(lane, plain, parts, shares, time + counts.length)
+        if not counts:
+            return 0.0
+        self._note_idle(lane, {part.strategy.kind for part, _ in shares})
+        heads = controlled.head_lanes(lane, among) if mean_draft is not None else []
+        of_batch = controlled.batch_shares(heads, mean_draft) if heads and mean_draft is not None else shares
+        of_own, of_all = ([feeling_of_part(each.lane) for each in some] for some in (shares, of_batch))
+        own_steps = number_of(self.belief, _steps_of(lane), PRIOR.control_step**2)
+        self._learn_steps(plain, of_all, of_batch, time + counts.length, self.noise + SMALL, own_steps)
+        return self._step_time(plain, of_own, shares) - self._step_time(plain, of_all, of_batch)
+
+    def _learn_step(
+        self,
+        feeling: Feeling,
+        among: Sequence[LaneId],
+        kinds: tuple[str, ...],
+        asked: Asked,
+        beside: float,
+        mean_draft: float | None,
+        value: float,
+        noise: float,
+    ) -> tuple[float, float]:
+        """Of a step's time, which is that of the batch; what it was off by, and the variance expected of that."""
+        heads = controlled.head_lanes(feeling.lane, among) if mean_draft is not None else []
+        if mean_draft is None or not heads or (feeling.lane.strategy.drafts and feeling.lane not in heads):
+            return self._learn_time(feeling, value, noise)
+        shares = controlled.batch_shares(heads, mean_draft)
+        plain = self._feeling(controlled.plain(feeling.lane), kinds, asked, beside)
+        parts = [self._feeling(part, kinds, asked, beside) for part, _ in shares]
+        return self._learn_steps(plain, parts, shares, value, noise)
 
     def _note_idle(self, lane: LaneId, used: Collection[str]) -> None:
         """What a control left alone may be cheaper than it was when it was seen."""
@@ -482,18 +520,21 @@ class TimeModel:
 
     def _learn_steps(
         self,
-        lane: LaneId,
         plain: Feeling,
         parts: Sequence[Feeling],
         shares: Sequence[controlled.StepShare],
         time: float,
-    ) -> None:
+        noise: float,
+        own: int | None = None,
+    ) -> tuple[float, float]:
         """Of the logarithm of steps' mean time: a sum of times, of which the logarithm is taken to change with each as
-        it does where they are believed to be."""
-        believed = [_believed(part.cost, self.belief) for part in (plain, *parts)]
-        over = [value - believed[0] for value in believed[1:]]
-        value, slopes = controlled.step_time(believed[0], over, shares)
-        factors = {number_of(self.belief, _steps_of(lane), PRIOR.control_step**2): 1.0}
+        it does where they are believed to be.
+
+        Args:
+            own: an unknown that these steps have beside.
+        """
+        value, slopes = controlled.step_time(*self._believed(plain, parts), shares)
+        factors: dict[int, float] = {}
         weights = [1.0 - sum(slopes), *slopes]
         for part, weight in zip((plain, *parts), weights, strict=True):
             for number, factor in zip(part.cost.numbers, part.cost.factors, strict=True):
@@ -501,9 +542,19 @@ class TimeModel:
         together = Sum()
         for number, factor in factors.items():
             together.add(number, factor)
-        del factors[self.belief.numbers[_steps_of(lane)]]  # that is not in the sum that is believed
         together.mean = value - sum(factor * float(self.belief.mean[number]) for number, factor in factors.items())
-        self._learn_time(plain._replace(cost=together), time, self.noise + SMALL)
+        if own is not None:
+            together.add(own, 1.0)
+        return self._learn_time(plain._replace(cost=together), time, noise)
+
+    def _step_time(self, plain: Feeling, parts: Sequence[Feeling], shares: Sequence[controlled.StepShare]) -> float:
+        """Its logarithm, as it is believed to be."""
+        return controlled.step_time(*self._believed(plain, parts), shares)[0]
+
+    def _believed(self, plain: Feeling, parts: Sequence[Feeling]) -> tuple[float, list[float]]:
+        """Logarithms of a plain step's time, and of other steps' over it."""
+        of_plain, *others = (_believed(part.cost, self.belief) for part in (plain, *parts))
+        return of_plain, [other - of_plain for other in others]
 
     def _feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> Feeling:
         """What one lane feels of a request; what is new is added to the belief. Remembered as long as the belief's

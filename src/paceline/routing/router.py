@@ -134,7 +134,7 @@ class Router:
         if not outcome.at_s:
             outcome = replace(outcome, at_s=time())
         if self.peers.loads and (served := decision.predictions.get(outcome.lane)):
-            outcome = replace(outcome, concurrent=outcome.concurrent + self.peers.running(served.machine))
+            outcome = _with_peers(outcome, self.peers.running(served.machine))
         try:
             learn(self.knowledge, decision.signals, decision, outcome)
         except Exception:
@@ -411,6 +411,15 @@ def _keeping(lanes: Sequence[LaneState], asked: frozenset[str]) -> tuple[Sequenc
         return lanes, []
     keeping = [lane for lane in lanes if not asked & lane.cannot_keep]
     return keeping, sorted({name for lane in lanes for name in asked & lane.cannot_keep})
+
+
+def _with_peers(outcome: Outcome, running: float) -> Outcome:
+    """An outcome beside which other routers had so many requests running, of which they are taken to draft as much as
+    those that are known."""
+    concurrent, drafted = outcome.concurrent + running, outcome.drafted_beside
+    if drafted is not None and running:
+        drafted = drafted * concurrent / outcome.concurrent if outcome.concurrent else None
+    return replace(outcome, concurrent=concurrent, drafted_beside=drafted)
 
 
 def note_failure(failures: Counter[str], part: str) -> None:

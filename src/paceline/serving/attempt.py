@@ -15,7 +15,7 @@ from paceline.serving.patience import MIN_STALLED_S, MIN_SUSPICIOUS_S, TIMES_EXP
 from paceline.serving.plan import Plan
 from paceline.serving.relay import MAX_PING_HELD_S, EngineSilent, Relay
 from paceline.serving.reply import Reply
-from paceline.serving.turns import QueueFull, Turn
+from paceline.serving.turns import Beside, QueueFull, Turn
 from paceline.settings import CloudEngineSettings, ServerSettings
 from paceline.types import REFUSALS, Request
 from paceline.wire.client import Answer, AnswerTooLarge, ConnectFailed, ConnectionLost
@@ -37,14 +37,13 @@ MAX_SET_ASIDE_BYTES = 1024 * 1024
 class _Sent:
     """What has gone to an engine, and what has come back so far."""
 
-    def __init__(self, *, observer: Observer, device_request_s: float) -> None:
+    def __init__(self, *, observer: Observer) -> None:
         self.at_s = perf_counter()
         self.observer = observer
         self.answer: Answer | None = None
         """From when its head has come, until the lane is left."""
         self.relay: Relay | None = None
         """From when its body is awaited."""
-        self._device_request_s = device_request_s
 
     @property
     def heard_s(self) -> float | None:
@@ -55,15 +54,6 @@ class _Sent:
     def waits_for_client_since_s(self) -> float | None:
         """Since when the client is to take a piece; ``None`` while the engine is waited for."""
         return self.relay.sending_since_s if self.relay else None
-
-    def concurrent(self, device_request_s: float) -> float:
-        """How many other requests ran on the device on average, from sending it until now.
-
-        Args:
-            device_request_s: :meth:`Device.request_s` now.
-        """
-        took_s = perf_counter() - self.at_s
-        return max(0.0, (device_request_s - self._device_request_s) / took_s - 1) if took_s > 0 else 0.0
 
 
 class Attempt:
@@ -90,8 +80,8 @@ class Attempt:
         """Of the engine with the model, as it is at the beginning."""
         self.queue_s = 0.0
         """How long it waited for the device's turn."""
-        self.concurrent = 0.0
-        """How many other requests ran on the device beside it on average, once it was left."""
+        self.beside = Beside()
+        """What ran on the device beside it, once it was left."""
         self.status = 0
         """Of the engine's answer; 0 before there is one."""
         self.silence_was_noted = False
@@ -123,6 +113,8 @@ class Attempt:
             limit_s = self._server.queue_timeout_s
             return Failed(Failure.QUEUE, f"no turn within {limit_s:g} s (server.queue_timeout_s)")
         self.queue_s = turn.queued_s
+        if (expected := self._plan.prediction(self.lane)) is not None:
+            turn.drafts(expected.drafted_per_step)
         # 2. Send it, and wait for the answer's beginning.
         begun: Answering | Failed
         try:
@@ -154,7 +146,7 @@ class Attempt:
             sent.answer = None
         if turn is not None:
             if sent is not None:
-                self.concurrent = sent.concurrent(self.lane.engine.device.request_s())
+                self.beside = turn.beside()
             self._turn = None
             self.lane.leave(turn)
         self._has_left = True
@@ -230,7 +222,7 @@ class Attempt:
             raise NotPlaced(
                 f"the request is private and stays on this machine, and {engine.name} is not there", "private"
             )
-        sent = self._sent = _Sent(observer=observer, device_request_s=engine.device.request_s())
+        sent = self._sent = _Sent(observer=observer)
         limit_s = self._limit_s
         path, headers = engine.settings.path(request.path), self._headers(request)
         answer = sent.answer = await engine.client.send("POST", path, headers, body, within_s=limit_s)

@@ -10,7 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import sub
 from time import monotonic, perf_counter
+from typing import NamedTuple
 
 
 class QueueFull(Exception):
@@ -25,19 +27,43 @@ class _Waiter:
     granted: "asyncio.Future[None]"
 
 
-@dataclass(eq=False)
+class Beside(NamedTuple):
+    """What ran on a device beside a request, on average."""
+
+    requests: float = 0.0
+    """Others."""
+    drafted: float = 0.0
+    """Tokens that all of these together drafted at each step, as far as is known."""
+
+
 class Turn:
     """A request's part in an engine's turn; held until :meth:`release`, which may be called twice."""
 
-    _device: "Device"
-    queued_s: float = 0.0
-    _held: bool = True
+    def __init__(self, device: "Device", queued_s: float = 0.0) -> None:
+        self.queued_s = queued_s
+        self._device = device
+        self._held = True
+        self._drafts = 0.0
+        self._began = device.so_far()
+
+    def drafts(self, tokens: float) -> None:
+        """Its request drafts so many tokens at each step from now on."""
+        if self._held:
+            self._device._change(0, tokens - self._drafts)
+            self._drafts = tokens
+
+    def beside(self) -> Beside:
+        """What ran beside it from its beginning until now; to be asked for before it is released."""
+        now_s, requests_s, drafted_s = map(sub, self._device.so_far(), self._began)
+        if now_s <= 0:
+            return Beside()
+        return Beside(max(0.0, requests_s / now_s - 1), max(0.0, drafted_s / now_s - self._drafts))
 
     def release(self) -> None:
         """Give the place back."""
         if self._held:
             self._held = False
-            self._device._leave()
+            self._device._leave(self._drafts)
 
 
 class HeldTurn:
@@ -90,17 +116,20 @@ class Device:
     """The engine that has the turn."""
     running: int = 0
     """Turns that are held."""
+    drafting: float = 0.0
+    """Tokens that all of them together draft at each step, as far as is known."""
     _request_s: float = 0.0
+    _drafted_s: float = 0.0
     _counted_at_s: float = 0.0
     start_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """For engines that start: one at a time."""
     _queue: "deque[_Waiter]" = field(default_factory=deque)
 
-    def request_s(self) -> float:
-        """Time that all requests so far have run, added up: what two readings differ by, over the time between them, is
-        how many ran on average."""
+    def so_far(self) -> tuple[float, float, float]:
+        """The time, and added up over it, how many requests ran and how many tokens they drafted at each step: what two
+        readings differ by, over the time between them, are the averages."""
         self._change(0)
-        return self._request_s
+        return self._counted_at_s, self._request_s, self._drafted_s
 
     @property
     def waiting(self) -> int:
@@ -146,14 +175,17 @@ class Device:
             raise
         return Turn(self, queued_s=self.clock() - waiter.since_s)
 
-    def _change(self, by: int) -> None:
+    def _change(self, by: int, drafted: float = 0.0) -> None:
         now_s = self.clock()
-        self._request_s += self.running * (now_s - self._counted_at_s)
+        passed_s = now_s - self._counted_at_s
+        self._request_s += self.running * passed_s
+        self._drafted_s += self.drafting * passed_s
         self._counted_at_s = now_s
         self.running += by
+        self.drafting = max(0.0, self.drafting + drafted)
 
-    def _leave(self) -> None:
-        self._change(-1)
+    def _leave(self, drafted: float = 0.0) -> None:
+        self._change(-1, -drafted)
         self._grant()
 
     def _grant(self) -> None:

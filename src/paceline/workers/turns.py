@@ -97,16 +97,16 @@ class TurnKeeper:
             self.end(number)
 
 
-@dataclass(eq=False)
 class _AskedTurn(Turn):
     """A turn that the keeper gave."""
 
-    number: int = 0
-    channel: Channel | None = None
+    def __init__(self, device: "SharedDevice", queued_s: float, number: int) -> None:
+        super().__init__(device, queued_s)
+        self._channel, self._number = device.channel, number
 
     def release(self) -> None:
-        if self._held and self.channel is not None:
-            self.channel.tell("turn over", self.number)
+        if self._held:
+            self._channel.tell("turn over", self._number)
         super().release()
 
 
@@ -141,7 +141,7 @@ class SharedDevice(Device):
             self.channel.tell("turn over", wanted.number)
             raise
         self._change(1)
-        return _AskedTurn(self, queued_s, number=wanted.number, channel=self.channel)
+        return _AskedTurn(self, queued_s, wanted.number)
 
-    def _leave(self) -> None:
-        self._change(-1)
+    def _leave(self, drafted: float = 0.0) -> None:
+        self._change(-1, -drafted)

@@ -91,7 +91,6 @@ class Carried:
         self._pipeline, self._plan, self._turn = pipeline, plan, turn
         self._fingerprint, _ = engine.identity(plan.served.own_name(engine.name))
         self._began_s = perf_counter()
-        self._device_request_s = engine.device.request_s()
         self._observes = observes
         self._status = 0
         self._first_byte_s: float | None = None
@@ -111,6 +110,8 @@ class Carried:
         """
         turn = await lane.take_turn(pipeline.server.queue_timeout_s)
         try:
+            if (expected := plan.prediction(lane)) is not None:
+                turn.drafts(expected.drafted_per_step)
             return cls(pipeline, plan, lane, turn, observes=observes)
         except BaseException:
             lane.leave(turn)
@@ -154,8 +155,7 @@ class Carried:
             return
         self._is_over = True
         took_s = perf_counter() - self._began_s
-        device = self.lane.engine.device
-        concurrent = (device.request_s() - self._device_request_s) / took_s - 1 if took_s > 0 else 0.0
+        beside = self._turn.beside()
         self.lane.leave(self._turn)
         error, failed = (NOT_BEGUN, None) if self._is_strangers else self._error()
         outcome = Outcome(
@@ -165,7 +165,8 @@ class Carried:
             decision_s=self._plan.decision_s,
             first_byte_s=None if self._is_strangers else self._first_byte_s,
             observed=self._observer.observation() if error is None and self._observes else Observation(),
-            concurrent=max(0.0, concurrent),
+            concurrent=beside.requests,
+            drafted_beside=beside.drafted,
             at_s=time(),
             error=error,
             fingerprint=self._fingerprint,
@@ -203,12 +204,10 @@ class Carried:
             return
         self._failed_before = ((self.lane.lane.name, self._fingerprint),)
         self.lane.running -= 1
-        device, before = other.engine.device, self.lane.engine.device
-        if device is not before:
-            self._device_request_s += device.request_s() - before.request_s()
-            if (turn := device.take(engine.name, engine.slots)) is not None:  # it runs there from now on
-                self._turn.release()
-                self._turn = turn
+        device = other.engine.device
+        if device is not self.lane.engine.device and (turn := device.take(engine.name, engine.slots)) is not None:
+            self._turn.release()
+            self._turn = turn  # it runs there from now on
         self.lane = other
         other.running += 1
         self._fingerprint, _ = engine.identity(self._plan.served.own_name(engine.name))
