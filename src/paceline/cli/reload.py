@@ -13,9 +13,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "reload",
         "have a running gateway take up its changed configuration",
-        "Have a running gateway read its configuration again. Running answers go on, and engines whose part did not "
-        "change are left alone. If the file has errors, they are printed and the old configuration stays in force. "
-        "SIGHUP does the same.",
+        "Make a running gateway read its configuration again. Running answers go on, and engines whose "
+        "part did not change keep running. If the file has errors, they are printed and the old "
+        "configuration stays in force. SIGHUP does the same.",
     )
     add_address_options(parser)
     add_json_option(parser)
