@@ -20,7 +20,7 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "calibrate",
-        "have a running gateway measure what its lanes' steps cost",
+        "make a running gateway measure what its lanes' steps cost",
         "Send a running gateway requests down each of its lanes for a minute, one and several at a "
         "time. The gateway learns from them as from any others: what plain and verification steps cost, "
         "alone and at a higher concurrency. Without this it learns the same from the first requests, "

@@ -19,7 +19,7 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "completion",
-        "print the completion of a shell",
+        "print a script that completes commands in a shell",
         "Print a script by which a shell completes commands, options and files. The script fits the "
         "commands of this version, so print it again after an upgrade.",
         EXAMPLES,

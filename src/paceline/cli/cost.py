@@ -33,7 +33,7 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "cost",
-        "tell what the traffic so far cost here, and would have cost at cloud models",
+        "show what the traffic so far cost here, and would have cost with cloud models",
         "Read the decision log and print what the machine cost, including its own price and idle hours, "
         "what cloud models would have cost for the same answers, from which use and from which price on "
         "the machine pays, and whether it did. The configuration's [cost] says what the machine costs, "

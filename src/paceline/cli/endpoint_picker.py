@@ -63,7 +63,7 @@ def register(commands: Subparsers) -> None:
         help=f"an engine, such as 10.0.0.1:8000; may be given again. KIND is one of {', '.join(KINDS)}; the engine is "
         "asked for it where it is left out",
     )
-    found.add_argument("--endpoints", type=Path, metavar="FILE", help="file with such endpoints, one a line")
+    found.add_argument("--endpoints", type=Path, metavar="FILE", help="file with such endpoints, one on each line")
     found.add_argument("--pool", metavar="NAME", help="the InferencePool whose ready pods are the endpoints")
     found.add_argument("--namespace", help="with --pool: its namespace (default: the pod's own)")
     found.add_argument(
@@ -76,7 +76,7 @@ def register(commands: Subparsers) -> None:
         help="with --pool: kind of engines in pods without the label llm-d.ai/engine-type (default: they are asked)",
     )
     found.add_argument(
-        "--engine-key", metavar="KEY", help="key that the endpoints are shown: env:NAME or file:PATH (default: none)"
+        "--engine-key", metavar="KEY", help="key that is sent to the endpoints: env:NAME or file:PATH (default: none)"
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="configuration file, TOML: its engines are endpoints, too"
@@ -121,16 +121,16 @@ def register(commands: Subparsers) -> None:
         type=whole_number(0, 16),
         default=usual.fallbacks,
         metavar="N",
-        help="further endpoints that the gateway is told, to try in order; not every gateway takes a list "
-        "(default: %(default)s)",
+        help="how many further endpoints the gateway is told, to try in order; not every gateway accepts a "
+        "list (default: %(default)s)",
     )
     limits.add_argument(
         "--queue-limit",
         type=whole_number(0, 1_000_000),
         default=usual.queue_limit,
         metavar="N",
-        help="requests of each endpoint beyond those it decodes, before more are refused with 429 (default: "
-        "%(default)s)",
+        help="requests that may wait at each endpoint, beyond those that it decodes; more are refused with "
+        "429 (default: %(default)s)",
     )
     limits.add_argument(
         "--max-body-mb",

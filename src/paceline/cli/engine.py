@@ -18,7 +18,7 @@ a GPU its toolkit. `paceline serve` uses it from then on."""
 def register(commands: Subparsers) -> None:
     parser = add_command(commands, "engine", "build an engine that takes its strategy from each request", DESCRIPTION)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    action = add_command(actions, "build", "build it; takes minutes, once", DESCRIPTION)
+    action = add_command(actions, "build", "build the engine, which takes minutes once", DESCRIPTION)
     action.add_argument("--backend", choices=BACKENDS, default="cpu", help="what the engine computes on (default: cpu)")
     action.add_argument(
         "--jobs",

@@ -32,7 +32,7 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "replay",
-        "tell what another configuration would have made of the traffic so far",
+        "estimate what another configuration would have taken on the traffic so far",
         "Run the routing of another configuration over the decision log, learning from the start, and "
         "estimate the time that it would have taken, with a 95 % interval. Nothing is sent.",
         EXAMPLES,

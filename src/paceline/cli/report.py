@@ -27,7 +27,7 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "report",
-        "tell what routing brought on the traffic so far",
+        "estimate what routing brought on the traffic so far",
         "Read the decision log and print what each static policy would have taken on the same requests, "
         "with 95 % intervals, what each task drafted and gained, how good the predictions were, and "
         "what exploration cost. If a static policy is clearly faster than routing, the report names it; "

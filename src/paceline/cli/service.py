@@ -29,7 +29,7 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "service",
-        "have the system run the gateway",
+        "make the system run the gateway",
         "Make systemd or launchd start the gateway with the machine or your session, and start it again "
         "if it fails. A stop or restart drains: running answers end first.",
         EXAMPLES,
