@@ -1,6 +1,6 @@
-"""Paceline picks, for every request to an LLM, the decoding strategy that is fastest on this machine.
+"""Paceline decides for every request how, and where, an LLM's answer is decoded.
 
-These are the names for use as a library (docs/library.md), for which msgspec is enough. The gateway is
+These are the names for use as a library (docs/library.md), which needs msgspec and numpy. The gateway is
 ``paceline[serve]``.
 """
 

@@ -69,16 +69,16 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api_keys: Annotated[
         tuple[Key, ...],
         Meta(
-            description="Keys of clients (`Authorization: Bearer KEY` or `x-api-key: KEY`). `env:NAME` reads one from "
-            "the variable NAME. Without `api_keys`, `[[key]]` and `admin_key` no key is asked for. A single key with "
-            "no `admin_key` beside it is the administrator's, too."
+            description="Keys of clients (`Authorization: Bearer KEY` or `x-api-key: KEY`). `env:NAME` reads one "
+            "from the variable NAME. Without `api_keys`, `[[key]]` and `admin_key` no key is asked for. "
+            "If there is a single key and no `admin_key`, that key is the administrator's, too."
         ),
     ] = ()
     admin_key: Annotated[
         Key | None,
         Meta(
-            description="The administrator's key: it opens everything, also `/paceline/*`, `/metrics`, reloads and the "
-            "endpoints that change engines. `env:NAME` reads it from the variable NAME."
+            description="The administrator's key. It opens everything, including `/paceline/*`, `/metrics`, reloads "
+            "and the endpoints that change engines. `env:NAME` reads it from the variable NAME."
         ),
     ] = None
     cors: Annotated[
@@ -91,17 +91,23 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hosts: Annotated[
         tuple[str, ...],
         Meta(
-            description="Names in the `Host` header that are accepted beside loopback's own, names without a dot and "
-            "addresses. A page that has its name resolve to this machine is refused."
+            description="Names in the `Host` header that are accepted, besides loopback's own names, names without "
+            "a dot, and addresses. So a page whose name was made to point to this machine is refused."
         ),
     ] = ()
     strict_models: Annotated[
         bool,
-        Meta(description="Answer 404 to a model's name that nobody serves. Default: the default model serves it."),
+        Meta(
+            description="Answer 404 if no engine serves the model that a request names. Default: the default model "
+            "serves it."
+        ),
     ] = False
     default_lane: Annotated[
         str | None,
-        Meta(description="Lane for requests that are passed through, and when routing fails. Default: the first."),
+        Meta(
+            description="The lane for requests that are passed through, and for all requests while routing fails. "
+            "Default: the first."
+        ),
     ] = None
     max_body_bytes: Annotated[
         int, Meta(ge=1024, description="Largest request body in bytes; a larger one is answered with 413.")
@@ -123,7 +129,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Seconds, Meta(description="Time that a client may take for a request's line and headers.")
     ] = 20.0
     body_timeout_s: Annotated[
-        Seconds, Meta(description="Time that a client may pause while it sends a body, or takes an answer.")
+        Seconds, Meta(description="Time that a client may pause while it sends a body, or reads an answer.")
     ] = 60.0
     connect_timeout_s: Annotated[
         Seconds, Meta(description="Time to connect to an engine before the next lane is tried, in seconds.")
@@ -131,19 +137,21 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     queue_timeout_s: Annotated[
         Seconds,
         Meta(
-            description="Time that a request may wait for its device's turn. For an engine that starts it waits a "
-            "minute at most."
+            description="Time that a request may wait for its turn on the device. It waits a minute at most for an "
+            "engine that starts."
         ),
     ] = 600.0
     first_byte_timeout_s: Annotated[
         Seconds,
         Meta(
-            description="Time until an engine has sent the first byte of its answer. Where a long prompt is known to "
-            "take longer at the engine's pace, it has three times that. Then the next lane is tried."
+            description="Time until an engine has sent the first byte of its answer; after that the next lane is "
+            "tried. If a long prompt is predicted to take longer at the engine's pace, the limit is "
+            "three times the predicted time."
         ),
     ] = 300.0
     idle_timeout_s: Annotated[
-        Seconds, Meta(description="Longest silence within an engine's answer, in seconds; pings count as life.")
+        Seconds,
+        Meta(description="Longest silence within an engine's answer, in seconds; pings count as signs of life."),
     ] = 300.0
     total_timeout_s: Annotated[
         Seconds, Meta(description="Longest time from a request's arrival to the end of its answer.")
@@ -153,16 +161,17 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         float,
         Meta(
             ge=0,
-            description="After SIGTERM, time in which requests are still taken while `/readyz` says 503, so that load "
-            "balancers notice. Not after Ctrl-C.",
+            description="Time after SIGTERM in which requests are still taken while `/readyz` says 503, so that "
+            "load balancers notice. There is no such time after Ctrl-C.",
         ),
     ] = 1.0
     shutdown_grace_s: Annotated[
         int,
         Meta(
             ge=0,
-            description="Seconds that running answers may take to finish after SIGTERM or Ctrl-C; a second one ends "
-            "them at once. Where something else starts the gateway again, its own patience should be longer.",
+            description="Seconds that running answers may take to finish after SIGTERM or Ctrl-C; a second signal "
+            "ends them at once. If a service manager stops the gateway, it should wait longer than "
+            "this.",
         ),
     ] = 5
     log_requests: Annotated[bool, Meta(description="One line per request on standard output.")] = True
@@ -184,8 +193,8 @@ class DeviceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         float,
         Meta(
             ge=0,
-            description="With `turns`: how long a waiting request lets others join the engine that has the turn, "
-            "in seconds. More is better for throughput, less for fairness.",
+            description="With `turns`: how long, in seconds, a waiting request lets others join the engine that has "
+            "the turn. A longer time is better for throughput, a shorter one for fairness.",
         ),
     ] = 2.0
     queue_limit: Annotated[
@@ -204,9 +213,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: Annotated[Name, Meta(description="Name of the engine and of its lane.")]
     url: Annotated[Url | None, Meta(description="Base URL of a running engine; a `/v1` at its end is left off.")] = None
-    strategy: Annotated[StrategyKind, Meta(description="How the engine drafts, as it was started.")] = "autoregressive"
+    strategy: Annotated[
+        StrategyKind, Meta(description="How the engine drafts, as it was started; `autoregressive` is plain decoding.")
+    ] = "autoregressive"
     n_max: Annotated[
-        AtLeastOne | None, Meta(description="Cap on the draft length the engine was started with, in tokens.")
+        AtLeastOne | None, Meta(description="The max draft length that the engine was started with, in tokens.")
     ] = None
     api_key: Annotated[
         Key | None,
@@ -218,8 +229,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     apis: Annotated[
         tuple[Api, ...],
         Meta(
-            description="The APIs that it speaks; requests in another one are translated into one of them. Default: "
-            "all of them, so that everything is sent as it came."
+            description="The APIs that it speaks; requests in another API are translated into one of them. Default: "
+            "all of them, so that every request is sent as it came."
         ),
     ] = ()
 
@@ -331,8 +342,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
-    """What the settings of providers' APIs have in common beside that. They are asked nothing but what clients ask, and
-    get none of the clients' headers but a few."""
+    """Settings that providers' APIs have besides those. A provider is sent nothing but clients' requests, with only a
+    few of the clients' headers."""
 
     models: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
@@ -347,20 +358,21 @@ class CloudEngineSettings(EngineSettings, frozen=True, kw_only=True):
     ] = {}
     pass_headers: Annotated[
         tuple[Annotated[str, Meta(pattern=HEADER_NAME)], ...],
-        Meta(description="Names of clients' headers that are passed on, beside those in docs/cloud.md."),
+        Meta(description="Names of clients' headers that are passed on, besides those in docs/cloud.md."),
     ] = ()
     first_byte_timeout_s: Annotated[
         Seconds | None,
         Meta(
-            description="Time until a stream has sent its first byte; then the next engine is tried. Default: "
-            "`server.first_byte_timeout_s`, as for answers that are no streams."
+            description="Time until a stream has sent its first byte; after that the next engine is tried. Default: "
+            "`server.first_byte_timeout_s`, which always holds for answers that are not streams."
         ),
     ] = None
     stall_timeout_s: Annotated[
         Seconds | None,
         Meta(
-            description="Longest silence within a stream, before it is given up. Default: five times the longest pause "
-            "of its last 200 streams, once 20 were seen, and not below 20 s; else `server.idle_timeout_s`."
+            description="Longest silence within a stream, before it is given up. Default: five times the longest "
+            "pause of the engine's last 200 streams, and not below 20 s; before 20 streams were seen, "
+            "`server.idle_timeout_s`."
         ),
     ] = None
 
@@ -389,9 +401,9 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     machine_kind: Annotated[
         Name | None,
         Meta(
-            description="What it runs on, in a word, such as `rtx-4090`. What is learned of an engine holds for those "
-            "with the same model, build, settings and kind of machine, but for how fast each machine is. Default: "
-            "`device` or `name`."
+            description="The kind of machine that it runs on, in a word, such as `rtx-4090`. What is learned of an "
+            "engine also holds for others with the same model, build, settings and kind of machine, "
+            "except how fast each machine is. Default: `device` or `name`."
         ),
     ] = None
     slots: Annotated[
@@ -400,9 +412,9 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     drafted_token_cost: Annotated[
         Annotated[float, Meta(gt=0, le=4)] | None,
         Meta(
-            description="What each drafted token adds to a verification step, in plain steps, until it was measured: "
-            "0.15 on an RTX 5090, 0.3 on an RTX 3090, 1 on an M3 Ultra; more for a mixture of experts. `paceline plan` "
-            "tells. Default: 0.3."
+            description="What each drafted token adds to a verification step, in plain steps, until that has been "
+            "measured: 0.15 on an RTX 5090, 0.3 on an RTX 3090, 1 on an M3 Ultra; more for a mixture of "
+            "experts. `paceline plan` gives the number. Default: 0.3."
         ),
     ] = None
     environment: Annotated[
@@ -419,15 +431,15 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
     cloud: Annotated[
         bool,
         Meta(
-            description="Whether it is, or leads to, a provider's: it is paid for by tokens, gets no private request, "
-            "and stands in for engines of one's own only where `[[model]]` names it."
+            description="Whether it is a provider's engine, or leads to one. It is then paid for by tokens, gets no "
+            "private request, and stands in for your own engines only where a `[[model]]` names it."
         ),
     ] = False
     takes_private: Annotated[
         bool | None,
         Meta(
-            description="Whether private requests may be sent to it. Default: whether Paceline starts it, or its "
-            "address is this machine's own (loopback)."
+            description="Whether private requests may be sent to it. Default: yes if Paceline starts it or its "
+            "address is this machine's own (loopback), otherwise no."
         ),
     ] = None
 
@@ -447,16 +459,17 @@ class LocalEngineSettings(EngineSettings, frozen=True, kw_only=True):
 Caps = Annotated[
     tuple[AtLeastOne, ...],
     Meta(
-        description="Where the engine takes its strategy from each request: draft lengths to choose among, beside none "
-        "at all. Default: the longest that the engine was started with, its half, quarter and eighth."
+        description="Max draft lengths to choose among, besides no drafts, where the engine takes its strategy from "
+        "each request. Default: the longest that the engine was started with, and a half, a quarter and "
+        "an eighth of it."
     ),
 ]
 """The key of kinds whose requests may choose how much is drafted."""
 ControlsDrafts = Annotated[
     bool,
     Meta(
-        description="Whether a server that can decide at each step whether to draft, with which drafter and how "
-        "far shall do so; its lanes are then its drafters. If not, they are its drafters at some lengths."
+        description="Whether a server that can control its drafts, step by step, does so. Its lanes are then its "
+        "drafters. Otherwise its lanes are its drafters at some lengths."
     ),
 ]
 """The key of kinds that may control drafts."""
@@ -465,16 +478,17 @@ ControlsDrafts = Annotated[
 class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A client's key with a name and limits."""
 
-    name: Annotated[Name, Meta(description="Who has it; shown in records in the key's place.")]
+    name: Annotated[Name, Meta(description="The name of whoever has the key; records show it in place of the key.")]
     key: Annotated[Key, Meta(description="The key, or `env:NAME` for the variable NAME.")]
     paths: Annotated[
         tuple[str, ...],
         Meta(
-            description="Paths that it opens; `*` stands for any part. Default: what generates, embeds, reranks, "
-            "tokenizes or lists models, and nothing that changes an engine or tells of other clients."
+            description="Paths that the key opens; `*` stands for any part. Default: those that generate, embed, "
+            "rerank, tokenize or list models, and none that change an engine or show other clients' "
+            "requests."
         ),
     ] = ()
-    admin: Annotated[bool, Meta(description="Whether it is an administrator's: it opens everything.")] = False
+    admin: Annotated[bool, Meta(description="Whether it is an administrator's key, which opens everything.")] = False
     private: Annotated[bool, Meta(description="Whether none of its requests may leave this machine.")] = False
     engines: Annotated[tuple[Name, ...], Meta(description="Engines that its requests may go to. Default: all.")] = ()
 
@@ -483,8 +497,8 @@ Capability = Literal["images", "audio", "files", "tools", "structured"]
 
 
 class OfferSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one engine offers under a model's name. With tables of this kind, engines with different models stand in for
-    one another; what is not said of one is not looked at."""
+    """What one engine offers under a model's name. With tables of this kind, engines with different models stand in
+    for one another. A key that is left out is not considered."""
 
     engine: Annotated[Name, Meta(description="The engine.")]
     model: Annotated[
@@ -495,12 +509,12 @@ class OfferSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Share | None,
         Meta(description="Share, 0 to 1, of answers that are good enough."),
     ] = None
-    quality_by_task: Annotated[dict[Task, Share], Meta(description="The same of single tasks: `{ code = 0.7 }`.")] = {}
+    quality_by_task: Annotated[dict[Task, Share], Meta(description="The same for single tasks: `{ code = 0.7 }`.")] = {}
     can: Annotated[
         tuple[Capability, ...] | None,
         Meta(
-            description="What it can do beside text; `structured` is output by a schema. Requests that need something "
-            "else don't go there. Default: everything."
+            description="What it can do besides text; `structured` is output by a schema. Requests that need "
+            "anything else don't go there. Default: everything."
         ),
     ] = None
     context_tokens: Annotated[
@@ -519,12 +533,15 @@ class ModelSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     lanes: Annotated[
         tuple[str, ...],
         Meta(
-            description="Lanes, or engines with all of their lanes, that serve it. Default: those with an offer, or "
-            "all that list it."
+            description="Lanes, or engines with all of their lanes, that serve it. Default: the engines with an "
+            "offer, or else all engines that list it."
         ),
     ] = ()
     engine_model: Annotated[
-        str | None, Meta(description="What the engines call it. Default: `name`, where they list that, else their own.")
+        str | None,
+        Meta(
+            description="What the engines call it. Default: `name`, if they list that, or else the name that they list."
+        ),
     ] = None
     engine_models: Annotated[
         dict[str, str], Meta(description='The same for single engines: `{ gpu = "qwen3:8b" }`.')
@@ -553,8 +570,9 @@ class RoutingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             ge=0,
             le=0.5,
-            description="Share of the decode time that may be spent on lanes that are not predicted to be the fastest, "
-            "so that changes are noticed and it can be told what routing brings. 0 never does.",
+            description="Share of the decode time that may be spent on lanes that are not predicted to be the "
+            "fastest, so that changes are noticed and the gain of routing can be estimated. With 0, "
+            "nothing is explored.",
         ),
     ] = 0.01
     hedging: Annotated[
@@ -574,15 +592,16 @@ Mode = Literal["local-first", "balanced", "fastest", "cheapest", "best"]
 
 
 class PlacementSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How it is decided on which of several engines that stand in for one another a request is served. What an answer
-    is taken to cost is its time, at the value of time, plus its price, plus its risk of being poor, at the cost of a
-    poor answer; the least is chosen."""
+    """How Paceline decides which engine serves a request, where several can stand in for one another. An answer's
+    cost is its time, at the value of time, plus its price, plus its risk of being poor, at the cost of a poor answer.
+    The engine with the least cost is chosen."""
 
     mode: Annotated[
         Mode,
         Meta(
-            description="`local-first`: a cloud engine only where no other can serve, or would in time. `balanced`: "
-            "the least cost. `fastest`, `cheapest` and `best` look at time, price or quality before all else."
+            description="`local-first`: a cloud engine only if no other engine can serve the request in time. "
+            "`balanced`: the least cost. `fastest`, `cheapest` and `best` look at time, price or "
+            "quality before all else."
         ),
     ] = "local-first"
     value_of_time_per_hour: Annotated[
@@ -592,22 +611,23 @@ class PlacementSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Price, Meta(description="What an answer costs that is not good enough, in `cost.currency`.")
     ] = 0.05
     quality_needed: Annotated[
-        Share, Meta(description="Share of answers that have to be good enough; more quality is worth nothing.")
+        Share, Meta(description="Share of answers that have to be good enough; quality beyond that has no value.")
     ] = 1.0
     quality_needed_by_task: Annotated[dict[Task, Share], Meta(description="The same for single tasks.")] = {}
     escalate_after: Annotated[
         int,
         Meta(
             ge=0,
-            description="Tool calls of one turn that failed after which the next turn of the conversation is placed as "
-            "with `best`. 0 never does.",
+            description="If so many tool calls of one turn failed, the next turn of the conversation is placed as "
+            "in the mode `best`. With 0 this never happens.",
         ),
     ] = 0
     deadline_s: Annotated[
         Seconds | None,
         Meta(
-            description="Time from a request's arrival in which its answer is wanted whole, in seconds; its header "
-            "`x-paceline-deadline-ms` says otherwise. Engines that would be late are taken last. Default: none."
+            description="Time in seconds from a request's arrival within which its whole answer is wanted. A "
+            "request's header `x-paceline-deadline-ms` overrides it. Engines that would be late are "
+            "taken last. Default: none."
         ),
     ] = None
 
@@ -627,14 +647,15 @@ class PrivacySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     patterns: Annotated[
         tuple[str, ...],
         Meta(
-            description="Regular expressions; a request is private in whose body, address or headers one is found. "
-            "Only such are taken whose search takes little time. Bodies that are too long to be searched are private."
+            description="Regular expressions. A request is private if one is found in its body, address or headers. "
+            "Expressions whose search might take long are refused. Bodies that are too long to be "
+            "searched are private."
         ),
     ] = ()
     secrets: Annotated[
         bool,
         Meta(
-            description="Whether requests are private in which something looks like a key or a password of a service."
+            description="Whether a request is private if something in it looks like a key or a password of a service."
         ),
     ] = False
 
@@ -650,8 +671,8 @@ class BudgetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class SharingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What this gateway learns together with others: each tells a common store what it learned, and learns from there
-    what the others told. Without the store each goes on alone."""
+    """Gateways that learn together. Each writes what it learned into a common store, and reads there what the others
+    learned. While the store can't be reached, each goes on alone."""
 
     store: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
@@ -674,8 +695,8 @@ class SharingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             ge=0.05,
             le=60,
-            description="Time between two looks at the store, in seconds. With more than 64 gateways it is longer, so "
-            "that none has to read more than 64 messages in that time.",
+            description="Time between two looks into the store, in seconds. With more than 64 gateways it is "
+            "longer, so that none has to read more than 64 messages in that time.",
         ),
     ] = 1.0
 
@@ -691,7 +712,7 @@ class EvidenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = True
     keep_days: Annotated[float, Meta(gt=0, description="Older entries are dropped.")] = 30.0
     max_mb: Annotated[
-        int, Meta(ge=1, description="Of a file that is larger, in megabytes, the oldest entries are dropped.")
+        int, Meta(ge=1, description="Largest size of the file, in megabytes; beyond it the oldest entries are dropped.")
     ] = 256
     keep_text: Annotated[
         bool, Meta(description="Keep the requests' bodies, too. Nothing else that Paceline keeps holds any text.")
@@ -706,19 +727,21 @@ class EvidenceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What this machine costs. For a decision, that is what a request adds: power beyond the idle machine's. For
-    `paceline cost`, it is everything."""
+    """What this machine costs. For a decision, only what a request adds counts: power beyond that of the idle
+    machine. For `paceline cost`, everything counts."""
 
     watts: Annotated[
         Price | None,
-        Meta(description="Power that the machine draws while it works on requests. Without it, no costs are told."),
+        Meta(description="Power that the machine draws while it works on requests. Without it, no costs are shown."),
     ] = None
     idle_watts: Annotated[Price, Meta(description="Power that it draws while it does nothing.")] = 0.0
-    price_per_kwh: Annotated[Price, Meta(description="Of electricity.")] = 0.0
-    hardware_price: Annotated[Price, Meta(description="Of the machine, when it was bought.")] = 0.0
-    hardware_months: Annotated[float, Meta(gt=0, description="In which it is to be paid off.")] = 36.0
-    operations_per_month: Annotated[Price, Meta(description="Of whatever else it takes: rent, cooling, work.")] = 0.0
-    currency: Annotated[str, Meta(description="Of all prices; only shown.")] = "USD"
+    price_per_kwh: Annotated[Price, Meta(description="Price of electricity.")] = 0.0
+    hardware_price: Annotated[Price, Meta(description="Price of the machine, when it was bought.")] = 0.0
+    hardware_months: Annotated[float, Meta(gt=0, description="Months in which the machine is to be paid off.")] = 36.0
+    operations_per_month: Annotated[
+        Price, Meta(description="Price of whatever else the machine needs: rent, cooling, work.")
+    ] = 0.0
+    currency: Annotated[str, Meta(description="The currency of all prices; it is only shown.")] = "USD"
     usd: Annotated[
         float,
         Meta(gt=0, description="What a US dollar costs in that currency: published prices of models are in dollars."),
@@ -726,26 +749,26 @@ class CostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class CloudModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cloud model and its prices per million tokens, by which its answers are billed, and which `paceline report` and
-    `paceline cost` compare with. A model that is not here, or without prices, has its published ones, where
+    """A cloud model and its prices per million tokens. Its answers are counted at these prices, and `paceline report`
+    and `paceline cost` compare with them. If a model has no prices here, the published ones are taken, provided that
     `paceline[prices]` is installed."""
 
     name: Annotated[str, Meta(min_length=1, description="As its provider calls it.")]
-    input_price: Annotated[Price | None, Meta(description="Of prompt tokens. Default: as published.")] = None
-    output_price: Annotated[Price | None, Meta(description="Of generated tokens. Default: as published.")] = None
+    input_price: Annotated[Price | None, Meta(description="Price of prompt tokens. Default: as published.")] = None
+    output_price: Annotated[Price | None, Meta(description="Price of generated tokens. Default: as published.")] = None
     cached_input_price: Annotated[
-        Price | None, Meta(description="Of prompt tokens that are in a cache. Default: `input_price`.")
+        Price | None, Meta(description="Price of prompt tokens that are in a cache. Default: `input_price`.")
     ] = None
     cache_write_price: Annotated[
-        Price | None, Meta(description="Of prompt tokens that are put into a cache. Default: `input_price`.")
+        Price | None, Meta(description="Price of prompt tokens that are put into a cache. Default: `input_price`.")
     ] = None
 
 
 class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Requests that go down a given lane, whatever is predicted. All keys that are given have to fit; the first rule
-    that fits counts."""
+    """Requests that go down a given lane, whatever is predicted. All given keys have to fit a request, and the first
+    rule that fits decides."""
 
-    lane: Annotated[str, Meta(description="The lane. While it is down, the request is decided on as any other.")]
+    lane: Annotated[str, Meta(description="The lane. While it is down, the request is decided on like any other.")]
     model: Annotated[str | None, Meta(description="The model that the request names.")] = None
     task: Annotated[Task | None, Meta(description="The likeliest task.")] = None
     header: Annotated[

@@ -90,10 +90,11 @@ def _register_run(actions: Subparsers) -> None:
         actions,
         "run",
         "send a workload down every lane and through the routing",
-        "Send a workload down every lane and through the routing, in turn, and tell for each task what is fastest: "
-        "speeds with their intervals, acceptance, what a drafting step costs here and has to bring, the best fixed "
-        "lane, the best one for each request in hindsight (oracle), and what routing makes of it. Nothing that is "
-        "measured is learned from; to learn, the gateway first gets other requests of the same tasks.",
+        "Send a workload down every lane and through the router, in turn, and print for each task what "
+        "is fastest: speeds with their intervals, acceptance rates, what a verification step costs here "
+        "and has to bring, the best static policy, the best lane for each request in hindsight "
+        "(oracle), and how routing compares with both. The gateway does not learn from what is "
+        "measured; it first gets other requests of the same tasks to learn from.",
         EXAMPLES,
     )
     what = _add_workload_options(parser)
@@ -106,7 +107,7 @@ def _register_run(actions: Subparsers) -> None:
         "(default: 3; 0 with --url)",
     )
     what.add_argument(
-        "--rounds", type=whole_number(1, MAX_COUNT), metavar="N", help="how often all is sent (default: 2)"
+        "--rounds", type=whole_number(1, MAX_COUNT), metavar="N", help="how often everything is sent (default: 2)"
     )
     what.add_argument("--temperature", type=_temperatures, default=(0.0,), metavar="T,T", help="default: 0")
     what.add_argument(
@@ -114,14 +115,14 @@ def _register_run(actions: Subparsers) -> None:
     )
     out = parser.add_argument_group("results")
     out.add_argument("--results", type=Path, metavar="FILE", help="keep every sample, as JSON lines")
-    out.add_argument("--resume", action="store_true", help="go on with a results file where it ended")
+    out.add_argument("--resume", action="store_true", help="continue a results file where it ended")
     _add_figures_option(out)
     parser.set_defaults(run=_guarded(_run_action))
 
 
 def _register_results(actions: Subparsers) -> None:
-    show = add_command(actions, "show", "show a results file", "Print again what a run has measured and kept.")
-    show.add_argument("file", type=Path, metavar="FILE", help="that `bench run --results` wrote")
+    show = add_command(actions, "show", "show a results file", "Print the tables of an earlier run again.")
+    show.add_argument("file", type=Path, metavar="FILE", help="results that `bench run --results` wrote")
     _add_figures_option(show)
     add_json_option(show)
     show.set_defaults(run=_guarded(_show_action))
@@ -129,7 +130,7 @@ def _register_results(actions: Subparsers) -> None:
         actions,
         "compare",
         "compare two results files",
-        "Tell by how much the second run was faster, by task and lane, with 95 % intervals.",
+        "Print by how much the second run was faster, by task and lane, with 95 % intervals.",
     )
     compare.add_argument("before", type=Path, metavar="BEFORE", help="results of the first run")
     compare.add_argument("after", type=Path, metavar="AFTER", help="results of the second")
@@ -141,8 +142,9 @@ def _register_lossless(actions: Subparsers) -> None:
         actions,
         "lossless",
         "compare the lanes' texts at temperature 0",
-        "Compare the texts that the lanes write at temperature 0 with those of the first lane. Where two tokens are "
-        "about equally likely, rounding may decide; anything else is an error, and the exit status is 1.",
+        "Compare the texts that the lanes write at temperature 0 with those of the first lane. Texts "
+        "may differ where two tokens are about equally likely, since rounding then decides. Any other "
+        "difference is an error, and the exit status is 1.",
     )
     _add_workload_options(parser)
     parser.set_defaults(run=_guarded(_lossless_action), quick=False, teach=None, rounds=None, temperature=(0.0,))
@@ -154,9 +156,9 @@ def _register_calibrate(actions: Subparsers) -> None:
         actions,
         "calibrate",
         "measure what steps cost, and keep it",
-        "Start a gateway, have it learn for a minute what this machine's steps cost, and keep that for the next "
-        "`paceline serve`; print the acceptance from which each draft length pays. To a gateway that runs, `paceline "
-        "calibrate` does the same.",
+        "Start a gateway, let it learn for a minute what this machine's steps cost, and keep that for "
+        "the next `paceline serve`. Print the acceptance rate from which each draft length pays. "
+        "`paceline calibrate` does the same with a gateway that is running.",
     )
     add_engine_options(parser)
     parser.set_defaults(run=_guarded(_calibrate_action), url=None, api_key=None)
@@ -166,21 +168,25 @@ def _add_workload_options(parser: argparse.ArgumentParser) -> Any:
     """Which gateway, and what it is sent; returns the group of the latter."""
     add_engine_options(parser)
     running = parser.add_argument_group("a gateway that runs already")
-    running.add_argument("--url", metavar="URL", help="its address; by default, a gateway is started for the bench")
+    running.add_argument(
+        "--url", metavar="URL", help="the gateway's address; by default, a gateway is started for the bench"
+    )
     running.add_argument(
         "--api-key",
         metavar="KEY",
-        help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE})",
+        help=f"a key of the gateway, or env:NAME (default: that in the variable {KEY_VARIABLE})",
     )
     what = parser.add_argument_group("what is sent")
-    what.add_argument(
-        "--workload", type=Path, metavar="FILE", help="requests to send (default: the ones that come along)"
-    )
+    what.add_argument("--workload", type=Path, metavar="FILE", help="requests to send (default: the built-in ones)")
     what.add_argument("--lanes", metavar="A,B", help="lanes to measure (default: all that are up)")
-    what.add_argument("--prompts", type=whole_number(1, MAX_COUNT), metavar="N", help="of each task (default: 4)")
-    what.add_argument("--max-tokens", type=whole_number(1, MAX_COUNT), metavar="N", help="of each answer (default: 64)")
     what.add_argument(
-        "--seed", type=whole_number(0, MAX_SEED), metavar="N", default=0, help="of the order and of sampling"
+        "--prompts", type=whole_number(1, MAX_COUNT), metavar="N", help="prompts of each task (default: 4)"
+    )
+    what.add_argument(
+        "--max-tokens", type=whole_number(1, MAX_COUNT), metavar="N", help="tokens of each answer (default: 64)"
+    )
+    what.add_argument(
+        "--seed", type=whole_number(0, MAX_SEED), metavar="N", default=0, help="seed of the order and of sampling"
     )
     return what
 

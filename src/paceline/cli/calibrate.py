@@ -20,10 +20,11 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "calibrate",
-        "have a running gateway measure what its lanes' steps cost",
-        "Send a running gateway requests down each of its lanes, one and several at a time, for a minute. It learns "
-        "from them as from any others: what a step costs plain and drafting, alone and in company. Without this it "
-        "learns the same from the first requests, starting from what is usual.",
+        "make a running gateway measure what its lanes' steps cost",
+        "Send a running gateway requests down each of its lanes for a minute, one and several at a "
+        "time. The gateway learns from them as from any others: what plain and verification steps cost, "
+        "alone and at a higher concurrency. Without this it learns the same from the first requests, "
+        "starting from usual values.",
     )
     add_address_options(parser)
     parser.add_argument("--seconds", type=positive_number, metavar="N", default=SECONDS, help="how long (default: 60)")

@@ -17,9 +17,10 @@ def register(commands: Subparsers) -> None:
         commands,
         "check",
         "check a configuration file",
-        "Check a configuration file without starting anything: keys and values, addresses, variables with keys, and of "
-        "engines that are to be started the programs and models. Every problem is said with file, line and key; the "
-        "exit status is 1 if there is one. `paceline doctor` looks at what the file names, too.",
+        "Check a configuration file without starting anything: keys and values, addresses, variables "
+        "with keys, and the programs and models of engines that Paceline is to start. Every problem is "
+        "printed with file, line and key; the exit status is 1 if there is one. `paceline doctor` also "
+        "examines what the file names.",
     )
     named = parser.add_mutually_exclusive_group(required=True)
     named.add_argument("--config", type=Path, metavar="FILE", help="the configuration file, TOML")

@@ -42,9 +42,9 @@ def command_parser() -> Parser:
     """Of all commands."""
     parser = Parser(
         prog="paceline",
-        description="A gateway in front of local LLM engines that picks, for every request, the decoding strategy "
-        "that is fastest on this machine.",
-        epilog="`paceline COMMAND --help` tells more about each.",
+        description="A gateway in front of LLM engines that decides for every request how, and on which engine, its "
+        "answer is decoded.",
+        epilog="`paceline COMMAND --help` says more about each command.",
     )
     parser.add_argument("--version", action="version", version=f"paceline {__version__}")
     parser.set_defaults(**{WHOLE: parser})

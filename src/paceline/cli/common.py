@@ -144,7 +144,7 @@ def positive_number(text: str) -> float:
 def add_log_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which part of which decision log."""
     parser.add_argument("--log", type=Path, metavar="FILE", help="a log that is not in its usual place")
-    parser.add_argument("--days", type=positive_number, metavar="N", help="only the last days")
+    parser.add_argument("--days", type=positive_number, metavar="N", help="only the last N days")
 
 
 def wanted_log(options: argparse.Namespace, with_text: bool = False) -> LogReader:

@@ -19,9 +19,9 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "completion",
-        "print the completion of a shell",
-        "Print a script with which a shell completes commands, options and files. It is made from the commands of this "
-        "version; make it again after an upgrade.",
+        "print a script that completes commands in a shell",
+        "Print a script by which a shell completes commands, options and files. The script fits the "
+        "commands of this version, so print it again after an upgrade.",
         EXAMPLES,
     )
     parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")

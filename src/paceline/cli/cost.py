@@ -33,23 +33,28 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "cost",
-        "tell what the traffic so far cost here, and would have cost at cloud models",
-        "Read the decision log and tell what the machine cost, its own price and idle hours included, what cloud "
-        "models would have cost for the same answers, from which use and price on the machine pays, and whether it "
-        "did. The configuration's [cost] says what the machine costs, its [[cloud]] tables name models.",
+        "show what the traffic so far cost here, and would have cost with cloud models",
+        "Read the decision log and print what the machine cost, including its own price and idle hours, "
+        "what cloud models would have cost for the same answers, from which use and from which price on "
+        "the machine pays, and whether it did. The configuration's [cost] says what the machine costs, "
+        "and its [[cloud]] tables name models.",
         EXAMPLES,
     )
     parser.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="configuration with [cost] and [[cloud]]"
     )
     parser.add_argument(
-        "--against", action="append", default=[], metavar="MODEL", help="a cloud model; the first one decides"
+        "--against",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a cloud model to compare with; the first one decides",
     )
     parser.add_argument(
         "--on-days",
         type=positive_number,
         metavar="DAYS",
-        help="how long the machine ran (default: from first to last request)",
+        help="how long the machine was on (default: from the first to the last request)",
     )
     add_log_options(parser)
     add_json_option(parser)

@@ -39,10 +39,11 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "doctor",
-        "find out what is wrong, and what mends it",
-        "Look at the configuration, the engines, their models and drafters, memory, port, files, disk, clock and "
-        "limits, and at a gateway that runs; say what is wrong, and the command or the change that mends it. Nothing "
-        "is started or changed. The exit status is 1 if there is a fault; warnings and notes are none.",
+        "find out what is wrong, and how to mend it",
+        "Examine the configuration, the engines, their models and drafters, memory, port, files, disk, "
+        "clock and limits, and a gateway that is running; say what is wrong, and which command or "
+        "change mends it. Nothing is started or changed. The exit status is 1 if there is a fault, and "
+        "0 if there are only warnings and notes.",
         EXAMPLES,
     )
     parser.add_argument(

@@ -48,8 +48,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "endpoint-picker",
         "pick endpoints for Envoy and Kubernetes gateways",
-        "Answer gateways that ask, by Envoy's external processing, to which endpoint a request goes, and have it use "
-        "the strategy that is fastest for it. Runs until Ctrl-C or SIGTERM.",
+        "Tell gateways that ask by Envoy's external processing to which endpoint a request goes, and "
+        "have the endpoint use the strategy that is fastest for the request. Runs until Ctrl-C or "
+        "SIGTERM.",
         EXAMPLES,
     )
     found = parser.add_argument_group("endpoints")
@@ -62,8 +63,8 @@ def register(commands: Subparsers) -> None:
         help=f"an engine, such as 10.0.0.1:8000; may be given again. KIND is one of {', '.join(KINDS)}; the engine is "
         "asked for it where it is left out",
     )
-    found.add_argument("--endpoints", type=Path, metavar="FILE", help="file with such endpoints, one a line")
-    found.add_argument("--pool", metavar="NAME", help="InferencePool whose ready pods are the endpoints")
+    found.add_argument("--endpoints", type=Path, metavar="FILE", help="file with such endpoints, one on each line")
+    found.add_argument("--pool", metavar="NAME", help="the InferencePool whose ready pods are the endpoints")
     found.add_argument("--namespace", help="with --pool: its namespace (default: the pod's own)")
     found.add_argument(
         "--kubernetes-api", metavar="URL", help="with --pool: the API server (default: that of the pod's cluster)"
@@ -75,7 +76,7 @@ def register(commands: Subparsers) -> None:
         help="with --pool: kind of engines in pods without the label llm-d.ai/engine-type (default: they are asked)",
     )
     found.add_argument(
-        "--engine-key", metavar="KEY", help="key that the endpoints are shown: env:NAME or file:PATH (default: none)"
+        "--engine-key", metavar="KEY", help="key that is sent to the endpoints: env:NAME or file:PATH (default: none)"
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="configuration file, TOML: its engines are endpoints, too"
@@ -83,8 +84,8 @@ def register(commands: Subparsers) -> None:
     parser.add_argument(
         "--share",
         metavar="STORE",
-        help="store by which pickers learn together, as `sharing.store` in the configuration: redis://HOST:PORT, or a "
-        "folder",
+        help="store through which pickers learn together, as `sharing.store` in the configuration: "
+        "redis://HOST:PORT, or a folder",
     )
     own = parser.add_argument_group("where it listens")
     own.add_argument("--grpc-host", default="127.0.0.1", help="address for gateways (default: %(default)s)")
@@ -99,7 +100,7 @@ def register(commands: Subparsers) -> None:
         "--tls-client-ca",
         type=Path,
         metavar="FILE",
-        help="certificates, PEM, of the authorities whose clients alone may ask (default: all may)",
+        help="certificates, PEM, of the authorities whose clients may ask (default: everybody may)",
     )
     own.add_argument("--host", help="address for metrics and state (default: the configuration's, else 127.0.0.1)")
     own.add_argument(
@@ -110,8 +111,8 @@ def register(commands: Subparsers) -> None:
     own.add_argument(
         "--insecure",
         action="store_true",
-        help="tell metrics and state beyond this machine although no key is asked for, and engines' keys to whoever "
-        "reaches the port for gateways",
+        help="show metrics and state beyond this machine although no key is configured, and engines' keys to "
+        "whoever reaches the port for gateways",
     )
     limits = parser.add_argument_group("limits")
     usual = Limits()
@@ -120,16 +121,16 @@ def register(commands: Subparsers) -> None:
         type=whole_number(0, 16),
         default=usual.fallbacks,
         metavar="N",
-        help="further endpoints that the gateway is told, to try in order; not every gateway takes a list "
-        "(default: %(default)s)",
+        help="how many further endpoints the gateway is told, to try in order; not every gateway accepts a "
+        "list (default: %(default)s)",
     )
     limits.add_argument(
         "--queue-limit",
         type=whole_number(0, 1_000_000),
         default=usual.queue_limit,
         metavar="N",
-        help="requests of each endpoint beyond those it decodes, before more are refused with 429 (default: "
-        "%(default)s)",
+        help="requests that may wait at each endpoint, beyond those that it decodes; more are refused with "
+        "429 (default: %(default)s)",
     )
     limits.add_argument(
         "--max-body-mb",

@@ -18,17 +18,20 @@ a GPU its toolkit. `paceline serve` uses it from then on."""
 def register(commands: Subparsers) -> None:
     parser = add_command(commands, "engine", "build an engine that takes its strategy from each request", DESCRIPTION)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    action = add_command(actions, "build", "build it; takes minutes, once", DESCRIPTION)
-    action.add_argument("--backend", choices=BACKENDS, default="cpu", help="what it computes on (default: cpu)")
+    action = add_command(actions, "build", "build the engine, which takes minutes once", DESCRIPTION)
+    action.add_argument("--backend", choices=BACKENDS, default="cpu", help="what the engine computes on (default: cpu)")
     action.add_argument(
-        "--jobs", type=whole_number(1, MAX_JOBS), metavar="N", help="compilers at once (default: one per processor)"
+        "--jobs",
+        type=whole_number(1, MAX_JOBS),
+        metavar="N",
+        help="compilers that run at once (default: one per processor)",
     )
     action.set_defaults(run=_build)
     action = add_command(actions, "list", "list what was built", "List what was built.")
     add_json_option(action)
     action.set_defaults(run=_list)
     action = add_command(actions, "remove", "remove what was built", "Remove what was built.")
-    action.add_argument("key", metavar="KEY", help="as listed, or `all`")
+    action.add_argument("key", metavar="KEY", help="the key as listed, or `all`")
     action.set_defaults(run=_remove)
 
 

@@ -90,8 +90,9 @@ def add_model_options(parser: argparse.ArgumentParser, source: Any) -> None:
         type=Path,
         action=Once,
         metavar="FILE",
-        help="GGUF file to serve: plain, by n-gram lookup, and by what else can draft for it: its own MTP layers, or "
-        "an EAGLE-3 head or a draft model in the same folder, with `eagle` or `draft` in its name",
+        help="GGUF file to serve: plain, with n-gram lookup, and with another drafter if there is one: the "
+        "model's own MTP layers, or an EAGLE-3 head or a draft model in the same folder, with `eagle` "
+        "or `draft` in its name",
     )
     parser.add_argument(
         "--draft-model", type=Path, action=Once, metavar="FILE", help="with --model: the draft model or EAGLE-3 head"
@@ -106,14 +107,14 @@ def add_model_options(parser: argparse.ArgumentParser, source: Any) -> None:
         "--slots",
         type=whole_number(1, MAX_SLOTS),
         metavar="N",
-        help=f"without --config: requests a lane decodes at once (default: {SLOTS})",
+        help=f"without --config: requests that a lane decodes at once (default: {SLOTS})",
     )
     parser.add_argument(
         "--context-tokens",
         type=whole_number(1, MAX_CONTEXT_TOKENS),
         metavar="N",
-        help="without --config: context for each request (default: 16384, what agents need; less for models that were "
-        "made for less or have more than 4 GB, or where memory is short)",
+        help="without --config: context for each request (default: 16384, which agents need; less for models "
+        "that were made for less or have more than 4 GB, or if memory is short)",
     )
     parser.add_argument(
         "--threads",

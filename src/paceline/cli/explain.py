@@ -35,9 +35,10 @@ def register(commands: Subparsers) -> None:
         commands,
         "explain",
         "show signals, decision and reason for a request",
-        "Show what Paceline finds in a request, which lane it would take, and why: by a running gateway with what it "
-        "has learned, or else for the lanes of a configuration (default: one plain, one n-gram) with all engines up, "
-        "idle and unknown. Nothing is started or sent to an engine.",
+        "Show what Paceline finds in a request, which lane it would take, and why. With --running, the "
+        "running gateway is asked, with what it has learned. Otherwise the lanes of a configuration are "
+        "taken (default: one plain, one n-gram), with all engines up and idle and nothing learned. "
+        "Nothing is started or sent to an engine.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -46,13 +47,13 @@ def register(commands: Subparsers) -> None:
         help="a prompt, a file with a request body (JSON), or - to read one from standard input",
     )
     parser.add_argument("--running", action="store_true", help="ask the running gateway")
-    add_address_options(parser, also_for="; without --running, for the lanes to choose from")
+    add_address_options(parser, also_for="; without --running, the configuration with the lanes to choose from")
     parser.add_argument(
         "--path",
         default="/v1/chat/completions",
         choices=sorted(GENERATION),
         metavar="PATH",
-        help="where it would be sent (default: /v1/chat/completions)",
+        help="the path that the request would be sent to (default: /v1/chat/completions)",
     )
     add_json_option(parser)
     parser.set_defaults(run=run)

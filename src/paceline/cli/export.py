@@ -21,12 +21,12 @@ def register(commands: Subparsers) -> None:
         commands,
         "export",
         "write the decision log as CSV or Parquet",
-        "Write what the gateway kept of each request, a row each: signals, decision, predictions and what was "
-        "measured; signals and predictions as JSON. A gateway may be running.",
+        "Write what the gateway kept of the requests, one row for each: signals, decision, predictions "
+        "and what was measured. Signals and predictions are JSON. A gateway may be running meanwhile.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="to write; ends with .csv or .parquet")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file to write, which ends with .csv or .parquet")
     add_log_options(parser)
-    parser.add_argument("--text", action="store_true", help="with the requests' bodies, where they were kept")
+    parser.add_argument("--text", action="store_true", help="with the requests' bodies, if they were kept")
     parser.set_defaults(run=run)
 
 

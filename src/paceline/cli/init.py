@@ -48,9 +48,10 @@ def register(commands: Subparsers) -> None:
         commands,
         "init",
         "find engines and models, and write a configuration",
-        "Look for engines that run on their usual ports, for models' files, cards, and keys of providers; ask which of "
-        "them to use, where there is a terminal; and write a configuration with comments. Nothing is started, and "
-        "nothing leaves this machine. A file that exists is not overwritten without being asked for.",
+        "Look for engines that run on their usual ports, for model files, cards, and keys of providers. "
+        "In a terminal, ask which of them to use. Then write a configuration with comments. Nothing is "
+        "started, and nothing leaves this machine. A file that exists is not overwritten without "
+        "asking.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -65,7 +66,7 @@ def register(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="an engine that runs (default: those on their usual ports); may be given several times",
+        help="a running engine (default: those on their usual ports); may be given several times",
     )
     add_model_options(parser, parser)
     parser.add_argument(
@@ -77,7 +78,10 @@ def register(commands: Subparsers) -> None:
         help=f"models of a provider, whose key is in its usual variable: {', '.join(one.name for one in PROVIDERS)}",
     )
     parser.add_argument(
-        "--port", type=whole_number(1, 65_535), metavar="N", help="port of the gateway (default: 8080, or the next)"
+        "--port",
+        type=whole_number(1, 65_535),
+        metavar="N",
+        help="port of the gateway (default: 8080, or the next free one)",
     )
     parser.add_argument(
         "--open", action="store_true", help="let other machines in, with a key that is written beside the configuration"

@@ -21,9 +21,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "lanes",
         "show a running gateway's lanes",
-        "Show what a running gateway can choose among: each lane's engine as it was found to be, and what was "
-        "measured. `chosen` tells whether the engine decides at each step how to draft, each request does, or it was "
-        "decided when the engine started.",
+        "Show the lanes of a running gateway: each lane's engine as it was found to be, and what was "
+        "measured. `chosen` says whether the drafting is decided by the engine at each step, by each "
+        "request, or when the engine is started.",
     )
     add_address_options(parser)
     parser.set_defaults(run=run)

@@ -35,10 +35,10 @@ BACKENDS_BY_DEVICE = {"rocm": "hip"}
 SERVER = "llama-server"
 """The program's name in a command line for a machine that has none of ours."""
 
-DESCRIPTION = """Plan how a model is served: which layers go on which card, which cache, how many drafted tokens,
-and what is given up where it does not all fit. The arithmetic is on the header of the model's file; where
-`paceline engine build` has built an engine, its own planner checks the result. Nothing is loaded, and the
-cards need not be here."""
+DESCRIPTION = """Plan how a model is served: which layers go on which card, which cache is used, how many tokens are
+drafted, and what is given up if not everything fits. The plan is worked out from the header of the model's
+file. If `paceline engine build` has built an engine, that engine's own planner checks the result. Nothing is
+loaded, and the cards need not be in this machine."""
 EXAMPLES = """examples:
   paceline plan model.gguf                                        for this machine
   paceline plan model.gguf --gpus "2x RTX PRO 6000" --context 524288
@@ -53,13 +53,15 @@ def register(commands: Subparsers) -> None:
         "model",
         type=Path,
         metavar="MODEL",
-        help="GGUF file, of a split one its first part; for vLLM and SGLang a folder with config.json and safetensors",
+        help="GGUF file (the first part, if it is split); for vLLM and SGLang a folder with config.json and "
+        "safetensors",
     )
     parser.add_argument(
         "--gpus",
         default=AUTO,
         metavar="CARDS",
-        help="auto for those here (default), names such as '2x RTX 3090', GiB such as 24,24, or a file in JSON",
+        help="auto for this machine's cards (default), names such as '2x RTX 3090', GiB such as 24,24, or a "
+        "file in JSON",
     )
     parser.add_argument(
         "--host-memory",
@@ -72,7 +74,7 @@ def register(commands: Subparsers) -> None:
         "--context-tokens",
         type=whole_number(1, MAX_CONTEXT_TOKENS),
         metavar="N",
-        help="tokens of each request (default: as many as are useful and fit)",
+        help="context of each request, in tokens (default: as many as are useful and fit)",
     )
     parser.add_argument(
         "--slots", type=whole_number(1, MAX_SLOTS), metavar="N", help="requests decoded at once (default: by --for)"
@@ -82,7 +84,7 @@ def register(commands: Subparsers) -> None:
         dest="aim",
         choices=("latency", "throughput"),
         default="latency",
-        help="one request as fast as it goes (default), or four at once",
+        help="one request as fast as possible (default), or four at once",
     )
     parser.add_argument(
         "--kv", choices=(AUTO, "f16", "q8_0", "q4_0"), default=AUTO, help="type of the cache (default: auto)"
@@ -96,9 +98,10 @@ def register(commands: Subparsers) -> None:
         "--draft",
         default=AUTO,
         metavar="FILE",
-        help="auto for what drafts for the model (default), none for lookup alone, or a draft model's file",
+        help="auto for the drafter that is found for the model (default), none for lookup alone, or a draft "
+        "model's file",
     )
-    parser.add_argument("--explain", action="store_true", help="say why for every choice")
+    parser.add_argument("--explain", action="store_true", help="give the reason for every choice")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write a configuration that `serve --config` runs")
     parser.add_argument("--force", action="store_true", help="with --write: overwrite a file that exists")

@@ -38,7 +38,8 @@ def _row(action: argparse.Action) -> str | None:
     """A line of the table; ``None`` for what every command has, or none is to see."""
     if action.help in (None, argparse.SUPPRESS) or "--help" in action.option_strings:
         return None
-    return f"| {_usage(action)} | {_prose(action.help or '')} |"
+    text = (action.help or "").replace("%(default)s", str(action.default))
+    return f"| {_usage(action)} | {_prose(text)} |"
 
 
 def _usage(action: argparse.Action) -> str:

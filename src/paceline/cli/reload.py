@@ -12,10 +12,10 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "reload",
-        "have a running gateway take up its changed configuration",
-        "Have a running gateway read its configuration again. Running answers go on, and engines whose part did not "
-        "change are left alone. If the file has errors, they are printed and the old configuration stays in force. "
-        "SIGHUP does the same.",
+        "make a running gateway apply its changed configuration",
+        "Make a running gateway read its configuration again. Running answers go on, and engines whose "
+        "part did not change keep running. If the file has errors, they are printed and the old "
+        "configuration stays in force. SIGHUP does the same.",
     )
     add_address_options(parser)
     add_json_option(parser)

@@ -43,13 +43,14 @@ def add_address_options(parser: argparse.ArgumentParser, also_for: str = "") -> 
         "--config",
         type=Path,
         metavar="FILE",
-        help=f"its configuration, for its address and key (default: port 8080){also_for}",
+        help=f"the gateway's configuration, which has its address and key (default: port 8080){also_for}",
     )
-    parser.add_argument("--url", metavar="URL", help="its address, if it is not that of the configuration")
+    parser.add_argument("--url", metavar="URL", help="the gateway's address, if it is not that of the configuration")
     parser.add_argument(
         "--api-key",
         metavar="KEY",
-        help=f"a key of it, or env:NAME (default: that of the variable {KEY_VARIABLE}, or of the configuration)",
+        help=f"a key of the gateway, or env:NAME (default: that in the variable {KEY_VARIABLE}, or in the "
+        "configuration)",
     )
 
 

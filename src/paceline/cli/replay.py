@@ -32,15 +32,17 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "replay",
-        "tell what another configuration would have made of the traffic so far",
-        "Run routing over the decision log as another configuration would have it, learning from the start, and "
+        "estimate what another configuration would have taken on the traffic so far",
+        "Run the routing of another configuration over the decision log, learning from the start, and "
         "estimate the time that it would have taken, with a 95 % interval. Nothing is sent.",
         EXAMPLES,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration whose rules and exploration count")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration whose rules and exploration are used"
+    )
     parser.add_argument("--exploration", type=float, metavar="SHARE", help="as `routing.exploration`")
     parser.add_argument(
-        "--lanes", metavar="A,B", help="the lanes that may be used, separated by commas (default: all of the log)"
+        "--lanes", metavar="A,B", help="the lanes that may be used, separated by commas (default: all lanes in the log)"
     )
     add_log_options(parser)
     add_json_option(parser)

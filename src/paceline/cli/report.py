@@ -27,18 +27,21 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "report",
-        "tell what routing brought on the traffic so far",
-        "Read the decision log and tell what each fixed setting would have taken on the same requests, with 95 % "
-        "intervals, what each task drafted and gained, how good the predictions were, and what exploring cost. If "
-        "routing is not faster than a fixed setting beyond doubt, it says so and names that setting.",
+        "estimate what routing brought on the traffic so far",
+        "Read the decision log and print what each static policy would have taken on the same requests, "
+        "with 95 % intervals, what each task drafted and gained, how good the predictions were, and "
+        "what exploration cost. If a static policy is clearly faster than routing, the report names it; "
+        "if the log can't tell yet, the report says so.",
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page, too; one file, with figures")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write the report as a page: one file, with figures"
+    )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="configuration whose [[rule]] tables are compared with, as if there were no predictions, and whose [cost] "
-        "and [[cloud]] tables say what power and cloud models cost",
+        help="configuration whose [[rule]] tables are compared as a policy without predictions, and whose "
+        "[cost] and [[cloud]] tables say what power and cloud models cost",
     )
     add_log_options(parser)
     add_json_option(parser)

@@ -54,7 +54,7 @@ def register(commands: Subparsers) -> None:
         commands,
         "serve",
         "run the gateway",
-        "Run the gateway until Ctrl-C, and the engines that it is to start. What stands behind -- goes to the engine.",
+        "Run the gateway, and the engines that it is to start, until Ctrl-C. Flags after -- are passed to the engine.",
         EXAMPLES,
     )
     add_engine_options(parser)
@@ -72,17 +72,17 @@ def register(commands: Subparsers) -> None:
         type=whole_number(1, MAX_WORKERS),
         default=1,
         metavar="N",
-        help="processes that answer requests, at one address and with the same engines (default: 1); more than one "
-        "where more comes in than one processor core takes",
+        help="processes that answer requests, at one address and with the same engines (default: 1); use "
+        "more than one if one processor core can't serve all requests",
     )
     parser.add_argument(
-        "--insecure", action="store_true", help="listen beyond this machine although no key is asked for"
+        "--insecure", action="store_true", help="listen beyond this machine although no key is configured"
     )
     parser.add_argument(
         "--log-file",
         type=Path,
         metavar="FILE",
-        help="write what is printed into a file, which is put aside as .log.1 when it has 20 MB",
+        help="write the output into a file, which is put aside as .log.1 when it has 20 MB",
     )
     parser.set_defaults(run=run)
 

@@ -29,9 +29,9 @@ def register(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "service",
-        "have the system run the gateway",
-        "Have systemd or launchd start the gateway with the machine or your session, and start it again where it ends. "
-        "A stop or restart drains: running answers end first.",
+        "make the system run the gateway",
+        "Make systemd or launchd start the gateway with the machine or your session, and start it again "
+        "if it fails. A stop or restart drains: running answers end first.",
         EXAMPLES,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
@@ -39,16 +39,17 @@ def register(commands: Subparsers) -> None:
         actions,
         "install",
         "write the service's file and start it",
-        "Write a unit for systemd or a property list for launchd, have it started now and from then on. Done again, it "
-        "is renewed; a file that something else wrote stays. Variables with keys belong into a file beside the "
-        "configuration that ends in .env; launchd reads none, so keys are written as file:PATH there.",
+        "Write a unit for systemd or a property list for launchd, and start it now and from then on. "
+        "Installing again renews the file; a file that something else wrote stays as it is. Variables "
+        "with keys belong into a file beside the configuration that ends in .env. launchd reads no such "
+        "file, so write keys as file:PATH there.",
     )
     action.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="the configuration that the gateway runs with"
     )
     _add_scope_options(action)
     action.add_argument(
-        "--run-as", metavar="USER", help="with --system: the user that it runs as (default: who calls sudo)"
+        "--run-as", metavar="USER", help="with --system: the user that it runs as (default: the one who calls sudo)"
     )
     action.add_argument("--force", action="store_true", help="replace a file of that name that something else wrote")
     action.add_argument("--print", action="store_true", help="print the file, and do nothing")
@@ -56,7 +57,7 @@ def register(commands: Subparsers) -> None:
         "--for",
         dest="manager",
         choices=("systemd", "launchd"),
-        help="with --print: for which of them (default: this machine's)",
+        help="with --print: for which service manager (default: this machine's)",
     )
     action.set_defaults(run=_install)
     action = add_command(
@@ -70,8 +71,8 @@ def register(commands: Subparsers) -> None:
     action = add_command(
         actions,
         "status",
-        "tell how the service is",
-        "Tell how the service is; the exit status is 1 if it does not run.",
+        "print the state of the service",
+        "Print the state of the service. The exit status is 1 if it does not run.",
     )
     _add_scope_options(action)
     add_json_option(action)
@@ -80,7 +81,9 @@ def register(commands: Subparsers) -> None:
 
 def _add_scope_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--system", action="store_true", help="of the whole machine, from its start on (default: of your own session)"
+        "--system",
+        action="store_true",
+        help="a service of the whole machine, from its start on (default: one of your own session)",
     )
 
 

@@ -37,9 +37,10 @@ def register(commands: Subparsers) -> None:
         commands,
         "top",
         "watch a running gateway",
-        "Show what a running gateway does, in the order of its dashboard: whether it is up, how fast, what routing "
-        "brought and what needs somebody; then requests, lanes, drafters, tasks, where requests went and what slots "
-        "hold. Anew each second until q or Ctrl-C; where the output is no terminal, once.",
+        "Show what a running gateway does, in the order of its dashboard: whether it is up, how fast it "
+        "is, what routing brought and what needs attention; then requests, lanes, drafters, tasks, "
+        "where requests went and what slots hold. In a terminal it is shown again each second until q "
+        "or Ctrl-C, otherwise once.",
     )
     add_address_options(parser)
     parser.add_argument("--once", action="store_true", help="show it once, and end")

@@ -21,14 +21,18 @@ class AnthropicApiSettings(CloudEngineSettings, frozen=True, kw_only=True, tag="
     )
     max_tokens: Annotated[
         AtLeastOne,
-        Meta(description="Longest answer to requests that name no limit, as OpenAI's may: messages must have one."),
+        Meta(
+            description="Longest answer to requests that name no limit, in tokens. Requests in OpenAI's APIs need "
+            "none, but messages must have one."
+        ),
     ] = DEFAULT_MAX_TOKENS
 
     caching: Annotated[
         bool,
         Meta(
-            description="In translated requests that go on with a conversation, ask for the provider's cache, as "
-            "OpenAI does by itself: what is written to it costs a quarter more, and what is read from it a tenth."
+            description="Whether translated requests that continue a conversation ask for the provider's cache, "
+            "which OpenAI uses unasked. Tokens that are written to it cost a quarter more, and tokens "
+            "that are read from it cost a tenth."
         ),
     ] = True
 

@@ -37,16 +37,17 @@ class IkLlamaCppSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="ik
     stages: Annotated[
         tuple[StageName, ...],
         Meta(
-            description="Names of all its `--spec-type` stages, in their order, where it was started with several: "
-            '`["ngram-mod", "mtp"]`. Requests are then drafted for by one of them. Default: it has one, the `strategy`.'
+            description="Names of all its `--spec-type` stages, in their order, if it was started with several: "
+            '`["ngram-mod", "mtp"]`. One of them then drafts for a request. Default: it has one, the `strategy`.'
         ),
     ] = ()
     p_min: Annotated[
         Probability | None,
         Meta(
-            description="Sent with the requests that are drafted for: a draft model or head stops at a token that is "
-            "less likely. To have Paceline choose among several, give an engine to each, with the same `url` and "
-            "`device`. Default: as it was started."
+            description="Least probability of a drafted token, sent with requests that have drafts: a draft model "
+            "or head stops at a token that is less likely. To let Paceline choose among several values, "
+            "configure an engine for each, with the same `url` and `device`. Default: as it was "
+            "started."
         ),
     ] = None
 

@@ -28,7 +28,7 @@ class LmStudioSettings(LocalEngineSettings, frozen=True, kw_only=True, tag="lmst
     """LM Studio's server."""
 
     draft_model: Annotated[
-        str | None, Meta(description="The model that drafts for the requests that are to be drafted for.")
+        str | None, Meta(description="The draft model, named in each request that is to have drafts.")
     ] = None
 
     @property

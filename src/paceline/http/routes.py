@@ -58,8 +58,8 @@ GENERATION: dict[str, Api] = {
 _GET, _POST = ("GET",), ("POST",)
 _ANYONE, _CLIENTS, _ADMINISTRATORS = Audience.ANYONE, Audience.CLIENTS, Audience.ADMINISTRATORS
 
-_GENERATES = "decided on, and sent down a lane"
-_MODELS = "what all lanes serve, and the names of `[[model]]`"
+_GENERATES = "the request is decided on, and sent down a lane"
+_MODELS = "all models that lanes serve, and the names of `[[model]]`"
 _HEALTH = "200 while a lane is up, else 503"
 _DASHBOARD = "the dashboard"
 
@@ -69,7 +69,7 @@ ROUTES: Sequence[Route] = (
     Route(_GET, "/v1/models", "models", _CLIENTS, _MODELS),
     Route(_GET, "/models", "models", _CLIENTS, _MODELS),
     Route(_GET, "/v1/models/*", "model", _CLIENTS, "one entry of that list"),
-    Route(("DELETE",), "/v1/models/*", "pass_on", _ADMINISTRATORS, "have the engine delete the model"),
+    Route(("DELETE",), "/v1/models/*", "pass_on", _ADMINISTRATORS, "makes the engine delete the model"),
     Route(_GET, "/health", "health", _ANYONE, _HEALTH),
     Route(_GET, "/v1/health", "health", _ANYONE, _HEALTH),
     Route(_GET, "/livez", "live", _ANYONE, "200 while the gateway runs"),
@@ -92,8 +92,7 @@ ROUTES: Sequence[Route] = (
         "/",
         "front",
         _CLIENTS,
-        "leads to the dashboard, or shows the chat page of llama.cpp where the default engine has it and no key is "
-        "asked for",
+        "leads to the dashboard, or shows llama.cpp's chat page if the default engine has it and no key is asked for",
     ),
     Route(_GET, "/paceline", "to_dashboard", _ANYONE, "leads to the dashboard"),
     Route(_GET, "/paceline/", "dashboard", _ANYONE, _DASHBOARD),
@@ -103,8 +102,8 @@ ROUTES: Sequence[Route] = (
         "/paceline/lanes",
         "lanes",
         _ADMINISTRATORS,
-        "each lane: engine, strategy, health, what was measured, by model where there are several; budgets, where "
-        "requests went and what they cost; what is in flight (`running`), and what a person has to look after "
+        "each lane: engine, strategy, health, what was measured, by model if there are several; budgets, where "
+        "requests went and what they cost; what is in flight (`running`), and what needs a person's attention "
         '(`needs`); `null` is "not reported"',
     ),
     Route(
@@ -112,16 +111,16 @@ ROUTES: Sequence[Route] = (
         "/paceline/requests",
         "requests",
         _ADMINISTRATORS,
-        "the last 1,000 requests, with `?after=N` those behind number `N`, without their text: lane, reason, "
-        "placement, prediction, cost, what was measured; `id` is the client's `x-request-id`, `client` the name of "
-        "its key",
+        "the last 1,000 requests, or with `?after=N` those after number `N`, without their text: lane, "
+        "reason, placement, prediction, cost, what was measured; `id` is the client's `x-request-id`, "
+        "`client` the name of its key",
     ),
     Route(
         _GET,
         "/paceline/requests/*",
         "request",
         _ADMINISTRATORS,
-        "one of them by its number, with its signals and what was predicted of every lane",
+        "one of these requests by its number, with its signals and what was predicted for every lane",
     ),
     Route(
         _GET,
@@ -135,11 +134,11 @@ ROUTES: Sequence[Route] = (
         "/paceline/drafting",
         "drafting",
         _ADMINISTRATORS,
-        "by drafter: what its steps are believed to cost, what its drafts yielded position by position, and whether "
-        "that pays",
+        "by drafter: what its steps are estimated to cost, what its drafts yielded at each position, "
+        "and whether that pays",
     ),
-    Route(_GET, "/paceline/report", "report", _ADMINISTRATORS, "what routing brought so far"),
-    Route(_POST, "/paceline/reload", "reload", _ADMINISTRATORS, "take up the changed configuration"),
+    Route(_GET, "/paceline/report", "report", _ADMINISTRATORS, "an estimate of what routing brought so far"),
+    Route(_POST, "/paceline/reload", "reload", _ADMINISTRATORS, "applies the changed configuration"),
     Route(
         _POST,
         "/paceline/explain/*",
@@ -152,15 +151,17 @@ ROUTES: Sequence[Route] = (
         "/paceline/feedback",
         "feedback",
         _CLIENTS,
-        'tell whether an answer was good enough: `{"id": "...", "good": true}`, with the request\'s `x-request-id`',
+        'tells the gateway whether an answer was good enough: `{"id": "...", "good": true}`, with the request\'s '
+        "`x-request-id`",
     ),
     Route((), "/paceline/*", "nothing", _ADMINISTRATORS, "does not exist"),
 )
 
 PASSED_ON = (
-    "passed through, once: to the engine that keeps the response, file or batch that the path names, or that serves "
-    "the model that the body names, or that the header `x-paceline-lane` names, else to the default lane's. It waits "
-    "for its device's turn if it computes, and leaves a line and a count."
+    "passed through once, without a decision: to the engine that keeps the response, file or batch that the path "
+    "names, or that serves the model that the body names, or that the header `x-paceline-lane` names, else to the "
+    "default lane's engine. A request that computes waits for its turn on the device. Each one is logged in a line "
+    "and counted."
 )
 """What becomes of requests that stand in no row, for people."""
 PASSED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
