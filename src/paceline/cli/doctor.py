@@ -40,9 +40,9 @@ def register(commands: Subparsers) -> None:
         commands,
         "doctor",
         "find out what is wrong, and what mends it",
-        "Look at the configuration, the engines, their models and drafters, memory, port, files, disk, clock and "
-        "limits, and at a gateway that runs; say what is wrong, and the command or the change that mends it. Nothing "
-        "is started or changed. The exit status is 1 if there is a fault; warnings and notes are none.",
+        "Look at the configuration, the engines, their models and drafters, memory, port, service, files, disk, clock "
+        "and limits, and at a gateway that runs; say what is wrong, and the command or the change that mends it. "
+        "Nothing is started or changed. The exit status is 1 if there is a fault; warnings and notes are none.",
         EXAMPLES,
     )
     parser.add_argument(
