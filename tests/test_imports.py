@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"wire", "decision", "processes"},
     "discovery": {"settings", "wire", "engines", "planning"},
     "service": {"settings"},
-    "doctor": {"settings", "configuration", "wire", "engines", "planning", "money"},
+    "doctor": {"settings", "configuration", "wire", "engines", "planning", "money", "service"},
 }
 """For each room, the others that it may import beside ``types``, which all may, and the small files beside it.
 ``cli`` stands above all and may import everything."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Serving, StartEngine, StartGateway, lane
-from tests.fake_engine import Received, Wire, event
+from tests.fake_engine import REPORT, TIMINGS, Received, Wire, event, slow_to_tell, status_500
 
 from paceline.bench import results, workload
 from paceline.bench.results import BadResults, Results, Sample, Writer
@@ -292,6 +292,11 @@ def test_a_bench_of_real_engines(
     assert main(["bench", "show", str(file)]) == 0
     assert main(["bench", "compare", str(file), str(file)]) == 0
     assert "1.00 (1.00 to 1.00)" in capsys.readouterr().out
+    assert main(["bench", "show", str(file), "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert main([*words, "--results", str(file), "--resume", "--json"]) == 0
+    assert capsys.readouterr().out == shown
+    assert [part["concurrency"] for part in json.loads(shown)["slices"]] == [1, 2]
 
 
 def test_texts_of_real_lanes_are_the_same(real_gateway: Serving, few: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,6 +349,70 @@ async def test_a_drafter_that_remembers_gets_each_prompt_once(
     await asyncio.to_thread(main, words)
     sent = [sample.key[:2] for sample in results.read(file).samples]
     assert sorted(sent) == sorted((item, way) for item in ("1", "2") for way in ("plain", "pool"))
+
+
+async def timed(received: Received, wire: Wire) -> None:
+    """Streams an answer and says how long decoding it took."""
+    await wire.stream_head()
+    await wire.chunk(event({"choices": [{"index": 0, "delta": {"content": "sea"}}]}))
+    await wire.chunk(event({"choices": [], "usage": REPORT["usage"], "timings": TIMINGS}) + b"data: [DONE]\n\n")
+    await wire.end()
+
+
+async def test_a_run_for_programs_prints_one_document(
+    start_gateway: StartGateway,
+    start_engine: StartEngine,
+    few: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ill(received: Received, wire: Wire) -> None:
+        await (status_500 if b"fox" in received.body else timed)(received, wire)
+
+    engines = await start_engine(timed), await start_engine(ill)
+    running = await start_gateway(lane("plain", engines[0].url) + lane("ngram", engines[1].url, "ngram"))
+    words = ["bench", "run", "--url", running.url, "--workload", str(few), "--rounds", "1"]
+    figures = tmp_path / "figures"
+    assert await asyncio.to_thread(main, [*words, "--json", "--figures", str(figures)]) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    (part,) = document["slices"]
+    assert set(part["tasks"]) == {"edit"}
+    assert part["left_out"] == 1
+    assert part["overall"]["ngram"]["tokens_per_s"] == pytest.approx(1000.0)
+    assert part["overall"]["ngram"]["speed_up"]["high"] is None  # of a single item there is no interval
+    assert [(one["way"], one["item"]) for one in document["failed"]] == [("ngram", "2")]
+    assert document["about"]["settings"]["rounds"] == 1
+    assert "1 requests failed" in said.err  # what people read is said beside it
+    assert all(str(path) in said.err for path in figures.iterdir())
+
+    assert await asyncio.to_thread(main, words) == 0
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(capsys.readouterr().out)
+
+    engines[0].script = status_500
+    assert await asyncio.to_thread(main, [*words, "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["slices"] == []
+    assert "no request was answered" in said.err
+
+
+async def test_a_calibration_for_programs_prints_one_document(
+    start_gateway: StartGateway, start_engine: StartEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = await start_engine(slow_to_tell)
+    running = await start_gateway(lane("plain", one.url) + lane("gone", "http://127.0.0.1:9", "ngram"))
+    words = ["calibrate", "--url", running.url, "--seconds", "0.5"]
+    assert await asyncio.to_thread(main, [*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["requests"] == len(one.requests) > 0
+    plain, gone = document["lanes"]
+    assert (plain["lane"], gone["lane"]) == ("plain", "gone")
+    assert plain["measured"]["requests"] == document["requests"]
+    assert plain["step"]["plain_ms"] == pytest.approx(1.0, rel=0.5)
+    assert gone["measured"]["tokens_per_s"] is None
+    assert await asyncio.to_thread(main, words) == 0
+    assert "requests down 1 lanes" in capsys.readouterr().out
 
 
 def test_no_gateway_is_told(few: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,5 @@
-"""Names, completion and complaints of the command line, and its reference."""
+"""Names and complaints of the command line, and its reference."""
 
-import shutil
-import subprocess
 from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,46 +99,3 @@ def test_colours_are_for_terminals_that_have_them(
         monkeypatch.setenv(name, value)
     text = painted("fine", Colour.GREEN, Terminal(is_terminal))  # type: ignore[arg-type]
     assert (text == "\x1b[32mfine\x1b[0m", text == "fine") == (is_painted, not is_painted)
-
-
-def completion(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
-    pytest.importorskip("shtab")
-    assert main(["completion", shell]) == 0
-    return capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("typed", "wanted"),
-    [
-        (["se"], {"serve"}),
-        (["bench", ""], {"run", "show", "compare", "lossless", "calibrate"}),
-        (["bench", "run", "--qu"], {"--quick"}),
-        (["completion", ""], {"bash", "zsh", "fish"}),
-    ],
-)
-def test_bash_completes(typed: list[str], wanted: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = tmp_path / "paceline.bash"
-    script.write_text(completion("bash", capsys))
-    ask = """
-        source "$0"
-        COMP_WORDS=(paceline "$@"); COMP_CWORD=$#; COMP_LINE="paceline $*"; COMP_POINT=${#COMP_LINE}
-        read -r _ _ name _ <<< "$(complete -p paceline | sed 's/.* -F //; s/^/x x /')"
-        "$name" paceline "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
-        printf '%s\\n' "${COMPREPLY[@]}"
-    """
-    done = subprocess.run(["bash", "-c", ask, script, *typed], capture_output=True, text=True, timeout=60, check=False)
-    offered = {word.strip() for word in done.stdout.split()}
-    assert wanted <= offered, done.stderr
-    assert all(word.startswith(typed[-1]) for word in offered)
-
-
-@pytest.mark.parametrize(("shell", "check"), [("bash", ["-n"]), ("zsh", ["-n"]), ("fish", ["--no-execute"])])
-def test_the_shell_accepts_its_script(
-    shell: str, check: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = tmp_path / shell
-    script.write_text(completion(shell, capsys))
-    assert "bench" in script.read_text()
-    if shutil.which(shell):
-        done = subprocess.run([shell, *check, script], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr

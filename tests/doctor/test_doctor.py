@@ -23,10 +23,15 @@ from paceline.doctor import examine as examining
 from paceline.doctor.examine import examine
 from paceline.doctor.files import folders_can_be_used
 from paceline.doctor.scene import Scene
+from paceline.doctor.service import service_is_current
 from paceline.planning.devices import Device, Machine
 from paceline.planning.gguf import Tensor
 from paceline.processes.launch import free_port
 from paceline.records.decision_log import FORMAT
+from paceline.service.description import Service
+from paceline.service.manager import Launchd
+from paceline.service.systemd import unit_text
+from paceline.settings import ServerSettings
 
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "llamacpp"}]}
 LISTED = {"/v1/models": MODELS, "/health": {"status": "ok"}, "/props": {"total_slots": 1}}
@@ -43,7 +48,7 @@ class Home:
         self.server = f"port = {self.port}\n"
         self.rest = ""
         self.engine = ""
-        for name in ("state", "cache"):
+        for name in ("state", "cache", "config"):
             monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(folder / name))
         self.state = folder / "state" / "paceline"
         self.state.mkdir(parents=True, mode=0o700)
@@ -57,6 +62,17 @@ class Home:
     def launches(self, *words: str, kind: str = "llama.cpp", more: str = "") -> None:
         command = json.dumps([sys.executable, "--port", "{port}", *words])
         self.engine = f'kind = "{kind}"\nlaunch = {command}\n{more}'
+
+    def installs(self, change: Callable[[str], str] = str, **given: Any) -> None:
+        """A unit of one's own, as it was written once, on a machine with systemd."""
+        program = self.folder / "bin" / "systemctl"
+        program.parent.mkdir()
+        program.touch(0o755)
+        self.monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        unit = self.folder / "config" / "systemd" / "user" / "paceline.service"
+        unit.parent.mkdir(parents=True)
+        fields: dict[str, Any] = {"file": self.file, "server": ServerSettings()} | given
+        unit.write_text(change(unit_text(Service(**fields))))
 
     def findings(self, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
         """The exit status, and what is found by its kind."""
@@ -231,6 +247,39 @@ def old_build(home: Home) -> None:
     (folder / "build.json").write_text(json.dumps(built | {"built_at_s": 1.0}))
 
 
+def service_of_other_settings(home: Home) -> None:
+    home.installs()
+    home.server += "shutdown_grace_s = 600\n"
+
+
+def service_of_an_older_version(home: Home) -> None:
+    home.installs(lambda text: text.replace("UMask=0077\n", ""))
+
+
+def service_with_a_command_of_its_own(home: Home) -> None:
+    home.installs(lambda text: text.replace("--config", "--model"))
+
+
+def service_without_its_python(home: Home) -> None:
+    home.installs(python=str(home.folder / "bin" / "python"))
+
+
+def service_without_its_configuration(home: Home) -> None:
+    home.installs(file=home.folder / "gone.toml")
+
+
+def service_of_another_environment(home: Home) -> None:
+    python = home.folder / "python"
+    python.touch()
+    home.installs(python=str(python))
+
+
+def service_of_a_bad_configuration(home: Home) -> None:
+    home.installs()
+    home.server += "prot = 1\n"
+
+
+INSTALL = "paceline service install --config {file}"
 FAULTS: list[tuple[str, Plant, str, str]] = [
     ("bad-configuration", edited(server="prot = 1\n"), "fault", "edit {file}:3"),
     ("no-configuration-file", no_file, "fault", "paceline init --write {file}"),
@@ -266,6 +315,13 @@ FAULTS: list[tuple[str, Plant, str, str]] = [
     ("variable-ignored", relative_folder, "warning", "export XDG_CACHE_HOME=$HOME/cache"),
     ("bad-key-variable", empty_key_variable, "warning", "PACELINE_API_KEY"),
     ("old-build", old_build, "warning", "paceline engine build --backend cpu"),
+    ("service-outdated", service_of_other_settings, "fault", INSTALL),
+    ("service-outdated", service_of_an_older_version, "fault", INSTALL),
+    ("service-outdated", service_with_a_command_of_its_own, "fault", "paceline service install --config FILE"),
+    ("service-can-not-start", service_without_its_python, "fault", INSTALL),
+    ("service-can-not-start", service_without_its_configuration, "fault", "paceline service install --config FILE"),
+    ("service-elsewhere", service_of_another_environment, "note", INSTALL),
+    ("service-not-compared", service_of_a_bad_configuration, "note", "paceline check --config {file}"),
 ]
 
 
@@ -282,6 +338,48 @@ def test_a_planted_fault_is_found_with_its_mend(
     assert (status == 1) == any(finding["severity"] == "fault" for finding in found.values())
     if severity == "fault":
         assert status == 1
+
+
+def test_a_service_that_is_as_it_would_be_written_now(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which changes with what differs, and only for files of ours."""
+    home.file = home.folder / "a 50% $x" / "paceline.toml"
+    home.file.parent.mkdir()
+    home.installs()
+    unit = home.folder / "config" / "systemd" / "user" / "paceline.service"
+    _, found = home.findings(capsys)
+    assert not [kind for kind in found if kind.startswith("service")]
+    ours = unit.read_text()
+    unit.write_text(ours.replace("RestartSec=2", "RestartSec=9"))
+    _, found = home.findings(capsys)
+    assert "it has `RestartSec=9`, and `RestartSec=2` is missing" in found["service-outdated"]["message"]
+    unit.write_text("[Service]\nExecStart=/usr/bin/true\n")
+    _, found = home.findings(capsys)
+    assert not [kind for kind in found if kind.startswith("service")]
+
+
+@pytest.mark.parametrize("is_system", [False, True])
+def test_a_service_of_launchd(home: Home, is_system: bool) -> None:
+    home.write()
+    home.monkeypatch.setenv("HOME", str(home.folder))
+    manager = Launchd()
+    home.monkeypatch.setattr(
+        manager, "path", lambda service: home.folder / f"{'system' if service.is_system else 'own'}.plist"
+    )
+    home.monkeypatch.setattr("paceline.doctor.service.manager_here", lambda: manager)
+    scene = Scene(file=home.file, state=home.state, cache=home.folder / "cache", environment={})
+    ours = Service(
+        file=home.file, server=ServerSettings(), is_system=is_system, run_as="somebody" if is_system else None
+    )
+    file, text = manager.path(ours), manager.text(ours)
+    file.write_text(text)
+    assert [finding.kind for finding in service_is_current(scene)] == ["fine"]
+    file.write_text(text.replace("<integer>5</integer>", "<integer>7</integer>"))
+    (finding,) = service_is_current(scene)
+    assert finding.kind == "service-outdated"
+    command = f"paceline service install --config {home.file}"
+    assert finding.mend == (f"sudo {command} --system --run-as somebody" if is_system else command)
+    file.write_text(text[: len(text) // 2])
+    assert [finding.kind for finding in service_is_current(scene)] == ["service-outdated"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 #include "speculative-control.h"
 
 #include <cstdio>
+#include <deque>
 #include <iostream>
 #include <string>
 
@@ -22,6 +23,8 @@ int main() {
 
     common_draft_rule         control;
     common_draft_rule::choice chosen;
+
+    std::deque<common_draft_control> requests;
 
     std::string command;
     while (std::cin >> command) {
@@ -48,6 +51,24 @@ int main() {
             }
             chosen = control.choose(offers);
             std::printf("%d %d %d %.9g\n", chosen.drafter, chosen.n_draft, chosen.n_limit, control.rate());
+        } else if (command == "request") {
+            requests.emplace_back().init(priors, n_max, 0);
+            priors.clear();
+            n_max.clear();
+        } else if (command == "together") {
+            int32_t n_others;
+            std::cin >> n_others;
+            std::vector<common_draft_control *> together;
+            for (auto & request : requests) {
+                int32_t longest;
+                std::cin >> longest;
+                request.look(longest, { 0.0 });
+                together.push_back(&request);
+            }
+            common_draft_control::choose_together(together, n_others);
+            for (const auto * request : together) {
+                std::printf("%d\n", request->chosen().n_draft);
+            }
         } else if (command == "decoded") {
             int32_t n;
             std::cin >> n;

@@ -135,3 +135,35 @@ def test_a_lookup_finds_the_longest_match_and_the_latest_of_those(seed: int, ask
         draft.append(tokens[follows] if follows < len(tokens) else draft[follows - len(tokens)])
     (answer,) = ask([f"lookup {longest} {listed(tokens)}"])
     assert list(map(int, answer.split())) == [best, *draft]
+
+
+COSTS = [1.3, 1.6, 1.9, 2.2]
+"""Of steps that draft one to four tokens, where all of a batch do."""
+
+
+def together(ask: Ask, acceptances: Sequence[float], others: int = 0, longest: Sequence[int] = ()) -> list[int]:
+    """How far requests draft that are decoded together, each with one acceptance for all positions."""
+    requests = [f"drafter 0 12 4 {listed(COSTS)} {listed([acceptance] * 4)} 0\nrequest" for acceptance in acceptances]
+    limits = " ".join(map(str, longest or [4] * len(acceptances)))
+    return list(map(int, ask([*requests, f"together {others} {limits}"])))
+
+
+def test_requests_that_are_decoded_together_draft_alike(ask: Ask) -> None:
+    assert together(ask, [0.9] * 4) == [4] * 4
+    assert together(ask, [0.05] * 4) == [0] * 4
+    mixed = together(ask, [0.9, 0.9, 0.9, 0.3])
+    assert len(set(mixed)) == 1
+    assert mixed[0] > 0, "what three gain is more than what one loses"
+    assert together(ask, [0.9, 0.05, 0.05, 0.05]) == [0] * 4, "what one gains is less than what three lose"
+
+
+def test_those_that_can_not_draft_are_waited_for(ask: Ask) -> None:
+    """They are decoded apart, for a step of everybody's time."""
+    assert together(ask, [0.95, 0.95]) == [4, 4]
+    assert together(ask, [0.95, 0.95], others=1) == [0, 0]
+    assert together(ask, [0.95, 0.95], longest=[4, 0]) == [0, 0]
+    assert together(ask, [0.95, 0.95], longest=[4, 2]) == [2, 2]
+
+
+def test_nobody_is_together_with_nobody(ask: Ask) -> None:
+    assert together(ask, []) == []

@@ -359,6 +359,32 @@ def test_both_drafters_take_turns_within_an_answer(start: StartServer, model: Pa
     assert max(len(one["verified_by_position"]) for one in timings["drafters"].values()) <= 8
 
 
+@pytest.mark.parametrize("cache", [(), ("--kv-unified",)])
+def test_requests_of_a_batch_draft_alike_where_lengths_are_decoded_apart(
+    cache: tuple[str, ...], start: StartServer, model: Path
+) -> None:
+    """Slots that share a cache are decoded in one pass however long their drafts are, and each has its own length."""
+    server = start(*with_draft_model(model), "--parallel", "2", *cache)
+    costs = [1.2, 1.5, 1.8, 2.1]
+    much, little = ({"costs": costs, "acceptance": [acceptance], "weight": 1000} for acceptance in (0.95, 0.55))
+
+    def longest(control: dict[str, Any], tokens: int) -> int:
+        fields: dict[str, Any] = {CONTROL: {"draft-simple": control}, "max_tokens": tokens, "ignore_eos": True}
+        text, timings = server.chat(STORY, **fields)
+        assert text.startswith(free[:40])
+        assert_counts_agree(timings)
+        return len(timings["drafters"]["draft-simple"]["verified_by_position"])
+
+    free = server.chat(STORY, max_tokens=64, ignore_eos=True, **{N_MAX: 0})[0]
+    assert longest(little, 32) == 1
+    with ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(longest, much, 160)
+        time.sleep(0.3)
+        together = longest(little, 32)
+        assert beside.result() >= 3
+    assert together == 1 if cache else together > 1
+
+
 def test_what_a_control_does_not_name_or_allow_is_not_drafted(start: StartServer, model: Path) -> None:
     server = start(*with_draft_model(model), "--parallel", "2")
     both = {"ngram-simple": LOOKUP_PAYS, "draft-simple": MODEL_PAYS}

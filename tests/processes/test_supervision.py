@@ -239,7 +239,7 @@ async def test_a_look_may_be_asked_for(start_engine: StartEngine, supervise: Sup
 ODD: dict[str, bytes] = {
     "no UTF-8": b'{"data": [{"id": "\xff\xfe"}]}',
     "too deep": b"[" * 200_000,
-    "too deep a model": b'{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "too deep a model": b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "no list": b'{"data": {"id": "m"}}',
     "no JSON": b"<html>it works!</html>",
     "nothing": b"",

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 LIBRARY = ("msgspec", "numpy")
 """What `pip install paceline` installs beside it."""
-OF_THE_GATEWAY = ("httptools", "uvloop", "prometheus_client", "threadpoolctl", "backports", "compression")
+OF_THE_GATEWAY = ("httptools", "uvloop", "prometheus_client", "threadpoolctl", "backports")
 ROUTE = """
 from paceline import Lane, Outcome, Request, Router, Strategy
 router = Router([Lane("plain", "e", Strategy()), Lane("ngram", "e", Strategy("ngram", 8))])

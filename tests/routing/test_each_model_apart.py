@@ -4,6 +4,7 @@ import json
 import random
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -172,14 +173,14 @@ def test_of_an_older_file_what_still_means_the_same_is_kept(its_format: int, tmp
     path, knowledge = tmp_path / "learned.sqlite", Knowledge()
     teach(knowledge, of_model("m"), {"plain": 0.1, "ngram": 0.05}, 5, at_s=time.time())
     store.save(path, knowledge)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         (value,) = connection.execute("SELECT value FROM learned WHERE part = 'means' LIMIT 1").fetchone()
         connection.execute("INSERT INTO learned VALUES ('cells', '[\"step\",\"m\"]', ?)", (value,))
         connection.execute(f"PRAGMA user_version = {its_format}")
     kept = {place: entry for place, entry in entries(knowledge).items() if its_format == 2 or place[0] != "measured"}
     assert len(kept) > 3
     assert entries(store.load(path)) == kept
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         assert not connection.execute("SELECT * FROM learned WHERE part = 'cells'").fetchall()
 

@@ -152,7 +152,7 @@ def test_damaged_entries_are_left_out(tmp_path: Path) -> None:
     knowledge = learned(3)
     memory.save(knowledge)
     memory.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for part, key in (("means", "no key"), ("means", '["prefill","other"]'), ("models", '["other"]'), ("?", "")):
             connection.execute("INSERT INTO learned VALUES (?, ?, 'x')", (part, key))
     memory = Memory(path)

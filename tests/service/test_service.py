@@ -22,7 +22,7 @@ from paceline.processes.launch import free_port
 from paceline.service.description import LABEL, Service
 from paceline.service.launchd import plist_text
 from paceline.service.manager import Launchd, Manager, ServiceError, Status, Systemd, _give_folder, install, uninstall
-from paceline.service.systemd import quoted, unit_text
+from paceline.service.systemd import quoted, unit_text, unquoted
 from paceline.settings import ServerSettings
 
 ENGINE = '[[engine]]\nname = "a"\nkind = "openai"\nurl = "http://127.0.0.1:9"\n'
@@ -67,6 +67,7 @@ def test_a_stop_has_the_time_that_draining_takes(configuration: Path) -> None:
 def test_the_command_survives_systemds_quoting() -> None:
     words = ["/a b/python", 'say "hi"', "50%", "$HOME", "back\\slash", ""]
     assert quoted(words) == '"/a b/python" "say \\"hi\\"" 50%% $$HOME "back\\\\slash" ""'
+    assert unquoted(quoted(words)) == words
 
 
 def test_the_property_list_is_one(configuration: Path) -> None:

@@ -26,7 +26,7 @@ from paceline.bench.run import Progress, run_bench
 from paceline.bench.show import advice, comparison, table
 from paceline.bench.summary import slices
 from paceline.bench.workload import BadWorkload, Workload
-from paceline.cli.calibrate import calibrated
+from paceline.cli.calibrate import calibrated, print_calibrated
 from paceline.cli.common import (
     INTERRUPTED,
     Subparsers,
@@ -117,6 +117,7 @@ def _register_run(actions: Subparsers) -> None:
     out.add_argument("--results", type=Path, metavar="FILE", help="keep every sample, as JSON lines")
     out.add_argument("--resume", action="store_true", help="continue a results file where it ended")
     _add_figures_option(out)
+    add_json_option(parser)
     parser.set_defaults(run=_guarded(_run_action))
 
 
@@ -161,6 +162,7 @@ def _register_calibrate(actions: Subparsers) -> None:
         "`paceline calibrate` does the same with a gateway that is running.",
     )
     add_engine_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=_guarded(_calibrate_action), url=None, api_key=None)
 
 
@@ -223,16 +225,12 @@ def _lossless_action(options: argparse.Namespace) -> int:
 
 def _calibrate_action(options: argparse.Namespace) -> int:
     with _gateway(options, state_directory().parent) as to:
-        print(calibrated(to))
+        print_calibrated(calibrated(to), options.json)
     return 0
 
 
 def _show_action(options: argparse.Namespace) -> int:
-    measured = results.read(options.file)
-    if options.json:
-        print_json({"about": measured.about, "slices": slices(measured)})
-        return 0
-    return _show(measured, options.figures)
+    return _show(results.read(options.file), options.figures, options.json)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -265,7 +263,8 @@ def _bench(options: argparse.Namespace, to: Address) -> int:
     if stopped:
         kept = f", kept in {options.results}: --resume goes on from there" if writer else ""
         say(f"stopped after {len(samples)} measured requests{kept}")
-    status = _show(Results(about, samples), options.figures) if samples or not stopped else INTERRUPTED
+    if samples or not stopped:
+        status = _show(Results(about, samples), options.figures, options.json)
     return INTERRUPTED if stopped else status
 
 
@@ -312,22 +311,27 @@ async def _run(
         client.close()
 
 
-def _show(measured: Results, figures: Path | None) -> int:
-    """Print what was measured, and draw it."""
+def _show(measured: Results, figures: Path | None, is_json: bool) -> int:
+    """Print what was measured, and draw it. Where that is for programs, all else is said beside it."""
     parts = slices(measured)
-    errors = [sample for sample in measured.samples if sample.error is not None]
-    for part in parts:
-        print(table(part))
-    if errors:
-        print(f"{len(errors)} requests failed; the first, {errors[0].way}: {errors[0].error}")
+    failed = [sample for sample in measured.samples if sample.error is not None]
+    if is_json:
+        errors = [{"way": sample.way, "item": sample.item, "error": sample.error} for sample in failed]
+        print_json({"about": measured.about, "slices": parts, "failed": errors})
+    tell = say if is_json else print
+    if not is_json:
+        for part in parts:
+            print(table(part))
+    if failed:
+        tell(f"{len(failed)} requests failed; the first, {failed[0].way}: {failed[0].error}")
     if not parts:
         return fail("no request was answered on every lane with a decoding time")
     if figures:
         from paceline.bench.figures import draw
 
         for path in draw(measured, parts, figures):
-            print(path)
-    print(advice(parts[0]))
+            tell(str(path))
+    tell(advice(parts[0]))
     return 0
 
 

@@ -3,10 +3,18 @@
 import argparse
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from paceline.bench.calibrate import LaneRefused, calibrate
-from paceline.cli.common import Subparsers, add_command, fail, positive_number, say_in_place
+from paceline.cli.common import (
+    Subparsers,
+    add_command,
+    add_json_option,
+    fail,
+    positive_number,
+    print_json,
+    say_in_place,
+)
 from paceline.cli.remote import Address, Unanswered, add_address_options, address, ask
 from paceline.configuration import ConfigurationError
 from paceline.text_table import NEVER_PAYS, columns, shown_number
@@ -28,19 +36,34 @@ def register(commands: Subparsers) -> None:
     )
     add_address_options(parser)
     parser.add_argument("--seconds", type=positive_number, metavar="N", default=SECONDS, help="how long (default: 60)")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     try:
-        print(calibrated(address(options), options.seconds))
+        print_calibrated(calibrated(address(options), options.seconds), options.json)
     except (ConfigurationError, Unanswered, LaneRefused, ConnectFailed, ConnectionLost) as error:
         return fail(str(error))
     return 0
 
 
-def calibrated(to: Address, seconds: float = SECONDS) -> str:
-    """Have the gateway calibrate; returns a table of what it knows now.
+class Calibrated(NamedTuple):
+    """What a gateway knows after it was calibrated.
+
+    Args:
+        requests: that it was sent.
+        lanes: as ``/paceline/lanes`` has them.
+        used: how many of them were up.
+    """
+
+    requests: int
+    lanes: Sequence[dict[str, Any]]
+    used: int
+
+
+def calibrated(to: Address, seconds: float = SECONDS) -> Calibrated:
+    """Have the gateway calibrate.
 
     Raises:
         Unanswered, LaneRefused, ConnectFailed, ConnectionLost: it could not.
@@ -50,7 +73,16 @@ def calibrated(to: Address, seconds: float = SECONDS) -> str:
         raise Unanswered("no lane is up")
     sent = asyncio.run(_calibrate(to, lanes, seconds))
     learned = ask(to, "GET", "/paceline/lanes")["lanes"]
-    return f"{sent} requests down {len(lanes)} lanes\n{break_even_table(learned)}"
+    return Calibrated(sent, learned, len(lanes))
+
+
+def print_calibrated(known: Calibrated, is_json: bool) -> None:
+    """For people, a table; for programs, the same with what ``/paceline/lanes`` calls it."""
+    if is_json:
+        keys = ("lane", "measured", "step")
+        print_json({"requests": known.requests, "lanes": [{key: lane[key] for key in keys} for lane in known.lanes]})
+        return
+    print(f"{known.requests} requests down {known.used} lanes\n{break_even_table(known.lanes)}")
 
 
 def break_even_table(lanes: Sequence[dict[str, Any]]) -> str:

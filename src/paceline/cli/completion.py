@@ -8,6 +8,8 @@ from paceline.cli.common import Subparsers, add_command, fail
 from paceline.cli.parser import WHOLE
 
 SHELLS = ("bash", "zsh", "fish")
+FISH_FILES = "(complete --do-complete ': '(commandline --current-token))"
+"""Files as fish itself completes them, such as below ``~``, which shtab's way does not know."""
 EXAMPLES = """examples:
   paceline completion bash > ~/.local/share/bash-completion/completions/paceline
   paceline completion zsh > ~/.zsh/completions/_paceline      # a folder of your fpath
@@ -34,16 +36,19 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError:
         return fail("the package shtab makes completions, and is not installed; `pip install shtab` brings it")
     parser: argparse.ArgumentParser = getattr(options, WHOLE)
-    _complete_files(parser, shtab.FILE)
+    _prepare(parser, shtab.FILE | {"fish": FISH_FILES})
     print(shtab.complete(parser, options.shell))
     return 0
 
 
-def _complete_files(parser: argparse.ArgumentParser, file: Mapping[str, object]) -> None:
-    """Have every argument that is a path be completed by files, in the commands below, too."""
+def _prepare(parser: argparse.ArgumentParser, file: Mapping[str, object]) -> None:
+    """Have every argument that is a path be completed by files, and every command be offered with its summary instead
+    of the first line of its description; in the commands below, too."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for command in dict.fromkeys(action.choices.values()):
-                _complete_files(command, file)
+            for offered in action._choices_actions:
+                action.choices[offered.dest].description = offered.help
+            for command in action.choices.values():
+                _prepare(command, file)
         elif action.type is Path:
             action.complete = file  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ def register(commands: Subparsers) -> None:
         commands,
         "doctor",
         "find out what is wrong, and how to mend it",
-        "Examine the configuration, the engines, their models and drafters, memory, port, files, disk, "
+        "Examine the configuration, the engines, their models and drafters, memory, port, service, files, disk, "
         "clock and limits, and a gateway that is running; say what is wrong, and which command or "
         "change mends it. Nothing is started or changed. The exit status is 1 if there is a fault, and "
         "0 if there are only warnings and notes.",

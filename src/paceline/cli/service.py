@@ -10,9 +10,8 @@ from paceline.cli.colour import Colour, painted
 from paceline.cli.common import Subparsers, add_command, add_json_option, fail, print_json, say
 from paceline.configuration import ConfigurationError, load
 from paceline.service import launchd, systemd
-from paceline.service.description import Service
+from paceline.service.description import Service, any_service
 from paceline.service.manager import ServiceError, install, manager_here, uninstall
-from paceline.settings import ServerSettings
 
 SUDO_USER = "SUDO_USER"
 """Who has called sudo."""
@@ -126,7 +125,7 @@ def _printed(kind: str | None, service: Service) -> str:
 
 def _uninstall(options: argparse.Namespace) -> int:
     try:
-        path = uninstall(manager_here(), _any_service(options))
+        path = uninstall(manager_here(), any_service(options.system))
     except ServiceError as error:
         return fail(str(error))
     print(f"stopped it, and removed {path}")
@@ -135,7 +134,7 @@ def _uninstall(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     try:
-        status = manager_here().status(_any_service(options))
+        status = manager_here().status(any_service(options.system))
     except ServiceError as error:
         return fail(str(error))
     if options.json:
@@ -148,8 +147,3 @@ def _status(options: argparse.Namespace) -> int:
         more += f", started again {status.restarts} times" if status.restarts else ""
         print(f"{state}{more}\n{status.file}")
     return 0 if status.is_running else 1
-
-
-def _any_service(options: argparse.Namespace) -> Service:
-    """That of the user or of the machine, whatever it runs with."""
-    return Service(file=Path("paceline.toml").absolute(), server=ServerSettings(), is_system=options.system)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
-from paceline.doctor import configured, files, host, models, running
+from paceline.doctor import configured, files, host, models, running, service
 from paceline.doctor.finding import Finding, Severity, note
 from paceline.doctor.scene import Scene
 
@@ -20,6 +20,7 @@ LOOKS: Sequence[Look] = (
     running.port_is_free,
     running.gateway_is_well,
     running.reachable_by_others,
+    service.service_is_current,
     models.models_fit,
     models.drafters_fit,
     models.flags_make_sense,

@@ -2,8 +2,9 @@
 
 import plistlib
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
-from paceline.service.description import LABEL, NAME, OPEN_FILES, WRITTEN_BY, Service
+from paceline.service.description import LABEL, NAME, OPEN_FILES, WRITTEN_BY, Service, Start, start_of
 
 SYSTEM_LOGS = Path("/Library/Logs")
 
@@ -38,3 +39,12 @@ def plist_text(service: Service, home: Path) -> str:
     if service.is_system and service.run_as:
         document["UserName"] = service.run_as
     return plistlib.dumps(document, sort_keys=False).decode().replace("<plist", f"<!-- {WRITTEN_BY} -->\n<plist", 1)
+
+
+def start_in(text: str) -> Start | None:
+    """What a property list of ours starts; ``None`` where that can't be told."""
+    try:
+        document = plistlib.loads(text.encode())
+        return start_of(document["ProgramArguments"], document.get("UserName"))
+    except (plistlib.InvalidFileException, ExpatError, LookupError, TypeError, AttributeError, ValueError):
+        return None

@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from paceline.service import launchd, systemd
-from paceline.service.description import LABEL, WRITTEN_BY, Service
+from paceline.service.description import LABEL, WRITTEN_BY, Service, Start
 
 RUN_SECONDS = 120.0
 """For commands that wait for no gateway to end; for the others the manager has a limit, by what draining takes."""
@@ -47,6 +47,10 @@ class Manager(Protocol):
 
     def path(self, service: Service) -> Path: ...
     def text(self, service: Service) -> str: ...
+    def start_in(self, text: str) -> Start | None:
+        """What a file of ours starts; ``None`` where that can't be told."""
+        ...
+
     def start(self, service: Service) -> None: ...
     def stop(self, service: Service) -> None: ...
     def removed(self, service: Service) -> None:
@@ -86,6 +90,9 @@ class Systemd:
 
     def text(self, service: Service) -> str:
         return systemd.unit_text(service)
+
+    def start_in(self, text: str) -> Start | None:
+        return systemd.start_in(text)
 
     def start(self, service: Service) -> None:
         _run([*self._systemctl(service), "daemon-reload"])
@@ -138,6 +145,9 @@ class Launchd:
 
     def text(self, service: Service) -> str:
         return launchd.plist_text(service, Path.home())
+
+    def start_in(self, text: str) -> Start | None:
+        return launchd.start_in(text)
 
     def start(self, service: Service) -> None:
         if self._printed(service) is not None:
@@ -194,7 +204,7 @@ def install(manager: Manager, service: Service, is_forced: bool = False) -> Path
     """
     path = manager.path(service)
     try:
-        if not is_forced and _is_of_others(path):
+        if not is_forced and is_of_others(path):
             raise ServiceError(
                 f"{path} is not from `paceline service install`, and stays as it is; --force replaces it"
             )
@@ -216,7 +226,7 @@ def uninstall(manager: Manager, service: Service) -> Path:
     if not path.exists():
         raise ServiceError(f"it is not installed: there is no {path}")
     try:
-        if _is_of_others(path):
+        if is_of_others(path):
             raise ServiceError(f"{path} is not from `paceline service install`, and stays as it is")
         manager.stop(service)
         path.unlink()
@@ -226,8 +236,9 @@ def uninstall(manager: Manager, service: Service) -> Path:
     return path
 
 
-def _is_of_others(path: Path) -> bool:
-    """
+def is_of_others(path: Path) -> bool:
+    """Whether something else than ``paceline service install`` wrote a file that is there.
+
     Raises:
         OSError: it can't be read.
     """

@@ -1,9 +1,10 @@
 """The unit for systemd. What each line means stands in systemd.service(5), systemd.exec(5) and systemd.kill(5)."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from paceline.service.description import NAME, OPEN_FILES, WRITTEN_BY, Service
+from paceline.service.description import NAME, OPEN_FILES, WRITTEN_BY, Service, Start, start_of
 
 UNIT = f"{NAME}.service"
 
@@ -54,6 +55,16 @@ WantedBy={target}
 """
 
 
+def start_in(text: str) -> Start | None:
+    """What a unit of ours starts; ``None`` where that can't be told."""
+    values = dict(line.partition("=")[::2] for line in text.splitlines())
+    try:
+        command = unquoted(values.get("ExecStart", ""))
+    except ValueError:
+        return None
+    return start_of(command, values.get("User"))
+
+
 def _of_system(service: Service) -> str:
     """For a service of the whole machine: its user, its folders, and what it may not touch."""
     return f"""\
@@ -73,6 +84,15 @@ RestrictSUIDSGID=yes
 def quoted(words: Sequence[str]) -> str:
     """A command as systemd splits it, with nothing expanded."""
     return " ".join(_quoted(word) for word in words)
+
+
+def unquoted(text: str) -> list[str]:
+    """The words of what :func:`quoted` has written.
+
+    Raises:
+        ValueError: a quotation mark is not closed.
+    """
+    return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(text)]
 
 
 def _quoted(word: str) -> str:
