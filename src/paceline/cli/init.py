@@ -97,6 +97,12 @@ class Cloud(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     if problem := misused(argparse.Namespace(**vars(options), config=None)):
         return fail(problem)
+    for cloud in options.cloud:
+        if cloud.provider.variable not in os.environ:
+            return fail(
+                f"the key of {cloud.provider.title} is read from {cloud.provider.variable}, which is not set: "
+                f"export {cloud.provider.variable}=... first"
+            )
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not options.yes
     file: Path = options.write
     if file.is_dir():
