@@ -9,7 +9,7 @@ from paceline.cli.parser import WHOLE
 
 SHELLS = ("bash", "zsh", "fish")
 EXAMPLES = """examples:
-  paceline completion bash > ~/.local/share/bash-completion/completions/paceline
+  mkdir -p ~/.local/share/bash-completion/completions && paceline completion bash > "$_/paceline"
   paceline completion zsh > ~/.zsh/completions/_paceline      # a folder of your fpath
   paceline completion fish > ~/.config/fish/completions/paceline.fish
 """
