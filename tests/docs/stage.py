@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -13,15 +13,19 @@ import pytest
 from benchmarks.planning.hollow_models import write
 from benchmarks.planning.shapes import REAL
 from msgspec import Struct
+from msgspec.structs import replace
 from tests.answering import answering
 from tests.conftest import Serving
-from tests.decision_logs import log_of
+from tests.decision_logs import REQUEST, decision, log_of, outcome
 from tests.docs.commands import ROOT
 from tests.patient import PATIENCE_S
 
 from paceline.paths import DECISION_LOG
 from paceline.processes.launch import free_port
+from paceline.records.decision_log import DecisionLog
+from paceline.records.kept import kept_record
 from paceline.settings import ServerSettings
+from paceline.types import Signals
 
 PORT = str(ServerSettings().port)
 """As the pages write it. It may be taken here, so commands get the port of the gateway that runs."""
@@ -83,6 +87,11 @@ class Stage(Struct):
         log = home / ".local" / "state" / "paceline" / DECISION_LOG
         log.parent.mkdir(parents=True)
         log_of(log, {"plain": 0.1, "ngram": 0.05})
+        with_prompt = replace(
+            outcome(), observed=replace(outcome().observed, prompt_tokens=20)
+        )  # so that it has a price
+        with closing(DecisionLog(log)) as entries:
+            entries.record(kept_record(REQUEST, Signals(), decision(), with_prompt))
         links = {"model.gguf": model, "scripts": ROOT / "scripts"}
         links["gpt-oss-120b.gguf"] = write(folder, "gpt-oss-120b", REAL["gpt-oss-120b"])
         with pytest.MonkeyPatch.context() as patch:
