@@ -25,6 +25,7 @@ from tests.docs.stage import PORT, Stage
 from tests.patient import PATIENCE_S
 
 from paceline.cli.commands import command_parser
+from paceline.cli.parser import REQUIRED
 from paceline.routing.router import Router
 
 NOT_RUN = {
@@ -84,7 +85,7 @@ def _complaint(text: str) -> str | None:
 
 def _is_name(text: str) -> bool:
     """Whether it only names a command that needs arguments."""
-    return bool(re.fullmatch(r"paceline(?: [a-z-]*[a-z])+", text)) and _complaint(text) is not None
+    return bool(re.fullmatch(r"paceline(?: [a-z-]*[a-z])+", text)) and REQUIRED in (_complaint(text) or "")
 
 
 COMMANDS = commands()

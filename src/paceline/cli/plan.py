@@ -44,7 +44,7 @@ and what is given up where it does not all fit. The arithmetic is on the header 
 cards need not be here."""
 EXAMPLES = """examples:
   paceline plan model.gguf                                        for this machine
-  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context 524288
+  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context-tokens 524288
   paceline plan model.gguf --gpus 24,24 --host-memory 64 --explain
   paceline plan model.gguf --write paceline.toml                  then: paceline serve --config paceline.toml
 """
