@@ -49,7 +49,7 @@ SAID = [{"role": "user", "content": "Hello?"}]
     [
         (
             '{"messages": [{"role": "user", "content": "Hello?"}], "top_p": 0.5}',
-            "all",
+            "no task",
             {"messages": SAID, "top_p": 0.5},
         ),
         ('\n{"prompt": "Hello?", "task": "chat", "id": 7}\n', "chat", {"messages": SAID}),
@@ -61,7 +61,7 @@ SAID = [{"role": "user", "content": "Hello?"}]
         ),
         (
             '[{"id": "x", "conversations": [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "Yes."}]}]',
-            "all",
+            "no task",
             {"messages": SAID},
         ),
     ],

@@ -27,6 +27,10 @@ def test_the_page_of_the_command_line_is_what_the_code_says() -> None:
     assert generated.partition("<!-- end of generated -->")[0].strip() == reference().strip()
 
 
+def test_the_reference_has_values_in_the_place_of_their_names() -> None:
+    assert "%(" not in reference()
+
+
 def test_every_argument_of_every_command_is_explained() -> None:
     for command in every_command(command_parser()):
         for action in command._actions:

@@ -110,10 +110,31 @@ def test_where_there_is_nothing_it_says_what_to_do(
         (["--engine", "http://"], "names no host"),
         (["--model", "nowhere.gguf"], "there is no file"),
         (["--write", "."], "is a directory"),
+        (["--cloud", "openai=m"], "export OPENAI_API_KEY=... first"),
     ],
 )
-def test_slips(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slips(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert main(["init", *words]) == 1
+    assert said in capsys.readouterr().err
+    assert not Path("paceline.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("documents", "status", "said"),
+    [
+        ({"/v1/models": {"error": "no key"}}, 401, "wants a key"),
+        ({"/v1/models": {}}, 200, "lists no models"),
+        ({"/health": {"lanes": {}}}, 200, "a Paceline gateway answers"),
+    ],
+)
+def test_what_answers_is_no_engine_to_use(
+    documents: dict[str, Any], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(documents, status) as url:
+        assert main(["init", "--engine", url]) == 1
     assert said in capsys.readouterr().err
     assert not Path("paceline.toml").exists()
 

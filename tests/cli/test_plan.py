@@ -88,11 +88,16 @@ def test_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["devices"][0]["use"]["weights"] > 7e9
 
 
-def test_a_written_plan_is_a_configuration(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_written_plan_is_a_configuration(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "paceline.toml"
     words = ["plan", str(model), "--gpus", "RTX 3090", "--host-memory", "64", "--write", str(file)]
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert run(words) == 0
-    assert f"paceline serve --config {file}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"paceline serve --config {file}" in said
+    assert "llama-server, which is not on this machine's PATH" in said
     (engine,) = load(file).engine
     assert engine.name == "llama"
     assert engine.device == "gpu"

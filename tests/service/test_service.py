@@ -237,8 +237,9 @@ def test_what_keeps_it_from_being_installed(
 
 def test_what_systemd_says_is_said(configuration: Path, commands: Path, tmp_path: Path) -> None:
     (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n")
-    with pytest.raises(ServiceError, match=r"systemctl --user daemon-reload.*Failed to connect to bus"):
+    with pytest.raises(ServiceError, match=r"systemctl --user show.*Failed to connect to bus\. .*log in as"):
         install(Systemd(), service(configuration))
+    assert not Systemd().path(service(configuration)).exists()
 
 
 @pytest.mark.slow

@@ -99,12 +99,16 @@ def _items(lines: Sequence[str], name: str) -> Iterator[Item]:
             yield item
 
 
+NO_TASK = "no task"
+"""What a request is listed under that names none."""
+
+
 def _item(document: Any, number: int) -> Item | None:
     """``None`` for a conversation in which the user says nothing."""
     if not isinstance(document, dict):
         raise TypeError("is no JSON object")
     name = document.pop("id", document.pop("question_id", number))
-    task = str(document.pop("task", document.pop("category", "all")))
+    task = str(document.pop("task", document.pop("category", NO_TASK)))
     if "conversations" in document:
         messages = _sharegpt(document["conversations"])
         return Item(str(name), task, {"messages": messages}) if messages else None

@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 FISH_FILES = "(complete --do-complete ': '(commandline --current-token))"
 """Files as fish itself completes them, such as below ``~``, which shtab's way does not know."""
 EXAMPLES = """examples:
-  paceline completion bash > ~/.local/share/bash-completion/completions/paceline
+  mkdir -p ~/.local/share/bash-completion/completions && paceline completion bash > "$_/paceline"
   paceline completion zsh > ~/.zsh/completions/_paceline      # a folder of your fpath
   paceline completion fish > ~/.config/fish/completions/paceline.fish
 """

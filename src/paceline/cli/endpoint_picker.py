@@ -65,7 +65,7 @@ def register(commands: Subparsers) -> None:
     )
     found.add_argument("--endpoints", type=Path, metavar="FILE", help="file with such endpoints, one on each line")
     found.add_argument("--pool", metavar="NAME", help="the InferencePool whose ready pods are the endpoints")
-    found.add_argument("--namespace", help="with --pool: its namespace (default: the pod's own)")
+    found.add_argument("--namespace", metavar="NAMESPACE", help="with --pool: its namespace (default: the pod's own)")
     found.add_argument(
         "--kubernetes-api", metavar="URL", help="with --pool: the API server (default: that of the pod's cluster)"
     )
@@ -88,9 +88,15 @@ def register(commands: Subparsers) -> None:
         "redis://HOST:PORT, or a folder",
     )
     own = parser.add_argument_group("where it listens")
-    own.add_argument("--grpc-host", default="127.0.0.1", help="address for gateways (default: %(default)s)")
     own.add_argument(
-        "--grpc-port", type=whole_number(0, MAX_PORT), default=9002, help="port for gateways (default: %(default)s)"
+        "--grpc-host", default="127.0.0.1", metavar="ADDRESS", help="address for gateways (default: %(default)s)"
+    )
+    own.add_argument(
+        "--grpc-port",
+        type=whole_number(0, MAX_PORT),
+        default=9002,
+        metavar="N",
+        help="port for gateways (default: %(default)s)",
     )
     own.add_argument(
         "--tls-certificate", type=Path, metavar="FILE", help="certificate for gateways, PEM (default: none)"
@@ -102,10 +108,15 @@ def register(commands: Subparsers) -> None:
         metavar="FILE",
         help="certificates, PEM, of the authorities whose clients may ask (default: everybody may)",
     )
-    own.add_argument("--host", help="address for metrics and state (default: the configuration's, else 127.0.0.1)")
+    own.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        help="address for metrics and state (default: the configuration's, else 127.0.0.1)",
+    )
     own.add_argument(
         "--port",
         type=whole_number(0, MAX_PORT),
+        metavar="N",
         help="port for metrics and state (default: the configuration's, or 9090)",
     )
     own.add_argument(

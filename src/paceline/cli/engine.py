@@ -79,6 +79,8 @@ def _remove(options: argparse.Namespace) -> int:
     keys = [engine_build.key for engine_build in builds(cache_directory())]
     if options.key != "all" and options.key not in keys:
         return fail(f"there is no build {options.key!r}; there are: {', '.join(keys) or 'none'}")
+    if not keys:
+        print("nothing was built")
     for key in keys:
         if options.key in ("all", key):
             remove(cache_directory(), key)

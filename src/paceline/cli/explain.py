@@ -26,6 +26,8 @@ EXAMPLES = """examples:
   paceline explain --config paceline.toml - < request.json
   paceline explain --path /v1/messages request.json
 """
+NAME_WIDTH = len("conversation_is_named")
+"""Characters: of the longest signal."""
 FILE_ENDINGS = (".json", ".jsonl", ".txt")
 SEPARATORS = ("/", "\\")
 
@@ -140,7 +142,7 @@ def _line(name: str, value: Any) -> None:
         value = ", ".join(value) or "none"
     elif isinstance(value, float):
         value = f"{value:g}"
-    print(f"  {name:<14} {value}")
+    print(f"  {name:<{NAME_WIDTH}} {value}")
 
 
 class _NoRequest(Exception):

@@ -21,9 +21,10 @@ from paceline.cli.remote import Unanswered, gateway_url
 from paceline.configuration import ConfigurationError, is_loopback, parse
 from paceline.discovery.model_files import ModelFile, model_files, usual_folders
 from paceline.discovery.providers import PROVIDERS, Provider, providers_with_keys
-from paceline.discovery.running_engines import RunningEngine, engine_at, examined, local_settings, running_engines
+from paceline.discovery.running_engines import RunningEngine, examined, local_settings, running_engines
 from paceline.discovery.written import Chosen, configuration_text
 from paceline.engines.bundled_model import NoBundledModel
+from paceline.engines.identify import Seen, identify
 from paceline.engines.llama_cpp_build import usable
 from paceline.paths import cache_directory
 from paceline.planning.devices import Machine
@@ -101,6 +102,12 @@ class Cloud(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     if problem := misused(argparse.Namespace(**vars(options), config=None)):
         return fail(problem)
+    for cloud in options.cloud:
+        if cloud.provider.variable not in os.environ:
+            return fail(
+                f"the key of {cloud.provider.title} is read from {cloud.provider.variable}, which is not set: "
+                f"export {cloud.provider.variable}=... first"
+            )
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not options.yes
     file: Path = options.write
     if file.is_dir():
@@ -183,11 +190,22 @@ async def _running(urls: Sequence[str], but_any: bool) -> list[RunningEngine]:
     found = []
     for given in urls:
         url = gateway_url(given)
-        engine = await engine_at(url)
-        if engine is None:
-            raise Unanswered(f"no engine answers at {url}; start it first, or leave --engine {given} out")
-        found.append(engine)
+        seen = await identify(url)
+        if seen is None or seen.kind is None:
+            raise Unanswered(f"{_no_engine(url, seen)}, or leave --engine {given} out")
+        found.append(RunningEngine(kind=seen.kind, url=url, models=seen.models))
     return found
+
+
+def _no_engine(url: str, seen: Seen | None) -> str:
+    """What is there instead, and what to do about it."""
+    if seen is None:
+        return f"no engine answers at {url}; start it first"
+    if seen.is_paceline:
+        return f"a Paceline gateway answers at {url}; name the engines behind it"
+    if seen.status in (401, 403):
+        return f"the engine at {url} wants a key; write its [[engine]] with `url` and `api_key` into the configuration"
+    return f"what answers at {url} lists no models at /v1/models; name an engine"
 
 
 async def _examined(engines: Sequence[RunningEngine]) -> list[RunningEngine]:

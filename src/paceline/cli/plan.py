@@ -2,6 +2,8 @@
 
 import argparse
 import shlex
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,7 @@ from msgspec.structs import replace
 from paceline.cli.common import Subparsers, add_command, fail, positive_number, said_while, say
 from paceline.cli.engine_options import MAX_CONTEXT_TOKENS, MAX_SLOTS, whole_number
 from paceline.cli.plan_folder import planned_folder, printed
+from paceline.engines.embedded import EMBEDDED
 from paceline.engines.llama_cpp_build import CPU, Build, usable
 from paceline.machine import available_memory_bytes, engine_threads
 from paceline.paths import cache_directory
@@ -21,7 +24,7 @@ from paceline.planning.gguf import BadModelFile, read_model
 from paceline.planning.given_devices import BadDevices, given_machine
 from paceline.planning.memory import model_of
 from paceline.planning.model_folder import BadModelFolder
-from paceline.planning.plan import DoesNotFit, Wish
+from paceline.planning.plan import DoesNotFit, Plan, Wish
 from paceline.planning.plan_speed import speed_sentences
 from paceline.planning.plan_text import plan_text
 from paceline.planning.planner import make_plan
@@ -41,7 +44,7 @@ file. If `paceline engine build` has built an engine, that engine's own planner 
 loaded, and the cards need not be in this machine."""
 EXAMPLES = """examples:
   paceline plan model.gguf                                        for this machine
-  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context 524288
+  paceline plan model.gguf --gpus "2x RTX PRO 6000" --context-tokens 524288
   paceline plan model.gguf --gpus 24,24 --host-memory 64 --explain
   paceline plan model.gguf --write paceline.toml                  then: paceline serve --config paceline.toml
 """
@@ -153,7 +156,7 @@ def _run_file(options: argparse.Namespace, machine: Machine, built: Build | None
     else:
         print(f"{text}\n\n{shlex.join([SERVER, '--model', str(options.model), *plan.engine_flags])}")
     if options.write:
-        program = built.server if built else SERVER
+        program = built.server if built else _installed(plan)
         threads = None if plan.devices else engine_threads()
         _write(options.write, planned_engine(plan, path, path.stem, program, threads), text)
     return 0 if plan.fits else 1
@@ -172,9 +175,20 @@ def _run_folder(options: argparse.Namespace, machine: Machine) -> int:
     return 0 if plan.fits is not False else 1
 
 
+def _installed(plan: Plan) -> str:
+    """The program to start where none was built: what computes on the processor needs no more than what is here."""
+    has_embedded = not plan.devices and shutil.which(SERVER) is None and find_spec("xllamacpp") is not None
+    return EMBEDDED if has_embedded else SERVER
+
+
 def _write(path: Path, engine: LocalEngineSettings, text: str) -> None:
     path.write_text(written(engine, text), "utf-8")
     say(f"wrote {path}; run it with: paceline serve --config {shlex.quote(str(path))}")
+    if engine.launch[0] == SERVER and shutil.which(SERVER) is None:
+        say(
+            f"It starts {SERVER}, which is not on this machine's PATH: `paceline engine build` makes one, and the same "
+            "plan with --force then names it."
+        )
 
 
 def _machine(options: argparse.Namespace, built: Build | None) -> Machine:

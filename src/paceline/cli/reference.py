@@ -23,7 +23,7 @@ def _of_command(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
         yield f"{'#' * depth} `{parser.prog}`"
         description = " ".join((parser.description or "").split())
         yield textwrap.fill(description, WIDTH, break_long_words=False, break_on_hyphens=False)
-        rows = [row for action in parser._actions if action not in groups and (row := _row(action))]
+        rows = [row for action in parser._actions if action not in groups and (row := _row(parser, action))]
         if rows:
             yield "\n".join([*HEAD, *rows])
         if parser.epilog and depth == 2:
@@ -34,12 +34,11 @@ def _of_command(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
             yield from _of_command(command, depth + 1)
 
 
-def _row(action: argparse.Action) -> str | None:
+def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str | None:
     """A line of the table; ``None`` for what every command has, or none is to see."""
     if action.help in (None, argparse.SUPPRESS) or "--help" in action.option_strings:
         return None
-    text = (action.help or "").replace("%(default)s", str(action.default))
-    return f"| {_usage(action)} | {_prose(text)} |"
+    return f"| {_usage(action)} | {_prose(parser, action)} |"
 
 
 def _usage(action: argparse.Action) -> str:
@@ -53,8 +52,10 @@ def _usage(action: argparse.Action) -> str:
     return f"`{option}`" if action.nargs == 0 else f"`{option} {value}`"
 
 
-def _prose(text: str) -> str:
-    return " ".join(text.replace("%%", "%").split()).replace("|", "\\|")
+def _prose(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    """Its help, with the values that argparse fills in."""
+    text = (action.help or "") % (vars(action) | {"prog": parser.prog})
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 if __name__ == "__main__":

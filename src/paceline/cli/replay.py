@@ -23,7 +23,7 @@ from paceline.settings import Configuration
 
 EXAMPLES = """examples:
   paceline replay --exploration 0.05          more exploring
-  paceline replay --lanes plain,ngram-4       with these lanes alone
+  paceline replay --lanes plain,ngram         with these lanes alone
   paceline replay --config other.toml         with its rules and its exploration
 """
 

@@ -39,11 +39,11 @@ class RunningEngine(Struct, frozen=True, kw_only=True):
 
 async def running_engines() -> list[RunningEngine]:
     """Those on the usual ports of this machine, gateways of Paceline's left out."""
-    found = await asyncio.gather(*(engine_at(f"http://127.0.0.1:{port}") for port in USUAL_PORTS))
+    found = await asyncio.gather(*(_engine_at(f"http://127.0.0.1:{port}") for port in USUAL_PORTS))
     return [engine for engine in found if engine is not None]
 
 
-async def engine_at(url: str) -> RunningEngine | None:
+async def _engine_at(url: str) -> RunningEngine | None:
     """The engine at an address; ``None`` where none answers."""
     seen = await identify(url)
     if seen is None or seen.kind is None:

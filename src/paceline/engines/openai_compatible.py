@@ -106,12 +106,20 @@ async def fetch_json(client: Client, path: str, body: bytes = b"", timeout_s: fl
         "POST" if body else "GET", path, headers, body, timeout_s or LOOK_TIMEOUT_S, fresh=bool(body)
     )
     if status != 200:
-        beginning = printable(answer[:200].decode("utf-8", "replace"))
-        raise NotReady(f"{path} answers {status}: {beginning}", status)
+        raise NotReady(f"{path} answers {status}: {_reason(answer)}", status)
     try:
         return msgspec.json.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotReady(f"{path} answers with something that is not JSON") from error
+
+
+def _reason(answer: bytes) -> str:
+    """What an error says: its message, where it has OpenAI's form, or else how it begins."""
+    try:
+        said = msgspec.json.decode(answer)["error"]["message"]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, IndexError, TypeError):
+        said = None
+    return printable(said[:200] if isinstance(said, str) else answer[:200].decode("utf-8", "replace"))
 
 
 async def fetch_optional(client: Client, path: str) -> dict[str, Any]:

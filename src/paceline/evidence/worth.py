@@ -166,17 +166,22 @@ def text(found: Worth) -> str:
     if found.untold:
         parts.append(f"{found.untold} more answers did not tell their tokens, and are in no price.")
     rows = [("where", f"in all, {found.currency}", f"per million generated, {found.currency}")]
-    for name, amount in (
+    machine = (
         ("this machine", found.total),
         ("  its own price", found.hardware),
         ("  power, idle", found.idle),
         ("  power, for the work", found.work),
         ("  operations", found.operations),
+    )
+    is_told = found.total > 0
+    for name, amount in (
+        *(machine if is_told else ()),
         *((shown_name(other.name), other.total) for other in found.instead),
     ):
         rows.append((name, f"{amount:.2f}", f"{amount * per_million:.2f}"))
-    parts.append(columns(rows))
-    if found.instead:
+    if len(rows) > 1:
+        parts.append(columns(rows))
+    if found.instead and is_told:
         even = [("instead of the machine", "pays from, busy", "pays from, price")]
         even += [
             (

@@ -55,7 +55,7 @@ class LogReader:
         """
         self.unreadable = 0
         if not self.path.is_file():
-            raise NoLog(f"there is no log {self.path}; a gateway with evidence.log writes one")
+            raise NoLog(f"there is no log {self.path} yet; `paceline serve` writes it, unless evidence.log is false")
         try:
             with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=5.0)) as connection:
                 if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:

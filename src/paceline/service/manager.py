@@ -19,6 +19,11 @@ RUN_SECONDS = 120.0
 """For commands that wait for no gateway to end; for the others the manager has a limit, by what draining takes."""
 MAX_SAID = 2000
 """Characters of what a command says, in a message."""
+NO_SESSION = (
+    ". No systemd of this session runs: log in as the user (not by su or sudo), or have it run for the whole machine "
+    "with --system; in a container, run `paceline serve`"
+)
+"""What follows systemctl's own words where nobody answers it."""
 
 
 class ServiceError(Exception):
@@ -208,6 +213,7 @@ def install(manager: Manager, service: Service, is_forced: bool = False) -> Path
             raise ServiceError(
                 f"{path} is not from `paceline service install`, and stays as it is; --force replaces it"
             )
+        manager.status(service)  # where nobody answers, nothing is written
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, manager.text(service))
     except OSError as error:
@@ -294,5 +300,6 @@ def _run(command: Sequence[str], timeout_s: float | None = RUN_SECONDS) -> str:
         raise ServiceError(f"`{said}` can't be run: {error}") from error
     if done.returncode:
         reason = (done.stderr or done.stdout).strip()[:MAX_SAID] or f"it ends with status {done.returncode}"
-        raise ServiceError(f"`{said}` fails: {reason}")
+        hint = NO_SESSION if "connect to bus" in reason else ""
+        raise ServiceError(f"`{said}` fails: {reason}{hint}")
     return done.stdout

@@ -6,6 +6,8 @@ backpressure, and a connection that is closed at once when the answer is no long
 """
 
 import asyncio
+import os
+import re
 import ssl
 from collections import deque
 from collections.abc import Iterable
@@ -303,7 +305,7 @@ class Client:
             except TimeoutError as error:
                 raise ConnectFailed(f"no connection within {self._connect_timeout_s:g} s", in_time=False) from error
             except (OSError, UnicodeError) as error:  # the latter: a name that can't be one
-                raise ConnectFailed(str(error)) from error
+                raise ConnectFailed(_reason(error)) from error
         return connection
 
     async def _connect_through(self, proxy: Proxy, tls: ssl.SSLContext) -> EngineConnection:
@@ -318,6 +320,13 @@ class Client:
             raise OSError("the connection ended")
         connection.connection_made(transport)
         return connection
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, also where asyncio puts words of its own in its place."""
+    return re.sub(
+        r"(\[Errno (\d+)\]) Connect call failed \(.*?\)", lambda of: f"{of[1]} {os.strerror(int(of[2]))}", str(error)
+    )
 
 
 def _tls(authority: str | None) -> ssl.SSLContext:
