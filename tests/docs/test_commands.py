@@ -84,7 +84,7 @@ def _complaint(text: str) -> str | None:
 
 def _is_name(text: str) -> bool:
     """Whether it only names a command that needs arguments."""
-    return bool(re.fullmatch(r"paceline(?: [a-z-]*[a-z])+", text)) and " required" in (_complaint(text) or "")
+    return bool(re.fullmatch(r"paceline(?: [a-z][a-z-]*)+", text)) and " required" in (_complaint(text) or "")
 
 
 COMMANDS = commands()
