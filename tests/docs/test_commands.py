@@ -25,7 +25,6 @@ from tests.docs.stage import PORT, Stage
 from tests.patient import PATIENCE_S
 
 from paceline.cli.commands import command_parser
-from paceline.cli.parser import REQUIRED
 from paceline.routing.router import Router
 
 NOT_RUN = {
@@ -85,7 +84,7 @@ def _complaint(text: str) -> str | None:
 
 def _is_name(text: str) -> bool:
     """Whether it only names a command that needs arguments."""
-    return bool(re.fullmatch(r"paceline(?: [a-z-]*[a-z])+", text)) and REQUIRED in (_complaint(text) or "")
+    return bool(re.fullmatch(r"paceline(?: [a-z][a-z-]*)+", text)) and " required" in (_complaint(text) or "")
 
 
 COMMANDS = commands()
