@@ -31,8 +31,8 @@ MAX_COLUMNS = 120
 GONE = {"gateway/", "memory.py"}
 """What decisions name as it was before them."""
 OTHERS_OPTIONS = {
-    "--cache-ram", "--ctx-checkpoints", "--fit", "--help", "--n-cpu-moe", "--no-spec-type", "--scheduler-cls",
-    "--spec-synth-len", "--spec-synth-rates", "--spec-type", "--tensor-split",
+    "--cache-ram", "--ctx-checkpoints", "--fit", "--help", "--kv-unified", "--n-cpu-moe", "--no-spec-type",
+    "--scheduler-cls", "--spec-synth-len", "--spec-synth-rates", "--spec-type", "--tensor-split",
 }  # fmt: skip
 """Of engines and of every program."""
 BRINGS = {"ray-serve.md": ("ray",)}
