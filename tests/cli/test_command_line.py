@@ -62,6 +62,7 @@ def test_a_configuration_has_one_name() -> None:
         (["bench", "run", "--rounds", "0"], "--rounds: is 0"),
         (["calibrate", "--seconds", "inf"], "above 0"),
         (["completion", "tcsh"], "choose from"),
+        (["check"], "paceline check --config FILE"),
     ],
 )
 def test_a_complaint_says_what_was_meant(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,16 +22,18 @@ def register(commands: Subparsers) -> None:
         "printed with file, line and key; the exit status is 1 if there is one. `paceline doctor` also "
         "examines what the file names.",
     )
-    named = parser.add_mutually_exclusive_group(required=True)
+    named = parser.add_mutually_exclusive_group()
     named.add_argument("--config", type=Path, metavar="FILE", help="the configuration file, TOML")
     # Scripts of older versions name it so.
     named.add_argument("file", type=Path, nargs="?", help=argparse.SUPPRESS)
     add_json_option(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     problems, notes = "", []
+    if options.config is None and options.file is None:
+        options.usage_error("say which file is to be checked: paceline check --config FILE")
     file: Path = options.config or options.file
     try:
         configuration = load(file)
