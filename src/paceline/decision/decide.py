@@ -7,7 +7,7 @@ from random import Random
 
 from paceline.decision.choice import Choice, Rank
 from paceline.decision.exploring import Other, explored
-from paceline.decision.knowledge import Knowledge, id_of
+from paceline.decision.knowledge import Knowledge
 from paceline.decision.load import Load
 from paceline.decision.predict import Foreseen, foresee
 from paceline.decision.reason import reason
@@ -51,7 +51,6 @@ def decide(
         raise ValueError("no lane to choose from")
     # 1. What each lane would take; the best first.
     load = Load(lanes)
-    lanes = _together(lanes, knowledge, load)
     foreseen = foresee(signals, lanes, knowledge, load)
     ranked = _ranked(lanes, foreseen, load)
     # 2. Which others are worth a try, and with which probability.
@@ -80,22 +79,6 @@ def decide(
         control=foreseen.control(chosen.number, signals),
         signals=signals,
     )
-
-
-def _together(lanes: Sequence[LaneState], knowledge: Knowledge, load: Load) -> Sequence[LaneState]:
-    """Where others decode on an engine that decides at each step, it decides for all of them: its plain lane is left
-    out. A request that may not be drafted for waits for the drafts of the others all the same, and where sequences of
-    different lengths are decoded one after the other, it makes their steps longer."""
-    decides = {state.lane.engine for state in lanes if state.lane.strategy.among and state.healthy}
-    left_out = [
-        state
-        for state in lanes
-        if not state.lane.strategy.drafts
-        and state.lane.engine in decides
-        and load.concurrent(state)
-        and knowledge.model_of([id_of(state)]).lanes.get(id_of(state).kin)  # it is measured first
-    ]
-    return [state for state in lanes if state not in left_out] if left_out else lanes
 
 
 def _ranked(lanes: Sequence[LaneState], foreseen: Foreseen, load: Load) -> list[Choice]:
