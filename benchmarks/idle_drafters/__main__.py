@@ -129,22 +129,21 @@ def show(samples: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", help="a llama-server with Paceline's patch; by default the one that was built")
     parser.add_argument("--drafter", nargs="+", choices=DRAFTERS, default=list(DRAFTERS))
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=48, help="of an answer")
     parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
     options = parser.parse_args()
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
+    program = options.server or _built()
     slots = ("--parallel", str(max(options.concurrency)), "--ctx-size", str(2048 * max(options.concurrency)))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for drafter in options.drafter:
             target, flags = DRAFTERS[drafter](Path(name), bundled_model(cache_directory()))
             servers = {
-                kind: LlamaServer(built.server, target, *slots, *(flags if kind == IDLE else ()), start_timeout_s=300)
+                kind: LlamaServer(program, target, *slots, *(flags if kind == IDLE else ()), start_timeout_s=300)
                 for kind in (PLAIN, IDLE, AGAIN)
             }
             try:
@@ -163,6 +162,13 @@ def main() -> None:
     )
     print("|---" * 8 + "|")
     print("\n".join(rows))
+
+
+def _built() -> str:
+    built = usable(cache_directory())
+    if built is None:
+        raise SystemExit("nothing is built; run `paceline engine build`")
+    return built.server
 
 
 if __name__ == "__main__":

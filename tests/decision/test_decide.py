@@ -5,8 +5,6 @@ from random import Random
 
 import pytest
 from msgspec.structs import replace
-from tests import controlled_machine
-from tests.controlled_machine import ControlledMachine
 from tests.machines import CODE, EDIT, LADDER, NGRAM, PLAIN, START_S, STORY, Machine, forced, taught, teach
 
 from paceline.decision import Knowledge, decide, learn, predict
@@ -70,19 +68,6 @@ def test_the_best_cap_falls_as_load_rises() -> None:
         caps.append(int(choose(CODE, *lanes, knowledge=knowledge).lane.removeprefix("mtp/")))
     assert caps == sorted(caps, reverse=True)
     assert caps[0] > caps[-1]
-
-
-def test_where_others_decode_an_engine_that_decides_at_each_step_decides_for_all() -> None:
-    """Its plain lane is left out, once it was measured."""
-    knowledge = controlled_machine.taught(ControlledMachine({Task.CODE: 0.9}), 30)
-    plain, mtp = controlled_machine.PLAIN, controlled_machine.MTP
-    busy = replace(mtp, running=3)
-    assert set(choose(STORY, plain, mtp, knowledge=knowledge).predictions) == {"gpu/plain", "gpu/mtp"}
-    assert set(choose(STORY, plain, busy, knowledge=knowledge).predictions) == {"gpu/mtp"}
-    assert set(choose(STORY, plain, busy).predictions) == {"gpu/plain", "gpu/mtp"}, "it is measured first"
-    assert choose(STORY, plain, replace(busy, healthy=False), knowledge=knowledge).lane == "gpu/plain"
-    others = replace(PLAIN, running=3)
-    assert others.lane.name in choose(STORY, others, plain, busy, knowledge=knowledge).predictions
 
 
 def test_load_on_another_device_does_not_count() -> None:

@@ -195,8 +195,8 @@ LOADS = 7
 LOAD_OF_COST = 0.6
 """With each logarithm by which others slow a plain step, the logarithm of what drafts cost grows by this share of
 itself, since both come from a batch whose free places are filled. Measured on two cores at 16 at once, it was 0.1 to
-0.6; published were 0.7 to 3 (TensorRT-LLM, MI355X), and less than 0 on one card. The published worlds are the same with
-0.3 and 1."""
+0.6; published were 0.7 to 3 (TensorRT-LLM, MI355X), and less than 0 on one card. In the published worlds, 0.3 to 1 are
+the same within 0.002."""
 LOAD_MEAN, LOAD_OWN = 0.1, 0.3
 """What load adds to the logarithm of time, for each logarithm of concurrency, and how far single concurrencies deviate
 from what all have in common, as a share."""
