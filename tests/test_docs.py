@@ -1,5 +1,6 @@
 """What the documents name is there: links, commands, options, files, functions, endpoints, metrics; and their form."""
 
+import ast
 import io
 import re
 import subprocess
@@ -139,6 +140,12 @@ def test_programs_need_no_package_that_an_installation_does_not_bring(page: Path
         for package in re.findall(r"^(?:import|from) (\w+)", program, re.MULTILINE):
             is_brought = package in ("paceline", *BRINGS.get(page.name, ()))
             assert is_brought or package in sys.stdlib_module_names, package
+
+
+@every_page
+def test_programs_can_be_parsed(page: Path) -> None:
+    for program in re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        ast.parse(program, page.name)
 
 
 # Files and functions

@@ -12,8 +12,8 @@ FISH_FILES = "(complete --do-complete ': '(commandline --current-token))"
 """Files as fish itself completes them, such as below ``~``, which shtab's way does not know."""
 EXAMPLES = """examples:
   mkdir -p ~/.local/share/bash-completion/completions && paceline completion bash > "$_/paceline"
-  paceline completion zsh > ~/.zsh/completions/_paceline      # a folder of your fpath
-  paceline completion fish > ~/.config/fish/completions/paceline.fish
+  mkdir -p ~/.zsh/completions && paceline completion zsh > "$_/_paceline"      # a folder of your fpath
+  mkdir -p ~/.config/fish/completions && paceline completion fish > "$_/paceline.fish"
 """
 
 

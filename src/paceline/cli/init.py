@@ -103,9 +103,9 @@ def run(options: argparse.Namespace) -> int:
     if problem := misused(argparse.Namespace(**vars(options), config=None)):
         return fail(problem)
     for cloud in options.cloud:
-        if cloud.provider.variable not in os.environ:
+        if not os.environ.get(cloud.provider.variable, "").strip():
             return fail(
-                f"the key of {cloud.provider.title} is read from {cloud.provider.variable}, which is not set: "
+                f"the key of {cloud.provider.title} is read from {cloud.provider.variable}, which is not set or empty: "
                 f"export {cloud.provider.variable}=... first"
             )
     asks = sys.stdin.isatty() and sys.stdout.isatty() and not options.yes

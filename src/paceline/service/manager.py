@@ -1,6 +1,7 @@
 """Telling systemd or launchd: what is written where, and which of their commands are run."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,8 +21,8 @@ RUN_SECONDS = 120.0
 MAX_SAID = 2000
 """Characters of what a command says, in a message."""
 NO_SESSION = (
-    ". No systemd of this session runs: log in as the user (not by su or sudo), or have it run for the whole machine "
-    "with --system; in a container, run `paceline serve`"
+    ". No systemd answers here: for a service of your own, log in as the user (not by su or sudo), or use --system; in "
+    "a container, run `paceline serve`"
 )
 """What follows systemctl's own words where nobody answers it."""
 
@@ -300,6 +301,6 @@ def _run(command: Sequence[str], timeout_s: float | None = RUN_SECONDS) -> str:
         raise ServiceError(f"`{said}` can't be run: {error}") from error
     if done.returncode:
         reason = (done.stderr or done.stdout).strip()[:MAX_SAID] or f"it ends with status {done.returncode}"
-        hint = NO_SESSION if "connect to bus" in reason else ""
+        hint = NO_SESSION if re.search(r"connect to (?:\w+ scope )?bus", reason) else ""
         raise ServiceError(f"`{said}` fails: {reason}{hint}")
     return done.stdout
