@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def speeds(server: LlamaServer, texts: Sequence[str], tokens: int, pool: ThreadP
 def measure(
     servers: dict[str, LlamaServer], concurrency: int, rounds: int, tokens: int, drafter: str
 ) -> list[dict[str, Any]]:
-    texts = [f"{number}. {text}" for number, text in enumerate([*BY_TASK.values()] * 2)][:concurrency]
+    texts = [f"{number}. {text}" for number, text in zip(range(concurrency), cycle(BY_TASK.values()), strict=False)]
     samples = []
     with ThreadPoolExecutor(concurrency) as pool:
         for number in range(-1, rounds):  # the first one warms up

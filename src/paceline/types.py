@@ -309,12 +309,6 @@ class Measured(Struct, frozen=True):
     """When the last of them ended, in seconds since 1970."""
 
     @property
-    def drafted_per_step(self) -> float | None:
-        """Drafted tokens of each step, plain ones included; ``None`` before the first report."""
-        steps = self.decode_tokens - self.accepted
-        return self.drafted / steps if steps > 0 else None
-
-    @property
     def tokens_per_s(self) -> float | None:
         """Decoded tokens per second of decoding, weighted by tokens; ``None`` before the first report."""
         return self.decode_tokens / self.decode_s if self.decode_s > 0 else None
@@ -459,8 +453,8 @@ class Prediction(Struct, frozen=True):
     that drafts nothing."""
     concurrent: int = 0
     """Other requests that were decoded on the same device when this was predicted."""
-    drafted_per_step: float = 0.0
-    """Tokens that the lane drafts at each step; 0 where that is not known."""
+    drafted_per_step: float | None = None
+    """Tokens that the lane drafts at each step; ``None`` where that is not known."""
     drafted_token_cost: float | None = None
     """As in :class:`LaneState`."""
     machine: str = ""
@@ -639,7 +633,7 @@ class Outcome(Struct, frozen=True):
     """Other requests that decoded on the same device meanwhile, on average: its concurrency, less one. Logs have it
     under an older name."""
     drafted_beside: float | None = None
-    """Tokens that all of those together drafted at each step, on average; ``None`` where nobody counted."""
+    """Tokens that all of those together drafted at each step, on average; ``None`` where that is not known."""
     at_s: float = 0.0
     """When it ended, in seconds since 1970."""
     error: str | None = None

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests import controlled_machine
+from tests.controlled_machine import ControlledMachine
 from tests.machines import CODE, EDIT, LADDER, NGRAM, PLAIN, START_S, STORY, Machine, forced, taught, teach
 
 from paceline.decision import Knowledge, decide, learn, predict
+from paceline.decision.knowledge import id_of
 from paceline.types import Lane, LaneState, Observation, Outcome, Signals, Strategy, Task
 
 CHAT = Signals(tasks={Task.CHAT: 1.0})
@@ -351,3 +354,47 @@ def test_a_machine_that_was_slow_is_tried_again() -> None:
     assert taken[50:100].count("b") > 45
     assert taken[110:200].count("b") < 10
     assert taken[300:].count("b") > 90
+
+
+# Several at once
+
+
+def in_company(knowledge: Knowledge, lane: str, step_s: float, drafted_beside: float | None) -> None:
+    """A request that is served beside seven others; of three drafted tokens, two are accepted at each step."""
+    decision = decide(CODE, LADDER, knowledge, Random(0), exploration=0)
+    steps, drafts = 20, lane != "mtp/0"
+    observed = Observation(
+        decode_tokens=steps * (3 if drafts else 1),
+        decode_s=steps * step_s,
+        drafted=steps * 3 if drafts else None,
+        accepted=steps * 2 if drafts else None,
+        drafting_steps=steps if drafts else None,
+    )
+    outcome = Outcome(lane, 200, 10.0, observed=observed, concurrent=7.0, drafted_beside=drafted_beside, at_s=START_S)
+    learn(knowledge, CODE, decision, outcome)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_where_it_is_told_what_others_draft_a_slow_step_is_not_the_requests_own(is_told: bool) -> None:
+    knowledge = Knowledge()
+    for number in range(40):
+        others = 3.0 * (number // 2 % 4)
+        lane, own = (("mtp/0", 0.0), ("mtp/3", 3.0))[number % 2]
+        in_company(knowledge, lane, 0.08 * (1 + 0.1 * (own + others)), others if is_told else None)
+    model = next(iter(knowledge.models.values()))
+    plain, three = (model.expected([id_of(LADDER[place])], CODE, [7.0]).times[0] for place in (0, 3))
+    assert bool(plain < three) is is_told
+    assert plain == pytest.approx(log(0.08), abs=0.1) or not is_told
+
+
+def test_what_an_engine_drafts_that_decides_itself_is_known_by_how_many_are_beside() -> None:
+    knowledge, machine = Knowledge(), ControlledMachine({Task.CODE: 0.9})
+    lanes = [controlled_machine.PLAIN, controlled_machine.MTP, controlled_machine.BOTH]
+    assert [each.drafted_per_step for each in predict(CODE, lanes, knowledge).values()] == [0.0, None, None]
+    for _ in range(30):
+        learn(knowledge, CODE, controlled_machine.decided(knowledge, CODE), machine.answer(Task.CODE, lanes[1]))
+    alone = predict(CODE, lanes, knowledge)[lanes[1].lane.name].drafted_per_step
+    assert alone is not None
+    assert 1 < alone <= 4
+    busy = [lanes[0], replace(lanes[1], running=15)]
+    assert predict(CODE, busy, knowledge)[lanes[1].lane.name].drafted_per_step is None

@@ -109,6 +109,38 @@ async def test_load_beside_a_request_is_measured(start_engine: StartEngine, star
     assert of_the_last_to_come == pytest.approx(2, abs=0.5)
 
 
+async def test_what_others_draft_beside_a_request_is_counted(
+    start_engine: StartEngine, start_gateway: StartGateway
+) -> None:
+    """As far as it is known: a lookup's drafts are not."""
+    names = ["plain", "head", "head"]
+
+    async def script(received: Received, wire: Wire) -> None:
+        await until(lambda: len(engine.requests) % len(names) == 0)
+        await asyncio.sleep(0.3)
+        await slow_to_tell(received, wire)
+
+    engine = await start_engine(script)
+    on_device = 'device = "gpu0"\n'
+    tables = lane("plain", engine.url, more=on_device) + lane("lookup", engine.url, "ngram", on_device)
+    running = await start_gateway(tables + lane("head", engine.url, "mtp", on_device + "n_max = 3"))
+    seen = []
+    for round_number in range(2):
+        await asyncio.gather(
+            *(
+                running.http.post("/v1/chat/completions", json=STORY, headers={"x-paceline-lane": name})
+                for name in names
+            )
+        )
+        await running.outcome_number(3 * round_number + 3)
+        seen.append({record.outcome.lane: record.outcome.drafted_beside for record in running.records[-3:]})
+        names[2] = "lookup"
+    assert seen[0]["plain"] == pytest.approx(6, abs=1)
+    assert seen[0]["head"] == pytest.approx(3, abs=1)
+    assert seen[1]["plain"] is seen[1]["head"] is None
+    assert seen[1]["lookup"] == pytest.approx(3, abs=1)
+
+
 async def test_explaining_counts_no_failure_and_draws_no_number_that_requests_are_decided_with(
     start_engine: StartEngine, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

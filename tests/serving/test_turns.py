@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.serving.turns import Device, QueueFull, Turn
+from paceline.serving.turns import Beside, Device, QueueFull, Turn
 
 
 class Clock:
@@ -90,12 +90,26 @@ async def test_what_ran_beside_a_turn_is_told_on_average() -> None:
     second = await one.acquire("a", 4)
     second.drafts(1.0)
     clock.now_s = 6.0
-    assert tuple(second.beside()) == pytest.approx((1.0, 3.0))
+    assert second.beside() == Beside(1.0, 3.0)
     second.release()
     clock.now_s = 8.0
-    assert tuple(first.beside()) == pytest.approx((0.5, 0.5))
+    assert second.beside() == Beside(1.0, 3.0), "it is over"
+    assert first.beside() == Beside(0.5, 0.5)
     first.release()
     assert (one.running, one.drafting) == (0, 0.0)
+
+
+async def test_of_those_that_nobody_knows_of_it_is_not_told_what_they_draft() -> None:
+    one, clock = device()
+    first, unknown = await one.acquire("a", 4), await one.acquire("a", 4)
+    first.drafts(3.0)
+    clock.now_s = 2.0
+    assert first.beside() == Beside(1.0, None)
+    assert unknown.beside() == Beside(1.0, 3.0)
+    unknown.release()
+    third = await one.acquire("a", 4)
+    clock.now_s = 4.0
+    assert third.beside() == Beside(1.0, 3.0), "those before it don't matter"
 
 
 async def test_a_waiter_that_gives_up_frees_those_it_held_back() -> None:

@@ -1,13 +1,14 @@
-"""How long answers are, in tokens, and how long prompts take: means that are learned by name."""
+"""How long answers are, in tokens, how long prompts take, and how much engines draft that decide at each step: means
+that are learned by name."""
 
 from collections.abc import Iterable, Iterator
-from math import exp, log
+from math import exp, log, log2
 
 from msgspec import Struct
 
 from paceline.decision.changes import Recent
 from paceline.decision.tuning import ANSWER_TOKENS, LENGTH_FADING, LENGTH_WEIGHT, PREFILL_S_PER_TOKEN
-from paceline.types import Signals
+from paceline.types import Signals, Strategy
 
 Key = tuple[str, ...]
 """What a mean is of."""
@@ -106,3 +107,15 @@ def prefill_s_per_token(means: Means, model: str) -> float:
 
 def prefill_key(model: str) -> Key:
     return ("prefill", model)
+
+
+def drafted_key(fingerprint: str, strategy: Strategy, beside: float) -> Key:
+    """What drafts of an engine that decides at each step are known by: that, its drafters, and how many others are
+    decoded, doubled each time."""
+    return ("drafted", fingerprint, strategy.kind, str(round(log2(1 + beside))))
+
+
+def drafted_per_step(means: Means, fingerprint: str, strategy: Strategy, beside: float) -> float | None:
+    """Tokens that it drafted at each step lately, plain ones included; ``None`` before anything was seen."""
+    key = drafted_key(fingerprint, strategy, beside)
+    return round(means.of([key], 1.0) - 1, 2) if key in means.sums else None

@@ -4,13 +4,14 @@ from math import isfinite
 
 from msgspec.structs import replace
 
-from paceline.decision.answers import answer_keys, prefill_key
+from paceline.decision.answers import answer_keys, drafted_key, prefill_key
 from paceline.decision.best_of_parts import expected, parts_of
 from paceline.decision.faults import drafts_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
+from paceline.decision.shapes import looks_up
 from paceline.decision.time_model import Counts, TimeModel, Told
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
 from paceline.types import Decision, Measured, Outcome, Prediction, Signals, engine_of
@@ -39,8 +40,10 @@ def learn(knowledge: Knowledge, signals: Signals, decision: Decision, outcome: O
         if report:
             beside = max(0.0, outcome.concurrent) if isfinite(outcome.concurrent) else 0.0
             knowledge.forecasts.setdefault(prediction.model, Forecast()).learn(prediction.concurrent, beside)
-            drafted = _drafted(prediction, outcome, report, beside)
-            _learn_time(model, signals, decision, outcome.lane, beside, report, drafted)
+            beside = round(8 * beside) / 8
+            own = _drafted(knowledge, prediction, outcome, report, beside)
+            mean_draft = _mean_draft(own, outcome.drafted_beside, beside)
+            _learn_time(model, signals, decision, outcome.lane, beside, report, mean_draft)
         _learn_means(knowledge, signals, next(iter(decision.predictions.values())), prediction, outcome)
 
         # 3. What the engine's cache holds now, and what was spent on exploring.
@@ -61,7 +64,7 @@ def _learn_time(
     lane_name: str,
     beside: float,
     report: Decoding,
-    drafted: float | None,
+    mean_draft: float | None,
 ) -> None:
     ids = {name: _id(each) for name, each in decision.predictions.items()}
     lane = ids[lane_name]
@@ -70,22 +73,35 @@ def _learn_time(
         steps = report.tokens - report.accepted
         counts = Counts(report.tokens, steps, report.verification_steps, report.by_position, report.by_drafter)
     among = list(dict.fromkeys(ids.values()))
-    beside = round(8 * beside) / 8
     told = _told(model, signals, decision, lane, among, beside) if lane.strategy.among else None
-    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, told, drafted)
+    model.learn(lane, among, signals, beside, report.seconds / report.tokens, counts, told, mean_draft)
     times = {ids[name]: s for name, each in decision.predictions.items() if (s := each.s_per_token) is not None}
     if len(among) > 1 and len(times) == len(among):
         model.compared(times, lane, report.tokens)
 
 
-def _drafted(prediction: Prediction, outcome: Outcome, report: Decoding, beside: float) -> float | None:
+def _drafted(
+    knowledge: Knowledge, prediction: Prediction, outcome: Outcome, report: Decoding, beside: float
+) -> float | None:
+    """Tokens that a request drafted at each step, in the units in which others are told it; where its engine decides
+    about that, it is remembered."""
+    strategy = prediction.strategy
+    if not strategy.among or any(looks_up(drafter.kind) for drafter in strategy.among):
+        return prediction.drafted_per_step
+    drafted, steps = outcome.observed.drafted, report.tokens - (report.accepted or 0)
+    if drafted is None or steps <= 0:
+        return None
+    key = drafted_key(prediction.fingerprint, strategy, beside)
+    knowledge.means.learn([key], 1 + drafted / steps, outcome.at_s)
+    return drafted / steps
+
+
+def _mean_draft(own: float | None, others: float | None, beside: float) -> float | None:
     """Tokens that a request of the batch drafted at each step, on average over all of them; ``None`` where that is not
     known, or nobody else was decoded."""
-    others, own = outcome.drafted_beside, outcome.observed.drafted
-    if not beside or others is None or not isfinite(others) or (own is None and prediction.strategy.drafts):
+    if not beside or own is None or others is None or not isfinite(others):
         return None
-    steps = report.tokens - (report.accepted or 0.0)
-    return ((own or 0) / steps + max(0.0, others)) / (1 + beside) if steps > 0 else None
+    return (own + max(0.0, others)) / (1 + beside)
 
 
 def _told(

@@ -6,7 +6,7 @@ from math import exp, sqrt
 from msgspec import Struct
 
 from paceline.decision import best_of_parts
-from paceline.decision.answers import answer_tokens, prefill_s_per_token
+from paceline.decision.answers import answer_tokens, drafted_per_step, prefill_s_per_token
 from paceline.decision.best_of_parts import Parts, parts_of
 from paceline.decision.control import control_of
 from paceline.decision.drafting import acceptance_of
@@ -75,7 +75,7 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = _prefills(knowledge, ids, signals)
-        drafted = [_drafted_per_step(knowledge, state, lane) for state, lane in zip(lanes, ids, strict=True)]
+        drafted = [_drafted_per_step(knowledge, lane, others) for lane, others in zip(ids, beside, strict=True)]
     predictions = _predictions(ids, expected, tokens, prefills, starts, drafted)
     by_name = {state.lane.name: prediction for state, prediction in zip(lanes, predictions, strict=True)}
     return Foreseen(knowledge, model, ids, expected, by_name, parts)
@@ -87,7 +87,7 @@ def _predictions(
     tokens: float,
     prefills: Sequence[float],
     starts: Sequence[int],
-    drafted: Sequence[float],
+    drafted: Sequence[float | None],
 ) -> Iterator[Prediction]:
     """One for each lane."""
     rows = zip(
@@ -139,16 +139,19 @@ def _predictions(
         )
 
 
-def _drafted_per_step(knowledge: Knowledge, state: LaneState, lane: LaneId) -> float:
-    """Where each step has a draft, its length; where a control decides, or a lookup finds something, what it was so
-    far."""
+def _drafted_per_step(knowledge: Knowledge, lane: LaneId, beside: float) -> float | None:
+    """Of a head at a fixed length, that; where an engine decides, what it was lately with so many beside. Lookups are
+    not told: in most steps they find nothing."""
     strategy = lane.strategy
     if not strategy.drafts:
         return 0.0
-    if not (strategy.among or looks_up(strategy.kind)):
-        return float(draft_length(strategy))
-    measured = knowledge.measured.get((lane.fingerprint, state.lane.name))
-    return round((measured and measured.drafted_per_step) or 0.0, 2)
+    if any(looks_up(drafter.kind) for drafter in strategy.among or (strategy,)):
+        return None
+    return (
+        drafted_per_step(knowledge.means, lane.fingerprint, strategy, beside)
+        if strategy.among
+        else float(draft_length(strategy))
+    )
 
 
 def _plain_costs(ids: Sequence[LaneId], expected: Expected) -> list[float]:

@@ -439,8 +439,8 @@ class TimeModel:
         if not counts:
             return 0.0
         self._note_idle(lane, {part.strategy.kind for part, _ in shares})
-        heads = controlled.head_lanes(lane, among) if mean_draft is not None else []
-        of_batch = controlled.batch_shares(heads, mean_draft) if heads and mean_draft is not None else shares
+        of_batch = _of_batch(lane, among, mean_draft)
+        of_batch = shares if of_batch is None else of_batch
         of_own, of_all = ([feeling_of_part(each.lane) for each in some] for some in (shares, of_batch))
         own_steps = number_of(self.belief, _steps_of(lane), PRIOR.control_step**2)
         self._learn_steps(plain, of_all, of_batch, time + counts.length, self.noise + SMALL, own_steps)
@@ -458,10 +458,9 @@ class TimeModel:
         noise: float,
     ) -> tuple[float, float]:
         """Of a step's time, which is that of the batch; what it was off by, and the variance expected of that."""
-        heads = controlled.head_lanes(feeling.lane, among) if mean_draft is not None else []
-        if mean_draft is None or not heads or (feeling.lane.strategy.drafts and feeling.lane not in heads):
+        shares = _of_batch(feeling.lane, among, mean_draft)
+        if shares is None:
             return self._learn_time(feeling, value, noise)
-        shares = controlled.batch_shares(heads, mean_draft)
         plain = self._feeling(controlled.plain(feeling.lane), kinds, asked, beside)
         parts = [self._feeling(part, kinds, asked, beside) for part, _ in shares]
         return self._learn_steps(plain, parts, shares, value, noise)
@@ -533,7 +532,7 @@ class TimeModel:
         Args:
             own: an unknown that these steps have beside.
         """
-        value, slopes = controlled.step_time(*self._believed(plain, parts), shares)
+        value, slopes = controlled.step_time(*self._believed_times(plain, parts), shares)
         factors: dict[int, float] = {}
         weights = [1.0 - sum(slopes), *slopes]
         for part, weight in zip((plain, *parts), weights, strict=True):
@@ -549,9 +548,9 @@ class TimeModel:
 
     def _step_time(self, plain: Feeling, parts: Sequence[Feeling], shares: Sequence[controlled.StepShare]) -> float:
         """Its logarithm, as it is believed to be."""
-        return controlled.step_time(*self._believed(plain, parts), shares)[0]
+        return controlled.step_time(*self._believed_times(plain, parts), shares)[0]
 
-    def _believed(self, plain: Feeling, parts: Sequence[Feeling]) -> tuple[float, list[float]]:
+    def _believed_times(self, plain: Feeling, parts: Sequence[Feeling]) -> tuple[float, list[float]]:
         """Logarithms of a plain step's time, and of other steps' over it."""
         of_plain, *others = (_believed(part.cost, self.belief) for part in (plain, *parts))
         return of_plain, [other - of_plain for other in others]
@@ -857,6 +856,12 @@ def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     first, second = shape_of(other.strategy), shape_of(lane.strategy)
     is_alike = other.fingerprint == lane.fingerprint and other.model == lane.model and first.kind == second.kind
     return is_alike and first.drafted < second.drafted
+
+
+def _of_batch(lane: LaneId, among: Sequence[LaneId], mean_draft: float | None) -> list[controlled.StepShare] | None:
+    """Which steps a lane's batch made; ``None`` where that is not known."""
+    heads = controlled.head_lanes(lane, among) if mean_draft is not None else []
+    return controlled.batch_shares(heads, mean_draft) if heads and mean_draft is not None else None
 
 
 def _steps_of(lane: LaneId) -> Name:

@@ -414,12 +414,9 @@ def _keeping(lanes: Sequence[LaneState], asked: frozenset[str]) -> tuple[Sequenc
 
 
 def _with_peers(outcome: Outcome, running: float) -> Outcome:
-    """An outcome beside which other routers had so many requests running, of which they are taken to draft as much as
-    those that are known."""
-    concurrent, drafted = outcome.concurrent + running, outcome.drafted_beside
-    if drafted is not None and running:
-        drafted = drafted * concurrent / outcome.concurrent if outcome.concurrent else None
-    return replace(outcome, concurrent=concurrent, drafted_beside=drafted)
+    """An outcome beside which other routers had so many requests running; what these draft is not known."""
+    drafted = None if running else outcome.drafted_beside
+    return replace(outcome, concurrent=outcome.concurrent + running, drafted_beside=drafted)
 
 
 def note_failure(failures: Counter[str], part: str) -> None:

@@ -14,6 +14,9 @@ from operator import sub
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
+MAX_UNKNOWN = 0.02
+"""Share of a request's time for which others may run of which it is not known what they draft."""
+
 
 class QueueFull(Exception):
     """More requests wait for the device than may."""
@@ -32,8 +35,8 @@ class Beside(NamedTuple):
 
     requests: float = 0.0
     """Others."""
-    drafted: float = 0.0
-    """Tokens that all of these together drafted at each step, as far as is known."""
+    drafted: float | None = None
+    """Tokens that all of these together drafted at each step; ``None`` where that is not known of all of them."""
 
 
 class Turn:
@@ -43,25 +46,36 @@ class Turn:
         self.queued_s = queued_s
         self._device = device
         self._held = True
-        self._drafts = 0.0
+        self._drafts: float | None = None
+        self._beside = Beside()
+        device._change(0, unknown=1)
         self._began = device.so_far()
 
-    def drafts(self, tokens: float) -> None:
-        """Its request drafts so many tokens at each step from now on."""
-        if self._held:
-            self._device._change(0, tokens - self._drafts)
+    def drafts(self, tokens: float | None) -> None:
+        """Its request drafts so many tokens at each step; to be said at its beginning, and where it is known."""
+        if self._held and self._drafts is None and tokens is not None:
+            self._device._change(0, drafted=tokens, unknown=-1)
             self._drafts = tokens
 
     def beside(self) -> Beside:
-        """What ran beside it from its beginning until now; to be asked for before it is released."""
-        now_s, requests_s, drafted_s = map(sub, self._device.so_far(), self._began)
-        if now_s <= 0:
+        """What ran beside it from its beginning until now, or until it was released."""
+        if self._held:
+            self._beside = self._beside_until_now()
+        return self._beside
+
+    def _beside_until_now(self) -> Beside:
+        passed_s, request_s, drafted_s, unknown_s = map(sub, self._device.so_far(), self._began)
+        if passed_s <= 0:
             return Beside()
-        return Beside(max(0.0, requests_s / now_s - 1), max(0.0, drafted_s / now_s - self._drafts))
+        others_unknown_s = unknown_s - passed_s * (self._drafts is None)
+        is_known = others_unknown_s <= MAX_UNKNOWN * passed_s
+        drafted = max(0.0, drafted_s / passed_s - (self._drafts or 0.0))
+        return Beside(max(0.0, request_s / passed_s - 1), drafted if is_known else None)
 
     def release(self) -> None:
         """Give the place back."""
         if self._held:
+            self.beside()
             self._held = False
             self._device._leave(self._drafts)
 
@@ -118,18 +132,21 @@ class Device:
     """Turns that are held."""
     drafting: float = 0.0
     """Tokens that all of them together draft at each step, as far as is known."""
+    _unknown: int = 0
+    """Those of which it is not known."""
     _request_s: float = 0.0
     _drafted_s: float = 0.0
+    _unknown_s: float = 0.0
     _counted_at_s: float = 0.0
     start_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """For engines that start: one at a time."""
     _queue: "deque[_Waiter]" = field(default_factory=deque)
 
-    def so_far(self) -> tuple[float, float, float]:
-        """The time, and added up over it, how many requests ran and how many tokens they drafted at each step: what two
-        readings differ by, over the time between them, are the averages."""
+    def so_far(self) -> tuple[float, float, float, float]:
+        """The time, and added up over it, how many requests ran, how many tokens they drafted at each step, and of how
+        many that is not known: what two readings differ by, over the time between them, are the averages."""
         self._change(0)
-        return self._counted_at_s, self._request_s, self._drafted_s
+        return self._counted_at_s, self._request_s, self._drafted_s, self._unknown_s
 
     @property
     def waiting(self) -> int:
@@ -167,7 +184,8 @@ class Device:
             await waiter.granted
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled():
-                self._leave()
+                self._change(-1)
+                self._grant()
             else:
                 if waiter in self._queue:
                     self._queue.remove(waiter)
@@ -175,17 +193,27 @@ class Device:
             raise
         return Turn(self, queued_s=self.clock() - waiter.since_s)
 
-    def _change(self, by: int, drafted: float = 0.0) -> None:
+    def _change(self, by: int, drafted: float = 0.0, unknown: int = 0) -> None:
         now_s = self.clock()
         passed_s = now_s - self._counted_at_s
         self._request_s += self.running * passed_s
         self._drafted_s += self.drafting * passed_s
+        self._unknown_s += self._unknown * passed_s
         self._counted_at_s = now_s
         self.running += by
+        self._unknown += unknown
         self.drafting = max(0.0, self.drafting + drafted)
 
-    def _leave(self, drafted: float = 0.0) -> None:
-        self._change(-1, -drafted)
+    def _end(self, drafted: float | None) -> None:
+        """A turn is over.
+
+        Args:
+            drafted: tokens that it drafted at each step; ``None`` where that was not known.
+        """
+        self._change(-1, drafted=-(drafted or 0.0), unknown=-(drafted is None))
+
+    def _leave(self, drafted: float | None) -> None:
+        self._end(drafted)
         self._grant()
 
     def _grant(self) -> None:

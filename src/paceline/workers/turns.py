@@ -143,5 +143,5 @@ class SharedDevice(Device):
         self._change(1)
         return _AskedTurn(self, queued_s, wanted.number)
 
-    def _leave(self, drafted: float = 0.0) -> None:
-        self._change(-1, -drafted)
+    def _leave(self, drafted: float | None) -> None:
+        self._end(drafted)

@@ -208,6 +208,8 @@ class Carried:
         if device is not self.lane.engine.device and (turn := device.take(engine.name, engine.slots)) is not None:
             self._turn.release()
             self._turn = turn  # it runs there from now on
+            if (expected := self._plan.prediction(other)) is not None:
+                turn.drafts(expected.drafted_per_step)
         self.lane = other
         other.running += 1
         self._fingerprint, _ = engine.identity(self._plan.served.own_name(engine.name))
