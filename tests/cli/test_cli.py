@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -74,11 +75,11 @@ def test_explain_a_prompt(configuration: Path) -> None:
     done = paceline("explain", "Tell me a story.")
     assert "  conversation_is_named False" in done.stdout
     assert done.returncode == 0
-    assert "lane           plain" in done.stdout
-    assert "task           create" in done.stdout
-    assert "temperature    not given" in done.stdout
+    assert re.search(r"lane +plain", done.stdout)
+    assert re.search(r"task +create", done.stdout)
+    assert re.search(r"temperature +not given", done.stdout)
     code = "Rename x to y and print the whole file.\n```python\n" + "x = x + 1\n" * 40 + "```"
-    assert "lane           mtp" in paceline("explain", "--config", str(configuration), code).stdout
+    assert re.search(r"lane +mtp", paceline("explain", "--config", str(configuration), code).stdout)
 
 
 def test_explain_a_request_body(tmp_path: Path) -> None:
@@ -86,8 +87,8 @@ def test_explain_a_request_body(tmp_path: Path) -> None:
     file = tmp_path / "request.json"
     file.write_text(body)
     for done in (paceline("explain", body), paceline("explain", str(file)), paceline("explain", "-", stdin=body)):
-        assert "structure      response_format json_object" in done.stdout
-        assert "lane           ngram" in done.stdout
+        assert re.search(r"structure +response_format json_object", done.stdout)
+        assert re.search(r"lane +ngram", done.stdout)
     wrong = paceline("explain", "-", stdin='{"messages": [')
     assert wrong.returncode == 1
     assert "line 1, column 15" in wrong.stderr

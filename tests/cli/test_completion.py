@@ -118,4 +118,4 @@ def test_fish_completes(typed: str, wanted: set[str], home: Path, capsys: pytest
 def test_a_command_is_offered_with_its_summary(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And not with a line of its description that ends within a sentence."""
     for shell in ("zsh", "fish"):
-        assert "find out what is wrong, and what mends it" in written(home / shell, shell, capsys).read_text()
+        assert "find out what is wrong, and how to mend it" in written(home / shell, shell, capsys).read_text()

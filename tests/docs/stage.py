@@ -78,7 +78,7 @@ class Stage(Struct):
     @contextmanager
     def set_up(cls, folder: Path, model: Path) -> Iterator[Self]:
         home, programs, state, planned = (folder / name for name in ("home", "bin", "state", "planned"))
-        for one in (programs, state, planned):
+        for one in (home, programs, state, planned):
             one.mkdir(parents=True)
         for name, text in PROGRAMS.items():
             (programs / name).write_text(f"#!/bin/sh\n{text}\n")

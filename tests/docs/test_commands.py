@@ -36,6 +36,7 @@ NOT_RUN = {
     r"\S*serve run .*": "needs Ray; `make test-ray` runs it",
     r"gh .*": "needs a release",
     r"sudo .*": "needs root's systemd",
+    r"paceline check": "names the command, which wants a file",
     r"paceline engine build": "builds for minutes; `make test-engines` does",
     r"paceline endpoint-picker.*": "`make test-picker` runs a picker",
     r"paceline lanes --url http://127.0.0.1:9090": "`make test-picker` runs a picker",
