@@ -363,26 +363,27 @@ def test_both_drafters_take_turns_within_an_answer(start: StartServer, model: Pa
 def test_requests_of_a_batch_draft_alike_where_lengths_are_decoded_apart(
     cache: tuple[str, ...], start: StartServer, model: Path
 ) -> None:
-    """Slots that share a cache are decoded in one pass however long their drafts are, and each has its own length."""
+    """One that hopes for little drafts beside one that hopes for much, and alone hardly tries. Slots that share a cache are
+    decoded in one pass however long their drafts are, and each decides for itself."""
     server = start(*with_draft_model(model), "--parallel", "2", *cache)
     costs = [1.2, 1.5, 1.8, 2.1]
-    much, little = ({"costs": costs, "acceptance": [acceptance], "weight": 1000} for acceptance in (0.95, 0.55))
+    much, little = ({"costs": costs, "acceptance": [acceptance], "weight": 1000} for acceptance in (0.99, 0.2))
 
-    def longest(control: dict[str, Any], tokens: int) -> int:
+    def drafted(control: dict[str, Any], tokens: int) -> int:
         fields: dict[str, Any] = {CONTROL: {"draft-simple": control}, "max_tokens": tokens, "ignore_eos": True}
         text, timings = server.chat(STORY, **fields)
         assert text.startswith(free[:40])
-        assert_counts_agree(timings)
-        return len(timings["drafters"]["draft-simple"]["verified_by_position"])
+        return int(timings.get("draft_n", 0))
 
     free = server.chat(STORY, max_tokens=64, ignore_eos=True, **{N_MAX: 0})[0]
-    assert longest(little, 32) == 1
+    alone = drafted(little, 32)
+    assert alone <= 6
     with ThreadPoolExecutor(2) as pool:
-        beside = pool.submit(longest, much, 160)
+        beside = pool.submit(drafted, much, 240)
         time.sleep(0.3)
-        together = longest(little, 32)
-        assert beside.result() >= 3
-    assert together == 1 if cache else together > 1
+        together = drafted(little, 32)
+        assert beside.result() > 100
+    assert together <= alone + 3 if cache else together >= alone + 6
 
 
 def test_what_a_control_does_not_name_or_allow_is_not_drafted(start: StartServer, model: Path) -> None:
