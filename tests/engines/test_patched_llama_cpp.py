@@ -363,8 +363,8 @@ def test_both_drafters_take_turns_within_an_answer(start: StartServer, model: Pa
 def test_requests_of_a_batch_draft_alike_where_lengths_are_decoded_apart(
     cache: tuple[str, ...], start: StartServer, model: Path
 ) -> None:
-    """One that hopes for little drafts beside one that hopes for much, and alone hardly tries. Slots that share a cache are
-    decoded in one pass however long their drafts are, and each decides for itself."""
+    """One that hopes for little drafts beside one that hopes for much, and alone hardly tries. Slots that share a cache
+    are decoded in one pass however long their drafts are, and each decides for itself."""
     server = start(*with_draft_model(model), "--parallel", "2", *cache)
     costs = [1.2, 1.5, 1.8, 2.1]
     much, little = ({"costs": costs, "acceptance": [acceptance], "weight": 1000} for acceptance in (0.99, 0.2))
