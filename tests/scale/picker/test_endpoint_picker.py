@@ -361,15 +361,16 @@ def test_only_gateways_with_a_certificate_may_ask(
     picker = start_picker(*flags_of(addresses), *files)
     picker.wait_for(2)
 
-    def asked(*of_client: bytes) -> int:
+    def asked(*of_client: bytes, waits: bool = False) -> int:
         credentials = grpc.ssl_channel_credentials(certificate.read_bytes(), *of_client)
         named = (("grpc.ssl_target_name_override", "picker"),)
         with grpc.secure_channel(picker.grpc, credentials, named) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            status: int = stub.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=10).status
+            request = health_pb2.HealthCheckRequest(service="liveness")
+            status: int = stub.Check(request, timeout=10, wait_for_ready=waits).status
             return status
 
-    assert asked(key.read_bytes(), certificate.read_bytes()) == health_pb2.HealthCheckResponse.SERVING
+    assert asked(key.read_bytes(), certificate.read_bytes(), waits=True) == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as refused:
         asked()
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
