@@ -19,8 +19,8 @@ TOLD_WITHIN_S = 2.0
 AGREE_WITHIN_S = 45.0
 """After something was lost: a store is tried again after 30 s at most."""
 ALIKE = 0.4
-"""By which gateways may differ in how much faster they expect a lane to be than another. What they expect depends on the
-load that each of them forecasts, of drafts more than of plain steps; 0.26 was seen on a machine with other work."""
+"""By which gateways may differ in how much faster they expect a lane to be than another. What they expect depends on
+the load that each of them forecasts, of drafts more than of plain steps; 0.26 was seen on a busy machine."""
 
 
 @pytest.fixture(scope="module")
