@@ -8,7 +8,21 @@ from typing import Any
 
 import httpx2
 
+from paceline.engines.llama_cpp_build import usable
+from paceline.paths import cache_directory
 from paceline.processes.launch import free_port
+
+
+def built_server() -> str:
+    """The llama-server that ``paceline engine build`` made.
+
+    Raises:
+        SystemExit: nothing is built.
+    """
+    built = usable(cache_directory())
+    if built is None:
+        raise SystemExit("nothing is built; run `paceline engine build`")
+    return built.server
 
 
 class LlamaServer:

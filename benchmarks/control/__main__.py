@@ -32,11 +32,10 @@ from training.drafters.models import draft_model
 from training.task_model.prompts import Prompt, one_of_each_instruction
 
 from benchmarks.gateways import NGRAM, gateway
-from benchmarks.llama_server import LlamaServer
+from benchmarks.llama_server import LlamaServer, built_server
 from benchmarks.routing.__main__ import prompts_of
 from benchmarks.the_finding.__main__ import QUANTIZATIONS
 from paceline.engines.bundled_model import bundled_model
-from paceline.engines.llama_cpp_build import usable
 from paceline.inside.draft_control import LOOKUP
 from paceline.paths import cache_directory
 
@@ -160,9 +159,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=SHORT_TOKENS)
     parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
     options = parser.parse_args()
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
+    program = built_server()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         target, beside = folder / "target.gguf", folder / "draft.gguf"
@@ -171,7 +168,7 @@ def main() -> None:
         draft_model(of_kind, beside)
         types = ("--spec-type", f"{NGRAM_TYPE},{MODEL_TYPE}", "--spec-draft-model", str(beside))
         flags = (*types, *NGRAM[2:], "--spec-draft-n-max", str(LONGEST_DRAFT), "--parallel", "1")
-        server = LlamaServer(built.server, target, *flags)
+        server = LlamaServer(program, target, *flags)
         try:
             url = str(server.http.base_url).rstrip("/")
             table = f'[[rule]]\nheader = "{TELLS}"\nlane = "llama/all"\n'

@@ -28,13 +28,12 @@ import numpy as np
 from training.drafters.gguf_file import ModelFile
 from training.drafters.models import draft_model, eagle3_head, model_with_mtp
 
-from benchmarks.llama_server import LlamaServer
+from benchmarks.llama_server import LlamaServer, built_server
 from benchmarks.prompts import BY_TASK
 from benchmarks.real_size.filling import fill
 from benchmarks.real_size.random_model import hollow
 from benchmarks.real_size.shapes import SHAPES
 from paceline.engines.bundled_model import bundled_model
-from paceline.engines.llama_cpp_build import usable
 from paceline.paths import cache_directory
 
 SHAPE = "0.4b-f16"
@@ -137,7 +136,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="of an answer")
     parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
     options = parser.parse_args()
-    program = options.server or _built()
+    program = options.server or built_server()
     slots = ("--parallel", str(max(options.concurrency)), "--ctx-size", str(2048 * max(options.concurrency)))
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -163,13 +162,6 @@ def main() -> None:
     )
     print("|---" * 8 + "|")
     print("\n".join(rows))
-
-
-def _built() -> str:
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
-    return built.server
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 from training.task_model.prompts import Prompt
 
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT
-from benchmarks.llama_server import LlamaServer
+from benchmarks.llama_server import LlamaServer, built_server
 from benchmarks.routing.__main__ import CAPS, prompts_of
 from paceline.engines.bundled_model import bundled_model
-from paceline.engines.llama_cpp_build import usable
 from paceline.paths import cache_directory
 
 MIN_YIELD = 4.0
@@ -42,15 +41,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1, help="per task")
     parser.add_argument("--max-tokens", type=int, default=128)
     options = parser.parse_args()
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
+    program = built_server()
     model = bundled_model(cache_directory())
     prompts = prompts_of(options.prompts, first=0)
-    plain = LlamaServer(built.server, model)
-    fixed = {cap: LlamaServer(built.server, model, *NGRAM[:-1], str(cap)) for cap in CAPS}
-    by_request = LlamaServer(built.server, model, *NGRAM)
-    drafting = LlamaServer(built.server, model, "--spec-type", "draft-simple", "--spec-draft-model", str(model))
+    plain = LlamaServer(program, model)
+    fixed = {cap: LlamaServer(program, model, *NGRAM[:-1], str(cap)) for cap in CAPS}
+    by_request = LlamaServer(program, model, *NGRAM)
+    drafting = LlamaServer(program, model, "--spec-type", "draft-simple", "--spec-draft-model", str(model))
     none = {"speculative.n_max": 0}
     ways = [
         Way("fixed: plain", plain, {}),

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.llama_server import built_server
 from benchmarks.real_size.filling import fill
 from benchmarks.real_size.measure import measure
 from benchmarks.real_size.random_model import hollow
@@ -27,7 +28,6 @@ from benchmarks.real_size.shapes import SHAPES
 from benchmarks.real_size.show import show, show_files
 from benchmarks.real_size.tasks import mix
 from paceline.engines.bundled_model import bundled_model
-from paceline.engines.llama_cpp_build import usable
 from paceline.paths import cache_directory
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     if options.show:
         show_files(options.show)
         return
-    program = options.server or _built()
+    program = options.server or built_server()
     taught = mix(options.teaching, options.prompts, options.seed)
     asked = mix(options.prompts, 0, options.seed)
     flags = [word for flag in options.flag for word in flag.split("=", 1)]
@@ -67,13 +67,6 @@ def main() -> None:
                         with options.json.open("a") as file:
                             file.writelines(json.dumps(sample.row() | setup) + "\n" for sample in of_round)
             show(samples, concurrency, [way.name for way in ways])
-
-
-def _built() -> str:
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
-    return built.server
 
 
 if __name__ == "__main__":

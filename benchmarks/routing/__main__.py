@@ -25,9 +25,8 @@ from statistics import median
 from training.task_model.prompts import Prompt, one_of_each_instruction
 
 from benchmarks.gateways import NGRAM, NGRAM_DRAFT, engine, gateway
+from benchmarks.llama_server import built_server
 from benchmarks.prompts import chat
-from paceline.engines.llama_cpp_build import usable
-from paceline.paths import cache_directory
 from paceline.wire.client import Client
 
 ROUTED = "routed"
@@ -96,7 +95,7 @@ def main() -> None:
     prompts = prompts_of(options.prompts, first=0)
     teaching = prompts_of(options.teaching, first=options.prompts)
     if options.per_request:
-        configuration = engine("llama", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT, program=_built())
+        configuration = engine("llama", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT, program=built_server())
         configuration += f"caps = {list(CAPS)}\n"
     else:
         configuration = engine("plain") + engine("ngram", *NGRAM, strategy="ngram", n_max=NGRAM_DRAFT)
@@ -124,13 +123,6 @@ def main() -> None:
         f"\nrouted: {mix[ROUTED] / mix[best_lane]:.3f} of the best fixed lane ({best_lane}), "
         f"{mix[ROUTED] / oracle:.3f} of the oracle, {mix[ROUTED] / mix[lanes[0]]:.2f} of plain"
     )
-
-
-def _built() -> str:
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
-    return built.server
 
 
 if __name__ == "__main__":

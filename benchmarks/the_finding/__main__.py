@@ -31,13 +31,13 @@ from training.drafters.gguf_file import ModelFile, converted
 from training.drafters.models import model_with_mtp
 
 from benchmarks import vllm_server
+from benchmarks.llama_server import built_server
 from benchmarks.the_finding.machine import CONCURRENCIES, Machine, measure
 from benchmarks.the_finding.show import draw_machine, machine_table
 from paceline.bench import results
 from paceline.cli import main as paceline
 from paceline.cli.common import say_in_place
 from paceline.engines.bundled_model import bundled_model
-from paceline.engines.llama_cpp_build import usable
 from paceline.engines.llama_cpp_flags import LoadedDrafter, drafting_flags
 from paceline.paths import cache_directory
 from paceline.types import Strategy
@@ -87,21 +87,19 @@ def main() -> None:
     options = parser.parse_args()
     usual = ["q8", "machine"] if options.quick else [*(name for name in PARTS if name != "vllm"), "machine"]
     parts = options.parts.split(",") if options.parts else usual
-    built = usable(cache_directory())
-    if built is None:
-        raise SystemExit("nothing is built; run `paceline engine build`")
+    program = built_server()
     options.out.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
     sections = []
     with tempfile.TemporaryDirectory() as scratch:
-        models = _models(Path(scratch), None if options.quick else built.server)
+        models = _models(Path(scratch), None if options.quick else program)
         sections += [
-            _bench(name, PARTS[name], built.server, models, options.out, Path(scratch), options.quick)
+            _bench(name, PARTS[name], program, models, options.out, Path(scratch), options.quick)
             for name in parts
             if name != "machine"
         ]
         if "machine" in parts:
-            sections.append(_machine(built.server, models, options.out, options.quick))
+            sections.append(_machine(program, models, options.out, options.quick))
     (options.out / "tables.md").write_text("\n".join(sections))
     print(f"{options.out}/tables.md, after {(time.monotonic() - began_s) / 60:.0f} min")
 

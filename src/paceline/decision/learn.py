@@ -11,7 +11,7 @@ from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, Served, Totals
 from paceline.decision.load import Forecast
 from paceline.decision.reports import Decoding, decoding, is_decoding, is_sane
-from paceline.decision.shapes import looks_up
+from paceline.decision.shapes import may_look_up
 from paceline.decision.time_model import Counts, TimeModel, Told
 from paceline.decision.tuning import MAX_ANSWER_TOKENS, MIN_PROMPT_TOKENS
 from paceline.types import Decision, Measured, Outcome, Prediction, Signals, engine_of
@@ -86,7 +86,7 @@ def _drafted(
     """Tokens that a request drafted at each step, in the units in which others are told it; where its engine decides
     about that, it is remembered."""
     strategy = prediction.strategy
-    if not strategy.among or any(looks_up(drafter.kind) for drafter in strategy.among):
+    if not strategy.among or may_look_up(strategy):
         return prediction.drafted_per_step
     drafted, steps = outcome.observed.drafted, report.tokens - (report.accepted or 0)
     if drafted is None or steps <= 0:

@@ -13,7 +13,7 @@ from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, id_of
 from paceline.decision.load import Load
-from paceline.decision.shapes import draft_length, looks_up
+from paceline.decision.shapes import draft_length, may_look_up
 from paceline.decision.time_model import Expected, TimeModel
 from paceline.decision.tuning import CHARS_PER_TOKEN
 from paceline.types import DraftControl, LaneState, Prediction, Signals
@@ -145,13 +145,11 @@ def _drafted_per_step(knowledge: Knowledge, lane: LaneId, beside: float) -> floa
     strategy = lane.strategy
     if not strategy.drafts:
         return 0.0
-    if any(looks_up(drafter.kind) for drafter in strategy.among or (strategy,)):
+    if may_look_up(strategy):
         return None
-    return (
-        drafted_per_step(knowledge.means, lane.fingerprint, strategy, beside)
-        if strategy.among
-        else float(draft_length(strategy))
-    )
+    if strategy.among:
+        return drafted_per_step(knowledge.means, lane.fingerprint, strategy, beside)
+    return float(draft_length(strategy))
 
 
 def _plain_costs(ids: Sequence[LaneId], expected: Expected) -> list[float]:

@@ -86,6 +86,11 @@ def shape_of(strategy: Strategy, drafted_token_cost: float | None = None) -> Sha
     )
 
 
+def may_look_up(strategy: Strategy) -> bool:
+    """Whether one of a lane's drafters does."""
+    return any(looks_up(drafter.kind) for drafter in strategy.among or (strategy,))
+
+
 def looks_up(kind: str) -> bool:
     """Whether drafters of a kind look up what stands in the text already: all whose kind begins with ``ngram``."""
     return kind.startswith("ngram")
