@@ -90,30 +90,17 @@ def _predictions(
     drafted: Sequence[float | None],
 ) -> Iterator[Prediction]:
     """One for each lane."""
-    rows = zip(
-        ids,
-        expected.shapes,
-        expected.times,
-        expected.machine,
-        expected.cost,
-        expected.length,
-        expected.variances,
-        expected.spreads,
-        expected.rates,
-        _plain_costs(ids, expected),
-        prefills,
-        starts,
-        drafted,
-        strict=True,
-    )
-    for lane, shape, time, machine, cost, length, variance, spread, rate, plain, prefill_s, concurrent, drafts in rows:
+    plain_costs = _plain_costs(ids, expected)
+    for number, lane in enumerate(ids):
+        shape, cost, length = expected.shapes[number], expected.cost[number], expected.length[number]
+        time, machine, variance = expected.times[number], expected.machine[number], expected.variances[number]
         break_even: float | None = None
         acceptance: float | None = None
         coverage: float | None = None
         if shape.drafts and not lane.strategy.among:
-            break_even, acceptance_length, coverage = exp(cost - plain), exp(length), 1.0
+            break_even, acceptance_length, coverage = exp(cost - plain_costs[number]), exp(length), 1.0
             if shape.looks_up:  # these are over all steps, of which few verify a draft
-                share = max(rate, min(1.0, (acceptance_length - 1) / shape.drafted))
+                share = max(expected.rates[number], min(1.0, (acceptance_length - 1) / shape.drafted))
                 break_even = max(0.0, 1 + (break_even - 1) / share)
                 yielded, acceptance_length = acceptance_length, max(1.0, 1 + (acceptance_length - 1) / share)
                 coverage = min(1.0, share * acceptance_length / yielded)
@@ -127,15 +114,15 @@ def _predictions(
             plain_steps_per_token=exp(cost - length),
             correction=exp(time - machine - cost + length),
             spread=sqrt(variance) if variance > 0 else 0.0,
-            request_spread=sqrt(spread),
+            request_spread=sqrt(expected.spreads[number]),
             plain_step_s=exp(machine) if expected.is_measured else None,
             acceptance=acceptance,
             coverage=coverage,
             tokens=tokens,
-            prefill_s=prefill_s,
+            prefill_s=prefills[number],
             break_even=break_even,
-            concurrent=concurrent,
-            drafted_per_step=drafts,
+            concurrent=starts[number],
+            drafted_per_step=drafted[number],
         )
 
 

@@ -111,6 +111,21 @@ class Told(NamedTuple):
     """By kind of drafter and position: what the engine was told; empty where it was told nothing."""
 
 
+class Situation(NamedTuple):
+    """What a lane's time was seen in."""
+
+    among: tuple[LaneId, ...]
+    """The lanes that it was chosen among."""
+    kinds: tuple[str, ...]
+    """Of their drafters."""
+    asked: Asked
+    beside: float
+    """Others that were decoded meanwhile."""
+    mean_draft: float | None
+    """Tokens that a request of the batch drafted at each step, on average over all; ``None`` where that is not
+    known."""
+
+
 class Expected(Struct, frozen=True):
     """What is expected of the lanes of one choice for a request; items are in the order of the lanes."""
 
@@ -344,25 +359,26 @@ class TimeModel:
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
         self._note("alike", leaf, 1.0)
         self._tried(lane, among)
-        among = controlled.wide(tuple(among)).ids
-        kinds, asked = tuple(sorted({shape_of(other.strategy).kind for other in among} - {PLAIN})), asked_of(signals)
+        wide = controlled.wide(tuple(among)).ids
+        kinds = tuple(sorted({shape_of(other.strategy).kind for other in wide} - {PLAIN}))
+        situation = Situation(wide, kinds, asked_of(signals), beside, mean_draft)
         if told is not None:
-            more = self._learn_controlled(lane, among, kinds, signals, beside, log(s_per_token), counts, mean_draft)
+            more = self._learn_controlled(lane, situation, signals, log(s_per_token), counts)
             self._learn_factors(lane, leaf, log(s_per_token) + more, counts, told)
             return
-        feeling = self._feeling(lane, kinds, asked, beside)
+        feeling = self._feeling(lane, situation)
         conversation = self._conversation(signals.conversation) if signals.conversation and shape.drafts else None
         if conversation is not None:
             feeling = feeling.of_conversation(conversation)
         time = log(s_per_token)
         self.belief.widen(*feeling.drifting)  # whatever an observation tells of may have changed a little
-        self._widen_unseen(lane, among)
+        self._widen_unseen(lane, wide)
         noise = self.noise
 
         # 1. A plain step shows the machine.
         if not shape.drafts:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
-            self._learn_step(feeling, among, kinds, asked, beside, mean_draft, time, noise)
+            self._learn_step(feeling, situation, time, noise)
             return
 
         # 2. Counts show the length, and then the time shows the rest; else it shows their sum.
@@ -373,15 +389,13 @@ class TimeModel:
             self._note("rates", kin, counts.verification_steps / counts.steps, 1.0)
         if counts and not shape.looks_up:
             alike = [
-                self._feeling(other, kinds, asked, beside)
-                for other in among
-                if counts.by_position and _is_shorter(other, lane)
+                self._feeling(other, situation) for other in wide if counts.by_position and _is_shorter(other, lane)
             ]
             if conversation is not None:
                 alike = [other.of_conversation(conversation) for other in alike]
             self._learn_length(feeling, alike, counts, leaf, shape)
             step, noise = time + counts.length - residual, noise + variance
-            miss, expected = self._learn_step(feeling, among, kinds, asked, beside, mean_draft, step, noise)
+            miss, expected = self._learn_step(feeling, situation, step, noise)
         else:
             miss, expected = self._learn_sum(feeling, time - residual, noise + variance, leaf, shape)
 
@@ -391,15 +405,7 @@ class TimeModel:
         self._note("residuals", (leaf.alike, kin))
 
     def _learn_controlled(
-        self,
-        lane: LaneId,
-        among: Sequence[LaneId],
-        kinds: tuple[str, ...],
-        signals: Signals,
-        beside: float,
-        time: float,
-        counts: Counts | None,
-        mean_draft: float | None,
+        self, lane: LaneId, situation: Situation, signals: Signals, time: float, counts: Counts | None
     ) -> float:
         """Of a lane whose drafts differ from step to step: what each drafter's counts tell of it, and then what the
         mean of steps' times does.
@@ -407,11 +413,11 @@ class TimeModel:
         Returns:
             what is to be added to the logarithm of its time, had all requests of the batch drafted as it did.
         """
-        asked, leaf = asked_of(signals), leaf_of(signals, beside)
+        leaf = leaf_of(signals, situation.beside)
         conversation = self._conversation(signals.conversation) if signals.conversation else None
 
         def feeling_of_part(part: LaneId) -> Feeling:
-            feeling = self._feeling(part, kinds, asked, beside)
+            feeling = self._feeling(part, situation)
             if conversation is None or not part.strategy.drafts:
                 return feeling
             return feeling.of_conversation(conversation)
@@ -439,30 +445,20 @@ class TimeModel:
         if not counts:
             return 0.0
         self._note_idle(lane, {part.strategy.kind for part, _ in shares})
-        of_batch = _of_batch(lane, among, mean_draft)
+        of_batch = _of_batch(lane, situation)
         of_batch = shares if of_batch is None else of_batch
         of_own, of_all = ([feeling_of_part(each.lane) for each in some] for some in (shares, of_batch))
         own_steps = number_of(self.belief, _steps_of(lane), PRIOR.control_step**2)
         self._learn_steps(plain, of_all, of_batch, time + counts.length, self.noise + SMALL, own_steps)
         return self._step_time(plain, of_own, shares) - self._step_time(plain, of_all, of_batch)
 
-    def _learn_step(
-        self,
-        feeling: Feeling,
-        among: Sequence[LaneId],
-        kinds: tuple[str, ...],
-        asked: Asked,
-        beside: float,
-        mean_draft: float | None,
-        value: float,
-        noise: float,
-    ) -> tuple[float, float]:
+    def _learn_step(self, feeling: Feeling, situation: Situation, value: float, noise: float) -> tuple[float, float]:
         """Of a step's time, which is that of the batch; what it was off by, and the variance expected of that."""
-        shares = _of_batch(feeling.lane, among, mean_draft)
+        shares = _of_batch(feeling.lane, situation)
         if shares is None:
             return self._learn_time(feeling, value, noise)
-        plain = self._feeling(controlled.plain(feeling.lane), kinds, asked, beside)
-        parts = [self._feeling(part, kinds, asked, beside) for part, _ in shares]
+        plain = self._feeling(controlled.plain(feeling.lane), situation)
+        parts = [self._feeling(part, situation) for part, _ in shares]
         return self._learn_steps(plain, parts, shares, value, noise)
 
     def _note_idle(self, lane: LaneId, used: Collection[str]) -> None:
@@ -555,9 +551,10 @@ class TimeModel:
         of_plain, *others = (_believed(part.cost, self.belief) for part in (plain, *parts))
         return of_plain, [other - of_plain for other in others]
 
-    def _feeling(self, lane: LaneId, kinds: tuple[str, ...], asked: Asked, beside: float) -> Feeling:
+    def _feeling(self, lane: LaneId, situation: Situation) -> Feeling:
         """What one lane feels of a request; what is new is added to the belief. Remembered as long as the belief's
         unknowns stand where they do."""
+        kinds, asked, beside = situation.kinds, situation.asked, situation.beside
         key = lane, kinds, asked, beside
         feeling = self._feelings.get(key)
         if feeling is None or feeling.kept != self.belief.kept:
@@ -858,10 +855,12 @@ def _is_shorter(other: LaneId, lane: LaneId) -> bool:
     return is_alike and first.drafted < second.drafted
 
 
-def _of_batch(lane: LaneId, among: Sequence[LaneId], mean_draft: float | None) -> list[controlled.StepShare] | None:
+def _of_batch(lane: LaneId, situation: Situation) -> list[controlled.StepShare] | None:
     """Which steps a lane's batch made; ``None`` where that is not known."""
-    heads = controlled.head_lanes(lane, among) if mean_draft is not None else []
-    return controlled.batch_shares(heads, mean_draft) if heads and mean_draft is not None else None
+    if situation.mean_draft is None:
+        return None
+    heads = controlled.head_lanes(lane, situation.among)
+    return controlled.batch_shares(heads, situation.mean_draft) if heads else None
 
 
 def _steps_of(lane: LaneId) -> Name:
