@@ -26,6 +26,8 @@ int main() {
 
     std::deque<common_draft_control> requests;
 
+    double cost_more = 0.0; // of every drafter
+
     std::string command;
     while (std::cin >> command) {
         if (command == "drafter") {
@@ -44,10 +46,13 @@ int main() {
             priors.push_back(prior);
         } else if (command == "begin") {
             control.init(priors, n_max);
+        } else if (command == "behind") {
+            std::cin >> cost_more;
         } else if (command == "choose") {
             std::vector<common_draft_rule::offer> offers(priors.size());
             for (auto & offer : offers) {
                 std::cin >> offer.n_max >> offer.n_match;
+                offer.cost_more = cost_more;
             }
             chosen = control.choose(offers);
             std::printf("%d %d %d %.9g\n", chosen.drafter, chosen.n_draft, chosen.n_limit, control.rate());
@@ -62,7 +67,7 @@ int main() {
             for (auto & request : requests) {
                 int32_t longest;
                 std::cin >> longest;
-                request.look(longest, { 0.0 });
+                request.look(longest, { cost_more });
                 together.push_back(&request);
             }
             common_draft_control::choose_together(together, n_others);
@@ -72,7 +77,12 @@ int main() {
         } else if (command == "decoded") {
             int32_t n;
             std::cin >> n;
-            control.decoded(n);
+            for (int32_t i = 0; i < n; ++i) {
+                control.decoded(1);
+                for (auto & request : requests) {
+                    request.on_step({ 0 }, 0);
+                }
+            }
         } else if (command == "verified" || command == "watched") {
             int32_t drafter, n_draft, n_accepted, n_match;
             std::cin >> drafter >> n_draft >> n_accepted >> n_match;

@@ -141,11 +141,23 @@ COSTS = [1.3, 1.6, 1.9, 2.2]
 """Of steps that draft one to four tokens, where all of a batch do."""
 
 
-def together(ask: Ask, acceptances: Sequence[float], others: int = 0, longest: Sequence[int] = ()) -> list[int]:
-    """How far requests draft that are decoded together, each with one acceptance for all positions."""
+def together(
+    ask: Ask,
+    acceptances: Sequence[float],
+    others: int = 0,
+    longest: Sequence[int] = (),
+    idle: int = 0,
+    behind: float = 0,
+) -> list[int]:
+    """How far requests draft that are decoded together, each with one acceptance for all positions.
+
+    Args:
+        idle: tokens that each has generated without drafts.
+        behind: plain steps that it takes until one can draft.
+    """
     requests = [f"drafter 0 12 4 {listed(COSTS)} {listed([acceptance] * 4)} 0\nrequest" for acceptance in acceptances]
     limits = " ".join(map(str, longest or [4] * len(acceptances)))
-    return list(map(int, ask([*requests, f"together {others} {limits}"])))
+    return list(map(int, ask([*requests, f"decoded {idle}", f"behind {behind}", f"together {others} {limits}"])))
 
 
 def test_requests_that_are_decoded_together_draft_alike(ask: Ask) -> None:
@@ -163,6 +175,25 @@ def test_those_that_can_not_draft_are_waited_for(ask: Ask) -> None:
     assert together(ask, [0.95, 0.95], others=1) == [0, 0]
     assert together(ask, [0.95, 0.95], longest=[4, 0]) == [0, 0]
     assert together(ask, [0.95, 0.95], longest=[4, 2]) == [2, 2]
+
+
+def test_a_drafter_catches_up_where_drafts_save_more_than_that_takes(ask: Ask) -> None:
+    """Within as many tokens as it was idle for: with acceptance 0.9 they save a half of every step."""
+    assert alone(ask, 0.9, idle=200, behind=60) == 4
+    assert alone(ask, 0.9, idle=200, behind=140) == 0
+    assert alone(ask, 0.9, idle=2, behind=60) == 0
+    assert alone(ask, 0.05, idle=200, behind=60) == 0
+    assert together(ask, [0.9, 0.9], idle=200, behind=30) == [4, 4]
+    assert together(ask, [0.9, 0.3], idle=200, behind=10) != [0, 0], "what both save pays for both"
+    assert together(ask, [0.9, 0.9], idle=200, behind=70) == [0, 0], "each waits for the other too"
+    assert together(ask, [0.05, 0.05], idle=200, behind=30) == [0, 0]
+
+
+def alone(ask: Ask, acceptance: float, idle: int, behind: float) -> int:
+    """How far a request drafts that is decoded alone."""
+    drafter = f"drafter 0 12 4 {listed(COSTS)} {listed([acceptance] * 4)} 0"
+    (answer,) = ask([drafter, "begin", f"decoded {idle}", f"behind {behind}", "choose 4 0"])
+    return int(answer.split()[1])
 
 
 def test_nobody_is_together_with_nobody(ask: Ask) -> None:

@@ -363,27 +363,51 @@ def test_both_drafters_take_turns_within_an_answer(start: StartServer, model: Pa
 def test_requests_of_a_batch_draft_alike_where_lengths_are_decoded_apart(
     cache: tuple[str, ...], start: StartServer, model: Path
 ) -> None:
-    """One that hopes for little drafts beside one that hopes for much, and alone hardly tries. Slots that share a cache
-    are decoded in one pass however long their drafts are, and each decides for itself."""
+    """One that hopes for little drafts beside one that hopes for much, and alone drafts one token at most. Slots that
+    share a cache are decoded in one pass however long their drafts are, and each decides for itself."""
     server = start(*with_draft_model(model), "--parallel", "2", *cache)
-    costs = [1.2, 1.5, 1.8, 2.1]
-    much, little = ({"costs": costs, "acceptance": [acceptance], "weight": 1000} for acceptance in (0.99, 0.2))
-
-    def drafted(control: dict[str, Any], tokens: int) -> int:
-        fields: dict[str, Any] = {CONTROL: {"draft-simple": control}, "max_tokens": tokens, "ignore_eos": True}
-        text, timings = server.chat(STORY, **fields)
-        assert text.startswith(free[:40])
-        return int(timings.get("draft_n", 0))
-
+    much, little = ({**SURE, "acceptance": [acceptance]} for acceptance in (0.99, 0.2))
     free = server.chat(STORY, max_tokens=64, ignore_eos=True, **{N_MAX: 0})[0]
-    alone = drafted(little, 32)
-    assert alone <= 6
+
+    def longest_draft(control: dict[str, Any], tokens: int) -> int:
+        text, drafted = drafts(server, control, tokens)
+        assert text.startswith(free[:40])
+        return len(drafted["verified_by_position"])
+
+    assert longest_draft(little, 32) == 1
     with ThreadPoolExecutor(2) as pool:
-        beside = pool.submit(drafted, much, 240)
+        beside = pool.submit(longest_draft, much, 320)
         time.sleep(0.3)
-        together = drafted(little, 32)
-        assert beside.result() > 100
-    assert together <= alone + 3 if cache else together >= alone + 6
+        together = longest_draft(little, 32)
+        assert not beside.done()
+        assert beside.result() == 4
+    assert together == 1 if cache else together >= 3
+
+
+def test_a_request_drafts_again_that_its_batch_kept_from_it(start: StartServer, model: Path) -> None:
+    """A plain request beside it is decoded apart, so drafts don't pay; the draft model does not follow meanwhile."""
+    server = start(*with_draft_model(model), "--parallel", "2")
+    much = {**SURE, "acceptance": [0.99]}
+    with ThreadPoolExecutor(2) as pool:
+        plain = pool.submit(server.chat, STORY, max_tokens=96, ignore_eos=True, **{N_MAX: 0})
+        time.sleep(0.3)
+        kept = drafts(server, much, 32)[1]["drafted"]
+        assert not plain.done()
+        drafted = drafts(server, much, 192)[1]["drafted"]
+        assert plain.done()
+    assert kept <= 12, "its first drafts may be lost"
+    assert drafted > 60
+
+
+SURE = {"costs": [1.15, 1.4, 1.6, 1.75], "weight": 1000}
+"""Of a control whose belief does not move."""
+
+
+def drafts(server: LlamaServer, control: dict[str, Any], tokens: int) -> tuple[str, dict[str, Any]]:
+    """An answer that a draft model drafts for under this control, and its counts."""
+    fields: dict[str, Any] = {CONTROL: {"draft-simple": control}, "max_tokens": tokens, "ignore_eos": True}
+    text, timings = server.chat(STORY, **fields)
+    return text, timings.get("drafters", {}).get("draft-simple", {"drafted": 0, "verified_by_position": []})
 
 
 def test_what_a_control_does_not_name_or_allow_is_not_drafted(start: StartServer, model: Path) -> None:
