@@ -237,6 +237,8 @@ class Abilities(Struct, frozen=True):
     was seen."""
     controls_drafts: bool = False
     """Whether it decides at each step of a request whether to draft, with which of the drafters and how far."""
+    decodes_apart: bool = False
+    """Whether it decodes requests whose drafts have different lengths one after the other, as far as it tells."""
 
     def strategies(self, caps: tuple[int, ...] = ()) -> list[Strategy]:
         """Those worth choosing among: none, and each drafter at each cap that it can reach; by default its longest
@@ -418,6 +420,8 @@ class LaneState(Struct, frozen=True):
     """Whether its engine is a provider's, which is not tried out, and serves where no engine of one's own does."""
     offer: Offer | None = None
     """What its engine offers; ``None`` where all engines are one's own, and serve the same."""
+    needs_alike: bool = False
+    """Whether its engine decodes requests of different lanes one after the other, each at a step's cost for all."""
 
 
 class Prediction(Struct, frozen=True):

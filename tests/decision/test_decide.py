@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.machines import CODE, EDIT, LADDER, NGRAM, PLAIN, START_S, STORY, Machine, forced, taught, teach
 
 from paceline.decision import Knowledge, decide, learn, predict
-from paceline.decision.knowledge import Totals
+from paceline.decision.knowledge import Totals, id_of
 from paceline.decision.tuning import MAX_COMPARED, MEASURED_FIRST
 from paceline.types import Decision, Lane, LaneState, Observation, Outcome, Signals, Strategy, Task
 
@@ -68,6 +68,41 @@ def test_the_best_cap_falls_as_load_rises() -> None:
         caps.append(int(choose(CODE, *lanes, knowledge=knowledge).lane.removeprefix("mtp/")))
     assert caps == sorted(caps, reverse=True)
     assert caps[0] > caps[-1]
+
+
+def test_a_batch_that_different_lanes_would_split_goes_down_one() -> None:
+    """The one that is best for all requests; alone, each goes down its own."""
+    machine = Machine({Task.CODE: 0.9, Task.CREATE: 0.1}, per_drafted=0.1)
+    knowledge = taught(machine, LADDER, [CODE, STORY] * 60, exploration=0.1)
+    alone = [replace(state, needs_alike=True) for state in LADDER]
+    others = [replace(state, running=8 if state is LADDER[0] else 0) for state in LADDER]
+    beside_others = [replace(state, needs_alike=True) for state in others]
+
+    def taken(lanes: list[LaneState]) -> set[str]:
+        return {
+            decide(signals, lanes, knowledge, Random(seed), exploration=0.5).lane
+            for signals in (CODE, STORY)
+            for seed in range(20)
+        }
+
+    assert len(taken(alone)) > 1
+    assert len(taken(others)) > 1
+    (lane,) = taken(beside_others)
+    best = min(LADDER, key=lambda state: foreseen_for_all(knowledge, state))
+    assert lane == best.lane.name
+
+
+def foreseen_for_all(knowledge: Knowledge, state: LaneState) -> float:
+    """Time that one lane was expected to take for all requests so far."""
+    lane_s, _ = knowledge.model_of([id_of(state)]).always[id_of(state).kin]
+    return lane_s
+
+
+def test_a_batch_is_not_held_together_before_anything_is_known() -> None:
+    lanes = [replace(state, needs_alike=True, running=8 if state is LADDER[0] else 0) for state in LADDER]
+    free = [replace(state, needs_alike=False) for state in lanes]
+    for signals in (CODE, EDIT, STORY):
+        assert choose(signals, *lanes).lane == choose(signals, *free).lane
 
 
 def test_load_on_another_device_does_not_count() -> None:

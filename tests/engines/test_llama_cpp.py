@@ -136,6 +136,24 @@ async def test_lanes_are_kinds_of_drafters_and_each_request_brings_costs_and_pri
     assert chosen.headers["x-paceline-lane"] == explained["lane"]
 
 
+@pytest.mark.parametrize("controls", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
+async def test_batches_are_held_together_where_the_server_decodes_lengths_apart_and_nothing_else_does_so(
+    start_engine: StartEngine, start_gateway: StartGateway, apart: bool, controls: bool
+) -> None:
+    fake = await start_engine(Server())
+    fake.props = {"total_slots": 2, "speculative": {"n_max": LOADED, "decodes_apart": apart}}
+    running = await start_gateway(
+        f'[[engine]]\nname = "gpu"\nkind = "llama.cpp"\nurl = "{fake.url}"\nstrategy = "mtp"\n'
+        f"draft_control = {str(controls).lower()}\n"
+    )
+    engine = running.gateway.fleet.engines["gpu"]
+    await until(lambda: engine.is_up)
+    needs = [lane.state("m").needs_alike for lane in engine.lanes()]
+    assert needs == [apart and not controls] * len(needs)
+    assert len(needs) > 1
+
+
 async def test_a_lane_that_serves_in_another_ones_place_gets_a_control_of_its_own(
     start_engine: StartEngine, start_gateway: StartGateway
 ) -> None:

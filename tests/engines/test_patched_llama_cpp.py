@@ -95,6 +95,7 @@ def test_the_server_tells_that_requests_may_choose(ngram: LlamaServer) -> None:
     told = ngram.http.get("/props").json()["speculative"]
     assert told["n_max"] == {"ngram-simple": 12}
     assert set(told["request_fields"]) == {N_MAX, TYPES, MIN_YIELD, CONTROL}
+    assert told["decodes_apart"] is True
 
 
 def test_zero_drafts_nothing_and_minus_one_is_the_servers_own(ngram: LlamaServer) -> None:
@@ -367,6 +368,7 @@ def test_requests_of_a_batch_draft_alike_where_lengths_are_decoded_apart(
     share a cache are decoded in one pass however long their drafts are, and each decides for itself."""
     server = start(*with_draft_model(model), "--parallel", "2", *cache)
     much, little = ({**SURE, "acceptance": [acceptance]} for acceptance in (0.99, 0.2))
+    assert server.http.get("/props").json()["speculative"]["decodes_apart"] is not bool(cache)
     free = server.chat(STORY, max_tokens=64, ignore_eos=True, **{N_MAX: 0})[0]
 
     def longest_draft(control: dict[str, Any], tokens: int) -> int:

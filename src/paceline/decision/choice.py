@@ -17,6 +17,9 @@ class Rank(Struct, frozen=True, order=True):
     one step that decodes two requests costs less than two steps."""
     lacks_turn: bool
     """Of those where it would wait, the engine that has the turn now goes first."""
+    is_apart: bool
+    """Where an engine decodes requests of different lanes one after the other, all that are decoded together go down
+    one of its lanes."""
     cost: float
     """As in :class:`Choice`."""
     in_flight: int

@@ -1,7 +1,7 @@
 """Signals and lanes -> what each lane will take, with its uncertainty."""
 
 from collections.abc import Iterator, Sequence
-from math import exp, sqrt
+from math import exp, inf, sqrt
 
 from msgspec import Struct
 
@@ -26,10 +26,18 @@ class Foreseen(Struct, frozen=True):
     model: TimeModel
     ids: list[LaneId]
     expected: Expected
+    beside: list[float]
+    """Others that are decoded meanwhile."""
     predictions: dict[str, Prediction]
     """By lane."""
     parts: Parts | None
     """What they are made of, where some of them are controlled."""
+
+    def of_all(self, number: int) -> float:
+        """Time that the lane with this number would have taken for all requests, over what those took that served
+        them, as far as was predicted; infinite before anything is known of that."""
+        lane_s, taken_s = self.model.always.get(self.ids[number].kin, (0.0, 0.0))
+        return lane_s / taken_s if taken_s > 0 else inf
 
     def control(self, number: int, signals: Signals) -> DraftControl | None:
         """What the control of the lane with this number starts from; ``None`` where it has none."""
@@ -78,7 +86,7 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         drafted = [_drafted_per_step(knowledge, lane, others) for lane, others in zip(ids, beside, strict=True)]
     predictions = _predictions(ids, expected, tokens, prefills, starts, drafted)
     by_name = {state.lane.name: prediction for state, prediction in zip(lanes, predictions, strict=True)}
-    return Foreseen(knowledge, model, ids, expected, by_name, parts)
+    return Foreseen(knowledge, model, ids, expected, beside, by_name, parts)
 
 
 def _predictions(

@@ -155,12 +155,14 @@ class LlamaCpp:
         if not drafting.drafted or (await _tried(client, model, {N_MAX: 0})).drafted:
             as_seen = None if strategy.drafts else Strategy(kind_of(loaded[0]))
             return Abilities(not_when_drafting=lost, as_seen=as_seen)
-        longest = await _longest_drafts(client)
+        told = await _told(client)
+        longest = _longest_drafts(told)
         drafters = [
             Drafter(kind_of(name), name, longest.get(name) or strategy.n_max or DEFAULT_N_MAX) for name in loaded
         ]
         controls = settings.draft_control and await _controls(client, model, loaded)
-        return Abilities(tuple(drafters), lost, controls_drafts=controls)
+        apart = told.get("decodes_apart") is True
+        return Abilities(tuple(drafters), lost, controls_drafts=controls, decodes_apart=apart)
 
     def prepare(self, request: Request, strategy: Strategy, abilities: Abilities, control: DraftControl) -> bytes:
         if not abilities.drafters or not request.fields.keys().isdisjoint((N_MAX, TYPES, CONTROL)):
@@ -301,10 +303,15 @@ def _loaded(models: dict[str, dict[str, Any]]) -> str | None:
     return None
 
 
-async def _longest_drafts(client: Client) -> dict[str, int]:
-    """By the server's names of its drafters, where it tells."""
+async def _told(client: Client) -> dict[str, Any]:
+    """What the server tells of its drafters and how it decodes with them; nothing where it has not our patch."""
     speculative = (await _props(client)).get("speculative")
-    longest = speculative.get("n_max") if isinstance(speculative, dict) else None
+    return speculative if isinstance(speculative, dict) else {}
+
+
+def _longest_drafts(told: dict[str, Any]) -> dict[str, int]:
+    """By the server's names of its drafters, where it tells."""
+    longest = told.get("n_max")
     return (
         {name: value for name, value in longest.items() if isinstance(value, int)} if isinstance(longest, dict) else {}
     )

@@ -256,6 +256,7 @@ class LaneHandle:
         """As it is now for a request that is for ``model``, as :meth:`EngineHandle.identity` takes it."""
         engine, device, is_up = self.engine, self.engine.device, self.is_up
         fingerprint, model_hash = engine.identity(model)
+        abilities = engine.supervisor.abilities
         return LaneState(
             self.lane,
             fingerprint=fingerprint,
@@ -265,11 +266,12 @@ class LaneHandle:
             is_up=is_up,
             running=self.running,
             waiting=self.waiting,
-            cannot_keep=engine.supervisor.abilities.not_when_drafting if self.lane.strategy.drafts else frozenset(),
+            cannot_keep=abilities.not_when_drafting if self.lane.strategy.drafts else frozenset(),
             can_join=not device.takes_turns or device.can_start(engine.name, engine.slots),
             has_turn=not device.takes_turns or device.holder in (engine.name, None),
             drafted_token_cost=engine.settings.drafted_token_cost,
             is_cloud=engine.settings.is_cloud,
+            needs_alike=abilities.decodes_apart and not abilities.controls_drafts,
         )
 
 
