@@ -2,11 +2,12 @@
 that are learned by name."""
 
 from collections.abc import Iterable, Iterator
-from math import exp, log, log2
+from math import exp, log
 
 from msgspec import Struct
 
 from paceline.decision.changes import Recent
+from paceline.decision.load import load_of
 from paceline.decision.tuning import ANSWER_TOKENS, LENGTH_FADING, LENGTH_WEIGHT, PREFILL_S_PER_TOKEN
 from paceline.types import Signals, Strategy
 
@@ -112,7 +113,7 @@ def prefill_key(model: str) -> Key:
 def drafted_key(fingerprint: str, strategy: Strategy, beside: float) -> Key:
     """What drafts of an engine that decides at each step are known by: that, its drafters, and how many others are
     decoded, doubled each time."""
-    return ("drafted", fingerprint, strategy.kind, str(round(log2(1 + beside))))
+    return ("drafted", fingerprint, strategy.kind, str(load_of(beside)))
 
 
 def drafted_per_step(means: Means, fingerprint: str, strategy: Strategy, beside: float) -> float | None:

@@ -1,7 +1,7 @@
 """Predictions -> a lane."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from math import isfinite, log
+from math import log
 from operator import attrgetter
 from random import Random
 
@@ -83,7 +83,6 @@ def decide(
 
 def _ranked(lanes: Sequence[LaneState], foreseen: Foreseen, load: Load) -> list[Choice]:
     choices = []
-    apart = _apart(lanes, foreseen)
     for number, (state, shape) in enumerate(zip(lanes, foreseen.expected.shapes, strict=True)):
         prediction = foreseen.predictions[state.lane.name]
         plain_step_s = prediction.plain_step_s or 1.0
@@ -94,7 +93,7 @@ def _ranked(lanes: Sequence[LaneState], foreseen: Foreseen, load: Load) -> list[
             is_crowded=takes_turns and shape.drafts and load.in_flight(state) > MAX_CONCURRENT_TURNS,
             must_wait=takes_turns and not state.can_join,
             lacks_turn=takes_turns and not state.has_turn,
-            is_apart=number in apart,
+            is_apart=number in foreseen.apart,
             cost=cost,
             in_flight=state.running + state.waiting,
         )
@@ -104,17 +103,6 @@ def _ranked(lanes: Sequence[LaneState], foreseen: Foreseen, load: Load) -> list[
 
 
 _rank = attrgetter("rank")
-
-
-def _apart(lanes: Sequence[LaneState], foreseen: Foreseen) -> Collection[int]:
-    """Numbers of the lanes that would split the batches of their engine: of those on an engine that decodes different
-    lanes one after the other, all but the one that is best for all requests, while others are decoded."""
-    engines: dict[str, dict[int, float]] = {}
-    for number, (state, beside) in enumerate(zip(lanes, foreseen.beside, strict=True)):
-        if state.needs_alike and beside >= 1:
-            engines.setdefault(state.lane.engine, {})[number] = foreseen.of_all(number)
-    best = {min(ratios, key=ratios.__getitem__): ratios for ratios in engines.values()}
-    return [each for number, ratios in best.items() if isfinite(ratios[number]) for each in ratios if each != number]
 
 
 # Trying others
@@ -198,9 +186,13 @@ def _candidates(best: Choice, others: Sequence[Choice], foreseen: Foreseen) -> I
 def _contenders(foreseen: Foreseen) -> Collection[int]:
     """Numbers of the lanes that may be the best one if it had to serve all requests; none before something is known of
     that."""
-    ratios = [foreseen.of_all(number) for number in range(len(foreseen.ids))]
-    least = min(ratios)
-    return [number for number, ratio in enumerate(ratios) if ratio <= NEARLY_BEST * least and isfinite(ratio)]
+    ratios: dict[int, float] = {}
+    for number, lane in enumerate(foreseen.ids):
+        lane_s, taken_s = foreseen.model.always.get(lane.kin, (0.0, 0.0))
+        if taken_s > 0:
+            ratios[number] = lane_s / taken_s
+    least = min(ratios.values(), default=0.0)
+    return [number for number, ratio in ratios.items() if ratio <= NEARLY_BEST * least]
 
 
 def _drawn(ranked: Sequence[Choice], propensities: Mapping[str, float], rng: Random) -> Choice:

@@ -1,9 +1,19 @@
 """What goes on on the devices at the moment of a decision."""
 
 from collections.abc import Sequence
+from math import log2
 
 from paceline.decision.tuning import LOAD_FADING, LOAD_WEIGHT
 from paceline.types import LaneState
+
+
+def load_of(beside: float) -> int:
+    """How many are decoded together, doubled each time.
+
+    Args:
+        beside: others.
+    """
+    return round(log2(1 + beside))
 
 
 class Forecast:

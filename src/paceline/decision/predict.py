@@ -1,11 +1,12 @@
 """Signals and lanes -> what each lane will take, with its uncertainty."""
 
 from collections.abc import Iterator, Sequence
-from math import exp, inf, sqrt
+from math import exp, sqrt
 
 from msgspec import Struct
 
 from paceline.decision import best_of_parts
+from paceline.decision.alike import apart
 from paceline.decision.answers import answer_tokens, drafted_per_step, prefill_s_per_token
 from paceline.decision.best_of_parts import Parts, parts_of
 from paceline.decision.control import control_of
@@ -26,18 +27,12 @@ class Foreseen(Struct, frozen=True):
     model: TimeModel
     ids: list[LaneId]
     expected: Expected
-    beside: list[float]
-    """Others that are decoded meanwhile."""
+    apart: frozenset[int]
+    """Numbers of the lanes that would split the batch that the request joins (``alike.py``)."""
     predictions: dict[str, Prediction]
     """By lane."""
     parts: Parts | None
     """What they are made of, where some of them are controlled."""
-
-    def of_all(self, number: int) -> float:
-        """Time that the lane with this number would have taken for all requests, over what those took that served
-        them, as far as was predicted; infinite before anything is known of that."""
-        lane_s, taken_s = self.model.always.get(self.ids[number].kin, (0.0, 0.0))
-        return lane_s / taken_s if taken_s > 0 else inf
 
     def control(self, number: int, signals: Signals) -> DraftControl | None:
         """What the control of the lane with this number starts from; ``None`` where it has none."""
@@ -83,10 +78,11 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = _prefills(knowledge, ids, signals)
+        split = apart(model, lanes, ids, beside)
         drafted = [_drafted_per_step(knowledge, lane, others) for lane, others in zip(ids, beside, strict=True)]
     predictions = _predictions(ids, expected, tokens, prefills, starts, drafted)
     by_name = {state.lane.name: prediction for state, prediction in zip(lanes, predictions, strict=True)}
-    return Foreseen(knowledge, model, ids, expected, beside, by_name, parts)
+    return Foreseen(knowledge, model, ids, expected, split, by_name, parts)
 
 
 def _predictions(

@@ -18,6 +18,7 @@ group that is new starts from what the others know. An engine that counts gives 
 the time without it; one that counts by position gives the lengths of all shorter lanes, too; another gives their sum.
 """
 
+from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log, sqrt
 from typing import NamedTuple, TypeAlias
@@ -50,6 +51,7 @@ from paceline.decision.groups import (
     changing_group,
     leaf_of,
 )
+from paceline.decision.load import load_of
 from paceline.decision.shapes import PLAIN, Shape, draft_length, looks_up, shape_of
 from paceline.decision.tuning import (
     ALWAYS_FADING,
@@ -65,6 +67,7 @@ from paceline.decision.tuning import (
     MAX_MISS,
     MAX_UNKNOWNS,
     PRIOR,
+    RECENT_REQUESTS,
     SHARED_JUMP,
 )
 from paceline.types import DraftCounts, Signals, Task
@@ -193,6 +196,10 @@ class TimeModel:
         by the predictions."""
         self.seen = 0
         """Outcomes."""
+        self.recent: deque[Signals] = deque(maxlen=RECENT_REQUESTS)
+        """The latest requests. Not stored: it begins anew with the program."""
+        self.plain_under: dict[int, int] = {}
+        """After how many outcomes a plain step was last seen, by load (:func:`load_of`). Not stored either."""
         self.at_s = 0.0
         """When the latest was, in seconds since 1970."""
         self.untold: Untold | None = None
@@ -356,6 +363,7 @@ class TimeModel:
             told: where the lane is controlled, what was expected.
         """
         shape, leaf, kin = shape_of(lane.strategy), leaf_of(signals, beside), lane.kin
+        self.recent.append(signals)
         self.alike[leaf] = self.alike.get(leaf, 0) + 1
         self._note("alike", leaf, 1.0)
         self._tried(lane, among)
@@ -378,6 +386,7 @@ class TimeModel:
         # 1. A plain step shows the machine.
         if not shape.drafts:
             self.unseen[leaf[:3]] = self.unseen.get(leaf[:3], 0.0) + 1
+            self.plain_under[load_of(beside)] = self.seen
             self._learn_step(feeling, situation, time, noise)
             return
 

@@ -323,6 +323,11 @@ NEARLY_BEST = 1.02
 """Lanes that would take so many times as long may be the best static one as well. Source: docs/decisions/0011."""
 ALWAYS_FADING = 0.999
 """What is left, after each request, of what static policies would have taken."""
+RECENT_REQUESTS = 16
+"""By which it is judged which lane is best for all that are decoded together."""
+PLAIN_AGAIN = 200
+"""Outcomes after which plain steps are measured again under a load, where all that are decoded together go down one
+lane."""
 MEASURED_FIRST = 3
 """Outcomes within which the plain lane is to be measured: every other lane's cost is told over its."""
 MAX_EXPLORED = 0.5
