@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from paceline.decision.best_of_parts import foreseen
 from paceline.decision.feeling import LaneId
 from paceline.decision.load import load_of
 from paceline.decision.time_model import TimeModel
@@ -46,7 +47,7 @@ def _others(model: TimeModel, numbers: Sequence[int], ids: Sequence[LaneId], bes
         yield from (number for place, number in enumerate(numbers) if place != plain)
         return
     alike = [2.0**load - 1] * len(ids)
-    expected = [model.expected(ids, signals, alike) for signals in model.recent]
+    expected = [foreseen(model, ids, signals, alike)[0] for signals in model.recent]
     times = np.exp([each.times for each in expected]).sum(axis=0)
     covariance = np.mean([np.array(each.covariance)[: len(ids), : len(ids)] for each in expected], axis=0)
     with_best = covariance[:, times.argmin()]

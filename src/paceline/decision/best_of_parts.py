@@ -45,6 +45,20 @@ def parts_of(model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: 
     return Parts(spread, of_parts, model.expected(spread.ids, signals, of_parts))
 
 
+def foreseen(
+    model: TimeModel, ids: Sequence[LaneId], signals: Signals, beside: Sequence[float]
+) -> tuple[Expected, Parts | None]:
+    """What is expected of lanes; and what they are made of, where some of them are controlled.
+
+    Args:
+        beside: for each lane, others that are decoded meanwhile.
+    """
+    if not any(lane.strategy.among for lane in ids):
+        return model.expected(ids, signals, beside), None
+    parts = parts_of(model, ids, signals, beside)
+    return expected(model, ids, parts), parts
+
+
 def expected(model: TimeModel, ids: Sequence[LaneId], parts: Parts) -> Expected:
     """As :meth:`TimeModel.expected`, of lanes of which some are controlled."""
     spread, seen = parts.wide, parts.expected

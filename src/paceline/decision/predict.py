@@ -8,7 +8,7 @@ from msgspec import Struct
 from paceline.decision import best_of_parts
 from paceline.decision.alike import apart
 from paceline.decision.answers import answer_tokens, drafted_per_step, prefill_s_per_token
-from paceline.decision.best_of_parts import Parts, parts_of
+from paceline.decision.best_of_parts import Parts
 from paceline.decision.control import control_of
 from paceline.decision.drafting import acceptance_of
 from paceline.decision.feeling import LaneId
@@ -69,12 +69,7 @@ def foresee(signals: Signals, lanes: Sequence[LaneState], knowledge: Knowledge, 
                 forecast = knowledge.forecasts.get(lane.model)
                 known[lane.model, start] = forecast.of(start) if forecast else float(start)
         beside = [known[lane.model, start] for lane, start in zip(ids, starts, strict=True)]
-        parts = None
-        if any(lane.strategy.among for lane in ids):
-            parts = parts_of(model, ids, signals, beside)
-            expected = best_of_parts.expected(model, ids, parts)
-        else:
-            expected = model.expected(ids, signals, beside)
+        expected, parts = best_of_parts.foreseen(model, ids, signals, beside)
         # The answer is the same whichever lane makes it; so the first one's model stands for all.
         tokens = answer_tokens(knowledge.means, ids[0].model, signals)
         prefills = _prefills(knowledge, ids, signals)
