@@ -14,7 +14,7 @@ from paceline.decision.best_of_parts import foreseen
 from paceline.decision.feeling import LaneId
 from paceline.decision.load import load_of
 from paceline.decision.time_model import TimeModel
-from paceline.decision.tuning import MEASURED_FIRST, PLAIN_AGAIN
+from paceline.decision.tuning import MEASURED_FIRST, PLAIN_AGAIN, WORTH_A_CHANGE
 from paceline.types import LaneState
 
 
@@ -33,12 +33,21 @@ def apart(
     return frozenset(
         number
         for numbers in engines.values()
-        for number in _others(model, numbers, [ids[number] for number in numbers], beside[numbers[0]])
+        for number in _others(
+            model,
+            numbers,
+            [ids[number] for number in numbers],
+            beside[numbers[0]],
+            [lanes[number].running for number in numbers],
+        )
     )
 
 
-def _others(model: TimeModel, numbers: Sequence[int], ids: Sequence[LaneId], beside: float) -> Iterator[int]:
-    """All but the number of the best lane; none before enough is known."""
+def _others(
+    model: TimeModel, numbers: Sequence[int], ids: Sequence[LaneId], beside: float, running: Sequence[int]
+) -> Iterator[int]:
+    """All but the number of the best lane; none before enough is known. The lane that most are decoded on now is the
+    best one, unless another is by far: most lanes are nearly as good, and a change splits a batch."""
     if model.seen < MEASURED_FIRST or not model.recent:
         return
     load = load_of(beside)  # the same for all of a batch, though each of them met another number of others
@@ -52,5 +61,8 @@ def _others(model: TimeModel, numbers: Sequence[int], ids: Sequence[LaneId], bes
     covariance = np.mean([np.array(each.covariance)[: len(ids), : len(ids)] for each in expected], axis=0)
     with_best = covariance[:, times.argmin()]
     variances = covariance.diagonal() + with_best[times.argmin()] - 2 * with_best
-    best = int((times * np.exp(-np.sqrt(np.maximum(0.0, variances)))).argmin())
+    times *= np.exp(-np.sqrt(np.maximum(0.0, variances)))
+    best, current = int(times.argmin()), running.index(max(running))
+    if running[current] and times[current] < WORTH_A_CHANGE * times[best]:
+        best = current
     yield from (number for place, number in enumerate(numbers) if place != best)

@@ -325,6 +325,8 @@ ALWAYS_FADING = 0.999
 """What is left, after each request, of what static policies would have taken."""
 RECENT_REQUESTS = 16
 """By which it is judged which lane is best for all that are decoded together."""
+WORTH_A_CHANGE = 1.15
+"""Times as long as the best lane that the lane of a batch may take before the next requests of the batch leave it."""
 PLAIN_AGAIN = 200
 """Outcomes after which plain steps are measured again under a load, where all that are decoded together go down one
 lane."""

@@ -65,6 +65,8 @@ class Plan(Struct, frozen=True, kw_only=True):
             return NO_CONTROL
         prediction = self.prediction(lane)
         break_even = prediction.break_even if prediction else None
-        if not break_even or break_even <= 1:
+        if not prediction or not break_even or break_even <= 1:
             return NO_CONTROL
+        if prediction.concurrent and lane.engine.supervisor.abilities.decodes_apart:
+            return NO_CONTROL  # a pause of one request alone makes all of its batch wait
         return DraftControl(min_yield=1 + MIN_GAIN_SHARE * (break_even - 1))
