@@ -107,6 +107,23 @@ def test_a_batch_tries_together_what_it_is_unsure_of(alone: float, beside_others
     assert set(taken[-20:]) <= best
 
 
+def test_a_batch_stays_on_a_lane_that_is_nearly_as_good() -> None:
+    machine = Machine({Task.CODE: 0.9}, per_drafted=0.1)
+    knowledge = taught(machine, LADDER, [CODE] * 100, exploration=0.1)
+
+    def beside(used: LaneState) -> Decision:
+        lanes = [replace(state, needs_alike=True, running=4 if state is used else 0) for state in LADDER]
+        plain_step = replace(machine.answer(CODE, LADDER[0].lane), concurrent=4.0)  # under every load it is seen first
+        learn(knowledge, CODE, choose(CODE, *lanes, knowledge=knowledge), plain_step)
+        return choose(CODE, *lanes, knowledge=knowledge)
+
+    by_time = sorted(predict(CODE, LADDER, knowledge).items(), key=lambda each: each[1].relative)
+    best, second = (next(state for state in LADDER if state.lane.name == name) for name, _ in by_time[:2])
+    assert beside(best).lane == best.lane.name
+    assert beside(second).lane == second.lane.name
+    assert beside(LADDER[0]).lane not in ("mtp/0", "mtp/1")
+
+
 def test_a_batch_is_not_held_together_before_anything_is_known() -> None:
     lanes = [replace(state, needs_alike=True, running=8 if state is LADDER[0] else 0) for state in LADDER]
     free = [replace(state, needs_alike=False) for state in lanes]
