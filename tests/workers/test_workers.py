@@ -451,14 +451,16 @@ async def test_workers_learn_as_one_and_it_is_kept(start_engine: StartEngine, tm
 
     async with two_workers(tmp_path, lane("plain", engine.url)) as workers:
         by_worker = await ask_by_each(workers, 10)
-        assert len(by_worker) == 2
-        await all_know(workers, 10)
+        while len(by_worker) < 2:  # which one takes a connection is left to the kernel's dice
+            by_worker += await ask_by_each(workers, 1)
+        number = by_worker.total()
+        await all_know(workers, number)
         os.kill(workers.pids[0], signal.SIGKILL)
         await until(lambda: "another one is started" in workers.said)
-        await all_know(workers, 10)
+        await all_know(workers, number)
         await ask_by_each(workers, 2)
     async with two_workers(tmp_path, lane("plain", engine.url)) as again:
-        await all_know(again, 12)
+        await all_know(again, number + 2)
 
 
 async def test_an_address_that_is_taken_is_said_once(tmp_path: Path) -> None:
