@@ -121,7 +121,7 @@ async def test_whichever_worker_is_asked_tells_of_all(start_engine: StartEngine,
     engine = await start_engine()
     sharing = f'[sharing]\nstore = "{tmp_path / "store"}"\ninterval_s = 0.1\n'
     async with two_workers(tmp_path, lane("plain", engine.url) + sharing) as workers:
-        clients = [workers.client() for _ in range(8)]  # which keep their connections
+        clients = [workers.client() for _ in range(16)]  # which keep their connections
         answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=CHAT) for client in clients))
         by_worker = Counter(workers.worker_of(answer) for answer in answers)
         assert len(by_worker) == 2, "both have a part of them"
@@ -131,24 +131,24 @@ async def test_whichever_worker_is_asked_tells_of_all(start_engine: StartEngine,
                 told = [(await client.get("/paceline/lanes")).json()["sharing"] for client in clients]
                 shared = {each["origin"]: (each["told"], each["learned"]) for each in told}
         for client in clients:
-            assert (await client.get("/paceline/requests")).json()["last"] == 8
+            assert (await client.get("/paceline/requests")).json()["last"] == 16
             lanes = (await client.get("/paceline/lanes")).json()
-            assert lanes["log"]["written"] + lanes["log"]["waiting"] == 8
+            assert lanes["log"]["written"] + lanes["log"]["waiting"] == 16
             text = (await client.get("/metrics")).text
-            assert 'paceline_requests_total{lane="plain",status="200",task="chat"} 8.0' in text
-            assert 'paceline_request_duration_seconds_count{lane="plain"} 8.0' in text
+            assert 'paceline_requests_total{lane="plain",status="200",task="chat"} 16.0' in text
+            assert 'paceline_request_duration_seconds_count{lane="plain"} 16.0' in text
             await client.aclose()
-        numbers = [one["number"] for one in (await workers.get("/paceline/requests?after=5"))["requests"]]
-        assert numbers == [6, 7, 8]
-        for number in range(1, 9):
+        numbers = [one["number"] for one in (await workers.get("/paceline/requests?after=13"))["requests"]]
+        assert numbers == [14, 15, 16]
+        for number in range(1, 17):
             one = await workers.get(f"/paceline/requests/{number}")
             assert (one["number"], list(one["predictions"])) == (number, ["plain"])
         async with workers.client() as client:
-            assert (await client.get("/paceline/requests/9")).status_code == 404
+            assert (await client.get("/paceline/requests/17")).status_code == 404
         await asyncio.sleep(1)  # in which the log is written
-        assert (await workers.get("/paceline/history?range_s=900"))["total"]["requests"] == 8
+        assert (await workers.get("/paceline/history?range_s=900"))["total"]["requests"] == 16
     with closing(sqlite3.connect(tmp_path / "paceline" / "requests.sqlite")) as log:
-        assert log.execute("SELECT count(*) FROM requests").fetchone() == (8,)
+        assert log.execute("SELECT count(*) FROM requests").fetchone() == (16,)
 
 
 async def test_connections_are_shared_out(start_engine: StartEngine, tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ async def test_a_worker_that_is_killed_takes_its_own_answers_along_and_no_others
                         return pid, False
 
         before = await workers.requests_counted()
-        streams = [asyncio.create_task(stream()) for _ in range(8)]
-        await until(lambda: len(known) == 8)
+        streams = [asyncio.create_task(stream()) for _ in range(16)]
+        await until(lambda: len(known) == 16)
         killed, spared = workers.pids
         os.kill(killed, signal.SIGKILL)
         await ask_by_each(workers, 5)  # at once
