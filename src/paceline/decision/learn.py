@@ -5,7 +5,7 @@ from math import isfinite
 from msgspec.structs import replace
 
 from paceline.decision.answers import answer_keys, drafted_key, prefill_key
-from paceline.decision.best_of_parts import expected, parts_of
+from paceline.decision.best_of_parts import foreseen
 from paceline.decision.faults import drafts_of
 from paceline.decision.feeling import LaneId
 from paceline.decision.knowledge import Knowledge, Served, Totals
@@ -108,8 +108,7 @@ def _told(
     model: TimeModel, signals: Signals, decision: Decision, lane: LaneId, among: list[LaneId], beside: float
 ) -> Told:
     """What was expected of a controlled lane that served, under the load that there was."""
-    parts, number = parts_of(model, among, signals, [beside] * len(among)), among.index(lane)
-    seen = expected(model, among, parts)
+    (seen, _), number = foreseen(model, among, signals, [beside] * len(among)), among.index(lane)
     control = decision.control if _id(decision.predictions[decision.lane]) == lane else None
     return Told(
         time=seen.times[number] - seen.spreads[number] / 2,
