@@ -1,6 +1,6 @@
 """The finding at the size people run: does choosing by request pay, and does the engine's own control add to it?
 
-    python -m benchmarks.real_size [--shape 0.4b-f16] [--concurrency 1 4 16] [--rounds N] [--json FILE]
+    python -m benchmarks.real_size [--shape 0.4b-f16] [--concurrency 1 4 16] [--rounds N] [--answers FILE] [--json FILE]
     python -m benchmarks.real_size --show FILE [FILE ...]
 
 A model of a real shape with random weights and a layer for multi-token prediction runs in the server that ``paceline
@@ -9,6 +9,11 @@ accepts by dice, and every step costs what it costs. The mix goes down every way
 round: plain; drafts of at most 1, 2, 4 and 6 tokens; always on, under the engine's control; routed by a gateway
 without that control; routed by one with it. The oracle takes for each request the best of the static ways in
 hindsight. Both gateways start knowing nothing, and learn from other requests of the same tasks first.
+
+Text of random weights repeats nothing, so a lookup can't be loaded beside the MTP layer. With ``--answers``, the
+requests are recorded turns (as ``benchmarks.lookups.turns`` reads them), and the server generates their answers in
+place of what it samples. A lookup of at most 2, 4 and 8 tokens then drafts what it would have drafted for such an
+answer, beside drafts of the MTP layer of as many.
 
 Take an idle machine: two threads of an engine that share a processor with anything else are many times slower.
 """
@@ -26,7 +31,7 @@ from benchmarks.real_size.random_model import hollow
 from benchmarks.real_size.serving import serving
 from benchmarks.real_size.shapes import SHAPES
 from benchmarks.real_size.show import show, show_files
-from benchmarks.real_size.tasks import mix
+from benchmarks.real_size.tasks import mix, recorded_mix
 from paceline.engines.bundled_model import bundled_model
 from paceline.paths import cache_directory
 
@@ -42,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--answers", type=Path, help="recorded turns to ask instead of prompts of our own")
     parser.add_argument("--json", type=Path, help="add every sample to this file, one a line")
     parser.add_argument("--show", type=Path, nargs="+", help="measure nothing: show what such files hold, together")
     options = parser.parse_args()
@@ -49,8 +55,12 @@ def main() -> None:
         show_files(options.show)
         return
     program = options.server or built_server()
-    taught = mix(options.teaching, options.prompts, options.seed)
-    asked = mix(options.prompts, 0, options.seed)
+    if options.answers:
+        taught = recorded_mix(options.answers, options.teaching, half=0, seed=options.seed)
+        asked = recorded_mix(options.answers, options.prompts, half=1, seed=options.seed)
+    else:
+        taught = mix(options.teaching, options.prompts, options.seed)
+        asked = mix(options.prompts, 0, options.seed)
     flags = [word for flag in options.flag for word in flag.split("=", 1)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -59,7 +69,7 @@ def main() -> None:
         print(f"{options.shape}: {model.stat().st_size / 2**30:.2f} GiB", file=sys.stderr)
         for concurrency in options.concurrency:
             samples = []
-            with serving(program, model, flags, folder, max(options.concurrency)) as ways:
+            with serving(program, model, flags, folder, max(options.concurrency), bool(options.answers)) as ways:
                 for of_round in measure(ways, taught, asked, concurrency, options.rounds, options.tokens):
                     samples += of_round
                     if options.json:

@@ -26,10 +26,10 @@ class Way(Struct, frozen=True):
     lane: str = ""
     """Empty where the gateway chooses."""
 
-    @property
-    def is_static(self) -> bool:
-        """Whether it is one of those that the oracle chooses among: the same setting for all, without control."""
-        return self.name == PLAIN or self.name.startswith("mtp-")
+
+def is_static(way: str) -> bool:
+    """Whether it is one of those that the oracle chooses among: the same setting for all, without control."""
+    return way == PLAIN or way.rpartition("-")[2].isdigit()
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -97,14 +97,14 @@ def _sample(
     client: httpx2.Client, way: Way, asked: Asked, number: int, round_number: int, concurrency: int, tokens: int
 ) -> Sample:
     body = {
-        "messages": [{"role": "user", "content": asked.text}],
+        "messages": asked.messages,
         "max_tokens": tokens,
         "ignore_eos": True,
         "temperature": 0,
         "seed": number + 1000 * round_number + 1,  # of the dice, the same for each way
         "prompt_cache_key": f"{round_number}-{number}",  # a conversation of its own
         "speculative.synthetic": {DRAFTER: asked.acceptance},
-    }
+    } | ({"speculative.synthetic_text": asked.answer} if asked.answer else {})
     headers = {"content-type": "application/json"} | ({"x-paceline-lane": way.lane} if way.lane else {})
     answer = client.post(f"{way.url}/v1/chat/completions", content=json.dumps(body), headers=headers)
     answer.raise_for_status()

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.real_size.measure import PLAIN, ROUTED, ROUTED_WITH_CONTROL, Sample
+from benchmarks.real_size.measure import PLAIN, ROUTED, ROUTED_WITH_CONTROL, Sample, is_static
 
 RESAMPLES = 2000
 """Of the requests, for an interval."""
@@ -38,7 +38,7 @@ def show_files(files: Sequence[Path]) -> None:
 def show(samples: Sequence[Sample], concurrency: int, ways: Sequence[str]) -> None:
     """Tables of one concurrency."""
     times = {way: seconds_per_token(samples, way) for way in ways}
-    static = [way for way in ways if way == PLAIN or way.startswith("mtp-")]
+    static = [way for way in ways if is_static(way)]
     tasks = dict(sorted({sample.number: sample.task for sample in samples}.items()))
     times["oracle"] = {number: min(times[way][number] for way in static) for number in tasks}
     columns = [*ways, "oracle"]

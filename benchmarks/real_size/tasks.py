@@ -1,11 +1,15 @@
-"""What is asked, and how much of a draft for it is accepted: prompts of our own, acceptances as they were published."""
+"""What is asked, and how much of a draft for it is accepted, as it was published; prompts of our own, or recorded
+requests with their answers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from training.task_model.prompts import one_of_each_instruction
 
+from benchmarks.lookups.turns import RecordedTurn, read
 from benchmarks.worlds.published import Floats, acceptance_by_position, request_spread, shifted, with_share
 
 LONGEST = 6
@@ -41,13 +45,32 @@ ACCEPTED: Mapping[str, Accepted] = {
 }
 
 
+EDIT = "edit"
+"""What recorded chats of aider are: of what MTP layers draft for them, as much is accepted as for other code."""
+CATEGORIES = {
+    "coding": "code",
+    "extraction": "extract",
+    "math": "math",
+    "reasoning": "math",
+    "writing": "create",
+    "roleplay": "create",
+    "stem": "answer",
+    "humanities": "answer",
+}
+"""Of MT-Bench, which end the names of its conversations."""
+LONGEST_CONTEXT, SHORTEST_ANSWER = 6000, 400
+"""Of recorded turns, in characters: two cores take long for prompts."""
+
+
 class Asked(Struct, frozen=True):
     """One request of the mix."""
 
     task: str
-    text: str
+    messages: Sequence[Mapping[str, Any]]
     acceptance: tuple[float, ...]
     """By position, given that the tokens before it were accepted."""
+    answer: str = ""
+    """What is generated; empty: whatever comes."""
 
 
 def usual_acceptance() -> dict[str, Floats]:
@@ -66,6 +89,48 @@ def mix(per_task: int, first: int, seed: int) -> list[Asked]:
     for number in range(first, first + per_task):
         for task, acceptance in usual.items():
             prompt = prompts[task][number * NEIGHBOURS % len(prompts[task])]
-            own = shifted(acceptance, random.normal(0, request_spread()))
-            asked.append(Asked(task, prompt.text, tuple(round(float(value), 4) for value in own)))
+            messages = [{"role": "user", "content": prompt.text}]
+            asked.append(Asked(task, messages, _own(acceptance, random)))
     return asked
+
+
+def recorded_mix(file: Path, per_task: int, half: int, seed: int) -> list[Asked]:
+    """Up to so many recorded turns of each task, the tasks in turn, with their answers. No conversation is in both
+    halves; the first turn of each comes before the second of any. Acceptances are as those of :func:`mix`.
+
+    Args:
+        file: as ``benchmarks.lookups.turns`` reads it: chats of aider, and MT-Bench.
+        half: 0 or 1.
+    """
+    random = np.random.default_rng([seed, half])
+    usual = usual_acceptance()
+    usual[EDIT] = usual["code"]
+    by_task = {task: list(_in_half(turns, half))[:per_task] for task, turns in _by_task(file).items()}
+    return [
+        Asked(task, turns[number].body["messages"], _own(usual[task], random), turns[number].answer)
+        for number in range(per_task)
+        for task, turns in by_task.items()
+        if number < len(turns)
+    ]
+
+
+def _own(acceptance: Floats, random: np.random.Generator) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in shifted(acceptance, random.normal(0, request_spread())))
+
+
+def _by_task(file: Path) -> dict[str, list[RecordedTurn]]:
+    """Turns that are short enough, and whose task is known."""
+    found: dict[str, list[RecordedTurn]] = {}
+    for turn in read(file):
+        task = EDIT if turn.source.startswith("aider") else CATEGORIES.get(turn.conversation.rpartition("-")[2])
+        length = sum(len(message["content"]) for message in turn.body["messages"]) if task else 0
+        if task and length <= LONGEST_CONTEXT and len(turn.answer) >= SHORTEST_ANSWER:
+            found.setdefault(task, []).append(turn)
+    return found
+
+
+def _in_half(turns: Sequence[RecordedTurn], half: int) -> Iterable[RecordedTurn]:
+    conversations = list(dict.fromkeys(turn.conversation for turn in turns))[half::2]
+    of_each = [[turn for turn in turns if turn.conversation == name] for name in conversations]
+    for number in range(max(map(len, of_each), default=0)):
+        yield from (own[number] for own in of_each if number < len(own))

@@ -21,7 +21,7 @@ from benchmarks.real_size.gpu.samples import CONTROL, ONE_DEVICE, PLAIN, STATIC,
 from benchmarks.real_size.gpu.show import costs, main, measured, missing, mix, read, speeds
 from benchmarks.real_size.random_model import hollow
 from benchmarks.real_size.shapes import SHAPES
-from benchmarks.real_size.tasks import ACCEPTED, LONGEST, usual_acceptance
+from benchmarks.real_size.tasks import ACCEPTED, LONGEST, recorded_mix, usual_acceptance
 from benchmarks.real_size.tasks import mix as mix_of_tasks
 from benchmarks.worlds.published import tokens_per_step
 
@@ -73,6 +73,39 @@ def test_the_mix_accepts_as_published() -> None:
     asked = mix_of_tasks(2, 0, seed=1)
     assert [one.task for one in asked] == [*ACCEPTED, *ACCEPTED]
     assert len({one.acceptance for one in asked}) == len(asked)  # each has its own
+
+
+def test_recorded_turns_are_asked_with_their_answers(tmp_path: Path) -> None:
+    rows = [
+        recorded("MT-Bench", f"mt-bench/{number}-{name}", turn)
+        for number, name in enumerate(("coding", "coding", "coding", "writing", "writing"))
+        for turn in (1, 3)
+    ]
+    rows += [recorded("aider chats", "chat 1", 1), recorded("aider chats", "chat 2", 1), recorded("tau", "5", 1)]
+    rows += [recorded("aider chats", "long", 1, content="so " * 5000), recorded("aider chats", "short", 1, answer="No")]
+    file = tmp_path / "turns.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    halves = [recorded_mix(file, 3, half, seed=1) for half in (0, 1)]
+    assert [one.task for one in halves[0]] == ["code", "create", "edit", "code", "create", "code"]
+    assert [one.task for one in halves[1]] == ["code", "create", "edit", "code", "create"]
+    texts = [[one.answer.split(" yes")[0] for one in half] for half in halves]
+    # The first turns of all conversations come first, and no conversation is in both halves.
+    of_code = [text for text in texts[0] if "coding" in text]
+    assert of_code == ["mt-bench/0-coding:1", "mt-bench/2-coding:1", "mt-bench/0-coding:3"]
+    assert not {text.split(":")[0] for text in texts[0]} & {text.split(":")[0] for text in texts[1]}
+    assert halves[0][0].messages == [{"role": "user", "content": "Please"}]
+
+
+def recorded(source: str, conversation: str, turn: int, content: str = "Please", answer: str = "") -> Row:
+    messages = [{"role": "user", "content": content}]
+    said = answer or f"{conversation}:{turn} " + "yes " * 100
+    return {
+        "source": source,
+        "conversation": conversation,
+        "turn": turn,
+        "body": {"messages": messages},
+        "answer": said,
+    }
 
 
 def test_a_sample_tells_what_a_token_and_a_step_took() -> None:

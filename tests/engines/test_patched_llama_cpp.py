@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ NGRAM = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3", "--sp
 SEEN_TO_MOVE = 0.14
 """By how much the difference of two tokens' logprobs was seen to move between batch sizes (Q8_0, on a CPU)."""
 N_MAX, TYPES, MIN_YIELD = "speculative.n_max", "speculative.types", "speculative.min_yield"
-CONTROL, SYNTHETIC = "speculative.control", "speculative.synthetic"
+CONTROL, SYNTHETIC, TEXT = "speculative.control", "speculative.synthetic", "speculative.synthetic_text"
 LOOKUP_PAYS = {
     "costs": [1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4],
     "by_match": {"2": [0.3, 0.5], "4": [0.6, 0.7], "8": [0.9]},
@@ -578,6 +578,35 @@ def test_a_request_brings_its_own_synthetic_acceptance(start: StartServer, ngram
     for value, by in (({"draft-simple": [2]}, server), ({"fancy": [1]}, server), (1, server), ({}, ngram)):
         body = {"prompt": "Hi", "n_predict": 1, SYNTHETIC: value}
         assert SYNTHETIC in by.post("/completion", body, status=400)["error"]["message"]
+
+
+@pytest.mark.parametrize("kinds", [(), ("ngram-simple",), ("draft-simple",), ("ngram-simple", "draft-simple")])
+def test_a_request_brings_the_text_that_is_generated(
+    kinds: Sequence[str], start: StartServer, ngram: LlamaServer, drafters: Path
+) -> None:
+    """However it is decoded. A lookup's drafts are right as far as they are this text, a model's by dice."""
+    flags = ("--spec-type", "ngram-simple,draft-simple", "--spec-draft-model", str(drafters / "draft-simple.gguf"))
+    server = start(*flags, "--spec-draft-n-max", "4", "--spec-synth-len", "1", "--parallel", "2")
+    text = "".join(f"{number}. The cat sat on the mat, and looked at the moon.\n" for number in range(1, 13))
+    asked: dict[str, Any] = {"max_tokens": 150, "ignore_eos": True, "seed": 1, TEXT: text}
+    asked |= {SYNTHETIC: {"draft-simple": [0.7] * 4}}
+    costs = {"costs": [1.1, 1.2, 1.3, 1.4]}
+    priors = {"ngram-simple": costs | {"by_match": {"2": [0.8]}}, "draft-simple": costs | {"acceptance": [0.7]}}
+    ways: list[dict[str, Any]] = [{CONTROL: {kind: priors[kind] for kind in kinds}}]
+    if len(kinds) < 2:
+        ways.append({TYPES: kinds[0]} if kinds else {N_MAX: 0})
+    for way in ways:
+        answer, timings = server.chat(STORY, **asked, **way)
+        assert text.startswith(answer) and len(answer) > 300
+        assert timings["predicted_n"] == 150
+        assert set(timings.get("drafters", {})) == set(kinds)
+        for kind in kinds:
+            counts = timings["drafters"][kind]
+            assert 0 < counts["accepted"] < counts["drafted"]
+        if "ngram-simple" in kinds:
+            assert timings["drafters"]["ngram-simple"]["accepted"] > 50  # all but the numbers is said again and again
+    body = {"prompt": "Hi", "n_predict": 1, TEXT: text}
+    assert TEXT in ngram.post("/completion", body, status=400)["error"]["message"]
 
 
 def test_a_client_that_left_is_noticed_at_once(ngram: LlamaServer) -> None:
