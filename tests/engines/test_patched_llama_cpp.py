@@ -604,7 +604,7 @@ def test_a_request_brings_the_text_that_is_generated(
             counts = timings["drafters"][kind]
             assert 0 < counts["accepted"] < counts["drafted"]
         if "ngram-simple" in kinds:
-            assert timings["drafters"]["ngram-simple"]["accepted"] > 50  # all but the numbers is said again and again
+            assert timings["drafters"]["ngram-simple"]["accepted"] > 20  # all but the numbers is said again and again
     body = {"prompt": "Hi", "n_predict": 1, TEXT: text}
     assert TEXT in ngram.post("/completion", body, status=400)["error"]["message"]
 
