@@ -23,8 +23,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from benchmarks.control.offline import CAPS, COSTS, LOOKED_UP, Costs, half_of, static
+from benchmarks.control.offline import CAPS, COSTS, LOOKED_UP, Costs, static
 from benchmarks.control.turns import Answer, answers
+from benchmarks.lookups.turns import half_of
 from benchmarks.real_size.tasks import LONGEST, usual_acceptance
 from benchmarks.worlds.published import Floats, logit, request_spread, shifted
 from paceline.inside.draft_control import LOOKUP, DraftControl, Drafter, Offer
@@ -136,7 +137,9 @@ def main() -> None:
     parser.add_argument("--half", type=int, choices=(0, 1))
     parser.add_argument("--answers", type=int, help="at most")
     options = parser.parse_args()
-    chosen = [each for each in answers(options.file) if options.half is None or half_of(each) == options.half]
+    chosen = [
+        each for each in answers(options.file) if options.half is None or half_of(each.conversation) == options.half
+    ]
     every = drawn(chosen[: options.answers])
     tokens = np.array([len(one.accepted) for one in every])
     print(f"{len(every)} answers, {tokens.sum()} tokens\n")

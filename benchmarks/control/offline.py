@@ -24,7 +24,6 @@ docs/learning.md tells half 1.
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from benchmarks.control.turns import LONGEST, MATCHES, Answer, answers
+from benchmarks.lookups.turns import half_of, number_of
 from paceline.inside.draft_control import LOOKUP, DraftControl, Drafter, Offer
 
 Costs = tuple[float, ...]
@@ -174,15 +174,7 @@ def _nothing() -> Counts:
 
 
 def fold_of(answer: Answer) -> int:
-    return _hash(answer) // 2 % FOLDS
-
-
-def half_of(answer: Answer) -> int:
-    return _hash(answer) % 2
-
-
-def _hash(answer: Answer) -> int:
-    return int(sha256(answer.conversation.encode()).hexdigest()[:8], 16)
+    return number_of(answer.conversation) // 2 % FOLDS
 
 
 def ways(chosen: Sequence[Answer], every: Sequence[Answer], costs: Costs) -> Iterable[Way]:
@@ -224,7 +216,7 @@ def main() -> None:
     parser.add_argument("--half", type=int, choices=(0, 1))
     options = parser.parse_args()
     every = list(answers(options.file))
-    chosen = [answer for answer in every if options.half is None or half_of(answer) == options.half]
+    chosen = [answer for answer in every if options.half is None or half_of(answer.conversation) == options.half]
     tokens = sum(len(answer.places) for answer in chosen)
     print(f"{len(chosen)} answers of {len({answer.conversation for answer in chosen})} conversations, {tokens} tokens")
     print(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ def read(path: Path) -> Iterator[RecordedTurn]:
         for line in lines:
             row = json.loads(line)
             yield RecordedTurn(row["source"], row["conversation"], row["turn"], row["body"], row["answer"])
+
+
+def number_of(conversation: str) -> int:
+    """The same one each time, as if by chance."""
+    return int(sha256(conversation.encode()).hexdigest()[:8], 16)
+
+
+def half_of(conversation: str) -> int:
+    """What is tuned on the conversations of half 0 is reported on those of half 1."""
+    return number_of(conversation) % 2
 
 
 def texts(body: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 from training.task_model.prompts import one_of_each_instruction
 
-from benchmarks.lookups.turns import RecordedTurn, read
+from benchmarks.lookups.turns import RecordedTurn, half_of, read
 from benchmarks.worlds.published import Floats, acceptance_by_position, request_spread, shifted, with_share
 
 LONGEST = 6
@@ -96,7 +96,8 @@ def mix(per_task: int, first: int, seed: int) -> list[Asked]:
 
 def recorded_mix(file: Path, per_task: int, half: int, seed: int) -> list[Asked]:
     """Up to so many recorded turns of each task, the tasks in turn, with their answers. No conversation is in both
-    halves; the first turn of each comes before the second of any. Acceptances are as those of :func:`mix`.
+    halves, and the control's constants were tuned on half 0; the first turn of each comes before the second of any.
+    Acceptances are as those of :func:`mix`.
 
     Args:
         file: as ``benchmarks.lookups.turns`` reads it: chats of aider, and MT-Bench.
@@ -130,7 +131,7 @@ def _by_task(file: Path) -> dict[str, list[RecordedTurn]]:
 
 
 def _in_half(turns: Sequence[RecordedTurn], half: int) -> Iterable[RecordedTurn]:
-    conversations = list(dict.fromkeys(turn.conversation for turn in turns))[half::2]
+    conversations = dict.fromkeys(turn.conversation for turn in turns if half_of(turn.conversation) == half)
     of_each = [[turn for turn in turns if turn.conversation == name] for name in conversations]
     for number in range(max(map(len, of_each), default=0)):
         yield from (own[number] for own in of_each if number < len(own))

@@ -1,6 +1,7 @@
 """llama.cpp's server where it decides at each step how to draft: a stand-in that answers as docs/llama-cpp-patch.md
 says. ``test_patched_llama_cpp.py`` runs the real one."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -152,6 +153,35 @@ async def test_batches_are_held_together_where_the_server_decodes_lengths_apart_
     needs = [lane.state("m").needs_alike for lane in engine.lanes()]
     assert needs == [apart and not controls] * len(needs)
     assert len(needs) > 1
+
+
+@pytest.mark.parametrize("apart", [True, False])
+async def test_a_request_among_others_is_asked_for_no_pauses_where_lengths_are_decoded_apart(
+    start_engine: StartEngine, start_gateway: StartGateway, apart: bool
+) -> None:
+    """All others would wait for each of its pauses."""
+    well, may_answer = Server(knows=False), asyncio.Event()
+
+    async def waits(received: Received, wire: Wire) -> None:
+        if received.json.get("seed") == 1:
+            await may_answer.wait()
+        await well(received, wire)
+
+    fake = await start_engine(waits)
+    fake.props = {"total_slots": 2, "speculative": {"n_max": LOADED, "decodes_apart": apart}}
+    running = await start_gateway(
+        f'[[engine]]\nname = "gpu"\nkind = "llama.cpp"\nurl = "{fake.url}"\nstrategy = "mtp"\ndraft_control = false\n'
+    )
+    engine = running.gateway.fleet.engines["gpu"]
+    await until(lambda: engine.is_up)
+    alone = asyncio.create_task(running.http.post("/v1/chat/completions", json=ASK | {"seed": 1}))
+    await until(lambda: sum(lane.running for lane in engine.lanes()) == 1)
+    among = await running.http.post("/v1/chat/completions", json=ASK)
+    may_answer.set()
+    for answer, is_asked in ((await alone, True), (among, not apart)):
+        asked = answer.json()["asked"]
+        assert asked["speculative.n_max"] > 0
+        assert (asked["speculative.min_yield"] > 1) == is_asked
 
 
 async def test_a_lane_that_serves_in_another_ones_place_gets_a_control_of_its_own(
