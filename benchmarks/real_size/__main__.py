@@ -3,17 +3,18 @@
     python -m benchmarks.real_size [--shape 0.4b-f16] [--concurrency 1 4 16] [--rounds N] [--answers FILE] [--json FILE]
     python -m benchmarks.real_size --show FILE [FILE ...]
 
-A model of a real shape with random weights and a layer for multi-token prediction runs in the server that ``paceline
-engine build`` makes. The requests of a mix of tasks bring the acceptance that was published for such tasks: the server
-accepts by dice, and every step costs what it costs. The mix goes down every way, in turn and in another order each
-round: plain; drafts of at most 1, 2, 4 and 6 tokens; always on, under the engine's control; routed by a gateway
-without that control; routed by one with it. The oracle takes for each request the best of the static ways in
-hindsight. Both gateways start knowing nothing, and learn from other requests of the same tasks first.
+A model of a real shape with random weights runs in the server that ``paceline engine build`` makes. It drafts with its
+layer for multi-token prediction; where the shape has none, with a small draft model. The requests of a mix of tasks
+bring the acceptance that was published for such tasks: the server accepts by dice, and every step costs what it costs.
+The mix goes down every way, in turn and in another order each round: plain; drafts of at most 1, 2, 4 and 6 tokens;
+always on, under the engine's control; routed by a gateway without that control; routed by one with it. The oracle takes
+for each request the best of the static ways in hindsight. Both gateways start knowing nothing, and learn from other
+requests of the same tasks first.
 
-Text of random weights repeats nothing, so a lookup can't be loaded beside the MTP layer. With ``--answers``, the
-requests are recorded turns (as ``benchmarks.lookups.turns`` reads them), and the server generates their answers in
-place of what it samples. A lookup of at most 2, 4 and 8 tokens then drafts what it would have drafted for such an
-answer, beside drafts of the MTP layer of as many.
+Text of random weights repeats nothing, so a lookup beside it would draft nothing. With ``--answers``, the requests are
+recorded turns (as ``benchmarks.lookups.turns`` reads them), and the server generates their answers in place of what it
+samples. A lookup of at most 2, 4 and 8 tokens then drafts what it would have drafted for such an answer, beside drafts
+of the other drafter of as many.
 
 Take an idle machine: two threads of an engine that share a processor with anything else are many times slower.
 """
@@ -28,8 +29,8 @@ from benchmarks.llama_server import built_server
 from benchmarks.real_size.filling import fill
 from benchmarks.real_size.measure import measure
 from benchmarks.real_size.random_model import hollow
-from benchmarks.real_size.serving import serving
-from benchmarks.real_size.shapes import SHAPES
+from benchmarks.real_size.serving import LOOKUP, MTP, draft_model, serving
+from benchmarks.real_size.shapes import DRAFT_MODEL, SHAPES, Shape
 from benchmarks.real_size.show import show, show_files
 from benchmarks.real_size.tasks import mix, recorded_mix
 from paceline.engines.bundled_model import bundled_model
@@ -64,12 +65,16 @@ def main() -> None:
     flags = [word for flag in options.flag for word in flag.split("=", 1)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = folder / f"{options.shape}.gguf"
-        fill(hollow(SHAPES[options.shape], bundled_model(cache_directory()), folder), model)
-        print(f"{options.shape}: {model.stat().st_size / 2**30:.2f} GiB", file=sys.stderr)
+        shape, model, drafters = SHAPES[options.shape], folder / "target.gguf", [MTP]
+        _write(shape, model)
+        if not shape.predicts_tokens:
+            drafters = [draft_model(folder / "draft.gguf")]
+            _write(DRAFT_MODEL, folder / "draft.gguf")
+        if options.answers:
+            drafters.append(LOOKUP)
         for concurrency in options.concurrency:
             samples = []
-            with serving(program, model, flags, folder, max(options.concurrency), bool(options.answers)) as ways:
+            with serving(program, model, drafters, flags, folder, max(options.concurrency)) as ways:
                 for of_round in measure(ways, taught, asked, concurrency, options.rounds, options.tokens):
                     samples += of_round
                     if options.json:
@@ -77,6 +82,11 @@ def main() -> None:
                         with options.json.open("a") as file:
                             file.writelines(json.dumps(sample.row() | setup) + "\n" for sample in of_round)
             show(samples, concurrency, [way.name for way in ways])
+
+
+def _write(shape: Shape, file: Path) -> None:
+    fill(hollow(shape, bundled_model(cache_directory()), file.parent), file)
+    print(f"{file.stem}: {file.stat().st_size / 2**30:.2f} GiB", file=sys.stderr)
 
 
 if __name__ == "__main__":

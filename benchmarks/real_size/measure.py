@@ -13,7 +13,6 @@ from msgspec.structs import asdict
 from benchmarks.real_size.tasks import Asked
 
 PLAIN, ROUTED, ROUTED_WITH_CONTROL = "plain", "routed", "routed, controlled"
-DRAFTER = "draft-mtp"
 TIMEOUT_S = 600.0
 
 
@@ -23,6 +22,8 @@ class Way(Struct, frozen=True):
     name: str
     url: str
     """Of the gateway."""
+    dice: str
+    """The server's name for the drafter whose drafts are accepted by dice."""
     lane: str = ""
     """Empty where the gateway chooses."""
 
@@ -103,7 +104,7 @@ def _sample(
         "temperature": 0,
         "seed": number + 1000 * round_number + 1,  # of the dice, the same for each way
         "prompt_cache_key": f"{round_number}-{number}",  # a conversation of its own
-        "speculative.synthetic": {DRAFTER: asked.acceptance},
+        "speculative.synthetic": {way.dice: asked.acceptance},
     } | ({"speculative.synthetic_text": asked.answer} if asked.answer else {})
     headers = {"content-type": "application/json"} | ({"x-paceline-lane": way.lane} if way.lane else {})
     answer = client.post(f"{way.url}/v1/chat/completions", content=json.dumps(body), headers=headers)

@@ -5,10 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec import Struct
+
 from benchmarks.gateways import NGRAM_MATCH, gateway
 from benchmarks.llama_server import LlamaServer
 from benchmarks.real_size.measure import PLAIN, ROUTED, ROUTED_WITH_CONTROL, Way
 from benchmarks.real_size.tasks import LONGEST
+from paceline.types import ALL
 
 CAPS = (1, 2, 4, LONGEST)
 CAPS_OF_TWO = (2, 4, 8)
@@ -17,46 +20,64 @@ SLOT_TOKENS = 3072
 CONTROLLED = "always on, controlled"
 
 
+class Drafter(Struct, frozen=True):
+    """What the server drafts with."""
+
+    kind: str
+    type: str
+    """As the server calls it."""
+    flags: Sequence[str] = ()
+
+
+MTP = Drafter("mtp", "draft-mtp")
+LOOKUP = Drafter("ngram", "ngram-simple", ("--spec-ngram-simple-size-n", NGRAM_MATCH, "--spec-ngram-simple-size-m"))
+
+
+def draft_model(file: Path) -> Drafter:
+    return Drafter("draft", "draft-simple", ("--spec-draft-model", str(file)))
+
+
 @contextmanager
 def serving(
-    program: str, model: Path, flags: Sequence[str], folder: Path, slots: int, has_lookup: bool
+    program: str, model: Path, drafters: Sequence[Drafter], flags: Sequence[str], folder: Path, slots: int
 ) -> Iterator[list[Way]]:
     """Ways to have a request served, until the block ends.
 
     Args:
+        drafters: one whose drafts are accepted by dice, and perhaps a lookup after it.
         flags: more of the server's.
         slots: requests it decodes at once.
-        has_lookup: whether one is loaded beside the MTP layer.
     """
-    drafters, caps = ("mtp", "ngram") if has_lookup else ("mtp",), CAPS_OF_TWO if has_lookup else CAPS
+    caps = CAPS if len(drafters) == 1 else CAPS_OF_TWO
     longest = str(max(caps))
-    drafting = ["--spec-type", "draft-mtp", "--spec-draft-n-max", longest]
-    if has_lookup:
-        drafting[1] += ",ngram-simple"
-        drafting += ["--spec-ngram-simple-size-n", NGRAM_MATCH, "--spec-ngram-simple-size-m", longest]
+    drafting = ["--spec-type", ",".join(drafter.type for drafter in drafters), "--spec-draft-n-max", longest]
+    for drafter in drafters:
+        drafting += [*drafter.flags, longest] if drafter is LOOKUP else drafter.flags
     # Requests bring their own acceptance; a server has to be started with one to take it.
-    dice = ("--spec-synth-rates", ",".join(["0.5"] * max(caps)))
+    synthetic = ("--spec-synth-rates", ",".join(["0.5"] * max(caps)))
     room = ("--parallel", str(slots), "--ctx-size", str(SLOT_TOKENS * slots))
-    server = LlamaServer(program, model, *room, *drafting, *dice, *flags, start_timeout_s=300)
+    server = LlamaServer(program, model, *room, *drafting, *synthetic, *flags, start_timeout_s=300)
+    first, dice = drafters[0].kind, drafters[0].type
+    kinds = [drafter.kind for drafter in drafters]
     try:
         url = str(server.http.base_url).rstrip("/")
         with (
-            gateway(_engine(url, caps, controls=False), folder) as without,
-            gateway(_engine(url, caps, controls=True), folder) as controlling,
+            gateway(_engine(url, first, caps, controls=False), folder) as without,
+            gateway(_engine(url, first, caps, controls=True), folder) as controlling,
         ):
             yield [
-                Way(PLAIN, without.url, "llama/plain"),
-                *(Way(f"{kind}-{cap}", without.url, f"llama/{kind}-{cap}") for kind in drafters for cap in caps),
-                Way(CONTROLLED, controlling.url, "llama/all" if has_lookup else "llama/mtp"),
-                Way(ROUTED, without.url),
-                Way(ROUTED_WITH_CONTROL, controlling.url),
+                Way(PLAIN, without.url, dice, "llama/plain"),
+                *(Way(f"{kind}-{cap}", without.url, dice, f"llama/{kind}-{cap}") for kind in kinds for cap in caps),
+                Way(CONTROLLED, controlling.url, dice, f"llama/{ALL if len(kinds) > 1 else first}"),
+                Way(ROUTED, without.url, dice),
+                Way(ROUTED_WITH_CONTROL, controlling.url, dice),
             ]
     finally:
         server.stop()
 
 
-def _engine(url: str, caps: Sequence[int], controls: bool) -> str:
+def _engine(url: str, kind: str, caps: Sequence[int], controls: bool) -> str:
     return (
-        f'[[engine]]\nname = "llama"\nkind = "llama.cpp"\nurl = {json.dumps(url)}\nstrategy = "mtp"\n'
+        f'[[engine]]\nname = "llama"\nkind = "llama.cpp"\nurl = {json.dumps(url)}\nstrategy = {json.dumps(kind)}\n'
         f"n_max = {max(caps)}\ncaps = {list(caps)}\ndraft_control = {json.dumps(controls)}\n"
     )

@@ -1,7 +1,8 @@
-"""The tensors of Qwen 3.5 and 3.6 models, dense and mixtures of experts, with a layer for multi-token prediction.
+"""The tensors of Qwen 3.5 and 3.6 models, dense and mixtures of experts, with a layer for multi-token prediction; and
+those of Qwen 3 models, which are dense and have no such layer.
 
-Names and dimensions are those of llama.cpp's architectures ``qwen35`` and ``qwen35moe`` (src/models/qwen35.cpp and
-qwen35moe.cpp of b11434): three of four layers keep a recurrent state instead of a cache.
+Names and dimensions are those of llama.cpp's architectures ``qwen35``, ``qwen35moe`` and ``qwen3`` (src/models of
+b11434, qwen35.cpp and so on). In the first two, three of four layers keep a recurrent state instead of a cache.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,11 +31,12 @@ class Shape(Struct, frozen=True, kw_only=True):
     kv_heads: int
     head: int
     """Length of an attention head's vectors."""
-    state: int
-    """Length of a recurrent head's vectors."""
-    value_heads: int
+    state: int = 0
+    """Length of a recurrent head's vectors; 0 where all layers have a cache. Here only models with such heads have a
+    layer for multi-token prediction."""
+    value_heads: int = 0
     """Recurrent heads of values."""
-    key_heads: int
+    key_heads: int = 0
     feed_forward: int
     """Width of a dense layer, or of one expert."""
     experts: int = 0
@@ -45,10 +47,18 @@ class Shape(Struct, frozen=True, kw_only=True):
     weights: str
     """Type of the layers' weights, but for the experts'."""
     expert_weights: str = ""
-    output_weights: str
+    output_weights: str = ""
+    """Empty where the output has the weights of the embedding."""
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether it has a layer for multi-token prediction."""
+        return self.state > 0
 
     @property
     def architecture(self) -> str:
+        if not self.predicts_tokens:
+            return "qwen3"
         return "qwen35moe" if self.experts else "qwen35"
 
 
@@ -67,6 +77,17 @@ SHAPES: Mapping[str, Shape] = {
         context=32_768,
         weights="F16",
         output_weights="F16",
+    ),
+    "0.6b-f16": Shape(
+        hidden=1024,
+        layers=28,
+        heads=16,
+        kv_heads=8,
+        head=128,
+        feed_forward=3072,
+        vocabulary=151_936,
+        context=40_960,
+        weights="F16",
     ),
     "27b-q4": Shape(
         hidden=5120,
@@ -120,8 +141,20 @@ SHAPES: Mapping[str, Shape] = {
         output_weights="Q6_K",
     ),
 }
-"""The first is bound by memory on two CPU cores, as large models are on a GPU; the next are Qwen3.6-27B and
-Qwen3.6-35B-A3B (config.json of both). The last is for trying out whether anything runs at all."""
+"""The first two are bound by memory on two CPU cores, as large models are on a GPU; the second is Qwen3-0.6B, the next
+are Qwen3.6-27B and Qwen3.6-35B-A3B (config.json of each). The last is for trying out whether anything runs at all."""
+DRAFT_MODEL = Shape(
+    hidden=256,
+    layers=8,
+    heads=4,
+    kv_heads=2,
+    head=64,
+    feed_forward=768,
+    vocabulary=151_936,
+    context=40_960,
+    weights="F16",
+)
+"""Of Qwen3-0.6B: 0.05 billion weights, most of them the vocabulary's."""
 FULL_ATTENTION_INTERVAL = 4
 CONVOLUTION = 4
 """Tokens that the recurrent layers' convolution sees."""
@@ -132,24 +165,27 @@ def metadata(shape: Shape) -> dict[str, MetadataValue]:
     keys: dict[str, MetadataValue] = {
         "context_length": shape.context,
         "embedding_length": shape.hidden,
-        "block_count": shape.layers + 1,
-        "nextn_predict_layers": 1,
+        "block_count": shape.layers + shape.predicts_tokens,
         "attention.head_count": shape.heads,
         "attention.head_count_kv": shape.kv_heads,
         "attention.key_length": shape.head,
         "attention.value_length": shape.head,
         "attention.layer_norm_rms_epsilon": 1e-6,
-        "full_attention_interval": FULL_ATTENTION_INTERVAL,
-        "rope.dimension_count": shape.head // 4,
-        "rope.dimension_sections": [11, 11, 10, 0],
         "rope.freq_base": 1e6,
-        "ssm.conv_kernel": CONVOLUTION,
-        "ssm.inner_size": shape.state * shape.value_heads,
-        "ssm.state_size": shape.state,
-        "ssm.time_step_rank": shape.value_heads,
-        "ssm.group_count": shape.key_heads,
         "vocab_size": shape.vocabulary,
     }
+    if shape.predicts_tokens:
+        keys |= {
+            "nextn_predict_layers": 1,
+            "full_attention_interval": FULL_ATTENTION_INTERVAL,
+            "rope.dimension_count": shape.head // 4,
+            "rope.dimension_sections": [11, 11, 10, 0],
+            "ssm.conv_kernel": CONVOLUTION,
+            "ssm.inner_size": shape.state * shape.value_heads,
+            "ssm.state_size": shape.state,
+            "ssm.time_step_rank": shape.value_heads,
+            "ssm.group_count": shape.key_heads,
+        }
     if shape.experts:
         keys |= {
             "expert_count": shape.experts,
@@ -165,12 +201,14 @@ def metadata(shape: Shape) -> dict[str, MetadataValue]:
 def tensors(shape: Shape) -> Iterator[TensorShape]:
     hidden = shape.hidden
     yield TensorShape("token_embd.weight", (hidden, shape.vocabulary), shape.weights)
-    yield TensorShape("output.weight", (hidden, shape.vocabulary), shape.output_weights)
+    if shape.output_weights:
+        yield TensorShape("output.weight", (hidden, shape.vocabulary), shape.output_weights)
     yield TensorShape("output_norm.weight", (hidden,), "F32")
-    for layer in range(shape.layers + 1):
+    for layer in range(shape.layers + shape.predicts_tokens):
         is_for_drafts = layer == shape.layers
+        has_cache = is_for_drafts or not shape.state or (layer + 1) % FULL_ATTENTION_INTERVAL == 0
         parts = [*_norms(shape)]
-        parts += _attention(shape) if is_for_drafts or (layer + 1) % FULL_ATTENTION_INTERVAL == 0 else _recurrent(shape)
+        parts += _attention(shape) if has_cache else _recurrent(shape)
         parts += _experts(shape) if shape.experts else _dense(shape, "", shape.feed_forward)
         if is_for_drafts:
             parts += _next_token(shape)
@@ -179,13 +217,15 @@ def tensors(shape: Shape) -> Iterator[TensorShape]:
 
 
 def _norms(shape: Shape) -> list[TensorShape]:
-    return [TensorShape(f"{name}.weight", (shape.hidden,), "F32") for name in ("attn_norm", "post_attention_norm")]
+    second = "post_attention_norm" if shape.predicts_tokens else "ffn_norm"
+    return [TensorShape(f"{name}.weight", (shape.hidden,), "F32") for name in ("attn_norm", second)]
 
 
 def _attention(shape: Shape) -> list[TensorShape]:
     hidden, queries, keys = shape.hidden, shape.heads * shape.head, shape.kv_heads * shape.head
     return [
-        TensorShape("attn_q.weight", (hidden, 2 * queries), shape.weights),  # with a gate of the same size
+        # Qwen 3.5 has a gate of the same size beside the queries.
+        TensorShape("attn_q.weight", (hidden, 2 * queries if shape.predicts_tokens else queries), shape.weights),
         TensorShape("attn_k.weight", (hidden, keys), shape.weights),
         TensorShape("attn_v.weight", (hidden, keys), shape.weights),
         TensorShape("attn_output.weight", (queries, hidden), shape.weights),

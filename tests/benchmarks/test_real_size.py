@@ -49,7 +49,7 @@ def samples(acceptance: float) -> list[Row]:
     return [sample(PLAIN, acceptance), *static, sample(CONTROL, acceptance, 8, prior=acceptance)]
 
 
-@pytest.mark.parametrize(("name", "gib"), [("27b-q4", 14.6), ("35b-a3b-q4", 19.7)])
+@pytest.mark.parametrize(("name", "gib"), [("0.6b-f16", 1.1), ("27b-q4", 14.6), ("35b-a3b-q4", 19.7)])
 def test_shapes_are_as_large_as_the_models(name: str, gib: float, model: Path, tmp_path: Path) -> None:
     laid_out = hollow(SHAPES[name], model, tmp_path)
     assert round(laid_out.size_bytes / 2**30, 1) == gib
