@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.llama_server import LlamaServer
+from benchmarks.real_size.__main__ import main as of_this_machine
 from benchmarks.real_size.filling import fill
 from benchmarks.real_size.gpu import on_the_gpu
 from benchmarks.real_size.gpu.mixed import CONTROL as CONTROLLED
@@ -20,7 +22,7 @@ from benchmarks.real_size.gpu.prepare import PROGRAM, prepare
 from benchmarks.real_size.gpu.samples import CONTROL, ONE_DEVICE, PLAIN, STATIC, s_per_step, s_per_token, step_costs
 from benchmarks.real_size.gpu.show import costs, main, measured, missing, mix, read, speeds
 from benchmarks.real_size.random_model import hollow
-from benchmarks.real_size.shapes import SHAPES
+from benchmarks.real_size.shapes import DRAFT_MODEL, SHAPES
 from benchmarks.real_size.tasks import ACCEPTED, LONGEST, recorded_mix, usual_acceptance
 from benchmarks.real_size.tasks import mix as mix_of_tasks
 from benchmarks.worlds.published import tokens_per_step
@@ -236,6 +238,41 @@ def test_everything_is_measured_on_the_real_engine(
     sys.argv = ["show", str(tmp_path / "out" / "results.jsonl"), "--requests", "40", "--seeds", "1"]
     main()
     assert "tiny, 16 at a time: speed over plain" in capsys.readouterr().out
+
+
+@pytest.mark.engines
+def test_recorded_answers_are_generated_by_two_drafters_and_routed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers, samples = tmp_path / "turns.jsonl", tmp_path / "samples.jsonl"
+    names = [f"mt-bench/{number}-coding" for number in range(20)]
+    answers.write_text("".join(json.dumps(recorded("MT-Bench", name, 1)) + "\n" for name in names))
+    words = ["--shape", "tiny", "--server", _patched(), "--answers", str(answers), "--json", str(samples)]
+    words += ["--concurrency", "1", "--rounds", "1", "--prompts", "2", "--teaching", "1", "--tokens", "32"]
+    monkeypatch.setattr(sys, "argv", ["real_size", *words])
+    of_this_machine()
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    ways = ["plain", *(f"{kind}-{cap}" for kind in ("mtp", "ngram") for cap in (2, 4, 8))]
+    ways += ["always on, controlled", "routed", "routed, controlled"]
+    assert sorted(row["way"] for row in rows) == sorted(2 * ways)
+    by_way = {row["way"]: row for row in rows}
+    assert all(row["tokens"] == 31 for row in rows)
+    assert by_way["plain"]["drafted"] == 0
+    assert by_way["mtp-2"]["drafted"] > by_way["mtp-2"]["accepted"] > 0
+    assert by_way["ngram-8"]["accepted"] > 10  # the answers say the same word again and again
+    assert by_way["always on, controlled"]["lane"] == "llama/all"
+    assert "what control adds to routing" in capsys.readouterr().out
+
+
+@pytest.mark.engines
+def test_a_dense_model_of_random_weights_generates_text(model: Path, tmp_path: Path) -> None:
+    fill(hollow(DRAFT_MODEL, model, tmp_path), tmp_path / "dense.gguf")
+    server = LlamaServer(_patched(), tmp_path / "dense.gguf")
+    try:
+        timings = server.chat("Hello", max_tokens=8, ignore_eos=True)[1]
+    finally:
+        server.stop()
+    assert timings["predicted_n"] == 8
 
 
 @pytest.mark.engines
