@@ -258,7 +258,7 @@ def test_recorded_answers_are_generated_by_two_drafters_and_routed(
     by_way = {row["way"]: row for row in rows}
     assert all(row["tokens"] == 31 for row in rows)
     assert by_way["plain"]["drafted"] == 0
-    assert by_way["mtp-2"]["drafted"] > by_way["mtp-2"]["accepted"] > 0
+    assert by_way["mtp-2"]["drafted"] >= by_way["mtp-2"]["accepted"] > 0
     assert by_way["ngram-8"]["accepted"] > 10  # the answers say the same word again and again
     assert by_way["always on, controlled"]["lane"] == "llama/all"
     assert "what control adds to routing" in capsys.readouterr().out
