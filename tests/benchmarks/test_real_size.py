@@ -98,7 +98,7 @@ def test_recorded_turns_are_asked_with_their_answers(tmp_path: Path) -> None:
 
 def recorded(source: str, conversation: str, turn: int, content: str = "Please", answer: str = "") -> Row:
     messages = [{"role": "user", "content": content}]
-    said = answer or f"{conversation}:{turn} " + "yes " * 100
+    said = answer or f"{conversation}:{turn} " + "The cat sat on the mat, and looked at the moon. " * 20
     return {
         "source": source,
         "conversation": conversation,
@@ -248,7 +248,7 @@ def test_recorded_answers_are_generated_by_two_drafters_and_routed(
     names = [f"mt-bench/{number}-coding" for number in range(20)]
     answers.write_text("".join(json.dumps(recorded("MT-Bench", name, 1)) + "\n" for name in names))
     words = ["--shape", "tiny", "--server", _patched(), "--answers", str(answers), "--json", str(samples)]
-    words += ["--concurrency", "1", "--rounds", "1", "--prompts", "2", "--teaching", "1", "--tokens", "32"]
+    words += ["--concurrency", "1", "--rounds", "1", "--prompts", "2", "--teaching", "1", "--tokens", "64"]
     monkeypatch.setattr(sys, "argv", ["real_size", *words])
     of_this_machine()
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
@@ -256,10 +256,10 @@ def test_recorded_answers_are_generated_by_two_drafters_and_routed(
     ways += ["always on, controlled", "routed", "routed, controlled"]
     assert sorted(row["way"] for row in rows) == sorted(2 * ways)
     by_way = {row["way"]: row for row in rows}
-    assert all(row["tokens"] == 31 for row in rows)
+    assert all(row["tokens"] == 63 for row in rows)
     assert by_way["plain"]["drafted"] == 0
     assert by_way["mtp-2"]["drafted"] >= by_way["mtp-2"]["accepted"] > 0
-    assert by_way["ngram-8"]["accepted"] > 10  # the answers say the same word again and again
+    assert by_way["ngram-8"]["accepted"] > 10  # the answers say the same sentence again and again
     assert by_way["always on, controlled"]["lane"] == "llama/all"
     assert "what control adds to routing" in capsys.readouterr().out
 
