@@ -41,7 +41,6 @@ def engine(
 
 
 NGRAM_DRAFT = one_model.NGRAM.strategy.n_max or 0
-NGRAM_MATCH = str(one_model.NGRAM.match_tokens)
 NGRAM = drafting_flags([one_model.NGRAM])
 """As ``paceline serve`` starts an engine that drafts by n-grams."""
 

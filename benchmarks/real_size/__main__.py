@@ -29,12 +29,15 @@ from benchmarks.llama_server import built_server
 from benchmarks.real_size.filling import fill
 from benchmarks.real_size.measure import measure
 from benchmarks.real_size.random_model import hollow
-from benchmarks.real_size.serving import LOOKUP, MTP, draft_model, serving
+from benchmarks.real_size.serving import serving
 from benchmarks.real_size.shapes import DRAFT_MODEL, SHAPES, Shape
 from benchmarks.real_size.show import show, show_files
 from benchmarks.real_size.tasks import mix, recorded_mix
 from paceline.engines.bundled_model import bundled_model
+from paceline.engines.llama_cpp_flags import LoadedDrafter
 from paceline.paths import cache_directory
+from paceline.planning.one_model import NGRAM
+from paceline.types import Strategy
 
 
 def main() -> None:
@@ -65,13 +68,14 @@ def main() -> None:
     flags = [word for flag in options.flag for word in flag.split("=", 1)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shape, model, drafters = SHAPES[options.shape], folder / "target.gguf", [MTP]
+        shape, model, draft_model = SHAPES[options.shape], folder / "target.gguf", folder / "draft.gguf"
         _write(shape, model)
+        drafters = [LoadedDrafter(Strategy("mtp"))]
         if not shape.predicts_tokens:
-            drafters = [draft_model(folder / "draft.gguf")]
-            _write(DRAFT_MODEL, folder / "draft.gguf")
+            _write(DRAFT_MODEL, draft_model)
+            drafters = [LoadedDrafter(Strategy("draft"), model=draft_model)]
         if options.answers:
-            drafters.append(LOOKUP)
+            drafters.append(NGRAM)
         for concurrency in options.concurrency:
             samples = []
             with serving(program, model, drafters, flags, folder, max(options.concurrency)) as ways:

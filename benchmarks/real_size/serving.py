@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec.structs import replace
 
-from benchmarks.gateways import NGRAM_MATCH, gateway
+from benchmarks.gateways import gateway
 from benchmarks.llama_server import LlamaServer
 from benchmarks.real_size.measure import PLAIN, ROUTED, ROUTED_WITH_CONTROL, Way
 from benchmarks.real_size.tasks import LONGEST
-from paceline.types import ALL
+from paceline.engines.llama_cpp_flags import LoadedDrafter, drafting_flags
+from paceline.types import ALL, Strategy
 
 CAPS = (1, 2, 4, LONGEST)
 CAPS_OF_TWO = (2, 4, 8)
@@ -20,45 +21,26 @@ SLOT_TOKENS = 3072
 CONTROLLED = "always on, controlled"
 
 
-class Drafter(Struct, frozen=True):
-    """What the server drafts with."""
-
-    kind: str
-    type: str
-    """As the server calls it."""
-    flags: Sequence[str] = ()
-
-
-MTP = Drafter("mtp", "draft-mtp")
-LOOKUP = Drafter("ngram", "ngram-simple", ("--spec-ngram-simple-size-n", NGRAM_MATCH, "--spec-ngram-simple-size-m"))
-
-
-def draft_model(file: Path) -> Drafter:
-    return Drafter("draft", "draft-simple", ("--spec-draft-model", str(file)))
-
-
 @contextmanager
 def serving(
-    program: str, model: Path, drafters: Sequence[Drafter], flags: Sequence[str], folder: Path, slots: int
+    program: str, model: Path, drafters: Sequence[LoadedDrafter], flags: Sequence[str], folder: Path, slots: int
 ) -> Iterator[list[Way]]:
     """Ways to have a request served, until the block ends.
 
     Args:
-        drafters: one whose drafts are accepted by dice, and perhaps a lookup after it.
+        drafters: one whose drafts are accepted by dice, and perhaps a lookup after it; how far they draft is set here.
         flags: more of the server's.
         slots: requests it decodes at once.
     """
     caps = CAPS if len(drafters) == 1 else CAPS_OF_TWO
-    longest = str(max(caps))
-    drafting = ["--spec-type", ",".join(drafter.type for drafter in drafters), "--spec-draft-n-max", longest]
-    for drafter in drafters:
-        drafting += [*drafter.flags, longest] if drafter is LOOKUP else drafter.flags
+    kinds = [drafter.strategy.kind for drafter in drafters]
+    loaded = [replace(drafter, strategy=Strategy(drafter.strategy.kind, max(caps))) for drafter in drafters]
+    drafting = drafting_flags(loaded)
     # Requests bring their own acceptance; a server has to be started with one to take it.
     synthetic = ("--spec-synth-rates", ",".join(["0.5"] * max(caps)))
     room = ("--parallel", str(slots), "--ctx-size", str(SLOT_TOKENS * slots))
     server = LlamaServer(program, model, *room, *drafting, *synthetic, *flags, start_timeout_s=300)
-    first, dice = drafters[0].kind, drafters[0].type
-    kinds = [drafter.kind for drafter in drafters]
+    first, dice = kinds[0], drafting[1].split(",")[0]
     try:
         url = str(server.http.base_url).rstrip("/")
         with (

@@ -2,8 +2,9 @@
 requests with their answers."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -12,6 +13,7 @@ from training.task_model.prompts import one_of_each_instruction
 from benchmarks.lookups.turns import RecordedTurn, half_of, read
 from benchmarks.worlds.published import Floats, acceptance_by_position, request_spread, shifted, with_share
 
+One = TypeVar("One")
 LONGEST = 6
 """Tokens of a draft at most."""
 CURVE = "qwen35-397b-mtp"
@@ -106,12 +108,12 @@ def recorded_mix(file: Path, per_task: int, half: int, seed: int) -> list[Asked]
     random = np.random.default_rng([seed, half])
     usual = usual_acceptance()
     usual[EDIT] = usual["code"]
-    by_task = {task: list(_in_half(turns, half))[:per_task] for task, turns in _by_task(file).items()}
+    by_task = [
+        [(task, turn) for turn in _in_turn(_conversations(turns, half))[:per_task]]
+        for task, turns in _by_task(file).items()
+    ]
     return [
-        Asked(task, turns[number].body["messages"], _own(usual[task], random), turns[number].answer)
-        for number in range(per_task)
-        for task, turns in by_task.items()
-        if number < len(turns)
+        Asked(task, turn.body["messages"], _own(usual[task], random), turn.answer) for task, turn in _in_turn(by_task)
     ]
 
 
@@ -130,8 +132,14 @@ def _by_task(file: Path) -> dict[str, list[RecordedTurn]]:
     return found
 
 
-def _in_half(turns: Sequence[RecordedTurn], half: int) -> Iterable[RecordedTurn]:
-    conversations = dict.fromkeys(turn.conversation for turn in turns if half_of(turn.conversation) == half)
-    of_each = [[turn for turn in turns if turn.conversation == name] for name in conversations]
-    for number in range(max(map(len, of_each), default=0)):
-        yield from (own[number] for own in of_each if number < len(own))
+def _conversations(turns: Sequence[RecordedTurn], half: int) -> list[list[RecordedTurn]]:
+    found: dict[str, list[RecordedTurn]] = {}
+    for turn in turns:
+        if half_of(turn.conversation) == half:
+            found.setdefault(turn.conversation, []).append(turn)
+    return list(found.values())
+
+
+def _in_turn(lists: Iterable[Sequence[One]]) -> list[One]:
+    """The first of each, then the second of each, and so on."""
+    return [one for row in zip_longest(*lists) for one in row if one is not None]
